@@ -1,0 +1,172 @@
+"""An example of every message, in and out: the life of ticket T-1001. For the schemas, the documents and the tests."""
+
+from typing import Any
+
+from events.promises import event_id
+
+Message = dict[str, Any]
+
+
+def _ticket(type: str, id: str, time: str, /, **data: str) -> Message:
+    return {
+        "specversion": "1.0",
+        "type": type,
+        "source": "/helpdesk/acme",
+        "id": id,
+        "subject": "T-1001",
+        "time": time,
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+
+
+def _sla(kind: str, number: int, revision: int, time: str, /, **data: Any) -> Message:
+    """Foundation, critical: four hours, from Friday 17:00 to Monday 12:00 in Stockholm."""
+    clock = {
+        "ticket_id": "T-1001",
+        "objective": "first_response",
+        "cycle": 1,
+        "service_level": "foundation",
+        "priority": "critical",
+        "policy_version": "cention-support-1",
+        "started_at": "2026-11-20T16:00:00Z",
+        "due_at": "2026-11-23T11:00:00Z",
+        "target_seconds": 14400,
+        "elapsed_seconds": 14400,
+        "escalation_level": 0,
+        "cause": "time_passed",
+        "cause_id": None,
+        "detected_at": time,
+    }
+    return {
+        "specversion": "1.0",
+        "type": f"sla.{kind}",
+        "source": "/sla",
+        "id": _id(kind, number, revision),
+        "subject": "T-1001",
+        "time": time,
+        "datacontenttype": "application/json",
+        "data": clock | data,
+    }
+
+
+def _id(kind: str, number: int, revision: int) -> str:
+    return event_id("T-1001", "first_response", 1, kind, number, revision)
+
+
+_BREACH = {
+    "breach_id": _id("breached", 1, 1),
+    "number": 1,
+    "breached_at": "2026-11-23T11:00:00Z",
+    "severity": "critical",
+}
+
+EXAMPLES: dict[str, Message] = {
+    message["type"]: message
+    for message in (
+        _ticket(
+            "ticket.opened",
+            "fact-1",
+            "2026-11-20T16:00:00Z",
+            service_level="foundation",
+            priority="serious",
+            channel="email",
+            customer="Acme AB",
+        ),
+        _ticket("ticket.priority_changed", "fact-2", "2026-11-20T16:10:00Z", priority="critical"),
+        _ticket("ticket.responded", "fact-3", "2026-11-23T11:30:00.125381Z", by="agent", channel="email"),
+        _ticket("ticket.escalated", "fact-4", "2026-11-23T11:05:00Z", reason="The customer called the CEO."),
+        _ticket("ticket.service_level_changed", "fact-5", "2026-11-24T09:00:00Z", service_level="professional"),
+        _ticket("ticket.closed", "fact-6", "2026-11-24T12:00:00Z", reason="Solved."),
+        _ticket("ticket.reopened", "fact-7", "2026-11-25T08:00:00Z", reason="It came back."),
+        _ticket("ticket.excluded", "fact-8", "2026-11-25T09:00:00Z", reason="Customer's own network."),
+        _ticket("ticket.exclusion_revoked", "fact-9", "2026-11-25T10:00:00Z", reason="Customer's own network."),
+        _ticket("ticket.paused", "fact-10", "2026-11-25T11:00:00Z", reason="Waiting for logs."),
+        _ticket("ticket.resumed", "fact-11", "2026-11-25T12:00:00Z", reason="Logs are here."),
+        _ticket(
+            "ticket.corrected",
+            "fact-12",
+            "2026-11-25T13:00:00Z",
+            corrects="fact-3",
+            time="2026-11-23T10:30:00Z",
+            reason="The answer was given by telephone an hour earlier.",
+        ),
+        _sla(
+            "applied",
+            1,
+            1,
+            "2026-11-20T16:00:00Z",
+            priority="serious",
+            due_at="2026-11-23T15:00:00Z",
+            target_seconds=28800,
+            elapsed_seconds=0,
+            cause="opened",
+            cause_id="fact-1",
+        ),
+        _sla(
+            "target_changed",
+            1,
+            1,
+            "2026-11-20T16:10:00Z",
+            elapsed_seconds=600,
+            cause="priority_changed",
+            cause_id="fact-2",
+            old_due_at="2026-11-23T15:00:00Z",
+            old_target_seconds=28800,
+        ),
+        _sla("warning", 1, 1, "2026-11-23T10:00:00Z", elapsed_seconds=10800, threshold_percent=75),
+        _sla("breached", 1, 1, "2026-11-23T11:00:00Z", **_BREACH, detection="live"),
+        _sla(
+            "escalated",
+            1,
+            1,
+            "2026-11-23T11:05:00Z",
+            elapsed_seconds=14700,
+            escalation_level=1,
+            cause="escalated",
+            cause_id="fact-4",
+            tell=["support-escalation"],
+            severity="critical",
+            reason="The customer called the CEO.",
+            escalated_at="2026-11-23T11:05:00Z",
+        ),
+        _sla(
+            "breach_retracted",
+            1,
+            1,
+            "2026-11-25T13:00:00Z",
+            elapsed_seconds=12600,
+            escalation_level=1,
+            cause="corrected",
+            cause_id="fact-12",
+            **_BREACH,
+            reason="answered_in_time",
+        ),
+        _sla(
+            "fulfilled",
+            1,
+            2,
+            "2026-11-23T10:30:00Z",
+            elapsed_seconds=12600,
+            escalation_level=1,
+            cause="corrected",
+            cause_id="fact-12",
+            detected_at="2026-11-25T13:00:00Z",
+            responded_at="2026-11-23T10:30:00Z",
+            met=True,
+            overdue_seconds=0,
+            revision=2,
+            replaces=_id("fulfilled", 1, 1),
+        ),
+        _sla(
+            "cancelled",
+            1,
+            1,
+            "2026-11-23T09:30:00Z",
+            elapsed_seconds=9000,
+            cause="closed",
+            cause_id="fact-13",
+            reason="closed",
+        ),
+    )
+}

@@ -1,0 +1,107 @@
+"""JSON Schemas of whole messages, from the code: `python -m events.generate` writes the files, --check compares."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema
+
+from events import promises, tickets
+from events.cloudevents import TIME_SCHEMA
+from events.examples import EXAMPLES
+
+SCHEMAS = Path(__file__).parent / "schemas"
+
+_TEXT = {"type": "string", "minLength": 1}
+_CHARACTER = r"\u0000-\u001f\u007f-\u00a0\u2028\u2029"
+_TICKET = _TEXT | {
+    "maxLength": 128,
+    "pattern": f"^[^ {_CHARACTER}]([^{_CHARACTER}]*[^ {_CHARACTER}])?$",
+    "description": "The ticket id: printable (Python's str.isprintable), no space at its ends; case and form count.",
+}
+
+
+class _Untitled(GenerateJsonSchema):
+    """A title that only repeats the name of its member is left out."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def schema_in(data_type: type[tickets.TicketData]) -> dict[str, Any]:
+    """The schema of a message that others publish. An explicit null is an absent member."""
+    data = data_type.model_json_schema(schema_generator=_Untitled)
+    required = data.get("required", [])
+    for name, member in data["properties"].items():
+        if name not in required and "anyOf" not in member:
+            default = member.pop("default")
+            data["properties"][name] = {"anyOf": [member, {"type": "null"}], "default": default}
+    return _message(data_type.type, data, source=_TEXT, more_required=["data"] if required else [])
+
+
+def schema_out(data_type: type[promises.PromiseData]) -> dict[str, Any]:
+    """The schema of a message that we publish."""
+    data = data_type.model_json_schema(schema_generator=_Untitled, mode="serialization")
+    return _message(data_type.type, data, source={"const": promises.SOURCE}, more_required=["datacontenttype", "data"])
+
+
+def _message(type: str, data: dict[str, Any], source: dict[str, Any], more_required: list[str]) -> dict[str, Any]:
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:sla-engine:{type}",
+        "title": type,
+        "description": data.pop("description"),
+        "type": "object",
+        "required": ["specversion", "type", "source", "id", "subject", "time", *more_required],
+        "properties": {
+            "specversion": {"const": "1.0"},
+            "type": {"const": type},
+            "source": source,
+            "id": _TEXT,
+            "subject": _TICKET,
+            "time": TIME_SCHEMA,
+            "datacontenttype": {"type": "string"},
+            "data": data,
+        },
+        "examples": [EXAMPLES[type]],
+    }
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """The schema of every message, in and out, by type."""
+    return {data.type: schema_in(data) for data in tickets.DATA_TYPES.values()} | {
+        data.type: schema_out(data) for data in promises.DATA_TYPES.values()
+    }
+
+
+def files() -> dict[Path, str]:
+    """What belongs into events/schemas."""
+    return {
+        SCHEMAS / f"{type}.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+        for type, schema in schemas().items()
+    }
+
+
+def write(files: dict[Path, str], command: str, check: bool, present: set[Path]) -> int:
+    """Writes the files and removes what else is `present`; to check, only says on stderr what is stale. Exit code."""
+    stale = [path for path, text in files.items() if not path.exists() or path.read_text("utf-8") != text]
+    surplus = sorted(present - files.keys())
+    if check:
+        for path in [*stale, *surplus]:
+            sys.stderr.write(f"{path} is stale; run `{command}` and commit the result\n")
+        return 1 if stale or surplus else 0
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files[path], "utf-8")
+    for path in surplus:
+        path.unlink()
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    return write(files(), "python -m events.generate", arguments == ["--check"], set(SCHEMAS.glob("*.json")))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

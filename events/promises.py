@@ -1,0 +1,163 @@
+"""Messages out: what became of a promise, for whoever listens on the SLA stream. When they are sent is not in here."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, ClassVar, Literal
+from uuid import UUID, uuid5
+
+import msgspec
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
+
+from events.cloudevents import CONTENT_TYPE, encode_token, format_time
+
+SOURCE = "/sla"
+HEADERS = {"Content-Type": CONTENT_TYPE}
+
+_NAMESPACE = UUID("5b0f6d0e-2f5e-5f0c-9a53-6d1c1f2f7a10")  # ours; a change would announce everything again
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time.astimezone(UTC)
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Seconds = Annotated[int | float, Field(ge=0), WithJsonSchema({"type": "number", "minimum": 0})]
+Detection = Literal["live", "late", "historic"]
+
+
+def seconds(span: timedelta) -> int | float:
+    """A span as a JSON number of seconds: exact to the microsecond, and without a fraction if it has none."""
+    microseconds = span // _MICROSECOND
+    whole, rest = divmod(microseconds, 1_000_000)
+    return microseconds / 1_000_000 if rest else whole
+
+
+class _Data(BaseModel):
+    """What every message out says. Instants are UTC; seconds are support time, exact to the microsecond."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    type: ClassVar[str]
+
+    ticket_id: str
+    objective: Literal["first_response"] = "first_response"
+    cycle: Annotated[int, Field(ge=1)]
+    service_level: str
+    priority: str
+    policy_version: str
+    started_at: Instant
+    due_at: Instant
+    target_seconds: Seconds
+    elapsed_seconds: Seconds
+    escalation_level: Annotated[int, Field(ge=0)]
+    cause: str
+    cause_id: Annotated[str | None, Field(description="Id of the fact that caused it; null if only time passed.")]
+    detected_at: Instant
+
+
+class Applied(_Data):
+    """A clock started: target and deadline are known."""
+
+    type: ClassVar[str] = "sla.applied"
+
+
+class TargetChanged(_Data):
+    """The target or the deadline of a running clock changed; here are the old ones too."""
+
+    type: ClassVar[str] = "sla.target_changed"
+    old_due_at: Instant
+    old_target_seconds: Seconds
+
+
+class WarningRaised(_Data):
+    """So many per cent of the target are used, and nobody has answered."""
+
+    type: ClassVar[str] = "sla.warning"
+    threshold_percent: Annotated[int, Field(ge=1, le=99)]
+
+
+class Breached(_Data):
+    """The promise broke. `breached_at` is the instant it broke, `detected_at` when the engine knew."""
+
+    type: ClassVar[str] = "sla.breached"
+    breach_id: str
+    number: Annotated[int, Field(ge=1)]
+    breached_at: Instant
+    severity: str
+    detection: Detection
+
+
+class BreachRetracted(_Data):
+    """That breach turned out to be untrue; `cause_id` names the fact that showed it."""
+
+    type: ClassVar[str] = "sla.breach_retracted"
+    breach_id: str
+    number: Annotated[int, Field(ge=1)]
+    breached_at: Instant
+    severity: str
+    reason: str
+
+
+class Fulfilled(_Data):
+    """The first response is known. A later one of the same cycle replaces it, with the next revision."""
+
+    type: ClassVar[str] = "sla.fulfilled"
+    responded_at: Instant
+    met: bool
+    overdue_seconds: Seconds
+    revision: Annotated[int, Field(ge=1)]
+    replaces: Annotated[str | None, Field(description="Id of the sla.fulfilled that this one replaces.")]
+
+
+class Escalated(_Data):
+    """Somebody asked for escalation: `tell` says who is to be told. Policy section 9."""
+
+    type: ClassVar[str] = "sla.escalated"
+    tell: list[str]
+    severity: str
+    reason: str | None
+    escalated_at: Instant
+
+
+class Cancelled(_Data):
+    """The clock ended without a response."""
+
+    type: ClassVar[str] = "sla.cancelled"
+    reason: str
+
+
+PromiseData = Applied | TargetChanged | WarningRaised | Breached | BreachRetracted | Fulfilled | Escalated | Cancelled
+
+DATA_TYPES: dict[str, type[PromiseData]] = {
+    data.type: data
+    for data in (Applied, TargetChanged, WarningRaised, Breached, BreachRetracted, Fulfilled, Escalated, Cancelled)
+}
+
+
+def event_id(ticket: str, objective: str, cycle: int, kind: str, number: int, revision: int) -> str:
+    """The same inputs give the same id, always. `objective` and `kind` hold no slash; the ticket is last and may."""
+    return str(uuid5(_NAMESPACE, f"{objective}/{cycle}/{kind}/{number}/{revision}/{ticket}"))
+
+
+def subject_for(kind: str, service_level: str, priority: str, ticket: str, historic: bool = False) -> str:
+    """
+    The NATS subject of an event whose type is `sla.<kind>`. Historic breaches have their own, so that they page nobody.
+
+    Level and priority are encoded as the ticket is, so that a name with a dot adds no token.
+    """
+    event = f"{kind}_historic" if historic and kind == "breached" else kind
+    return f"sla.{event}.{encode_token(service_level)}.{encode_token(priority)}.{encode_token(ticket)}"
+
+
+def message(type: str, id: str, ticket: str, time: datetime, data: PromiseData) -> tuple[dict[str, str], bytes]:
+    """Headers and body of a message in structured mode; `time` is the instant it is about."""
+    envelope = {
+        "specversion": "1.0",
+        "type": type,
+        "source": SOURCE,
+        "id": id,
+        "subject": ticket,
+        "time": format_time(time),
+        "datacontenttype": "application/json",
+        "data": msgspec.Raw(data.model_dump_json().encode()),
+    }
+    return HEADERS.copy(), msgspec.json.encode(envelope)

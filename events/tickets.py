@@ -1,0 +1,303 @@
+"""Messages in: what other systems say has happened to a ticket. What follows from it is not in here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from events.cloudevents import (
+    CONTENT_TYPE,
+    TIME_SCHEMA,
+    BadFact,
+    Reason,
+    decode_token,
+    encode_token,
+    format_time,
+    open_envelope,
+    parse_time,
+    shown,
+)
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("every character must be printable (Python's str.isprintable)")
+    return text
+
+
+def _instant(time: object) -> object:
+    return parse_time(time) if isinstance(time, str) else time
+
+
+Channel = Annotated[str, Field(min_length=1, max_length=32), AfterValidator(_printable)]
+Customer = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
+FreeText = Annotated[str, Field(max_length=500)]
+Instant = Annotated[datetime, BeforeValidator(_instant), WithJsonSchema(TIME_SCHEMA)]
+Responder = Literal["agent", "automation"]
+
+
+class _Data(BaseModel):
+    """Values as sent: never coerced. Unknown members are ignored, so that publishers may be newer than we are."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    type: ClassVar[str]
+
+
+class Opened(_Data):
+    """A ticket was opened: the promise starts to run."""
+
+    type: ClassVar[str] = "ticket.opened"
+    service_level: str
+    priority: str
+    channel: Channel | None = None
+    customer: Customer | None = None
+
+
+class PriorityChanged(_Data):
+    """The ticket has another priority from now on, and so another target."""
+
+    type: ClassVar[str] = "ticket.priority_changed"
+    priority: str
+
+
+class Responded(_Data):
+    """Somebody answered. An automatic acknowledgement is not a first response."""
+
+    type: ClassVar[str] = "ticket.responded"
+    by: Responder = "agent"
+    channel: Channel | None = None
+
+
+class Escalated(_Data):
+    """Somebody asked for escalation."""
+
+    type: ClassVar[str] = "ticket.escalated"
+    reason: FreeText | None = None
+
+
+class ServiceLevelChanged(_Data):
+    """The customer has another service level from now on."""
+
+    type: ClassVar[str] = "ticket.service_level_changed"
+    service_level: str
+
+
+class Closed(_Data):
+    """The ticket was closed."""
+
+    type: ClassVar[str] = "ticket.closed"
+    reason: FreeText | None = None
+
+
+class Reopened(_Data):
+    """A closed ticket goes on."""
+
+    type: ClassVar[str] = "ticket.reopened"
+    reason: FreeText | None = None
+
+
+class Excluded(_Data):
+    """The promise does not apply, for one of the reasons of policy section 7."""
+
+    type: ClassVar[str] = "ticket.excluded"
+    reason: Annotated[FreeText, Field(min_length=1)]
+
+
+class ExclusionRevoked(_Data):
+    """The exclusion for this reason never held."""
+
+    type: ClassVar[str] = "ticket.exclusion_revoked"
+    reason: Annotated[FreeText, Field(min_length=1)]
+
+
+class Paused(_Data):
+    """Work waits for somebody else."""
+
+    type: ClassVar[str] = "ticket.paused"
+    reason: FreeText | None = None
+
+
+class Resumed(_Data):
+    """Work goes on."""
+
+    type: ClassVar[str] = "ticket.resumed"
+    reason: FreeText | None = None
+
+
+class Corrected(_Data):
+    """An earlier fact was wrong: the id of the fact this one replaces, and the right values."""
+
+    type: ClassVar[str] = "ticket.corrected"
+    corrects: Annotated[str, Field(min_length=1)]
+    service_level: str | None = None
+    priority: str | None = None
+    channel: Channel | None = None
+    customer: Customer | None = None
+    by: Responder | None = None
+    reason: FreeText | None = None
+    time: Instant | None = None
+
+
+TicketData = (
+    Opened
+    | PriorityChanged
+    | Responded
+    | Escalated
+    | ServiceLevelChanged
+    | Closed
+    | Reopened
+    | Excluded
+    | ExclusionRevoked
+    | Paused
+    | Resumed
+    | Corrected
+)
+
+DATA_TYPES: dict[str, type[TicketData]] = {
+    data.type: data
+    for data in (
+        Opened,
+        PriorityChanged,
+        Responded,
+        Escalated,
+        ServiceLevelChanged,
+        Closed,
+        Reopened,
+        Excluded,
+        ExclusionRevoked,
+        Paused,
+        Resumed,
+        Corrected,
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TicketEvent:
+    """One fact about a ticket. `time` is when it happened, in UTC; it may still be out of range (see check_time)."""
+
+    source: str
+    id: str
+    type: str
+    ticket: str
+    time: datetime
+    data: TicketData
+    sequence: str | None = None
+
+
+def read(body: bytes, headers: Mapping[str, str] | None, subject: str) -> TicketEvent:
+    """
+    The fact in a message of subject `tickets.<event>.<ticket>`; the body decides, the event token is not compared.
+
+    Raises BadFact, the first that applies of too_large, malformed, unknown_type, invalid_data, wrong_subject. Whether
+    the policy knows level and priority, and whether the time can be right, is for the engine to check.
+    """
+    envelope = open_envelope(body, headers)
+    data_type = DATA_TYPES.get(envelope.type)
+    if data_type is None:
+        raise BadFact(Reason.UNKNOWN_TYPE, f"type {shown(envelope.type)} is not a ticket event; see events/schemas")
+    try:
+        data = _read_data(data_type, envelope.data())
+        ticket = _read_ticket(envelope.attributes.get("subject"))
+        time = _read_time(envelope.attributes.get("time"))
+        _check_subject(subject, ticket)
+    except BadFact as error:
+        error.type = envelope.type
+        raise
+    sequence = _read_sequence(envelope.attributes.get("sequence"))
+    return TicketEvent(envelope.source, envelope.id, envelope.type, ticket, time, data, sequence)
+
+
+def _read_data(data_type: type[TicketData], members: dict[str, object]) -> TicketData:
+    """An explicit null is an absent member."""
+    if None in members.values():
+        members = {name: value for name, value in members.items() if value is not None}
+    try:
+        return data_type.model_validate(members)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        found = "is missing" if first["type"] == "missing" else f"is {shown(first['input'])}: {first['msg']}"
+        raise BadFact(Reason.INVALID_DATA, f"data.{where} {found}; see events/schemas/{data_type.type}.json") from None
+
+
+def _read_ticket(subject: object) -> str:
+    if not isinstance(subject, str) or not 1 <= len(subject) <= 128 or not subject.isprintable():
+        raise BadFact(
+            Reason.INVALID_DATA, f"subject is {shown(subject)}; a ticket id has 1 to 128 printable characters"
+        )
+    if subject[0] == " " or subject[-1] == " ":
+        raise BadFact(Reason.INVALID_DATA, f"subject is {shown(subject)}; a ticket id has no space at its ends")
+    return subject
+
+
+def _read_time(time: object) -> datetime:
+    if not isinstance(time, str):
+        raise BadFact(Reason.INVALID_DATA, f"time is {shown(time)}; it must be a string like 2026-11-20T16:00:00Z")
+    try:
+        return parse_time(time)
+    except ValueError as error:
+        raise BadFact(Reason.INVALID_DATA, f"time: {error}") from None
+
+
+def _read_sequence(sequence: object) -> str | None:
+    """The CloudEvents extension `sequence`; JSON integers are taken too, anything else counts as absent."""
+    if isinstance(sequence, int) and not isinstance(sequence, bool):
+        return str(sequence)
+    return sequence if isinstance(sequence, str) and sequence else None
+
+
+def _check_subject(subject: str, ticket: str) -> None:
+    tokens = subject.split(".")
+    try:
+        if len(tokens) == 3 and decode_token(tokens[2]) == ticket:
+            return
+    except ValueError:
+        pass
+    raise BadFact(
+        Reason.WRONG_SUBJECT,
+        f"published on {shown(subject)}, but the ticket is {shown(ticket)}; "
+        f"publish on tickets.<event>.{encode_token(ticket)}",
+    )
+
+
+def fact_key(source: str, id: str) -> bytes:
+    """Who a fact is, 16 bytes: the same pair is the same fact, for ever. No string has U+0000, so no two pairs mix."""
+    return blake2b(f"{source}\0{id}".encode(), digest_size=16).digest()
+
+
+def content_digest(event: TicketEvent) -> bytes:
+    """What a fact says: 16 bytes over type, ticket, instant, and the data that differs from its defaults, by name."""
+    said = [event.type, event.ticket, event.time, event.data.model_dump(exclude_defaults=True)]
+    return blake2b(msgspec.json.encode(said, order="sorted"), digest_size=16).digest()
+
+
+def ticket_message(
+    type: str,
+    ticket: str,
+    *,
+    source: str,
+    id: str,
+    time: datetime,
+    data: Mapping[str, Any],
+    sequence: str | None = None,
+) -> tuple[str, dict[str, str], bytes]:
+    """What a publisher sends: NATS subject, headers and body, in structured mode. Nothing is checked: `read` does."""
+    envelope: dict[str, object] = {
+        "specversion": "1.0",
+        "type": type,
+        "source": source,
+        "id": id,
+        "subject": ticket,
+        "time": format_time(time),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    if sequence is not None:
+        envelope["sequence"] = sequence
+    subject = f"tickets.{type.removeprefix('ticket.')}.{encode_token(ticket)}"
+    return subject, {"Content-Type": CONTENT_TYPE}, msgspec.json.encode(envelope)

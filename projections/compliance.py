@@ -1,0 +1,114 @@
+"""How often were promises kept and broken, and how fast were answers? Counters that only rise, folded from the log."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from projections.follow import Cursor
+from projections.tickets import NONE
+from sla.engine import InboxRow
+from sla.log import Breached, BreachRetracted, Event, Fulfilled
+
+Count = tuple[str, str, str, str, str]  # what, and up to four labels
+
+DELAY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+
+
+def outcome(met: bool) -> str:
+    """The label of a first response."""
+    return "met" if met else "late"
+
+
+class _Counters:
+    """A table of sums, keyed by what is counted and its labels."""
+
+    name: ClassVar[str]
+
+    def __init__(self, suffix: str = "") -> None:
+        self._table = f"{self.name}{suffix}"
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        return (self._table,)
+
+    def create(self, cursor: Cursor) -> None:
+        cursor.execute(
+            f"CREATE TABLE IF NOT EXISTS {self._table} (what TEXT, a TEXT, b TEXT, c TEXT, d TEXT, "
+            "n DOUBLE PRECISION NOT NULL, PRIMARY KEY (what, a, b, c, d))"
+        )
+
+    def _add(self, cursor: Cursor, sums: Counter[Count]) -> None:
+        cursor.executemany(
+            f"INSERT INTO {self._table} VALUES (?, ?, ?, ?, ?, ?) "
+            f"ON CONFLICT (what, a, b, c, d) DO UPDATE SET n = {self._table}.n + excluded.n",
+            [(*key, n) for key, n in sums.items()],
+        )
+
+    def counts(self, cursor: Cursor) -> dict[Count, float]:
+        """Every sum by its key."""
+        cursor.execute(f"SELECT what, a, b, c, d, n FROM {self._table}")
+        return {(what, a, b, c, d): n for what, a, b, c, d, n in cursor.fetchall()}
+
+
+class Compliance(_Counters):
+    """Breaches, retractions, responses, and how long they took."""
+
+    name: ClassVar[str] = "compliance"
+    source: ClassVar[str] = "entries"
+
+    def apply(self, cursor: Cursor, batch: Sequence[Any]) -> None:
+        sums: Counter[Count] = Counter()
+        for entry in batch:
+            _count(entry.event, sums)
+        self._add(cursor, sums)
+
+
+def _count(event: Event, sums: Counter[Count]) -> None:
+    match event:
+        case Breached(service_level=level, priority=priority, detection=detection):
+            sums["breached", level, priority, detection, ""] += 1
+            if detection == "live":
+                _delay(event.delay, sums)
+        case BreachRetracted(service_level=level, priority=priority, detection=detection):
+            sums["retracted", level, priority, detection, ""] += 1
+        case Fulfilled(met=met, replaced_met=None, state=state):
+            level, priority = state.service_level or NONE, state.priority or NONE
+            sums["response", level, priority, outcome(met), ""] += 1
+            _answer(event.elapsed, sums)
+        case Fulfilled(met=met, replaced_met=bool(before), state=state):
+            level, priority = state.service_level or NONE, state.priority or NONE
+            sums["revised", level, priority, outcome(before), outcome(met)] += 1
+        case _:
+            pass  # not counted: it is a state, and states are for the tickets view
+
+
+def _answer(used: timedelta, sums: Counter[Count]) -> None:
+    """Rounded up to the second, from an hour on to the minute: exact for every bucket that a policy's targets make."""
+    exact = used.total_seconds()
+    step = 60 if exact > 3600 else 1
+    sums["answer", str(math.ceil(exact / step) * step), "", "", ""] += 1
+    sums["answer_sum", "", "", "", ""] += exact  # type: ignore[assignment]  # a sum of seconds
+
+
+def _delay(delay: timedelta, sums: Counter[Count]) -> None:
+    exact = delay.total_seconds()
+    bucket = next((bound for bound in DELAY_BUCKETS if exact <= bound), math.inf)
+    sums["delay", str(bucket), "", "", ""] += 1
+    sums["delay_sum", "", "", "", ""] += exact  # type: ignore[assignment]  # a sum of seconds
+
+
+class Arrivals(_Counters):
+    """What became of the messages that arrived."""
+
+    name: ClassVar[str] = "arrivals"
+    source: ClassVar[str] = "inbox"
+
+    def apply(self, cursor: Cursor, batch: Sequence[InboxRow]) -> None:
+        sums: Counter[Count] = Counter()
+        for row in batch:
+            sums["fact", row.type, row.outcome, "", ""] += 1
+            if row.reason is not None:
+                sums["dead_letter", row.reason, "", "", ""] += 1
+        self._add(cursor, sums)

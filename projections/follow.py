@@ -1,0 +1,122 @@
+"""How a read model follows the log: a batch, and the position after it, in one transaction. What it keeps is not here."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, Protocol
+
+BATCH = 1_000
+
+
+class Cursor(Protocol):
+    """What a view needs of a database cursor (DB-API, parameters as `?`)."""
+
+    @property
+    def rowcount(self) -> int: ...
+    def execute(self, statement: str, parameters: Sequence[Any] = ..., /) -> Any: ...
+    def executemany(self, statement: str, parameters: Any, /) -> Any: ...
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+
+
+class Log(Protocol):
+    """What following needs of the store."""
+
+    def entries(self, after: int, limit: int) -> Sequence[Any]: ...
+    def inbox(self, after: int, limit: int) -> Sequence[Any]: ...
+    def position(self, name: str) -> int | None: ...
+    def writing(self) -> AbstractContextManager[Any]: ...
+
+
+class Projection(Protocol):
+    """
+    A read model: `apply` batches and answer questions. `source` is the log it follows: "entries" (facts and decisions)
+    or "inbox" (what became of messages). `suffix` stands behind the names of its tables while it is built again; their
+    indexes are constraints, which have no names that could collide.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+
+    def __init__(self, suffix: str = "") -> None: ...
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Its tables."""
+        ...
+
+    def create(self, cursor: Cursor) -> None:
+        """Its tables, if they do not exist."""
+        ...
+
+    def apply(self, cursor: Cursor, batch: Sequence[Any]) -> None:
+        """Take over a batch, in the order of the log."""
+        ...
+
+
+def create(store: Log, projection: Projection, position_name: str | None = None) -> None:
+    """The tables of a view, and its position at the beginning of the log, if they do not exist."""
+    with store.writing() as cursor:
+        cursor.execute(
+            "INSERT INTO positions VALUES (?, 0) ON CONFLICT DO NOTHING", (position_name or projection.name,)
+        )
+        projection.create(cursor)
+
+
+def follow(store: Log, projection: Projection, position_name: str | None = None, limit: int = BATCH) -> int:
+    """
+    One batch. Returns how many entries it had; 0 means that the view is up to date.
+
+    Several processes may follow one view: who finds the position moved by another takes nothing and tries again.
+    """
+    name = position_name or projection.name
+    position = store.position(name)
+    if position is None:
+        raise LookupError(f"view {name} has no position; run `sla migrate`")
+    batch = _read(store, projection, position, limit)
+    if not batch:
+        return 0
+    with store.writing() as cursor:
+        cursor.execute(
+            "UPDATE positions SET position = ? WHERE name = ? AND position = ?", (batch[-1][0], name, position)
+        )
+        if cursor.rowcount == 1:
+            projection.apply(cursor, batch)
+    return len(batch)
+
+
+def _read(store: Log, projection: Projection, position: int, limit: int) -> Sequence[Any]:
+    return store.inbox(position, limit) if projection.source == "inbox" else store.entries(position, limit)
+
+
+def catch_up(store: Log, projection: Projection) -> None:
+    """Follow until the view is up to date with what the log has now."""
+    while follow(store, projection):
+        pass
+
+
+def rebuild(store: Log, view: type[Projection]) -> Iterator[int]:
+    """
+    Build a view again from the first entry beside the live one, then put it in its place in one transaction.
+
+    Yields how many entries have been read so far.
+    """
+    live, spare = view(), view("_rebuild")
+    name = f"{live.name}.rebuild"
+    with store.writing() as cursor:
+        cursor.execute("DELETE FROM positions WHERE name = ?", (name,))
+        for table in spare.tables:
+            cursor.execute(f"DROP TABLE IF EXISTS {table}")
+    create(store, spare, name)
+    done = 0
+    while taken := follow(store, spare, name):
+        done += taken
+        yield done
+    with store.writing() as cursor:
+        cursor.execute(
+            "UPDATE positions SET position = (SELECT position FROM positions WHERE name = ?) WHERE name = ?",
+            (name, live.name),
+        )
+        for table, built in zip(live.tables, spare.tables, strict=True):
+            cursor.execute(f"DROP TABLE {table}")
+            cursor.execute(f"ALTER TABLE {built} RENAME TO {table}")
+        cursor.execute("DELETE FROM positions WHERE name = ?", (name,))

@@ -1,0 +1,182 @@
+"""Announcer: tells the bus what was decided, each decision once and in the order of the log. It decides nothing."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import nats.js.errors
+import structlog
+from nats.aio.client import Client
+
+from events import promises
+from events.promises import PromiseData, message, seconds, subject_for
+from services.bus import SLA, Outgoing, Publisher, last_sequence
+from services.service import Fatal, Service
+from services.store import Entry, Lock, Store
+from sla.log import (
+    Announced,
+    Applied,
+    Breached,
+    BreachRetracted,
+    Escalated,
+    Fulfilled,
+    TargetChanged,
+    WarningRaised,
+)
+from sla.ticket import CYCLE, OBJECTIVE
+
+log = structlog.get_logger()
+
+POSITION = "announcements"
+POSITION_HEADER = "Sla-Log-Position"
+BATCH = 500
+
+
+class Announcer(Service):
+    """
+    Publishes with the sequence it expects SLA to have: a message that was stored though the answer was lost, or by
+    another announcer, shows as a refusal, after which the newest message of SLA says where to go on.
+    """
+
+    name: ClassVar[str] = "announcer"
+
+    def __init__(self, nc: Client, store: Store, lock: Lock) -> None:
+        super().__init__()
+        self._nc, self._store, self._lock = nc, store, lock
+        self._publisher = Publisher(nc, SLA)
+
+    async def run(self) -> None:
+        while not self._lock.take():
+            self.problem = None  # a standby works by waiting
+            await self.sleep(0.5)
+        position, sequence = await self._where()
+        while True:
+            entries = await self.in_thread(self._store.entries, position, BATCH)
+            self.problem = None
+            if entries:
+                sequence = await asyncio.shield(self._announce(entries, sequence))
+                position = entries[-1].position
+            else:
+                await self.sleep(1.0)
+
+    async def stop(self) -> None:
+        await super().stop()
+        self._lock.free()
+
+    async def _where(self) -> tuple[int, int]:
+        """The position after the last announcement, and the last sequence of SLA. What SLA says counts most."""
+        sequence = await last_sequence(self._nc, SLA)
+        saved = await self.in_thread(self._store.position, POSITION)
+        if saved is None and sequence:
+            raise Fatal(
+                f"stream {SLA} has messages, but this store never announced any: everything would be announced again; "
+                "restore the store they belong to, or start with an empty stream"
+            )
+        announced = await self._announced() if sequence else 0
+        return max(saved or 0, announced), sequence
+
+    async def _announced(self) -> int:
+        try:
+            newest = await self._nc.jetstream().get_last_msg(SLA, "sla.>")
+        except nats.js.errors.NotFoundError:
+            return 0
+        return int((newest.headers or {}).get(POSITION_HEADER, 0))
+
+    async def _announce(self, entries: Sequence[Entry], sequence: int) -> int:
+        """Publishes and saves the position; returns the last sequence of SLA."""
+        messages = [announcement(entry) for entry in entries if isinstance(entry.event, Announced)]
+        for expected, outgoing in enumerate(messages, sequence):
+            outgoing.headers["Nats-Expected-Last-Sequence"] = str(expected)
+        if messages:
+            sequence = (await self._publisher.publish(messages))[-1].sequence
+            log.info("announced", messages=len(messages), position=entries[-1].position)
+        await self.in_thread(self._save, entries[-1].position)
+        return sequence
+
+    def _save(self, position: int) -> None:
+        with self._store.writing() as cursor:
+            cursor.execute(
+                "INSERT INTO positions VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET position = excluded.position",
+                (POSITION, position),
+            )
+
+
+def announcement(entry: Entry) -> Outgoing:
+    """The message for a decision: the same decision always makes the same message."""
+    event = entry.event
+    assert isinstance(event, Announced)
+    data = _data(entry.ticket, event)
+    historic = isinstance(event, Breached | BreachRetracted) and event.detection == "historic"
+    subject = subject_for(event.KIND, data.service_level, data.priority, entry.ticket, historic)
+    headers, body = message(data.type, event.id, entry.ticket, event.time, data)
+    headers |= {"Nats-Msg-Id": event.id, POSITION_HEADER: str(entry.position)}
+    return Outgoing(subject, headers, body)
+
+
+def _data(ticket: str, event: Announced) -> PromiseData:
+    common = _common(ticket, event)
+    match event:
+        case Applied():
+            return promises.Applied(**common)
+        case TargetChanged(old_due_at=due_at, old_target=target):
+            return promises.TargetChanged(**common, old_due_at=due_at, old_target_seconds=seconds(target))
+        case WarningRaised(threshold_percent=percent):
+            return promises.WarningRaised(**common, threshold_percent=percent)
+        case Breached():
+            return promises.Breached(
+                **common | {"service_level": event.service_level, "priority": event.priority},
+                breach_id=event.id,
+                number=event.number,
+                breached_at=event.breached_at,
+                severity=event.severity,
+                detection=event.detection,
+            )
+        case BreachRetracted():
+            return promises.BreachRetracted(
+                **common | {"service_level": event.service_level, "priority": event.priority},
+                breach_id=event.breach_id,
+                number=event.number,
+                breached_at=event.breached_at,
+                severity=event.severity,
+                reason=event.reason,
+            )
+        case Fulfilled():
+            return promises.Fulfilled(
+                **common,
+                responded_at=event.responded_at,
+                met=event.met,
+                overdue_seconds=seconds(event.overdue),
+                revision=event.revision,
+                replaces=event.replaces,
+            )
+        case Escalated():
+            return promises.Escalated(
+                **common,
+                tell=event.tell,
+                severity=event.severity,
+                reason=event.reason,
+                escalated_at=event.time,
+            )
+        case _:
+            raise TypeError(f"{type(event).__name__} has no message; add it to services/announcer.py")
+
+
+def _common(ticket: str, event: Announced) -> dict[str, Any]:
+    state = event.state
+    assert state.target is not None
+    return {
+        "ticket_id": ticket,
+        "objective": OBJECTIVE,
+        "cycle": CYCLE,
+        "service_level": state.service_level,
+        "priority": state.priority,
+        "policy_version": state.policy_version,
+        "started_at": state.started_at,
+        "due_at": state.due_at,
+        "target_seconds": seconds(state.target),
+        "elapsed_seconds": seconds(event.elapsed),
+        "escalation_level": state.escalation_level,
+        "cause": event.cause,
+        "cause_id": event.cause_id,
+        "detected_at": event.at,
+    }

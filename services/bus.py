@@ -1,0 +1,320 @@
+"""NATS: the three streams, reading one like a log, and publishing in order. What the messages mean is not in here."""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import count
+from typing import Any, NamedTuple
+
+import nats
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.aio.client import Client, RawCredentials
+from nats.aio.msg import Msg
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+
+from events.cloudevents import MAX_BODY
+from sla.engine import Message
+
+log = structlog.get_logger()
+
+TICKETS = "TICKETS"
+SLA = "SLA"
+DEAD_LETTERS = "DEAD_LETTERS"
+NUDGE = "engine.log"  # core NATS, empty: the log has grown
+
+_GIB = 1024**3
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+STREAMS = (
+    StreamConfig(
+        name=TICKETS,
+        subjects=["tickets.*.*", "clock.due.*"],
+        description="What happened to tickets, and the ticks of the clock: kept until it is full, then publishers wait",
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.NEW,  # `old` would drop acknowledged, unread facts without a word (TRAPS N4)
+        max_bytes=2 * _GIB,
+        max_msg_size=MAX_BODY,
+        deny_delete=True,
+        deny_purge=True,
+        duplicate_window=120,
+    ),
+    StreamConfig(
+        name=SLA,
+        subjects=["sla.>"],
+        description="What became of the promises: applied, warnings, breaches, retractions, first responses",
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.OLD,
+        max_bytes=1 * _GIB,
+        deny_delete=True,
+        deny_purge=True,
+        duplicate_window=120,
+    ),
+    StreamConfig(
+        name=DEAD_LETTERS,
+        subjects=["dead_letters.*"],
+        description="Messages that cannot count, as they came, with the reason",
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.OLD,
+        max_bytes=_GIB // 4,
+        duplicate_window=24 * 3600,  # a crash between publishing and committing must not double one
+    ),
+)
+
+
+class BusError(Exception):
+    """The bus cannot be used as it is; the text says what to do. Waiting can help."""
+
+
+class Published(NamedTuple):
+    """What the broker said of a published message; a duplicate was stored before, under this sequence."""
+
+    sequence: int
+    duplicate: bool
+
+
+class Outgoing(NamedTuple):
+    """A message to publish."""
+
+    subject: str
+    headers: dict[str, str]
+    body: bytes
+
+
+async def connect(url: str, name: str, credentials: str | None = None) -> Client:
+    """
+    A connection that reconnects for ever (TRAPS F7). Waits for a server that is not there yet; cancel it to give up.
+    `credentials` is the text of a NATS credentials file.
+    """
+
+    async def failed(error: Exception) -> None:
+        log.warning("bus", name=name, error=str(error) or type(error).__name__)
+
+    options: dict[str, Any] = {"user_credentials": RawCredentials(credentials)} if credentials else {}
+    return await nats.connect(
+        url,
+        name=f"sla {name}",
+        error_cb=failed,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=1,
+        ping_interval=5,
+        max_outstanding_pings=2,
+        drain_timeout=5,
+        **options,
+    )
+
+
+async def provision(nc: Client) -> list[str]:
+    """
+    Creates the streams that are missing. Returns a line for each that differs from what we would create: an operator's
+    settings are reported, never reset (TRAPS F11).
+    """
+    js = nc.jetstream()
+    drift = []
+    for wanted in STREAMS:
+        assert wanted.name is not None
+        try:
+            found = (await js.stream_info(wanted.name)).config
+        except nats.js.errors.NotFoundError:
+            await js.add_stream(wanted)
+            continue
+        for setting in ("subjects", "discard", "max_msg_size", "deny_delete", "deny_purge"):
+            ours, theirs = getattr(wanted, setting), getattr(found, setting)
+            if ours != theirs and not (setting == "subjects" and sorted(ours) == sorted(theirs or [])):
+                drift.append(f"stream {wanted.name}: {setting} is {theirs}, the engine expects {ours}")
+    return drift
+
+
+async def last_sequence(nc: Client, stream: str) -> int:
+    """The sequence of the newest message of a stream, 0 if there never was one. Raises BusError if there is no stream."""
+    try:
+        return (await nc.jetstream().stream_info(stream)).state.last_seq
+    except nats.js.errors.NotFoundError:
+        raise BusError(f"stream {stream} does not exist; run `sla migrate`") from None
+
+
+class Publisher:
+    """
+    Publishes many messages in order and waits for all acknowledgements; one inbox for the answers. A refusal or silence
+    raises BusError: some of the messages may be stored then, and the caller has to look (TRAPS F9, F10).
+    """
+
+    def __init__(self, nc: Client, stream: str) -> None:
+        self._nc, self._stream = nc, stream
+        self._inbox = nc.new_inbox()
+        self._numbers = count()
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._subscribed = False
+
+    async def publish(self, messages: Sequence[Outgoing], timeout: float = 10.0) -> list[Published]:
+        """The broker's answers, in the order of the messages. `timeout` is in seconds, for all of them."""
+        if not self._subscribed:
+            await self._nc.subscribe(f"{self._inbox}.*", cb=self._answered)
+            self._subscribed = True
+        loop = asyncio.get_running_loop()
+        answers: dict[str, asyncio.Future[Msg]] = {}
+        for message in messages:
+            token = str(next(self._numbers))
+            answers[token] = self._waiting[token] = loop.create_future()
+            headers = {"Nats-Expected-Stream": self._stream, **message.headers}
+            await self._nc.publish(message.subject, message.body, f"{self._inbox}.{token}", headers)
+        try:
+            async with asyncio.timeout(timeout):
+                return [_acknowledged(await answer) for answer in answers.values()]
+        except TimeoutError:
+            raise BusError(f"no answer from the broker for {self._stream} within {timeout:g} s") from None
+        finally:
+            for token in answers:
+                self._waiting.pop(token, None)
+
+    async def _answered(self, message: Msg) -> None:
+        waiting = self._waiting.get(message.subject.rpartition(".")[2])
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+
+
+def _acknowledged(message: Msg) -> Published:
+    if not message.data:  # 503: nobody listens on the subject
+        raise BusError("no stream takes this subject; run `sla migrate`, or check the subject and the permissions")
+    answer = json.loads(message.data)
+    if "error" in answer:
+        raise BusError(f"the broker refused a message: {answer['error'].get('description')}")
+    return Published(answer["seq"], answer.get("duplicate", False))
+
+
+class StreamReader:
+    """
+    Reads a stream like a log, from a sequence on: in order, without acknowledgements, whatever has arrived. If messages
+    are missed or the consumer is gone (TRAPS F8), it starts again after the last message that was taken.
+    """
+
+    BATCH = 500
+    SILENCE = 2.5  # seconds without a message or a heartbeat, after which the consumer is made again
+
+    def __init__(self, nc: Client, stream: str, after: int) -> None:
+        self._nc, self._stream = nc, stream
+        self._after = after  # the last sequence taken
+        self._arrived: deque[Message] = deque()
+        self._wake = asyncio.Event()
+        self._asked = 0  # messages the broker may still send for the last request
+        self._next = 0  # the consumer sequence expected next; 0: there is no consumer
+        self._consumer = ""
+        self._generation = 0
+        self._inbox = ""
+        self._subscription: Any = None
+        self.pending = 0  # messages behind the newest one that has arrived
+
+    @property
+    def lag(self) -> int:
+        """Messages stored and not yet taken, as far as is known."""
+        return self.pending + len(self._arrived)
+
+    async def take(self) -> list[Message]:
+        """Waits for at least one message; returns all that have arrived, at most BATCH."""
+        while not self._arrived:
+            if self._next == 0:
+                await self.start()
+            if self._asked <= 0:
+                await self._ask()
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(self.SILENCE):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._next = 0
+        taken = [self._arrived.popleft() for _ in range(min(self.BATCH, len(self._arrived)))]
+        self._after = taken[-1].sequence
+        if self._asked <= 0 and self._next and len(self._arrived) < self.BATCH:
+            await self._ask()
+        return taken
+
+    async def close(self) -> None:
+        """Ends the consumer; the broker forgets it by itself if that fails."""
+        if self._subscription is not None:
+            await self._subscription.unsubscribe()
+            self._subscription = None
+
+    async def start(self) -> None:
+        """Makes the consumer. Raises BusError if the stream is missing, or is not the one that was read before."""
+        await self.close()
+        self._arrived.clear()
+        js = self._nc.jetstream()
+        newest = await last_sequence(self._nc, self._stream)
+        if newest < self._after:
+            raise BusError(
+                f"stream {self._stream} ends at {newest}, but everything up to {self._after} is already stored: it is not "
+                "the stream this store belongs to; restore the stream, or start with an empty store"
+            )
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=self._after + 1,
+            ack_policy=AckPolicy.NONE,
+            inactive_threshold=30,
+            mem_storage=True,
+            num_replicas=1,
+        )
+        self._consumer = (await js.add_consumer(self._stream, config)).name
+        self._inbox = self._nc.new_inbox()
+        self._generation += 1
+        self._subscription = await self._nc.subscribe(self._inbox, cb=partial(self._receive, self._generation))
+        self._asked, self._next = 0, 1
+
+    async def _ask(self) -> None:
+        request = {"batch": self.BATCH, "expires": 30_000_000_000, "idle_heartbeat": 1_000_000_000}
+        self._asked = self.BATCH
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        await self._nc.publish(subject, json.dumps(request).encode(), self._inbox)
+
+    async def _receive(self, generation: int, message: Msg) -> None:
+        if generation != self._generation:
+            return  # of a consumer that was given up
+        if not message.reply.startswith("$JS.ACK."):
+            self._status(message)
+            return
+        tokens = message.reply.split(".")
+        first = 5 if len(tokens) == 9 else 7  # newer servers may name domain and account before the stream
+        sequence, number, stored_ns, self.pending = map(int, tokens[first : first + 4])
+        if number != self._next:
+            self._next = 0  # something was missed: start again from what was taken
+        else:
+            self._next += 1
+            self._asked -= 1
+            stored_at = _EPOCH + timedelta(microseconds=stored_ns // 1000)
+            self._arrived.append(Message(sequence, stored_at, message.subject, message.headers, message.data))
+        self._wake.set()
+
+    def _status(self, message: Msg) -> None:
+        status = (message.headers or {}).get("Status", "")
+        if status == "100":
+            self._wake.set()
+            return
+        self._asked = 0
+        if status not in ("408", "404"):
+            self._next = 0  # the consumer is gone, or the server goes down
+        self._wake.set()
+
+
+async def on_nudge(nc: Client, wake: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    """Calls `wake` whenever the log has grown; returns what ends it."""
+
+    async def nudged(_: Msg) -> None:
+        wake()
+
+    subscription = await nc.subscribe(NUDGE, cb=nudged)
+    ended: Callable[[], Awaitable[None]] = subscription.unsubscribe
+    return ended

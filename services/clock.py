@@ -1,0 +1,123 @@
+"""Clock: sleeps until the next instant of interest and sends a tick through the bus. What a tick means is in sla/."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import structlog
+from nats.aio.client import Client
+
+from events.cloudevents import encode_token
+from projections.deadlines import Deadlines, Row, microseconds
+from projections.follow import catch_up
+from services.bus import TICKETS, Outgoing, Publisher, last_sequence
+from services.service import Service
+from services.store import INTAKE, Store
+
+log = structlog.get_logger()
+
+BATCH = 1_000
+SLACK = 10  # microseconds after the instant: a deadline has passed only when it is over
+POLL = 1.0  # seconds: the longest sleep, so that neither a lost nudge nor a clock that was set matters
+LONGEST_PAUSE = 60.0  # seconds between two ticks for the same instant
+
+
+@dataclass(slots=True)
+class Sent:
+    """A tick under way: the instant it is for, how often it was sent, and when (monotonic) it is sent again."""
+
+    at: int
+    tries: int
+    again_at: float
+
+
+class Clock(Service):
+    """
+    A row stays until the log says that its instant was judged; until then its tick is sent again, after 1, 2, 4 … 60 s,
+    and not while intake falls behind. Several clocks may run: the same tick has the same id.
+    """
+
+    name: ClassVar[str] = "clock"
+
+    def __init__(self, nc: Client, store: Store) -> None:
+        super().__init__()
+        self._nc, self._store = nc, store
+        self._deadlines = Deadlines()
+        self._publisher = Publisher(nc, TICKETS)
+        self._sent: dict[str, Sent] = {}
+        self._behind = 0  # microseconds by which the broker's clock is behind ours, as last seen
+        self._lag = 0
+
+    async def run(self) -> None:
+        while True:
+            await self.in_thread(catch_up, self._store, self._deadlines)
+            now = self._now()
+            rows, following = await self.in_thread(self._look, now)
+            await self._tick(rows)
+            self.problem = None
+            await self.sleep(self._pause(following))
+
+    def _now(self) -> int:
+        """The broker's time as far as we know it, in microseconds since 1970."""
+        return time.time_ns() // 1000 - SLACK - self._behind
+
+    def _look(self, now: int) -> tuple[list[Row], int | None]:
+        with self._store.reading() as cursor:
+            rows = self._deadlines.until(cursor, now, BATCH + len(self._sent))
+            return rows, self._deadlines.after(cursor, now)
+
+    def _pause(self, following: int | None) -> float:
+        instants = [POLL]
+        if following is not None:
+            instants.append((following - self._now()) / 1e6)
+        instants += [sent.again_at - time.monotonic() for sent in self._sent.values()]
+        return max(0.0, min(instants))
+
+    async def _tick(self, rows: Sequence[Row]) -> None:
+        waiting = {row.ticket: row for row in rows}
+        self._sent = {ticket: sent for ticket, sent in self._sent.items() if ticket in waiting}
+        due = [row for row in rows if self._is_new(row)]
+        again = [row for row in rows if not self._is_new(row) and self._sent[row.ticket].again_at <= time.monotonic()]
+        if again and await self._falls_behind():
+            for row in again:
+                self._sent[row.ticket].again_at = time.monotonic() + POLL
+            again = []
+        if due or again:
+            await self._send([*due, *again])
+
+    def _is_new(self, row: Row) -> bool:
+        return row.ticket not in self._sent or self._sent[row.ticket].at != row.at
+
+    async def _falls_behind(self) -> bool:
+        """Does the number of messages that intake has not stored yet grow?"""
+        before = self._lag
+        stored = await self.in_thread(self._store.position, INTAKE) or 0
+        self._lag = await last_sequence(self._nc, TICKETS) - stored
+        return self._lag > before
+
+    async def _send(self, rows: Sequence[Row]) -> None:
+        messages = []
+        for row in rows:
+            tries = 0 if self._is_new(row) else self._sent[row.ticket].tries
+            again_at = time.monotonic() + min(2.0**tries, LONGEST_PAUSE)
+            self._sent[row.ticket] = Sent(row.at, tries + 1, again_at)
+            token = encode_token(row.ticket)
+            messages.append(Outgoing(f"clock.due.{token}", {"Nats-Msg-Id": f"{token}:{row.at}:{tries}"}, b""))
+        sent_at = time.time_ns() // 1000
+        published = await asyncio.shield(self._publisher.publish(messages))
+        log.info("ticks", sent=len(messages), late_ms=round((self._now() - rows[0].at) / 1000, 1))
+        await self._correct(rows, published[-1].sequence, sent_at)
+
+    async def _correct(self, rows: Sequence[Row], sequence: int, sent_at: int) -> None:
+        """If the broker stored the last tick too early, its clock is behind ours: send again after the missing time."""
+        stored_at = (await self._nc.jetstream().get_msg(TICKETS, sequence)).time
+        assert stored_at is not None
+        stored = microseconds(stored_at)
+        self._behind = max(0, sent_at - stored)
+        missing = rows[-1].at - stored
+        if missing >= 0:
+            for row in rows:
+                self._sent[row.ticket].again_at = time.monotonic() + missing / 1e6
+            log.warning("early", seconds=missing / 1e6, hint="the broker's clock is behind this machine's")

@@ -1,0 +1,91 @@
+"""HTTP: /metrics, /health/live and /health/ready of one process. What is ready and what is counted is not in here."""
+
+import asyncio
+import errno
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+import uvicorn
+from faststream.asgi import AsgiFastStream, AsgiResponse, get
+from faststream.asgi.types import Scope
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+log = structlog.get_logger()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the process that runs it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Http:
+    """The HTTP port of a process. `problems` says what does not work now, by service; empty means ready."""
+
+    def __init__(
+        self, host: str, port: int, problems: Callable[[], dict[str, str]], registry: CollectorRegistry
+    ) -> None:
+        self._socket = listen(host, port)
+        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
+        config = uvicorn.Config(
+            _app(problems, registry), log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=2
+        )
+        self._server = _Server(config)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Answers from now on."""
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+
+    async def stop(self) -> None:
+        """Finishes the answers under way."""
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving
+        self._socket.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; any free port if the wanted one is taken, which the log then says."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            found.close()
+            raise
+        found.bind((host, 0))
+        log.warning("port", wanted=port, taken=True, instead=found.getsockname()[1])
+    found.listen(128)
+    return found
+
+
+def _app(problems: Callable[[], dict[str, str]], registry: CollectorRegistry) -> Any:
+    @get
+    async def live(scope: Scope) -> AsgiResponse:
+        return _json({"status": "live"}, 200)
+
+    @get
+    async def ready(scope: Scope) -> AsgiResponse:
+        found = problems()
+        return _json({"status": "not ready" if found else "ready", "reasons": found}, 503 if found else 200)
+
+    @get
+    async def metrics(scope: Scope) -> AsgiResponse:
+        body = await asyncio.to_thread(generate_latest, registry)
+        return AsgiResponse(body, 200, {"Content-Type": CONTENT_TYPE_LATEST})
+
+    routes = [("/metrics", metrics), ("/health/live", live), ("/health/ready", ready)]
+    return AsgiFastStream(asgi_routes=routes, logger=None)
+
+
+def _json(body: dict[str, Any], status: int) -> AsgiResponse:
+    return AsgiResponse(json.dumps(body).encode() + b"\n", status, {"Content-Type": "application/json"})

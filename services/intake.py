@@ -1,0 +1,139 @@
+"""Intake: reads TICKETS like a log and stores what follows. It alone writes the event store; the rules are in sla/."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Sequence
+from typing import ClassVar
+
+import structlog
+from eventsourcing.persistence import IntegrityError, PersistenceError
+from nats.aio.client import Client
+
+from events.cloudevents import Reason
+from services.bus import DEAD_LETTERS, NUDGE, TICKETS, Outgoing, Publisher, StreamReader
+from services.service import Fatal, Service
+from services.store import INTAKE, Lock, Store, StoreError, Superseded
+from sla.engine import TICK_PREFIX, DeadLetter, Engine, Limits, Message, Outcome
+from sla.policy import Policy
+
+log = structlog.get_logger()
+
+
+class Intake(Service):
+    """One transaction a batch holds the events, the inbox rows and the position: a crash loses and doubles nothing."""
+
+    name: ClassVar[str] = "intake"
+
+    def __init__(self, nc: Client, store: Store, policy: Policy, limits: Limits, lock: Lock) -> None:
+        super().__init__()
+        self._nc, self._store, self._policy, self._lock = nc, store, policy, lock
+        self._engine = Engine(policy, store, limits)
+        self._dead_letters = Publisher(nc, DEAD_LETTERS)
+        self._position = 0
+
+    async def run(self) -> None:
+        while not self._lock.take():
+            self.problem = None  # a standby works by waiting
+            await self.sleep(0.5)
+        self._engine.forget()
+        await self.in_thread(self._store.keep_policy, self._policy)
+        self._position = (await self.in_thread(self._store.position, INTAKE)) or 0
+        reader = StreamReader(self._nc, TICKETS, self._position)
+        try:
+            await reader.start()
+            self.problem = None
+            while True:
+                messages = await reader.take()
+                await asyncio.shield(self._take(messages))
+        finally:
+            await reader.close()
+
+    async def stop(self) -> None:
+        await super().stop()
+        self._lock.free()
+
+    async def _take(self, messages: Sequence[Message]) -> None:
+        started = time.perf_counter()
+        try:
+            outcome = await self._store_outcome(messages)
+        except (sqlite3.OperationalError, StoreError):
+            raise
+        except PersistenceError as error:
+            if not isinstance(error, IntegrityError):
+                raise
+            outcome = await self._one_by_one(messages)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next message must not wait for it
+            log.error("batch", error=repr(error), messages=len(messages))
+            outcome = await self._one_by_one(messages)
+        if outcome.events:
+            await self._nc.publish(NUDGE, b"")
+        log.info(
+            "batch",
+            messages=len(messages),
+            events=len(outcome.events),
+            dead_letters=len(outcome.dead),
+            position=outcome.position,
+            ms=round((time.perf_counter() - started) * 1000, 1),
+        )
+
+    async def _store_outcome(self, messages: Sequence[Message]) -> Outcome:
+        """Dead letters are published before the commit, under their sequence: a crash in between doubles none."""
+        try:
+            outcome = await self.in_thread(self._engine.take, messages)
+            await self._commit(outcome)
+        except BaseException:
+            self._engine.forget()
+            raise
+        return outcome
+
+    async def _commit(self, outcome: Outcome) -> None:
+        if outcome.dead:
+            await self._dead_letters.publish([dead_letter(dead) for dead in outcome.dead])
+        try:
+            await self.in_thread(self._store.commit, outcome, self._position)
+        except Superseded as error:
+            raise Fatal(str(error)) from None
+        self._position = outcome.position
+
+    async def _one_by_one(self, messages: Sequence[Message]) -> Outcome:
+        """A batch failed, and not for the connection: find the message that did it, and let all others through."""
+        whole = Outcome(position=messages[-1].sequence)
+        for message in messages:
+            try:
+                outcome = await self._store_outcome([message])
+            except (sqlite3.OperationalError, StoreError, Fatal):
+                raise
+            except Exception as error:
+                log.error("message", error=repr(error), sequence=message.sequence, exc_info=True)
+                outcome = self._internal(message, error)
+                await self._commit(outcome)
+            whole.events += outcome.events
+            whole.dead += outcome.dead
+        return whole
+
+    def _internal(self, message: Message, error: Exception) -> Outcome:
+        if message.subject.startswith(TICK_PREFIX):
+            return Outcome(position=message.sequence)  # a tick is a hint; it is sent again
+        text = f"{error!r}; this is a fault of the engine: report it, then `sla dead replay {message.sequence}`"
+        return self._engine.refuse(message, Reason.INTERNAL, text)
+
+
+def dead_letter(dead: DeadLetter) -> Outgoing:
+    """The original bytes and headers, with the reason; its id is the sequence of the original."""
+    message = dead.message
+    headers = {_kept(name): str(value) for name, value in (message.headers or {}).items()}
+    error = dead.error.encode("ascii", "backslashreplace").decode().replace("\n", " ").replace("\r", " ")
+    headers |= {
+        "Sla-Reason": str(dead.reason),
+        "Sla-Error": error[:1000],
+        "Sla-Subject": message.subject,
+        "Sla-Sequence": str(message.sequence),
+        "Nats-Msg-Id": str(message.sequence),
+    }
+    return Outgoing(f"dead_letters.{dead.reason}", headers, message.body)
+
+
+def _kept(header: str) -> str:
+    """The broker acts on headers of its own; those of the original are kept under another name."""
+    return f"Sla-Original-{header}" if header.lower().startswith("nats-") else header

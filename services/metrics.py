@@ -1,0 +1,242 @@
+"""Metrics: follows the read models that Prometheus and Grafana need, and shows them. All names and help texts are here."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, ClassVar
+
+from nats.aio.client import Client
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from events.cloudevents import Reason
+from events.tickets import DATA_TYPES
+from projections.compliance import DELAY_BUCKETS, Arrivals, Compliance, Count
+from projections.deadlines import Deadlines
+from projections.follow import follow
+from projections.tickets import NONE, Tickets
+from services.announcer import POSITION
+from services.bus import TICKETS, last_sequence
+from services.service import Service
+from services.store import INTAKE, Lock, Store
+from sla.engine import UNKNOWN_TYPE
+from sla.policy import Policy
+
+STAGES = ("running", "fulfilled", "paused", "cancelled", "excluded")
+DETECTIONS = ("live", "late", "historic")
+OUTCOMES = ("met", "late")
+FOLLOWED = ("deadlines", POSITION, "tickets", "compliance")  # the positions whose lag is shown
+
+
+class Metrics(Service, Collector):
+    """One process shows the figures; a second one is a standby, so that no sum doubles."""
+
+    name: ClassVar[str] = "metrics"
+
+    def __init__(self, nc: Client, store: Store, policy: Policy, lock: Lock) -> None:
+        super().__init__()
+        self._nc, self._store, self._policy, self._lock = nc, store, policy, lock
+        self._tickets, self._compliance, self._arrivals = Tickets(), Compliance(), Arrivals()
+        self._active = False
+        self._stored = 0  # messages in TICKETS, as last seen
+
+    async def run(self) -> None:
+        while not self._lock.take():
+            self.problem = None  # a standby works by waiting
+            await self.sleep(0.5)
+        self._active = True
+        while True:
+            while await self.in_thread(self._follow):
+                pass
+            self._stored = await last_sequence(self._nc, TICKETS)
+            self.problem = None
+            await self.sleep(1.0)
+
+    async def stop(self) -> None:
+        await super().stop()
+        self._active = False
+        self._lock.free()
+
+    def _follow(self) -> int:
+        return sum(follow(self._store, view) for view in (self._tickets, self._compliance, self._arrivals))
+
+    # ---- what a scrape shows
+
+    def describe(self) -> list[Metric]:
+        """Nothing is collected at registration: the store may not be there yet."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "sla_metrics_active", "1 where this process shows the figures, 0 where it is a standby.", self._active
+        )
+        if not self._active:
+            return
+        with self._store.reading() as cursor:
+            tickets, at_risk = self._tickets.counts(cursor), self._tickets.at_risk(cursor, datetime.now(UTC))
+            sums = self._compliance.counts(cursor)
+            arrivals = self._arrivals.counts(cursor)
+            following = Deadlines().after(cursor, 0)
+        yield self._gauge(
+            "sla_tickets",
+            "Tickets by stage.",
+            ("service_level", "priority", "stage"),
+            dict.fromkeys(self._ticket_labels(), 0) | tickets,
+        )
+        yield self._gauge(
+            "sla_tickets_at_risk",
+            "Running tickets that have used 75 % of their target; a rise means that breaches are near.",
+            ("service_level", "priority"),
+            dict.fromkeys(self._pairs(), 0) | dict(at_risk),
+        )
+        yield from self._promises(sums)
+        yield from self._histograms(sums)
+        yield from _arrived(arrivals)
+        yield from self._lags(following)
+        info = {"version": version("sla-engine"), "policy": f"{self._policy.name} {self._policy.version}"}
+        yield InfoMetricFamily("sla_build", "The version of the engine and of its policy.", value=info)
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        return [(level, priority) for level in self._policy.levels for priority in self._policy.priorities]
+
+    def _ticket_labels(self) -> list[tuple[str, str, str]]:
+        return [(NONE, NONE, "pending"), *((*pair, stage) for pair in self._pairs() for stage in STAGES)]
+
+    def _gauge(self, name: str, help: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(name, help, labels=labels)
+        for label, value in sorted(values.items()):
+            family.add_metric(label, value)
+        return family
+
+    def _promises(self, sums: dict[Count, float]) -> Iterator[Metric]:
+        detected = [(*pair, detection) for pair in self._pairs() for detection in DETECTIONS]
+        answered = [(*pair, outcome) for pair in self._pairs() for outcome in OUTCOMES]
+        revised = [(*pair, before, after) for pair in self._pairs() for before in OUTCOMES for after in OUTCOMES]
+        pair = ("service_level", "priority")
+        yield _counter(
+            "sla_breaches",
+            "First responses not given in time; any rise is a broken promise.",
+            (*pair, "detection"),
+            detected,
+            _pick(sums, "breached", 3),
+        )
+        yield _counter(
+            "sla_breaches_retracted",
+            "Breaches that turned out to be untrue; a rise means that facts arrive late.",
+            (*pair, "detection"),
+            detected,
+            _pick(sums, "retracted", 3),
+        )
+        yield _counter(
+            "sla_responses",
+            "First responses, in time or late, as first known.",
+            (*pair, "outcome"),
+            answered,
+            _pick(sums, "response", 3),
+        )
+        yield _counter(
+            "sla_responses_revised",
+            "First responses about which late news changed what was said; a rise means that facts arrive late.",
+            (*pair, "from", "to"),
+            revised,
+            _pick(sums, "revised", 4),
+        )
+
+    def _histograms(self, sums: dict[Count, float]) -> Iterator[Metric]:
+        targets = {
+            target.total_seconds() for level in self._policy.levels.values() for target in level.targets.values()
+        }
+        yield _histogram(
+            "sla_first_response_support_seconds",
+            "Support time until the first response.",
+            sorted(targets),
+            {float(label[0]): n for label, n in _pick(sums, "answer", 1).items()},
+            sums.get(("answer_sum", "", "", "", ""), 0),
+        )
+        yield _histogram(
+            "sla_breach_detection_delay_seconds",
+            "From the breach, or the arrival of the fact that made it one, to its detection; a rise means a slow engine.",
+            DELAY_BUCKETS,
+            {float(label[0]): n for label, n in _pick(sums, "delay", 1).items()},
+            sums.get(("delay_sum", "", "", "", ""), 0),
+        )
+
+    def _lags(self, following: int | None) -> Iterator[Metric]:
+        lag = max(0, self._stored - (self._store.position(INTAKE) or 0))
+        yield GaugeMetricFamily(
+            "sla_intake_lag_messages",
+            "Messages stored by the bus and not yet by the engine; a rise means it is behind.",
+            lag,
+        )
+        events = GaugeMetricFamily(
+            "sla_projection_lag_events", "Events of the log that a read model has not taken in.", labels=["projection"]
+        )
+        seconds = GaugeMetricFamily(
+            "sla_projection_lag_seconds",
+            "Age of the oldest event that a read model has not taken in.",
+            labels=["projection"],
+        )
+        head = self._store.head()
+        for name in FOLLOWED:
+            position = self._store.position(name) or 0
+            behind = self._store.entries(position, 1) if position < head else []
+            events.add_metric([name], max(0, head - position))
+            seconds.add_metric([name], max(0.0, time.time() - behind[0].event.at.timestamp()) if behind else 0.0)
+        yield events
+        yield seconds
+        yield GaugeMetricFamily(
+            "sla_next_deadline_timestamp_seconds",
+            "When the clock looks next, as Unix time; NaN if no ticket runs. Long past means that the clock is stuck.",
+            math.nan if following is None else following / 1e6,
+        )
+
+
+def _pick(sums: dict[Count, float], what: str, labels: int) -> dict[tuple[str, ...], float]:
+    return {key[1 : 1 + labels]: n for key, n in sums.items() if key[0] == what}
+
+
+def _counter(
+    name: str,
+    help: str,
+    labels: tuple[str, ...],
+    always: Iterable[tuple[str, ...]],
+    values: dict[tuple[str, ...], float],
+) -> CounterMetricFamily:
+    """Every label set exists from the start: a counter that first appears above 0 never makes `increase() > 0`."""
+    family = CounterMetricFamily(name, help, labels=labels)
+    for label, value in sorted((dict.fromkeys(always, 0.0) | values).items()):
+        family.add_metric(label, value)
+    return family
+
+
+def _histogram(
+    name: str, help: str, bounds: list[float] | tuple[float, ...], values: dict[float, float], total: float
+) -> HistogramMetricFamily:
+    buckets = [(repr(float(bound)), sum(n for value, n in values.items() if value <= bound)) for bound in bounds]
+    return HistogramMetricFamily(name, help, buckets=[*buckets, ("+Inf", sum(values.values()))], sum_value=total)
+
+
+def _arrived(arrivals: dict[Count, float]) -> Iterator[Metric]:
+    types = [*DATA_TYPES, UNKNOWN_TYPE]
+    yield _counter(
+        "sla_facts",
+        "Messages by what became of them.",
+        ("type", "outcome"),
+        [(type, outcome) for type in types for outcome in ("recorded", "duplicate", "dead_letter")],
+        _pick(arrivals, "fact", 2),
+    )
+    yield _counter(
+        "sla_dead_letters",
+        "Messages that cannot count; any rise means that a publisher needs to be fixed.",
+        ("reason",),
+        [(str(reason),) for reason in Reason],
+        _pick(arrivals, "dead_letter", 1),
+    )

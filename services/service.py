@@ -1,0 +1,57 @@
+"""What the services share: a nudge to wake them, a thread for the store, and the reasons why one is not ready."""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, TypeVar
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """The process was asked to stop: not an error."""
+
+
+class Fatal(Exception):
+    """The service cannot go on, and waiting does not help; the text says what to do. The process ends with 1."""
+
+
+class Service(ABC):
+    """
+    One job of the engine. `run` works until it is cancelled, and lets what is at fault out as an exception; whoever runs
+    it starts it again. `problem` is the reason why it does not work now, None if it does.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self) -> None:
+        self.problem: str | None = "starting"
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
+        self._awake = asyncio.Event()
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Works until cancelled."""
+
+    async def stop(self) -> None:
+        """Called once after `run` was cancelled: gives back what it holds."""
+        self._thread.shutdown(wait=True)
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._awake.set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Until somebody calls `wake`, at most so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._awake.wait()
+        except TimeoutError:
+            pass
+        self._awake.clear()
+
+    async def in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Blocking work of this service, one at a time. It is finished even if the waiting is cancelled."""
+        running = asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        return await asyncio.shield(running)

@@ -1,0 +1,70 @@
+"""Settings: what the environment and `.env` say, read once by services/wiring.py and the command line."""
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+SHIPPED_POLICIES = Path(__file__).parent.parent / "sla" / "policies"
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _span(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value == "never":
+        return timedelta.max
+    match = re.fullmatch(r"([0-9]{1,6})([smhd])", value)
+    if not match:
+        raise ValueError(f"{value!r} is not a span of time; write a number and s, m, h or d, like 24h, or never")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+Span = Annotated[timedelta, BeforeValidator(_span)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Each is the variable SLA_<NAME>; SLA_<NAME>_FILE names a file that has the value, for secrets."""
+
+    model_config = SettingsConfigDict(env_prefix="SLA_", env_file=".env", extra="ignore", frozen=True)
+
+    nats_url: str | None = None
+    nats_credentials: str | None = Field(None, description="the text of a NATS credentials file")
+    nats_port: Port = Field(4222, description="of the embedded server of `sla up`; 0 takes any free one")
+    database_url: str | None = None
+    policy_dir: Path = SHIPPED_POLICIES
+    http_host: str = "127.0.0.1"
+    http_port: Port = 8080
+    historic_after: Span = timedelta(hours=24)
+    max_ahead: Span = Field(timedelta(minutes=5), description="how far in the future a fact may be dated")
+    log_format: Annotated[str, Field(pattern="^(json|console)$")] = "json"
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is said in the environment counts more than in files, and both more than `.env`."""
+        init, env, dotenv = named["init_settings"], named["env_settings"], named["dotenv_settings"]
+        return (init, env, _FileSource(settings_cls), dotenv)
+
+
+class _FileSource(EnvSettingsSource):
+    """SLA_<NAME>_FILE: the setting is the text of that file, without the white space at its ends."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {
+            name: Path(path).read_text(encoding="utf-8").strip()
+            for name in self.settings_cls.model_fields
+            if (path := _environment().get(f"SLA_{name.upper()}_FILE"))
+        }
+
+
+def _environment() -> Mapping[str, str]:
+    return os.environ

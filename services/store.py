@@ -1,0 +1,296 @@
+"""The event store: facts and decisions, the inbox, pinned policies and positions. One file of SQLite, one writer."""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import msgspec
+from eventsourcing.application import AggregateNotFoundError, Repository
+from eventsourcing.persistence import EventStore, IntegrityError, Mapper, StoredEvent, Transcoder
+from eventsourcing.sqlite import (
+    SQLiteApplicationRecorder,
+    SQLiteConnection,
+    SQLiteConnectionPool,
+    SQLiteCursor,
+    SQLiteDatastore,
+)
+
+from sla.engine import InboxRow, Outcome
+from sla.log import STORED, Event, Recorded
+from sla.policy import Policy
+from sla.ticket import TicketSla
+
+INTAKE = "intake"  # the position of the only writer: the stream sequence up to which everything is committed
+_TOPICS: dict[str, type[Event]] = {event.TOPIC: event for event in STORED}
+_DECODERS = {topic: msgspec.json.Decoder(event) for topic, event in _TOPICS.items()}
+_encoder = msgspec.json.Encoder()
+
+_TABLES = (
+    """CREATE TABLE IF NOT EXISTS inbox (
+        sequence INTEGER PRIMARY KEY, outcome TEXT NOT NULL, type TEXT NOT NULL, reason TEXT,
+        fact_key BLOB, digest BLOB, ticket TEXT)""",
+    "CREATE UNIQUE INDEX IF NOT EXISTS inbox_fact ON inbox (fact_key) WHERE fact_key IS NOT NULL",
+    "CREATE TABLE IF NOT EXISTS positions (name TEXT PRIMARY KEY, position INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS policies (fingerprint TEXT PRIMARY KEY, name TEXT NOT NULL, resolved BLOB NOT NULL)",
+    f"INSERT INTO positions VALUES ('{INTAKE}', 0) ON CONFLICT DO NOTHING",
+)
+
+
+class StoreError(Exception):
+    """The store cannot be used as it is; the text says what to do. Waiting can help if it is not yet migrated."""
+
+
+class Superseded(StoreError):
+    """Another intake has moved the position: this one is not the owner any more, and must stop."""
+
+
+class LogMapper(Mapper[str]):
+    """Events to rows and back. Only the topics of sla/log.py exist: a tampered row imports nothing (TRAPS E13, E14)."""
+
+    def __init__(self) -> None:
+        super().__init__(_NoTranscoder())
+
+    def to_stored_event(self, domain_event: Any) -> StoredEvent:
+        """A row of the log."""
+        ticket, version, event = domain_event
+        return StoredEvent(ticket, version, event.TOPIC, _encoder.encode(event))
+
+    def to_domain_event(self, stored_event: StoredEvent) -> Any:
+        """The event in a row. Raises StoreError for a topic or a state that this version does not know."""
+        return Recorded(
+            str(stored_event.originator_id),
+            stored_event.originator_version,
+            _decode(stored_event.topic, stored_event.state),
+        )
+
+
+class _NoTranscoder(Transcoder):
+    """LogMapper encodes whole events itself."""
+
+    def encode(self, obj: Any) -> bytes:
+        raise NotImplementedError
+
+    def decode(self, data: bytes) -> Any:
+        raise NotImplementedError
+
+
+def _decode(topic: str, state: bytes) -> Event:
+    decoder = _DECODERS.get(topic)
+    if decoder is None:
+        raise StoreError(
+            f"the log has an event of topic {topic!r}, which this version does not know; upgrade the engine"
+        )
+    return decoder.decode(state)
+
+
+class _Pool(SQLiteConnectionPool):
+    """Full synchronisation where facts are written; views can be rebuilt, so that they need not wait for the disk."""
+
+    synchronous = "FULL"
+
+    def _create_connection(self) -> SQLiteConnection:
+        connection = super()._create_connection()
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA synchronous={self.synchronous}")
+        cursor.execute("PRAGMA wal_autocheckpoint=4000")
+        return connection
+
+
+class _ViewPool(_Pool):
+    synchronous = "NORMAL"
+
+
+class _Recorder(SQLiteApplicationRecorder):
+    """Stores an outcome: events, inbox rows and the position after them, in one transaction."""
+
+    def _insert_events(
+        self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **kwargs: Any
+    ) -> Sequence[int] | None:
+        before: int = kwargs["before"]
+        outcome: Outcome = kwargs["outcome"]
+        c.execute(
+            "UPDATE positions SET position = ? WHERE name = ? AND position = ?", (outcome.position, INTAKE, before)
+        )
+        if c.sqlite_cursor.rowcount != 1:
+            raise Superseded(f"position {before} of {INTAKE} is not the stored one; another intake works on this store")
+        rows = [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events]
+        c.executemany(self.insert_events_statement, rows)
+        c.executemany("INSERT INTO inbox VALUES (?, ?, ?, ?, ?, ?, ?)", outcome.inbox)
+        return None
+
+
+class Entry(NamedTuple):
+    """An event with its place in the whole log."""
+
+    position: int
+    ticket: str
+    event: Event
+
+
+class Store:
+    """
+    One SQLite file. Thread-safe; every method blocks. `create` makes the schema, and only `sla migrate` (and `sla up`)
+    pass it; without it, a file that is missing or has no schema raises StoreError.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        if not create and not path.exists():
+            raise StoreError(f"{path} does not exist; run `sla migrate`")
+        self.path = path
+        self._facts = _datastore(_Pool, path)
+        self._views = _datastore(_ViewPool, path)
+        self._recorder = _Recorder(self._facts)
+        if create:
+            self._create()
+        self._check()
+        self._events: EventStore[str] = EventStore(LogMapper(), self._recorder)
+        self._repository: Repository[str] = Repository(self._events)
+
+    def close(self) -> None:
+        """Closes all connections; what was committed stays."""
+        self._facts.close()
+        self._views.close()
+
+    def _create(self) -> None:
+        self._recorder.create_table()
+        with self._facts.transaction(commit=True) as cursor:
+            for statement in _TABLES:
+                cursor.execute(statement)
+
+    def _check(self) -> None:
+        with self._facts.transaction(commit=False) as cursor:
+            cursor.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('stored_events', 'inbox', 'positions')")
+            if cursor.fetchone()[0] != 3:
+                raise StoreError(f"{self.path} has no schema of ours; run `sla migrate`")
+            cursor.execute("PRAGMA synchronous")
+            if cursor.fetchone()[0] != 2:
+                raise StoreError("SQLite does not synchronise fully; commits could be lost at a power cut")
+
+    # ---- what intake writes
+
+    def commit(self, outcome: Outcome, before: int) -> None:
+        """Stores an outcome if the position still is `before`. Raises Superseded if it is not; then nothing is stored."""
+        self._events.put(outcome.events, outcome=outcome, before=before)  # type: ignore[arg-type]
+
+    def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The content digests of the facts that are already recorded."""
+        wanted = list(keys)
+        found: dict[bytes, bytes] = {}
+        with self._facts.transaction(commit=False) as cursor:
+            for start in range(0, len(wanted), 500):
+                some = wanted[start : start + 500]
+                marks = ",".join("?" * len(some))
+                cursor.execute(f"SELECT fact_key, digest FROM inbox WHERE fact_key IN ({marks})", some)
+                found.update((row[0], row[1]) for row in cursor.fetchall())
+        return found
+
+    def keep_policy(self, policy: Policy) -> None:
+        """Stores the resolved policy once under its fingerprint, so that late news is judged as it was then."""
+        with self._facts.transaction(commit=True) as cursor:
+            cursor.execute(
+                "INSERT INTO policies VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                (policy.fingerprint, policy.name, msgspec.json.encode(policy.resolved())),
+            )
+
+    # ---- what everybody reads
+
+    def load(self, ticket: str) -> TicketSla | None:
+        """The ticket replayed from its events; None if there are none."""
+        try:
+            return self._repository.get(ticket, projector_func=TicketSla.replay)
+        except AggregateNotFoundError:
+            return None
+
+    def history(self, ticket: str) -> list[Recorded]:
+        """The events of a ticket in their order."""
+        return list(self._events.get(ticket))
+
+    def policy(self, fingerprint: str) -> Policy:
+        """The policy as it was resolved when the ticket was opened."""
+        with self._facts.transaction(commit=False) as cursor:
+            cursor.execute("SELECT resolved FROM policies WHERE fingerprint = ?", (fingerprint,))
+            row = cursor.fetchone()
+        if row is None:
+            raise StoreError(
+                f"policy {fingerprint} is not in the store, but a ticket was judged by it; restore a backup"
+            )
+        return Policy.from_resolved(msgspec.json.decode(row[0]))
+
+    def entries(self, after: int, limit: int) -> list[Entry]:
+        """The log after a position, in the order in which it was written."""
+        rows = self._recorder.select_notifications(after, limit, inclusive_of_start=False)
+        return [Entry(row.id, str(row.originator_id), _decode(row.topic, row.state)) for row in rows]
+
+    def inbox(self, after: int, limit: int) -> list[InboxRow]:
+        """What became of messages after a stream sequence."""
+        with self._facts.transaction(commit=False) as cursor:
+            cursor.execute("SELECT * FROM inbox WHERE sequence > ? ORDER BY sequence LIMIT ?", (after, limit))
+            return [InboxRow(*row) for row in cursor.fetchall()]
+
+    def head(self) -> int:
+        """The position of the newest event; 0 if there is none."""
+        return self._recorder.max_notification_id() or 0
+
+    def position(self, name: str) -> int | None:
+        """A stored position; None if it was never stored."""
+        with self._facts.transaction(commit=False) as cursor:
+            cursor.execute("SELECT position FROM positions WHERE name = ?", (name,))
+            row = cursor.fetchone()
+        return None if row is None else int(row[0])
+
+    # ---- views
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Cursor]:
+        """A transaction for a view and its position. Takes the write lock at its first statement that writes."""
+        with self._views.transaction(commit=True) as cursor:
+            yield cursor.sqlite_cursor
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Cursor]:
+        """One consistent picture of the views."""
+        with self._views.transaction(commit=False) as cursor:
+            yield cursor.sqlite_cursor
+
+
+def _datastore(pool: type[_Pool], path: Path) -> SQLiteDatastore:
+    store = SQLiteDatastore(str(path), originator_id_type="text")
+    store.pool.close()
+    store.pool = pool(db_name=str(path), lock_timeout=30)
+    return store
+
+
+class Lock:
+    """One owner at a time of a role, on one machine: a lock on a file beside the store, freed when its process ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def take(self) -> bool:
+        """True if this process now is the owner."""
+        if self._file is None:
+            file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                return False
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            self._file = file
+        return True
+
+    def free(self) -> None:
+        """Let another one have it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+__all__ = ["Entry", "IntegrityError", "Lock", "Store", "StoreError", "Superseded"]

@@ -1,0 +1,223 @@
+"""Wiring: joins settings, store, bus and services to a process, and starts again what fails. No rule is in here."""
+
+import asyncio
+import gc
+import signal
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import nats.errors
+import nats.js.errors
+import structlog
+from eventsourcing.persistence import PersistenceError
+from nats.aio.client import Client
+from prometheus_client import CollectorRegistry
+
+from projections.compliance import Arrivals, Compliance
+from projections.deadlines import Deadlines
+from projections.follow import Projection, create
+from projections.tickets import Tickets
+from services import bus
+from services.announcer import Announcer
+from services.clock import Clock
+from services.http import Http
+from services.intake import Intake
+from services.metrics import Metrics
+from services.service import Fatal, Service
+from services.settings import Settings
+from services.store import Lock, Store, StoreError
+from sla.engine import Limits
+from sla.policy import Policy, PolicyError, load
+
+log = structlog.get_logger()
+
+SERVICES = ("intake", "clock", "announcer", "metrics")
+VIEWS: tuple[type[Projection], ...] = (Deadlines, Tickets, Compliance, Arrivals)
+STOP_WITHIN = 8.0  # seconds a process may take to finish what it has begun
+RETRY = (0.2, 5.0)  # seconds before a failed service starts again: the first time, and at most
+
+_WAITING_HELPS = (
+    bus.BusError,
+    StoreError,
+    PersistenceError,
+    sqlite3.OperationalError,
+    nats.errors.Error,
+    OSError,
+    LookupError,
+)
+
+
+def load_policy(folder: Path) -> Policy:
+    """The one policy of a folder. Raises PolicyError with file, line and rule."""
+    if not folder.is_dir():
+        raise PolicyError([f"{folder}: there is no such folder; SLA_POLICY_DIR names the folder of the policy file"])
+    files = sorted(folder.glob("*.yaml"))
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
+        raise PolicyError([f"{folder}: found {names}; the folder holds exactly one policy, a file NAME.yaml"])
+    return load(files[0])
+
+
+def store_path(database_url: str) -> Path:
+    """The file of `sqlite:///path`; ValueError for another kind of store."""
+    if not database_url.startswith("sqlite:///") or database_url == "sqlite:///":
+        raise ValueError(f"{database_url.split('@')[-1]!r} is not a store this version can use; write sqlite:///PATH")
+    return Path(database_url.removeprefix("sqlite:///"))
+
+
+def migrate_store(path: Path) -> None:
+    """Creates the schema, if it does not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store = Store(path, create=True)
+    for view in VIEWS:
+        create(store, view())
+    store.close()
+
+
+def lock_for(path: Path, role: str) -> Lock:
+    """The lock of a role, beside the store."""
+    return Lock(path.with_name(f"{path.name}.{role}.lock"))
+
+
+class Process:
+    """One or more services in one process, with their HTTP port. `run` returns the exit code."""
+
+    def __init__(self, names: Sequence[str], settings: Settings, nats_url: str, store: Path) -> None:
+        self._names, self._settings, self._url, self._path = names, settings, nats_url, store
+        self._policy = load_policy(settings.policy_dir)
+        self._problems: dict[str, str] = dict.fromkeys(names, "starting")
+        self._services: dict[str, Service] = {}
+        self._nc: Client | None = None
+        self._fatal: str | None = None
+        self._stopping = asyncio.Event()
+        self._registry = CollectorRegistry()
+        self._collected: Metrics | None = None
+        self.http = Http(settings.http_host, settings.http_port, self.problems, self._registry)
+
+    def problems(self) -> dict[str, str]:
+        """Why the process is not ready, by service."""
+        found = self._problems | {name: each.problem for name, each in self._services.items() if each.problem}
+        if self._nc is not None and not self._nc.is_connected:
+            found["bus"] = f"the connection to {self._url} is lost; it is being made again"
+        return found
+
+    def stop(self) -> None:
+        """Asks the process to end."""
+        self._stopping.set()
+
+    async def run(self, ready: Callable[[], None] | None = None) -> int:
+        """Until SIGINT, SIGTERM, `stop`, or a service cannot go on (then 1). `ready` is called once, when all work."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop)
+        await self.http.start()
+        working = [asyncio.create_task(self._work(), name="services")]
+        if ready is not None:
+            working.append(asyncio.create_task(self._when_ready(ready)))
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait([working[0], stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in [*working, stopping]:
+            task.cancel()
+        done, late = await asyncio.wait([*working, stopping], timeout=STOP_WITHIN)
+        await self.http.stop()
+        for task in done:
+            if not task.cancelled() and (error := task.exception()):
+                log.error("stopped", error=str(error))
+                self._fatal = str(error)
+        if late:
+            log.warning("stopped", unfinished=[task.get_name() for task in late])
+        return 1 if self._fatal else 0
+
+    async def _when_ready(self, ready: Callable[[], None]) -> None:
+        while self.problems():
+            await asyncio.sleep(0.02)
+        ready()
+
+    async def _work(self) -> None:
+        store = await self._retry("store", self._open)
+        self._nc = nc = await self._connect()
+        try:
+            gc.freeze()  # the collector would stop the process for tens of milliseconds (TRAPS F5)
+            gc.set_threshold(50_000, 20, 50)
+            async with asyncio.TaskGroup() as group:
+                for name in self._names:
+                    group.create_task(self._keep(name, nc, store), name=name)
+        except BaseExceptionGroup as errors:
+            fatal, others = errors.split(Fatal)
+            if fatal is None:
+                raise
+            raise Fatal("; ".join(str(error) for error in fatal.exceptions)) from None
+        finally:
+            await nc.close()
+            store.close()
+
+    async def _connect(self) -> Client:
+        credentials = self._settings.nats_credentials
+        connecting = asyncio.create_task(bus.connect(self._url, "+".join(self._names), credentials))
+        while not connecting.done():
+            await asyncio.wait([connecting], timeout=1.0)
+            if not connecting.done():
+                self._problems = dict.fromkeys(self._names, f"NATS does not answer at {self._url}")
+        return connecting.result()
+
+    def _open(self) -> Store:
+        return Store(self._path)
+
+    async def _retry(self, what: str, work: Callable[[], Store]) -> Store:
+        while True:
+            try:
+                return await asyncio.to_thread(work)
+            except _WAITING_HELPS as error:
+                self._note(what, error)
+                await asyncio.sleep(1.0)
+
+    def _note(self, name: str, error: Exception) -> None:
+        text = str(error) or type(error).__name__
+        if self._problems.get(name) != text:
+            log.warning("waiting", service=name, reason=text)
+        self._problems[name] = text
+
+    async def _keep(self, name: str, nc: Client, store: Store) -> None:
+        """Runs a service; starts a new one after an outage, later each time until it works again."""
+        pause = RETRY[0]
+        self._problems.pop("store", None)
+        while True:
+            service = self._build(name, nc, store)
+            self._services[name] = service
+            self._problems.pop(name, None)
+            unsubscribe = None
+            try:
+                unsubscribe = await bus.on_nudge(nc, service.wake)
+                await service.run()
+            except _WAITING_HELPS as error:
+                pause = RETRY[0] if service.problem is None else min(pause * 2, RETRY[1])
+                service.problem = str(error) or type(error).__name__
+                log.warning("waiting", service=name, reason=service.problem, seconds=pause)
+            finally:
+                await service.stop()
+                if unsubscribe is not None and not nc.is_closed and nc.is_connected:
+                    await unsubscribe()
+            await asyncio.sleep(pause)
+
+    def _build(self, name: str, nc: Client, store: Store) -> Service:
+        settings = self._settings
+        match name:
+            case "intake":
+                limits = Limits(settings.max_ahead, settings.historic_after)
+                return Intake(nc, store, self._policy, limits, lock_for(self._path, name))
+            case "clock":
+                return Clock(nc, store)
+            case "announcer":
+                return Announcer(nc, store, lock_for(self._path, name))
+            case "metrics":
+                return self._metrics(nc, store)
+            case _:
+                raise ValueError(f"{name!r} is not a service; the services are {', '.join(SERVICES)}")
+
+    def _metrics(self, nc: Client, store: Store) -> Metrics:
+        if self._collected is not None:
+            self._registry.unregister(self._collected)
+        self._collected = Metrics(nc, store, self._policy, lock_for(self._path, "metrics"))
+        self._registry.register(self._collected)
+        return self._collected

@@ -1,0 +1,410 @@
+"""Support hours: which instants count, and when a span of counted time runs out. What is promised is in policy.py.
+
+How hours are read:
+
+- Windows are local wall time, half-open, converted to UTC once; all arithmetic is in UTC. An edge that a clock change
+  skips moves forward by the gap, an edge that occurs twice is its first occurrence (RFC 5545).
+- A window belongs to the day it starts on. One that ends before it starts is overnight: it ends on the next day.
+- A holiday, or a dated exception without windows, closes the local calendar day from 00:00 to 24:00, no more, no less:
+  an overnight window loses the part inside a closed day and keeps the part outside it, before or after.
+- A dated exception with windows replaces the windows that start on that day, and opens the day if it is a holiday.
+- Weekly hours may change: other ones hold for the days from a given local date on.
+"""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from functools import cache
+from importlib.resources import files
+from itertools import accumulate, chain
+from types import MappingProxyType
+from typing import NamedTuple, Self
+from zoneinfo import ZoneInfo
+
+YEARS = range(1970, 2200)
+"""The years in which instants are accepted. Facts lie in 2000 to 2100; the rest is room for deadlines and history."""
+
+_FIRST_DAY = date(YEARS[0], 1, 1).toordinal()
+_LAST_DAY = date(YEARS[-1], 12, 31).toordinal()
+
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+DAY_MINUTES = 24 * 60
+
+COUNTED = "support hours"
+NOT_COUNTED = "outside support hours"
+
+_ZERO = timedelta(0)
+_DAY = timedelta(days=1)
+_LONG = timedelta(days=4)
+"""From this target on a bisection is faster than a walk from window to window."""
+
+_WINDOW = re.compile(r"([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})")
+_FIXED_OFFSET = re.compile(r"UTC([+-])([0-9]{2}):([0-9]{2})")
+
+
+class Window(NamedTuple):
+    """Support time [start, end) of one day, in minutes from its local midnight; above 1440 is on the next day."""
+
+    start: int
+    end: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`09:00-18:00`, `22:00-06:00` (overnight) or `00:00-24:00` as a window; ValueError says what is wrong."""
+        match = _WINDOW.fullmatch(text)
+        if not match:
+            raise ValueError(f"{text!r} is not a window of time; write HH:MM-HH:MM, such as 09:00-18:00")
+        start_hour, start_minute, end_hour, end_minute = map(int, match.groups())
+        start, end = start_hour * 60 + start_minute, end_hour * 60 + end_minute
+        if start_minute > 59 or end_minute > 59 or start >= DAY_MINUTES or end > DAY_MINUTES:
+            raise ValueError(
+                f"{text!r} has a time that does not exist; times go from 00:00 to 23:59, and 24:00 ends a day"
+            )
+        if start == end:
+            raise ValueError(f"{text!r} is empty; start and end of a window differ, and a whole day is 00:00-24:00")
+        return cls(start, end if end > start else end + DAY_MINUTES)
+
+    def __str__(self) -> str:
+        end = self.end if self.end <= DAY_MINUTES else self.end - DAY_MINUTES
+        return f"{self.start // 60:02}:{self.start % 60:02}-{end // 60:02}:{end % 60:02}"
+
+
+Week = tuple[tuple[Window, ...], ...]
+"""The windows of the seven days, Monday first."""
+
+
+class DatedHours(NamedTuple):
+    """What holds on one local date instead of the weekly hours and any holiday; closed if it has no windows."""
+
+    name: str
+    windows: tuple[Window, ...]
+
+
+class Rules(NamedTuple):
+    """What support hours are made of."""
+
+    zone: str
+    week: Week
+    changes: Mapping[date, Week]
+    holidays: Mapping[date, str]
+    exceptions: Mapping[date, DatedHours]
+
+
+class Segment(NamedTuple):
+    """A stretch of time [start, end) in UTC, whether it counts, and why or why not."""
+
+    start: datetime
+    end: datetime
+    counted: bool
+    reason: str
+
+
+_Window = tuple[datetime, datetime, datetime, int]
+
+
+class _Span(NamedTuple):
+    """The open time of whole local years, laid out for looking up.
+
+    A window is (closes, opens, base, number of the next one). Its base is its opening minus the time counted before it,
+    so that inside the window counted time is the instant minus the base. The last one stands for the time after the span:
+    it never closes. `used` is the time counted before each window. `of_day` has, for each UTC day from the ordinal
+    `first_day` on, the first window that closes after its start: one step where a bisection takes ten, most of them
+    cache misses. The span answers for the days between `first_day` and `last_day`, without these two.
+    """
+
+    windows: list[_Window]
+    used: list[timedelta]
+    of_day: list[_Window]
+    first_day: int
+    last_day: int
+    years: range
+
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+_NO_SPAN = _Span([], [], [], 0, 0, range(YEARS.stop, YEARS.start))
+
+
+@cache
+def zone_of(name: str) -> tzinfo:
+    """The zone of an IANA name (`Europe/Stockholm`) or fixed offset (`UTC+01:00`, up to 14 hours); else ValueError."""
+    if name in files("tzdata").joinpath("zones").read_text(encoding="utf-8").split():
+        return ZoneInfo(name)
+    match = _FIXED_OFFSET.fullmatch(name)
+    if not match or int(match[3]) > 59 or int(match[2]) * 60 + int(match[3]) > 14 * 60:
+        raise ValueError(f"{name!r} is not a time zone; write an IANA name such as Europe/Stockholm, or UTC+01:00")
+    offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
+    return timezone(-offset if match[1] == "-" else offset)
+
+
+def weekdays(text: str) -> tuple[int, ...]:
+    """`sat`, `mon-fri`, `fri-mon` or `daily` as days of the week, 0 is Monday; else ValueError."""
+    if text == "daily":
+        return tuple(range(7))
+    first, dash, last = text.partition("-")
+    if first not in WEEKDAYS or (dash and last not in WEEKDAYS):
+        raise ValueError(f"{text!r} is not a weekday; write one of {', '.join(WEEKDAYS)}, a range (mon-fri) or daily")
+    start = WEEKDAYS.index(first)
+    length = (WEEKDAYS.index(last) - start) % 7 + 1 if dash else 1
+    return tuple((start + n) % 7 for n in range(length))
+
+
+class SupportHours:
+    """The support hours of one level: a pure calendar. Instants are aware (else ValueError); answers are in UTC.
+
+    Inputs with `datetime.timezone.utc` itself are the fast path, others are converted first. An instant outside `YEARS`
+    is a ValueError, as is a calendar that is never open.
+    """
+
+    def __init__(
+        self,
+        zone: str,
+        week: Mapping[str, Sequence[str]],
+        *,
+        holidays: Mapping[date, str] = MappingProxyType({}),
+        exceptions: Mapping[date, tuple[str, Sequence[str]]] = MappingProxyType({}),
+        changes: Mapping[date, Mapping[str, Sequence[str]]] = MappingProxyType({}),
+    ) -> None:
+        """Hours as text: `SupportHours("Europe/Stockholm", {"mon-fri": ["09:00-18:00"]}, holidays={date: name})`.
+
+        An exception is a name and the windows of that date; a change is the week that holds from that date on.
+        """
+        self._rules = Rules(
+            zone=zone,
+            week=_week(week),
+            changes=MappingProxyType({day: _week(changes[day]) for day in sorted(changes)}),
+            holidays=MappingProxyType(dict(holidays)),
+            exceptions=MappingProxyType(
+                {day: DatedHours(name, _day(hours)) for day, (name, hours) in exceptions.items()}
+            ),
+        )
+        self._zone = zone_of(zone)
+        self._weeks_from = [date.min, *self._rules.changes]
+        self._weeks = [self._rules.week, *self._rules.changes.values()]
+        self._years: dict[int, list[tuple[datetime, datetime]]] = {}
+        self._span = _NO_SPAN
+        if not any(self._is_ever_open(year) for year in YEARS):
+            raise ValueError("the support hours are never open; give at least one window on a day that is not closed")
+
+    @property
+    def rules(self) -> Rules:
+        """The rules these hours were made from, parsed."""
+        return self._rules
+
+    def due(self, start: datetime, target: timedelta) -> datetime:
+        """The earliest instant t >= start with `elapsed(start, t) == target`; `start` itself for a target of zero.
+
+        A target used up exactly at closing time is due at closing time. Policy 3 and 5.
+        Raises ValueError for a negative target, and if too little open time lies ahead.
+        """
+        if start.tzinfo is not UTC:
+            start = _in_utc(start)
+        if target <= _ZERO:
+            return _due_at_once(start, target)
+        windows, used, of_day, first_day, last_day, _ = self._span
+        day = start.toordinal()
+        if not first_day < day < last_day:
+            windows, used, of_day, first_day, *_ = self._spanning(start, start)
+        closes, opens, base, after = of_day[day - first_day]
+        while closes <= start:
+            closes, opens, base, after = windows[after]
+        need = (start if start > opens else opens) - base + target
+        if target > _LONG:
+            closes, opens, base, after = windows[bisect_left(used, need, after) - 1]
+        while base + need > closes:
+            closes, opens, base, after = windows[after]
+        return base + need if closes is not _NEVER else self._due_beyond(start, target)
+
+    def elapsed(self, start: datetime, end: datetime) -> timedelta:
+        """Counted time in [start, end), exact to the microsecond; zero if the end is not after the start. Policy 3."""
+        if start.tzinfo is not UTC:
+            start = _in_utc(start)
+        if end.tzinfo is not UTC:
+            end = _in_utc(end)
+        if end <= start:
+            return _ZERO
+        windows, _, of_day, first_day, last_day, _ = self._span
+        start_day, end_day = start.toordinal(), end.toordinal()
+        if start_day <= first_day or end_day >= last_day:
+            windows, _, of_day, first_day, *_ = self._spanning(start, end)
+        closes, opens, base, after = of_day[start_day - first_day]
+        while closes <= start:
+            closes, opens, base, after = windows[after]
+        before = (start if start > opens else opens) - base
+        closes, opens, base, after = of_day[end_day - first_day]
+        while closes <= end:
+            closes, opens, base, after = windows[after]
+        return (end if end > opens else opens) - base - before
+
+    def is_open(self, at: datetime) -> bool:
+        """Whether time counts at this instant: true at the opening of a window, false at its close."""
+        at = _in_utc(at)
+        span = self._spanning(at, at)
+        _, opens, _, _ = _window_at(span, at)
+        return opens <= at
+
+    def segments(self, start: datetime, end: datetime) -> Iterator[Segment]:
+        """[start, end) cut into counted and uncounted time, without gaps; nothing if the end is not after the start.
+
+        The reason of uncounted time is the name of the holiday or exception of its local date, if there is one.
+        """
+        at, end = _in_utc(start), _in_utc(end)
+        span = self._spanning(at, max(at, end))
+        closes, opens, _, after = _window_at(span, at)
+        while at < end:
+            if opens > at:
+                until = min(opens, end)
+                yield from self._uncounted(at, until)
+            else:
+                until = min(closes, end)
+                yield Segment(at, until, True, COUNTED)
+                closes, opens, _, after = span.windows[after]
+            at = until
+
+    def _uncounted(self, at: datetime, end: datetime) -> Iterator[Segment]:
+        """Uncounted time [at, end), cut at those local midnights at which the reason changes."""
+        day = at.astimezone(self._zone).date()
+        while at < end:
+            reason, day = self._why_closed(day), day + _DAY
+            while self._why_closed(day) == reason and self._utc(day, 0) < end:
+                day += _DAY
+            until = min(self._utc(day, 0), end)
+            if until > at:  # it is not where a clock change repeats the hour before midnight
+                yield Segment(at, until, False, reason)
+                at = until
+
+    def _why_closed(self, day: date) -> str:
+        exception = self._rules.exceptions.get(day)
+        return exception.name if exception else self._rules.holidays.get(day, NOT_COUNTED)
+
+    def _due_beyond(self, start: datetime, target: timedelta) -> datetime:
+        """`due` where the span has too little open time left: doubles the span until it has enough."""
+        years = self._span.years
+        if years.stop > YEARS.stop:
+            raise ValueError(f"too little open time lies ahead: {target} from {start} is not used up by {YEARS.stop}")
+        self._span = self._lay_out(range(years.start, min(years.stop + len(years), YEARS.stop + 1)))
+        return self.due(start, target)
+
+    def _spanning(self, start: datetime, end: datetime) -> _Span:
+        """A span that holds both instants, kept for later; a spare year on each side makes up for the zone."""
+        span = self._span
+        if start.toordinal() <= span.first_day or end.toordinal() >= span.last_day:
+            _check_year(start)
+            _check_year(end)
+            span = self._lay_out(range(min(span.years.start, start.year - 1), max(span.years.stop, end.year + 2)))
+            self._span = span
+        return span
+
+    def _lay_out(self, years: range) -> _Span:
+        since, until = self._utc(date(years.start, 1, 1), 0), self._utc(date(years.stop, 1, 1), 0)
+        merged = _merged(chain.from_iterable(self._windows_of(year) for year in years))
+        used = list(accumulate((closes - opens for opens, closes in merged), initial=_ZERO))
+        merged.append((until, _NEVER))
+        windows = [
+            (closes, opens, opens - before, number)
+            for number, ((opens, closes), before) in enumerate(zip(merged, used, strict=True), start=1)
+        ]
+        first_day, last_day = max(since.toordinal(), _FIRST_DAY - 1), min(until.toordinal(), _LAST_DAY + 1)
+        of_day: list[_Window] = []
+        for window in windows:
+            last_day_of_window = min((window[0] - datetime.resolution).toordinal(), last_day)
+            of_day += [window] * (last_day_of_window + 1 - first_day - len(of_day))
+        return _Span(windows, used, of_day, first_day, last_day, years)
+
+    def _windows_of(self, year: int) -> list[tuple[datetime, datetime]]:
+        """The windows inside one local year in UTC, sorted, not yet merged."""
+        if year not in self._years:
+            self._years[year] = sorted(window for day in _days(year) for window in self._windows_on(day))
+        return self._years[year]
+
+    def _windows_on(self, day: date) -> Iterator[tuple[datetime, datetime]]:
+        parts = self._open_parts(day)
+        if not parts:
+            return
+        since, until = self._utc(day, 0), self._utc(day + _DAY, 0)
+        for start, end in parts:
+            if until - since == _DAY:
+                yield since + timedelta(minutes=start), since + timedelta(minutes=end)
+            else:
+                opens, closes = max(self._utc(day, start), since), min(self._utc(day, end), until)
+                if opens < closes:  # it is not where a clock change skips the window
+                    yield opens, closes
+
+    def _is_ever_open(self, year: int) -> bool:
+        return any(self._open_parts(day) for day in _days(year))
+
+    def _open_parts(self, day: date) -> list[tuple[int, int]]:
+        """Minutes of this local day that count: the rest of last night's windows, then its own until midnight."""
+        exception = self._rules.exceptions.get(day)
+        if (day in self._rules.holidays) if exception is None else (not exception.windows):
+            return []
+        overnight = [(0, end - DAY_MINUTES) for _, end in self._windows_from(day - _DAY) if end > DAY_MINUTES]
+        return overnight + [(start, min(end, DAY_MINUTES)) for start, end in self._windows_from(day)]
+
+    def _windows_from(self, day: date) -> tuple[Window, ...]:
+        """The windows that start on this local date, whether or not the day is a holiday."""
+        exception = self._rules.exceptions.get(day)
+        if exception:
+            return exception.windows
+        return self._weeks[bisect_right(self._weeks_from, day) - 1][day.weekday()]
+
+    def _utc(self, day: date, minutes: int) -> datetime:
+        """The instant of a local wall time, 24:00 being the next midnight (TRAPS C6)."""
+        local = datetime.combine(day, time(), self._zone) + timedelta(minutes=minutes)
+        return local.astimezone(UTC)
+
+
+def _merged(windows: Iterable[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
+    """Windows sorted by opening, with those that overlap or touch made one."""
+    merged: list[tuple[datetime, datetime]] = []
+    for opens, closes in windows:
+        if merged and opens <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], closes))
+        else:
+            merged.append((opens, closes))
+    return merged
+
+
+def _window_at(span: _Span, at: datetime) -> _Window:
+    """The first window that closes after this instant, which the span holds."""
+    window = span.of_day[at.toordinal() - span.first_day]
+    while window[0] <= at:
+        window = span.windows[window[3]]
+    return window
+
+
+def _week(hours: Mapping[str, Sequence[str]]) -> Week:
+    week: dict[int, tuple[Window, ...]] = {}
+    for names, texts in hours.items():
+        for day in weekdays(names):
+            if day in week:
+                raise ValueError(f"{WEEKDAYS[day]} is given twice; give every weekday once, with all of its windows")
+            week[day] = _day(texts)
+    return tuple(week.get(day, ()) for day in range(7))
+
+
+def _day(texts: Sequence[str]) -> tuple[Window, ...]:
+    return tuple(sorted(Window.parse(text) for text in texts))
+
+
+def _days(year: int) -> Iterator[date]:
+    first = date(year, 1, 1)
+    return (first + timedelta(days=n) for n in range((date(year + 1, 1, 1) - first).days))
+
+
+def _due_at_once(start: datetime, target: timedelta) -> datetime:
+    if target < _ZERO:
+        raise ValueError(f"a target of {target} is negative; support time only runs forward")
+    return start
+
+
+def _in_utc(at: datetime) -> datetime:
+    if at.utcoffset() is None:
+        raise ValueError(f"{at} has no time zone; give an aware datetime, best with datetime.timezone.utc")
+    _check_year(at)
+    return at.astimezone(UTC)
+
+
+def _check_year(at: datetime) -> None:
+    if at.year not in YEARS:
+        raise ValueError(f"{at} is outside the years {YEARS[0]} to {YEARS[-1]}, for which support hours are known")

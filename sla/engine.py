@@ -1,0 +1,220 @@
+"""From messages to decisions: which fact or tick a message is, whether it may count, and whose promise it concerns."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol
+
+from events.cloudevents import BadFact, Reason, check_time, decode_token, shown
+from events.tickets import (
+    Corrected,
+    Opened,
+    PriorityChanged,
+    ServiceLevelChanged,
+    TicketEvent,
+    content_digest,
+    fact_key,
+    read,
+)
+from sla.log import Recorded
+from sla.policy import Policy
+from sla.ticket import TicketSla
+
+MAX_FACTS = 10_000  # of one ticket
+TICK_PREFIX = "clock.due."
+UNKNOWN_TYPE = "unknown"  # of a message that is not one of ours
+
+
+class Message(NamedTuple):
+    """A message of the stream TICKETS: `stored_at` is the broker's time, UTC, cut to microseconds."""
+
+    sequence: int
+    stored_at: datetime
+    subject: str
+    headers: Mapping[str, str] | None
+    body: bytes
+
+
+class InboxRow(NamedTuple):
+    """What became of one message: `key` and `digest` are None for dead letters, which claim no id."""
+
+    sequence: int
+    outcome: str
+    type: str
+    reason: str | None
+    key: bytes | None
+    digest: bytes | None
+    ticket: str | None
+
+
+class DeadLetter(NamedTuple):
+    """A message that cannot count, and why."""
+
+    message: Message
+    reason: Reason
+    error: str
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a batch of messages leads to; all of it, and the position after it, is stored in one transaction."""
+
+    events: list[Recorded] = field(default_factory=list)
+    inbox: list[InboxRow] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    position: int = 0
+
+
+class Store(Protocol):
+    """What the engine asks of the event store."""
+
+    def load(self, ticket: str) -> TicketSla | None: ...
+    def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]: ...
+    def policy(self, fingerprint: str) -> Policy: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far ahead a fact may be dated, and after how long an old breach is `historic`."""
+
+    ahead: timedelta = timedelta(minutes=5)
+    historic_after: timedelta = timedelta(hours=24)
+
+
+class Engine:
+    """
+    Takes messages in the order of the stream. Keeps the tickets it saw last in memory; whoever fails to store an
+    outcome must say so with `forget`.
+    """
+
+    def __init__(self, policy: Policy, store: Store, limits: Limits | None = None, keep: int = 20_000) -> None:
+        self._policy, self._store, self._limits, self._keep = policy, store, limits or Limits(), keep
+        self._tickets: OrderedDict[str, TicketSla] = OrderedDict()
+        self._policies = {policy.fingerprint: policy}
+
+    def take(self, messages: Sequence[Message]) -> Outcome:
+        """Everything that follows from the messages. Raises what the store raises; BadFact never leaves."""
+        outcome = Outcome(position=messages[-1].sequence)
+        facts = [self._read(message) for message in messages if not message.subject.startswith(TICK_PREFIX)]
+        known = self._store.digests(fact_key(fact.source, fact.id) for fact in facts if isinstance(fact, TicketEvent))
+        waiting = iter(facts)
+        for message in messages:
+            if message.subject.startswith(TICK_PREFIX):
+                self._tick(message, outcome)
+            else:
+                self._fact(message, next(waiting), known, outcome)
+        return outcome
+
+    def forget(self) -> None:
+        """Drop what is in memory: an outcome was not stored, so tickets may be ahead of the log."""
+        self._tickets.clear()
+
+    def refuse(self, message: Message, reason: Reason, error: str) -> Outcome:
+        """The outcome of a message that is dead-lettered without being looked at."""
+        outcome = Outcome(position=message.sequence)
+        _refuse(message, BadFact(reason, error), outcome)
+        return outcome
+
+    def _read(self, message: Message) -> TicketEvent | BadFact:
+        try:
+            return read(message.body, message.headers, message.subject)
+        except BadFact as error:
+            return error
+
+    def _tick(self, message: Message, outcome: Outcome) -> None:
+        try:
+            ticket = self._ticket(decode_token(message.subject.removeprefix(TICK_PREFIX)))
+        except ValueError:
+            return
+        if ticket.version:
+            policy = self._policy_of(ticket)
+            outcome.events += ticket.tick(policy, message.stored_at, self._limits.historic_after)
+
+    def _fact(
+        self, message: Message, event: TicketEvent | BadFact, known: dict[bytes, bytes], outcome: Outcome
+    ) -> None:
+        if isinstance(event, BadFact):
+            return _refuse(message, event, outcome)
+        key, digest = fact_key(event.source, event.id), content_digest(event)
+        try:
+            if self._accept(event, message.stored_at, known.get(key), digest):
+                outcome.events += self._record(event, message.stored_at)
+                outcome.inbox.append(
+                    InboxRow(message.sequence, "recorded", event.type, None, key, digest, event.ticket)
+                )
+                known[key] = digest
+            else:
+                outcome.inbox.append(
+                    InboxRow(message.sequence, "duplicate", event.type, None, None, None, event.ticket)
+                )
+        except BadFact as error:
+            error.type = event.type
+            _refuse(message, error, outcome)
+        return None
+
+    def _accept(self, event: TicketEvent, stored_at: datetime, known: bytes | None, digest: bytes) -> bool:
+        """False for a duplicate. Raises BadFact in the order of section 3, after what `read` has checked."""
+        ticket = self._ticket(event.ticket)
+        _check_names(event, self._policy_of(ticket))
+        check_time(event.time, stored_at, self._limits.ahead)
+        if known is not None and known != digest:
+            raise BadFact(
+                Reason.ID_CONFLICT,
+                f"id {shown(event.id)} of source {shown(event.source)} is already another fact; the first one stays: "
+                "give the new fact its own id",
+            )
+        if known is None and len(ticket.facts) >= MAX_FACTS:
+            raise BadFact(
+                Reason.TOO_MANY_FACTS,
+                f"ticket {shown(event.ticket)} has {MAX_FACTS} facts, the limit; look at the publisher",
+            )
+        return known is None
+
+    def _record(self, event: TicketEvent, stored_at: datetime) -> list[Recorded]:
+        ticket = self._ticket(event.ticket)
+        return ticket.record(event, self._policy_of(ticket), stored_at, self._limits.historic_after)
+
+    def _ticket(self, id: str) -> TicketSla:
+        ticket = self._tickets.get(id) or self._store.load(id) or TicketSla(id)
+        self._tickets[id] = ticket
+        self._tickets.move_to_end(id)
+        if len(self._tickets) > self._keep:
+            self._tickets.popitem(last=False)
+        return ticket
+
+    def _policy_of(self, ticket: TicketSla) -> Policy:
+        """The policy the ticket was opened under, as it was resolved then (rule 13); the one in force if it is new."""
+        fingerprint = ticket.state.policy_fingerprint
+        if fingerprint is None:
+            return self._policy
+        if fingerprint not in self._policies:
+            self._policies[fingerprint] = self._store.policy(fingerprint)
+        return self._policies[fingerprint]
+
+
+def _check_names(event: TicketEvent, policy: Policy) -> None:
+    """Levels and priorities are compared exactly; nothing gets a default."""
+    match event.data:
+        case Opened(service_level=level, priority=priority) | Corrected(service_level=level, priority=priority):
+            pass
+        case ServiceLevelChanged(service_level=level):
+            priority = None
+        case PriorityChanged(priority=priority):
+            level = None
+        case _:
+            return
+    if level is not None and level not in policy.levels:
+        raise BadFact(Reason.UNKNOWN_SERVICE_LEVEL, _unknown("service level", level, policy, policy.levels))
+    if priority is not None and priority not in policy.priorities:
+        raise BadFact(Reason.UNKNOWN_PRIORITY, _unknown("priority", priority, policy, policy.priorities))
+
+
+def _unknown(what: str, name: str, policy: Policy, names: Iterable[str]) -> str:
+    return f"{what} {shown(name)} is not in policy {policy.name} ({', '.join(names)}); add it or fix the publisher"
+
+
+def _refuse(message: Message, error: BadFact, outcome: Outcome) -> None:
+    type = error.type or UNKNOWN_TYPE
+    outcome.inbox.append(InboxRow(message.sequence, "dead_letter", type, str(error.reason), None, None, None))
+    outcome.dead.append(DeadLetter(message, error.reason, error.message))

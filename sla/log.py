@@ -1,0 +1,162 @@
+"""What the log keeps of a ticket: its facts, and every decision as it was made. Nothing is decided in here."""
+
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, NamedTuple
+
+from msgspec import Struct
+
+from events.promises import Detection
+
+
+class State(Struct, frozen=True, omit_defaults=True):
+    """The promise of one ticket as decided so far. Spans are support time; `next_at` is when time alone matters."""
+
+    stage: str = "pending"
+    service_level: str | None = None
+    priority: str | None = None
+    policy_version: str | None = None
+    policy_fingerprint: str | None = None
+    opening_id: str | None = None
+    started_at: datetime | None = None
+    due_at: datetime | None = None
+    target: timedelta | None = None
+    at_risk_at: datetime | None = None
+    warned_percent: int = 0
+    breached_at: datetime | None = None
+    responded_at: datetime | None = None
+    met: bool | None = None
+    overdue: timedelta | None = None
+    escalation_level: int = 0
+    next_at: datetime | None = None
+
+
+class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What the log keeps. `at` is the broker's time of the message that caused it."""
+
+    TOPIC: ClassVar[str]
+    at: datetime
+
+
+class FactRecorded(Event, frozen=True, omit_defaults=True, kw_only=True):
+    """Something happened to the ticket. `data` has what differs from the defaults of the type."""
+
+    TOPIC: ClassVar[str] = "fact_recorded/1"
+    type: str
+    source: str
+    id: str
+    time: datetime
+    data: dict[str, Any] = {}
+    sequence: str | None = None
+
+
+class Decision(Event, frozen=True, omit_defaults=True, kw_only=True):
+    """What follows. `state` is the promise after the whole judgement; nothing of it is computed again at replay."""
+
+    state: State
+
+
+class StateUpdated(Decision, frozen=True, omit_defaults=True, kw_only=True):
+    """The state moved, and there is nothing to announce: a label, or the next instant of interest."""
+
+    TOPIC: ClassVar[str] = "state_updated/1"
+
+
+class Announced(Decision, frozen=True, omit_defaults=True, kw_only=True):
+    """A decision other systems are told of: the instant it is about, its cause, and the support time used by then."""
+
+    KIND: ClassVar[str]
+    id: str
+    time: datetime
+    cause: str
+    cause_id: str | None
+    elapsed: timedelta
+
+
+class Applied(Announced, frozen=True, omit_defaults=True, kw_only=True):
+    TOPIC: ClassVar[str] = "applied/1"
+    KIND: ClassVar[str] = "applied"
+
+
+class TargetChanged(Announced, frozen=True, omit_defaults=True, kw_only=True):
+    TOPIC: ClassVar[str] = "target_changed/1"
+    KIND: ClassVar[str] = "target_changed"
+    old_due_at: datetime
+    old_target: timedelta
+
+
+class WarningRaised(Announced, frozen=True, omit_defaults=True, kw_only=True):
+    TOPIC: ClassVar[str] = "warning_raised/1"
+    KIND: ClassVar[str] = "warning"
+    threshold_percent: int
+
+
+class Breached(Announced, frozen=True, omit_defaults=True, kw_only=True):
+    """`delay` is how long the engine needed to notice; `shown_at` the time of the tick that showed it."""
+
+    TOPIC: ClassVar[str] = "breached/1"
+    KIND: ClassVar[str] = "breached"
+    number: int
+    breached_at: datetime
+    service_level: str
+    priority: str
+    severity: str
+    detection: Detection
+    delay: timedelta
+    shown_at: datetime
+
+
+class BreachRetracted(Announced, frozen=True, omit_defaults=True, kw_only=True):
+    """`breach` is the one withdrawn, with the labels it was announced under."""
+
+    TOPIC: ClassVar[str] = "breach_retracted/1"
+    KIND: ClassVar[str] = "breach_retracted"
+    breach_id: str
+    number: int
+    breached_at: datetime
+    service_level: str
+    priority: str
+    severity: str
+    detection: Detection
+    reason: str
+
+
+class Fulfilled(Announced, frozen=True, omit_defaults=True, kw_only=True):
+    TOPIC: ClassVar[str] = "fulfilled/1"
+    KIND: ClassVar[str] = "fulfilled"
+    responded_at: datetime
+    met: bool
+    overdue: timedelta
+    revision: int
+    replaces: str | None = None
+    replaced_met: bool | None = None
+
+
+class Escalated(Announced, frozen=True, omit_defaults=True, kw_only=True):
+    TOPIC: ClassVar[str] = "escalated/1"
+    KIND: ClassVar[str] = "escalated"
+    number: int
+    source: str
+    tell: list[str]
+    severity: str
+    reason: str | None = None
+
+
+STORED = (
+    FactRecorded,
+    StateUpdated,
+    Applied,
+    TargetChanged,
+    WarningRaised,
+    Breached,
+    BreachRetracted,
+    Fulfilled,
+    Escalated,
+)
+
+
+class Recorded(NamedTuple):
+    """An event in its place: the `originator_version`-th of its ticket, counted from 1."""
+
+    originator_id: str
+    originator_version: int
+    event: Event

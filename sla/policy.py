@@ -1,0 +1,595 @@
+"""The promise as data: levels, hours, targets, holidays. Which instants count is in calendar.py, who kept it in judge.
+
+A policy is a YAML file; `policies/cention-support.yaml` shows the settings. `check` names all of its problems, `load`
+makes a `Policy` of it. `Policy.resolved()` is the same promise without the file and the `holidays` package, all dates
+written out.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cache
+from itertools import pairwise
+from operator import itemgetter
+from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self, TypeVar
+
+import yaml
+
+from sla.calendar import WEEKDAYS, SupportHours, Window, weekdays, zone_of
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+Json = dict[str, Any]
+
+SEVERITIES = ("warning", "error", "critical")
+"""How loud a breach is, lowest first; each escalation raises it by one step."""
+
+WARN_AT = (50, 75, 90)
+"""Warnings in percent of the target, unless the file says otherwise."""
+
+HORIZON = range(1999, 2103)
+"""The local years whose holidays are written out: facts lie in 2000 to 2100, their deadlines a little later."""
+
+LONGEST_TARGET = timedelta(days=3650)
+LARGEST_FILE = 256 * 1024
+DEEPEST_NESTING = 10
+FORMAT = 1
+REQUIRED = ("name", "version", "zone", "holidays", "priorities", "levels")
+PLAIN_YAML = "a policy is plain YAML: indented with spaces, every bracket and quote closed, without anchors and tags"
+SUNDAYS = "holidays: include_sundays"
+
+_TOKEN = re.compile(r"[a-z0-9_-]{1,32}")
+_VERSION = re.compile(r"[A-Za-z0-9._-]{1,32}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_DURATION = re.compile(r"(?:([0-9]{1,6})h)? ?(?:([0-9]{1,6})m)? ?(?:([0-9]{1,6})s)?")
+
+
+class PolicyError(ValueError):
+    """A policy file that cannot be used. `problems` has a line `FILE:LINE: what, and the rule` for each."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """What one service level is promised. Policy 2, 3, 5 and 9."""
+
+    name: str
+    hours: SupportHours
+    targets: Mapping[str, timedelta]
+    """Support time until the first response, by priority."""
+    channels: Mapping[str, tuple[str, ...]]
+    """The priorities each channel may be used for."""
+    tell: tuple[str, ...]
+    """Who is told about an escalation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """One version of the promise; never edited once used. Two policies with one fingerprint judge alike."""
+
+    name: str
+    version: str
+    zone: str
+    priorities: tuple[str, ...]
+    """Most urgent first."""
+    severities: Mapping[str, str]
+    """How loud a breach is before any escalation, by priority."""
+    levels: Mapping[str, Level]
+    warn_at: tuple[int, ...]
+    """Percent of the target at which to warn, ascending."""
+    fingerprint: str
+    """SHA-256 (hex) of the canonical JSON of `resolved()`."""
+    canonical: str
+    """`resolved()` as JSON with sorted keys and no blanks."""
+
+    @classmethod
+    def from_resolved(cls, resolved: Json) -> Self:
+        """The policy that `resolved()` described, with the same fingerprint; ValueError for a format we do not read."""
+        if resolved.get("format") != FORMAT:
+            raise ValueError(
+                f"a resolved policy of format {resolved.get('format')!r}; this program reads format {FORMAT}"
+            )
+        canonical = json.dumps(resolved, sort_keys=True, separators=(",", ":"))
+        levels = [_level(level, resolved["zone"], resolved["holidays"]) for level in resolved["levels"]]
+        return cls(
+            name=resolved["name"],
+            version=resolved["version"],
+            zone=resolved["zone"],
+            priorities=tuple(priority["name"] for priority in resolved["priorities"]),
+            severities=MappingProxyType(
+                {priority["name"]: priority["severity"] for priority in resolved["priorities"]}
+            ),
+            levels=MappingProxyType({level.name: level for level in levels}),
+            warn_at=tuple(resolved["warn_at"]),
+            fingerprint=hashlib.sha256(canonical.encode()).hexdigest(),
+            canonical=canonical,
+        )
+
+    def resolved(self) -> Json:
+        """Everything it takes to judge the same for ever, as JSON: windows, dates of holidays, targets in seconds."""
+        resolved: Json = json.loads(self.canonical)
+        return resolved
+
+    def level(self, name: str) -> Level:
+        """The level of this name; KeyError if the policy has none."""
+        if name not in self.levels:
+            raise KeyError(f"service level {name!r} is not in policy {self.name}; it has {', '.join(self.levels)}")
+        return self.levels[name]
+
+    def target(self, level: str, priority: str) -> timedelta:
+        """Support time until the first response; KeyError for an unknown level or priority. Policy 5."""
+        targets = self.level(level).targets
+        if priority not in targets:
+            raise KeyError(f"priority {priority!r} is not in policy {self.name}; it has {', '.join(self.priorities)}")
+        return targets[priority]
+
+    def severity(self, priority: str, escalations: int) -> str:
+        """How loud a breach is: that of the priority, one step up for each escalation, at most critical."""
+        if priority not in self.severities:
+            raise KeyError(f"priority {priority!r} is not in policy {self.name}; it has {', '.join(self.priorities)}")
+        step = SEVERITIES.index(self.severities[priority]) + escalations
+        return SEVERITIES[min(step, len(SEVERITIES) - 1)]
+
+
+def load(path: str | PathLike[str]) -> Policy:
+    """The policy of a file. Raises PolicyError with all problems of the file."""
+    file = _File(path)
+    resolved = file.read()
+    if resolved is None:
+        raise PolicyError(file.problems())
+    return Policy.from_resolved(resolved)
+
+
+def check(path: str | PathLike[str]) -> list[str]:
+    """The problems of a policy file as `FILE:LINE: what, and the rule`, in order; none if the file can be used."""
+    file = _File(path)
+    file.read()
+    return file.problems()
+
+
+def _level(level: Json, zone: str, holidays: Mapping[str, str]) -> Level:
+    return Level(
+        name=level["name"],
+        hours=_support_hours(level, zone, holidays),
+        targets=MappingProxyType({name: timedelta(seconds=target) for name, target in level["targets"].items()}),
+        channels=MappingProxyType({name: tuple(priorities) for name, priorities in level["channels"].items()}),
+        tell=tuple(level["tell"]),
+    )
+
+
+def _support_hours(level: Json, zone: str, holidays: Mapping[str, str]) -> SupportHours:
+    closed = holidays if level["holidays"] == "closed" else {}
+    return SupportHours(
+        zone,
+        level["hours"],
+        holidays={date.fromisoformat(day): name for day, name in closed.items()},
+        exceptions={date.fromisoformat(day): (it["name"], it["hours"]) for day, it in level["exceptions"].items()},
+        changes={date.fromisoformat(day): week for day, week in level["hours_from"].items()},
+    )
+
+
+# --- the values of a file; each function parses a text, or its ValueError says what is wrong and what to write
+
+
+def _token(text: str) -> str:
+    if not _TOKEN.fullmatch(text) or text == "none":
+        raise ValueError(f"{text!r} is not a name; names are 1 to 32 of a-z, 0-9, _ and -, and none is reserved")
+    return text
+
+
+def _version(text: str) -> str:
+    if not _VERSION.fullmatch(text):
+        raise ValueError(f"{text!r} is not a version; write 1 to 32 letters, digits, dots, _ or -, such as 2026-01")
+    return text
+
+
+def _label(text: str) -> str:
+    if not text.isprintable() or text != text.strip() or not 1 <= len(text) <= 128:
+        raise ValueError(
+            f"{text[:40]!r} is not a label; write 1 to 128 printable characters without blanks around them"
+        )
+    return text
+
+
+def _zone(text: str) -> str:
+    zone_of(text)
+    return text
+
+
+def _day(text: str) -> str:
+    """A date of the horizon, kept as text."""
+    try:
+        day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
+    except ValueError:
+        day = None
+    if day is None:
+        raise ValueError(f"{text!r} is not a date; write a day that exists as YYYY-MM-DD")
+    if day.year not in HORIZON:
+        raise ValueError(f"{text} is out of range; dates lie in the years {HORIZON[0]} to {HORIZON[-1]}")
+    return text
+
+
+def _duration(text: str) -> int:
+    """`4h`, `1h 30m`, `90m` or `45s` in seconds."""
+    match = _DURATION.fullmatch(text)
+    if not match or text != text.strip() or not any(match.groups()):
+        raise ValueError(f"{text!r} is not a duration; write hours, minutes, seconds of support time: 4h, 1h 30m, 45s")
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    duration = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    if not timedelta(0) < duration <= LONGEST_TARGET:
+        raise ValueError(f"{text!r} is no target; a target is positive and at most {LONGEST_TARGET.days * 24} h")
+    return int(duration.total_seconds())
+
+
+def _percent(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,2}", text) or int(text) < 1:
+        raise ValueError(f"{text!r} is not a threshold; write whole percent from 1 to 99")
+    return int(text)
+
+
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"{text!r} is not a yes or no; write true or false")
+    return text == "true"
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"{text!r} is not allowed; write one of {', '.join(names)}")
+        return text
+
+    return parse
+
+
+def _key_of(*names: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"{text!r} is an unknown key; known are {', '.join(names)}")
+        return text
+
+    return parse
+
+
+def _priority(declared: tuple[str, ...]) -> Callable[[str], str]:
+    return _one_of(*declared) if declared else _token
+
+
+def _country(code: str) -> str:
+    if not re.fullmatch(r"[A-Z]{2}", code) or _entity(code) is None:
+        raise ValueError(f"{code!r} is not a country with known holidays; write a two-letter ISO code such as SE")
+    return code
+
+
+@cache
+def _entity(country: str) -> Any:
+    """What the `holidays` package knows of a country, without any dates yet; None if nothing."""
+    import holidays  # only here: it takes 80 ms, and a resolved policy does without it
+
+    try:
+        return holidays.country_holidays(country, years=())
+    except NotImplementedError:
+        return None
+
+
+@cache
+def _holidays_of(country: str, subdivision: str | None, categories: tuple[str, ...]) -> Mapping[str, str]:
+    """The holidays of a country in the horizon: date and name, without plain Sundays; as far as the package knows them.
+
+    Every argument is explicit (TRAPS C3): left alone, the language of the names would follow the environment.
+    """
+    entity = _entity(country)
+    options: Json = {"include_sundays": False} if country in ("NO", "SE") else {}
+    language = "en_US" if "en_US" in entity.supported_languages else entity.default_language
+    calendar = type(entity)(
+        years=HORIZON,
+        subdiv=subdivision,
+        categories=categories,
+        language=language,
+        observed=True,
+        expand=True,
+        **options,
+    )
+    if calendar.end_year == 2100:
+        calendar.end_year = HORIZON[-1]
+        with suppress(TypeError, AttributeError):  # raised where the package has tables, of the moon, that end in 2100
+            for year in range(2101, HORIZON.stop):
+                calendar.get(date(year, 1, 1))  # asking for a date fills its year
+    return {day.isoformat(): name for day, name in sorted(calendar.items()) if day.year in HORIZON}
+
+
+def _sundays() -> Iterator[str]:
+    first, last = date(HORIZON[0], 1, 1).toordinal(), date(HORIZON.stop, 1, 1).toordinal()
+    return (date.fromordinal(day).isoformat() for day in range(first, last) if day % 7 == 0)
+
+
+# --- the file
+
+
+_KINDS = {yaml.ScalarNode: "a single value", yaml.SequenceNode: "a list", yaml.MappingNode: "a mapping"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as nodes with line numbers, refusing what only an attacker needs: aliases, tags, depth."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or event.anchor or getattr(event, "tag", None):
+            raise yaml.MarkedYAMLError(
+                problem="found an anchor (&), an alias (*) or a tag (!)", problem_mark=event.start_mark
+            )
+        if self.depth == DEEPEST_NESTING:
+            raise yaml.MarkedYAMLError(problem="nested too deeply for a policy", problem_mark=event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+class _File:
+    """A policy file being read: collects every problem with its line instead of stopping at the first one.
+
+    The methods that read a part return it as it will stand in the resolved policy; where it has problems, a stand-in.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._path = Path(path)
+        self._found: list[tuple[int, str]] = []
+
+    def problems(self) -> list[str]:
+        return [f"{self._path}:{line}: {text}" for line, text in sorted(self._found, key=itemgetter(0))]
+
+    def read(self) -> Json | None:
+        """The resolved policy; None if there are problems."""
+        root = self._root()
+        resolved = None if root is None else self._policy(root)
+        return None if self._found else resolved
+
+    def _problem(self, line: int, text: str) -> None:
+        self._found.append((line, " ".join(text.split())))
+
+    def _reject(self, node: yaml.Node, text: str) -> None:
+        self._problem(node.start_mark.line + 1, text)
+
+    # --- from bytes to nodes
+
+    def _root(self) -> yaml.Node | None:
+        text = self._text()
+        if text is None:
+            return None
+        try:
+            root = yaml.compose(text, _Loader)
+        except yaml.reader.ReaderError as error:
+            self._problem(text.count("\n", 0, error.position) + 1, "has a control character; remove it")
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            self._problem(mark.line + 1 if mark else 1, f"{error.context or ''} {error.problem}; {PLAIN_YAML}")
+        else:
+            if root is None:
+                self._problem(1, f"the file is empty; a policy has {', '.join(REQUIRED)}")
+            return root
+        return None
+
+    def _text(self) -> str | None:
+        try:
+            raw = self._path.read_bytes()
+        except OSError as error:
+            self._problem(1, f"the file cannot be read ({error.strerror}); give the path of a policy file")
+            return None
+        if len(raw) > LARGEST_FILE:
+            self._problem(1, f"the file has {len(raw)} bytes; a policy has at most {LARGEST_FILE}")
+            return None
+        try:
+            return raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            self._problem(raw.count(b"\n", 0, error.start) + 1, "not UTF-8; save the file as UTF-8")
+            return None
+
+    # --- from nodes to values
+
+    def _value(self, node: yaml.Node | None, what: str, parse: Callable[[str], T]) -> T | None:
+        """A scalar, parsed from its plain text: for YAML itself 09:00 might be a number and no a boolean."""
+        if node is None:
+            return None
+        if not isinstance(node, yaml.ScalarNode):
+            self._reject(node, f"{what} is {_KINDS[type(node)]}; write a single value")
+            return None
+        try:
+            return parse(node.value)
+        except ValueError as error:
+            self._reject(node, f"{what}: {error}")
+            return None
+
+    def _values(self, node: yaml.Node | None, what: str, parse: Callable[[str], T]) -> list[T]:
+        parsed = (self._value(item, what, parse) for item in self._items(node, what))
+        return [value for value in parsed if value is not None]
+
+    def _items(self, node: yaml.Node | None, what: str) -> list[yaml.Node]:
+        if isinstance(node, yaml.SequenceNode):
+            return list(node.value)
+        if node is not None:
+            self._reject(node, f"{what} is {_KINDS[type(node)]}; write a list: [a, b]")
+        return []
+
+    def _entries(self, node: yaml.Node | None, what: str, parse: Callable[[str], K]) -> dict[K, yaml.Node]:
+        """The values of a mapping by parsed key, each key once."""
+        entries: dict[K, yaml.Node] = {}
+        if node is not None and not isinstance(node, yaml.MappingNode):
+            self._reject(node, f"{what} is {_KINDS[type(node)]}; write lines of key: value")
+        elif node is not None:
+            for key_node, value in node.value:
+                key = self._value(key_node, f"key of {what}", parse)
+                if key in entries:
+                    self._reject(key_node, f"{what} has the key {key_node.value!r} twice; keep one of them")
+                elif key is not None:
+                    entries[key] = value
+        return entries
+
+    def _fields(
+        self, node: yaml.Node | None, what: str, required: tuple[str, ...], optional: tuple[str, ...] = ()
+    ) -> dict[str, yaml.Node]:
+        """The values of a mapping whose keys are given by us."""
+        fields = self._entries(node, what, _key_of(*required, *optional))
+        if isinstance(node, yaml.MappingNode):
+            for missing in (name for name in required if name not in fields):
+                self._reject(node, f"{what} has no {missing}; add it")
+        return fields
+
+    def _named(self, node: yaml.Node | None, what: str) -> dict[str, yaml.Node]:
+        """The values of a mapping whose keys are names chosen by the policy, at least one."""
+        if isinstance(node, yaml.MappingNode) and not node.value:
+            self._reject(node, f"{what} is empty; name at least one")
+        return self._entries(node, what, _token)
+
+    # --- the parts of a policy
+
+    def _policy(self, root: yaml.Node) -> Json:
+        fields = self._fields(root, "the policy", REQUIRED, ("warn_at",))
+        zone = self._value(fields.get("zone"), "zone", _zone)
+        holidays = self._holidays(fields.get("holidays"))
+        priorities = self._priorities(fields.get("priorities"))
+        levels = self._named(fields.get("levels"), "levels").items()
+        return {
+            "format": FORMAT,
+            "name": self._value(fields.get("name"), "name", _token),
+            "version": self._value(fields.get("version"), "version", _version),
+            "zone": zone,
+            "horizon": [HORIZON[0], HORIZON[-1]],
+            "holidays": holidays,
+            "warn_at": self._warn_at(fields["warn_at"]) if "warn_at" in fields else list(WARN_AT),
+            "priorities": [{"name": name, "severity": severity} for name, severity in priorities.items()],
+            "levels": [self._level(name, node, tuple(priorities), zone or "UTC", holidays) for name, node in levels],
+        }
+
+    def _warn_at(self, node: yaml.Node) -> list[int]:
+        percents = self._values(node, "warn_at", _percent)
+        if percents != sorted(set(percents)):
+            self._reject(node, f"warn_at is {percents}; thresholds ascend, each once")
+        return percents
+
+    def _priorities(self, node: yaml.Node | None) -> dict[str, str | None]:
+        priorities: dict[str, str | None] = {}
+        for name, settings in self._named(node, "priorities").items():
+            what = f"priority {name}"
+            fields = self._fields(settings, what, ("severity",))
+            priorities[name] = self._value(fields.get("severity"), f"{what}: severity", _one_of(*SEVERITIES))
+        return priorities
+
+    def _holidays(self, node: yaml.Node | None) -> dict[str, str]:
+        if isinstance(node, yaml.ScalarNode):
+            self._value(node, "holidays", _one_of("none"))
+            return {}
+        optional = ("country", "subdivision", "categories", "include_sundays", "add", "remove")
+        fields = self._fields(node, "holidays", (), optional)
+        days = dict.fromkeys(_sundays(), "Sunday") if self._value(fields.get("include_sundays"), SUNDAYS, _flag) else {}
+        national = self._national_holidays(fields)
+        days |= national or {}
+        for item in self._items(fields.get("remove"), "holidays: remove"):
+            day = self._value(item, "holidays: remove", _day)
+            if day is not None and days.pop(day, None) is None and national is not None:
+                self._reject(item, f"holidays: remove: {day} is not a holiday; remove only what is one, and once")
+        for day, name in self._entries(fields.get("add"), "holidays: add", _day).items():
+            days[day] = self._value(name, f"holidays: add: {day}", _label) or ""
+        return days
+
+    def _national_holidays(self, fields: Mapping[str, yaml.Node]) -> Mapping[str, str] | None:
+        """The holidays of the country, if one is given; None if it or its settings have problems."""
+        found = len(self._found)
+        if "country" not in fields:
+            for name in {"subdivision", "categories"} & fields.keys():
+                self._reject(fields[name], f"holidays: {name} without a country; add the country")
+            return {}
+        country = self._value(fields["country"], "holidays: country", _country)
+        if country is None:
+            return None
+        known = _entity(country)
+        subdivision = self._value(fields.get("subdivision"), "holidays: subdivision", _one_of(*known.subdivisions))
+        allowed = _one_of(*(name for name in known.supported_categories if name != "half_day"))
+        categories = self._values(fields.get("categories"), "holidays: categories", allowed)
+        if "categories" in fields and not categories:
+            self._reject(fields["categories"], "holidays: categories is empty; write [public], or holidays: none")
+        if len(self._found) > found:
+            return None
+        return _holidays_of(country, subdivision, tuple(categories or ["public"]))
+
+    def _level(
+        self, name: str, node: yaml.Node, priorities: tuple[str, ...], zone: str, holidays: Mapping[str, str]
+    ) -> Json:
+        what, found = f"level {name}", len(self._found)
+        optional = ("hours_from", "exceptions", "holidays", "channels", "escalation")
+        fields = self._fields(node, what, ("hours", "targets"), optional)
+        changes = self._entries(fields.get("hours_from"), f"{what}: hours_from", _day)
+        exceptions = self._entries(fields.get("exceptions"), f"{what}: exceptions", _day)
+        closed = self._value(fields.get("holidays"), f"{what}: holidays", _one_of("closed", "open"))
+        escalation = self._fields(fields.get("escalation"), f"{what}: escalation", ("tell",))
+        level = {
+            "name": name,
+            "hours": self._week(fields.get("hours"), f"{what}: hours"),
+            "hours_from": {day: self._week(week, f"{what}: hours_from {day}") for day, week in changes.items()},
+            "exceptions": {day: self._exception(it, f"{what}: exception {day}") for day, it in exceptions.items()},
+            "holidays": closed or "closed",
+            "targets": self._targets(fields.get("targets"), f"{what}: targets", priorities),
+            "channels": self._channels(fields.get("channels"), f"{what}: channels", priorities),
+            "tell": self._values(escalation.get("tell"), f"{what}: tell", _label),
+        }
+        if len(self._found) == found:
+            try:
+                _support_hours(level, zone, holidays)
+            except ValueError as error:
+                self._reject(fields["hours"], f"{what}: {error}")
+        return level
+
+    def _week(self, node: yaml.Node | None, what: str) -> dict[str, list[str]]:
+        week: dict[str, list[str]] = {}
+        for days, items in self._entries(node, what, weekdays).items():
+            windows = self._windows(items, what)
+            for day in (WEEKDAYS[day] for day in days):
+                if day in week:
+                    self._reject(
+                        items, f"{what}: {day} is given twice; give every weekday once, with all of its windows"
+                    )
+                week[day] = windows
+        return week
+
+    def _windows(self, node: yaml.Node | None, what: str) -> list[str]:
+        """The windows of one day, sorted; they may touch, but not overlap."""
+        parsed = [(self._value(item, what, Window.parse), item) for item in self._items(node, what)]
+        windows = sorted(((window, item) for window, item in parsed if window), key=itemgetter(0))
+        for (before, _), (window, item) in pairwise(windows):
+            if window.start < before.end:
+                self._reject(item, f"{what}: {window} overlaps {before}; make one window of the two")
+        return [str(window) for window, _ in windows]
+
+    def _exception(self, node: yaml.Node, what: str) -> Json:
+        fields = self._fields(node, what, ("name", "hours"))
+        name = self._value(fields.get("name"), f"{what}: name", _label)
+        return {"name": name, "hours": self._windows(fields.get("hours"), f"{what}: hours")}
+
+    def _targets(self, node: yaml.Node | None, what: str, priorities: tuple[str, ...]) -> dict[str, int | None]:
+        targets = self._entries(node, what, _priority(priorities))
+        if isinstance(node, yaml.MappingNode):
+            for missing in (name for name in priorities if name not in targets):
+                self._reject(node, f"{what}: none for {missing}; every priority has a target in every level")
+        return {name: self._value(target, f"{what}: {name}", _duration) for name, target in targets.items()}
+
+    def _channels(self, node: yaml.Node | None, what: str, priorities: tuple[str, ...]) -> dict[str, list[str]]:
+        channels = {}
+        for name, allowed in self._entries(node, what, _token).items():
+            if isinstance(allowed, yaml.ScalarNode):
+                self._value(allowed, f"{what}: {name}", _one_of("all"))
+                channels[name] = list(priorities)
+            else:
+                channels[name] = self._values(allowed, f"{what}: {name}", _priority(priorities))
+        return channels
