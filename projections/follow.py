@@ -1,10 +1,14 @@
-"""How a read model follows the log: a batch, and the position after it, in one transaction. What it keeps is not here."""
+"""How a read model follows the log: a batch and its position in one transaction. What it keeps is not here."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol
 
 BATCH = 1_000
+
+
+class NotMigrated(Exception):
+    """The tables of a view do not exist yet."""
 
 
 class Cursor(Protocol):
@@ -71,7 +75,7 @@ def follow(store: Log, projection: Projection, position_name: str | None = None,
     name = position_name or projection.name
     position = store.position(name)
     if position is None:
-        raise LookupError(f"view {name} has no position; run `sla migrate`")
+        raise NotMigrated(f"view {name} has no position; run `sla migrate`")
     batch = _read(store, projection, position, limit)
     if not batch:
         return 0

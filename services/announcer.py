@@ -1,6 +1,5 @@
 """Announcer: tells the bus what was decided, each decision once and in the order of the log. It decides nothing."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -54,7 +53,7 @@ class Announcer(Service):
             entries = await self.in_thread(self._store.entries, position, BATCH)
             self.problem = None
             if entries:
-                sequence = await asyncio.shield(self._announce(entries, sequence))
+                sequence = await self.whole(self._announce(entries, sequence))
                 position = entries[-1].position
             else:
                 await self.sleep(1.0)

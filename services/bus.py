@@ -141,7 +141,7 @@ async def provision(nc: Client) -> list[str]:
 
 
 async def last_sequence(nc: Client, stream: str) -> int:
-    """The sequence of the newest message of a stream, 0 if there never was one. Raises BusError if there is no stream."""
+    """The sequence of the newest message of a stream, 0 if there never was one; BusError if there is no stream."""
     try:
         return (await nc.jetstream().stream_info(stream)).state.last_seq
     except nats.js.errors.NotFoundError:
@@ -161,8 +161,10 @@ class Publisher:
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._subscribed = False
 
-    async def publish(self, messages: Sequence[Outgoing], timeout: float = 10.0) -> list[Published]:
-        """The broker's answers, in the order of the messages. `timeout` is in seconds, for all of them."""
+    PATIENCE = 10.0  # seconds for all answers to one call
+
+    async def publish(self, messages: Sequence[Outgoing]) -> list[Published]:
+        """The broker's answers, in the order of the messages."""
         if not self._subscribed:
             await self._nc.subscribe(f"{self._inbox}.*", cb=self._answered)
             self._subscribed = True
@@ -174,10 +176,10 @@ class Publisher:
             headers = {"Nats-Expected-Stream": self._stream, **message.headers}
             await self._nc.publish(message.subject, message.body, f"{self._inbox}.{token}", headers)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self.PATIENCE):
                 return [_acknowledged(await answer) for answer in answers.values()]
         except TimeoutError:
-            raise BusError(f"no answer from the broker for {self._stream} within {timeout:g} s") from None
+            raise BusError(f"no answer from the broker for {self._stream} within {self.PATIENCE:g} s") from None
         finally:
             for token in answers:
                 self._waiting.pop(token, None)
@@ -257,8 +259,8 @@ class StreamReader:
         newest = await last_sequence(self._nc, self._stream)
         if newest < self._after:
             raise BusError(
-                f"stream {self._stream} ends at {newest}, but everything up to {self._after} is already stored: it is not "
-                "the stream this store belongs to; restore the stream, or start with an empty store"
+                f"stream {self._stream} ends at {newest}, but everything up to {self._after} is already stored: it is "
+                "not the stream this store belongs to; restore the stream, or start with an empty store"
             )
         config = ConsumerConfig(
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,

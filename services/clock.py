@@ -1,6 +1,5 @@
 """Clock: sleeps until the next instant of interest and sends a tick through the bus. What a tick means is in sla/."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from projections.deadlines import Deadlines, Row, microseconds
 from projections.follow import catch_up
 from services.bus import TICKETS, Outgoing, Publisher, last_sequence
 from services.service import Service
-from services.store import INTAKE, Store
+from services.store import Store
 
 log = structlog.get_logger()
 
@@ -93,7 +92,7 @@ class Clock(Service):
     async def _falls_behind(self) -> bool:
         """Does the number of messages that intake has not stored yet grow?"""
         before = self._lag
-        stored = await self.in_thread(self._store.position, INTAKE) or 0
+        stored = await self.in_thread(self._store.taken)
         self._lag = await last_sequence(self._nc, TICKETS) - stored
         return self._lag > before
 
@@ -106,7 +105,7 @@ class Clock(Service):
             token = encode_token(row.ticket)
             messages.append(Outgoing(f"clock.due.{token}", {"Nats-Msg-Id": f"{token}:{row.at}:{tries}"}, b""))
         sent_at = time.time_ns() // 1000
-        published = await asyncio.shield(self._publisher.publish(messages))
+        published = await self.whole(self._publisher.publish(messages))
         log.info("ticks", sent=len(messages), late_ms=round((self._now() - rows[0].at) / 1000, 1))
         await self._correct(rows, published[-1].sequence, sent_at)
 

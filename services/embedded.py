@@ -1,4 +1,4 @@
-"""An embedded nats-server for `sla up`: from its wheel, on this machine only, durable to the last acknowledged message."""
+"""An embedded nats-server for `sla up`: from its wheel, on this machine only, every acknowledged message on disk."""
 
 import asyncio
 import json

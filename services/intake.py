@@ -1,6 +1,5 @@
 """Intake: reads TICKETS like a log and stores what follows. It alone writes the event store; the rules are in sla/."""
 
-import asyncio
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from nats.aio.client import Client
 from events.cloudevents import Reason
 from services.bus import DEAD_LETTERS, NUDGE, TICKETS, Outgoing, Publisher, StreamReader
 from services.service import Fatal, Service
-from services.store import INTAKE, Lock, Store, StoreError, Superseded
+from services.store import Lock, Store, StoreError, Superseded
 from sla.engine import TICK_PREFIX, DeadLetter, Engine, Limits, Message, Outcome
 from sla.policy import Policy
 
@@ -38,14 +37,14 @@ class Intake(Service):
             await self.sleep(0.5)
         self._engine.forget()
         await self.in_thread(self._store.keep_policy, self._policy)
-        self._position = (await self.in_thread(self._store.position, INTAKE)) or 0
+        self._position = await self.in_thread(self._store.taken)
         reader = StreamReader(self._nc, TICKETS, self._position)
         try:
             await reader.start()
             self.problem = None
             while True:
                 messages = await reader.take()
-                await asyncio.shield(self._take(messages))
+                await self.whole(self._take(messages))
         finally:
             await reader.close()
 

@@ -1,4 +1,4 @@
-"""Metrics: follows the read models that Prometheus and Grafana need, and shows them. All names and help texts are here."""
+"""Metrics: follows the read models that Prometheus needs, and shows them. All names and help texts are here."""
 
 import math
 import time
@@ -26,7 +26,7 @@ from projections.tickets import NONE, Tickets
 from services.announcer import POSITION
 from services.bus import TICKETS, last_sequence
 from services.service import Service
-from services.store import INTAKE, Lock, Store
+from services.store import Lock, Store
 from sla.engine import UNKNOWN_TYPE
 from sla.policy import Policy
 
@@ -163,14 +163,14 @@ class Metrics(Service, Collector):
         )
         yield _histogram(
             "sla_breach_detection_delay_seconds",
-            "From the breach, or the arrival of the fact that made it one, to its detection; a rise means a slow engine.",
+            "From the breach, or the arrival of the fact that made it one, to its detection; a rise: a slow engine.",
             DELAY_BUCKETS,
             {float(label[0]): n for label, n in _pick(sums, "delay", 1).items()},
             sums.get(("delay_sum", "", "", "", ""), 0),
         )
 
     def _lags(self, following: int | None) -> Iterator[Metric]:
-        lag = max(0, self._stored - (self._store.position(INTAKE) or 0))
+        lag = max(0, self._stored - self._store.taken())
         yield GaugeMetricFamily(
             "sla_intake_lag_messages",
             "Messages stored by the bus and not yet by the engine; a rise means it is behind.",

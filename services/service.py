@@ -2,15 +2,11 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, TypeVar
 
 T = TypeVar("T")
-
-
-class Stopped(Exception):
-    """The process was asked to stop: not an error."""
 
 
 class Fatal(Exception):
@@ -19,8 +15,8 @@ class Fatal(Exception):
 
 class Service(ABC):
     """
-    One job of the engine. `run` works until it is cancelled, and lets what is at fault out as an exception; whoever runs
-    it starts it again. `problem` is the reason why it does not work now, None if it does.
+    One job of the engine. `run` works until it is cancelled, and lets what is at fault out as an exception; whoever
+    runs it starts it again. `problem` is the reason why it does not work now, None if it does.
     """
 
     name: ClassVar[str]
@@ -36,7 +32,7 @@ class Service(ABC):
 
     async def stop(self) -> None:
         """Called once after `run` was cancelled: gives back what it holds."""
-        self._thread.shutdown(wait=True)
+        await asyncio.to_thread(self._thread.shutdown)
 
     def wake(self) -> None:
         """There is something to do."""
@@ -52,6 +48,14 @@ class Service(ABC):
         self._awake.clear()
 
     async def in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Blocking work of this service, one at a time. It is finished even if the waiting is cancelled."""
-        running = asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
-        return await asyncio.shield(running)
+        """Blocking work of this service, one at a time."""
+        return await self.whole(asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments))
+
+    async def whole(self, work: Awaitable[T]) -> T:
+        """Work that is not left half done: if the service is cancelled meanwhile, it is finished first."""
+        task = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            raise

@@ -173,8 +173,8 @@ class Store:
     # ---- what intake writes
 
     def commit(self, outcome: Outcome, before: int) -> None:
-        """Stores an outcome if the position still is `before`. Raises Superseded if it is not; then nothing is stored."""
-        self._events.put(outcome.events, outcome=outcome, before=before)  # type: ignore[arg-type]
+        """Stores an outcome if the position still is `before`. If it is not: Superseded, and nothing is stored."""
+        self._events.put(outcome.events, outcome=outcome, before=before)
 
     def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """The content digests of the facts that are already recorded."""
@@ -207,7 +207,7 @@ class Store:
 
     def history(self, ticket: str) -> list[Recorded]:
         """The events of a ticket in their order."""
-        return list(self._events.get(ticket))
+        return list(self._events.get(ticket))  # type: ignore[arg-type]
 
     def policy(self, fingerprint: str) -> Policy:
         """The policy as it was resolved when the ticket was opened."""
@@ -235,6 +235,10 @@ class Store:
         """The position of the newest event; 0 if there is none."""
         return self._recorder.max_notification_id() or 0
 
+    def taken(self) -> int:
+        """The stream sequence up to which every message is stored."""
+        return self.position(INTAKE) or 0
+
     def position(self, name: str) -> int | None:
         """A stored position; None if it was never stored."""
         with self._facts.transaction(commit=False) as cursor:
@@ -260,7 +264,7 @@ class Store:
 def _datastore(pool: type[_Pool], path: Path) -> SQLiteDatastore:
     store = SQLiteDatastore(str(path), originator_id_type="text")
     store.pool.close()
-    store.pool = pool(db_name=str(path), lock_timeout=30)
+    store.pool = pool(db_name=str(path), lock_timeout=5)
     return store
 
 

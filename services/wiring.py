@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from projections.compliance import Arrivals, Compliance
 from projections.deadlines import Deadlines
-from projections.follow import Projection, create
+from projections.follow import NotMigrated, Projection, create
 from projections.tickets import Tickets
 from services import bus
 from services.announcer import Announcer
@@ -44,7 +44,7 @@ _WAITING_HELPS = (
     sqlite3.OperationalError,
     nats.errors.Error,
     OSError,
-    LookupError,
+    NotMigrated,
 )
 
 
@@ -130,7 +130,7 @@ class Process:
         return 1 if self._fatal else 0
 
     async def _when_ready(self, ready: Callable[[], None]) -> None:
-        while self.problems():
+        while self.problems():  # noqa: ASYNC110 - many may be at fault; it is asked until none is
             await asyncio.sleep(0.02)
         ready()
 
@@ -144,7 +144,7 @@ class Process:
                 for name in self._names:
                     group.create_task(self._keep(name, nc, store), name=name)
         except BaseExceptionGroup as errors:
-            fatal, others = errors.split(Fatal)
+            fatal, _ = errors.split(Fatal)
             if fatal is None:
                 raise
             raise Fatal("; ".join(str(error) for error in fatal.exceptions)) from None
@@ -153,8 +153,7 @@ class Process:
             store.close()
 
     async def _connect(self) -> Client:
-        credentials = self._settings.nats_credentials
-        connecting = asyncio.create_task(bus.connect(self._url, "+".join(self._names), credentials))
+        connecting = asyncio.create_task(bus.connect(self._url, "+".join(self._names), self._settings.nats_credentials))
         while not connecting.done():
             await asyncio.wait([connecting], timeout=1.0)
             if not connecting.done():

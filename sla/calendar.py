@@ -107,10 +107,10 @@ class _Span(NamedTuple):
     """The open time of whole local years, laid out for looking up.
 
     A window is (closes, opens, base, number of the next one). Its base is its opening minus the time counted before it,
-    so that inside the window counted time is the instant minus the base. The last one stands for the time after the span:
-    it never closes. `used` is the time counted before each window. `of_day` has, for each UTC day from the ordinal
-    `first_day` on, the first window that closes after its start: one step where a bisection takes ten, most of them
-    cache misses. The span answers for the days between `first_day` and `last_day`, without these two.
+    so that inside the window counted time is the instant minus the base. The last one stands for the time after the
+    span: it never closes. `used` is the time counted before each window. `of_day` has, for each UTC day from the
+    ordinal `first_day` on, the first window that closes after its start: one step where a bisection takes ten, most of
+    them cache misses. The span answers for the days between `first_day` and `last_day`, without these two.
     """
 
     windows: list[_Window]
@@ -342,9 +342,9 @@ class SupportHours:
         return overnight + [(start, min(end, DAY_MINUTES)) for start, end in self._windows_from(day)]
 
     def _windows_from(self, day: date) -> tuple[Window, ...]:
-        """The windows that start on this local date, whether or not the day is a holiday."""
+        """The windows that start on this local date, whether or not the day is closed."""
         exception = self._rules.exceptions.get(day)
-        if exception:
+        if exception and exception.windows:
             return exception.windows
         return self._weeks[bisect_right(self._weeks_from, day) - 1][day.weekday()]
 
