@@ -1,4 +1,4 @@
-"""Support hours once more, naive and apart from sla/calendar.py: looks at every minute, searches for every wall time."""
+"""Support hours once more, naive and apart from sla/calendar.py: looks at each minute, searches for each wall time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

