@@ -96,27 +96,34 @@ class Outgoing(NamedTuple):
     body: bytes
 
 
-async def connect(url: str, name: str, credentials: str | None = None) -> Client:
+async def connect(url: str, name: str, credentials: str | None = None, within: float | None = None) -> Client:
     """
-    A connection that reconnects for ever (TRAPS F7). Waits for a server that is not there yet; cancel it to give up.
-    `credentials` is the text of a NATS credentials file.
+    A connection that reconnects for ever (TRAPS F7). Waits for a server that is not there yet; with `within`, at most
+    so many seconds, then BusError. `credentials` is the text of a NATS credentials file.
     """
+    last = "nobody listens there"
 
     async def failed(error: Exception) -> None:
-        log.warning("bus", name=name, error=str(error) or type(error).__name__)
+        nonlocal last
+        last = str(error) or type(error).__name__
+        log.warning("bus", name=name, error=last)
 
     options: dict[str, Any] = {"user_credentials": RawCredentials(credentials)} if credentials else {}
-    return await nats.connect(
-        url,
-        name=f"sla {name}",
-        error_cb=failed,
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=1,
-        ping_interval=5,
-        max_outstanding_pings=2,
-        drain_timeout=5,
-        **options,
-    )
+    try:
+        async with asyncio.timeout(within):
+            return await nats.connect(
+                url,
+                name=f"sla {name}",
+                error_cb=failed,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=1,
+                ping_interval=5,
+                max_outstanding_pings=2,
+                drain_timeout=5,
+                **options,
+            )
+    except TimeoutError:
+        raise BusError(f"no bus at {url} within {within:g} s: {last}; start it, or set SLA_NATS_URL") from None
 
 
 async def provision(nc: Client) -> list[str]:

@@ -1,29 +1,69 @@
 """The command line `sla`: data on stdout, messages on stderr; 0 is yes, 1 is no, 2 is wrong usage."""
 
+# What a command needs is imported inside it: `sla due` answers in half a second, the engine alone takes longer to load.
+
 import asyncio
+import signal
 import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from uuid import uuid4
 
 import typer
-from pydantic import ValidationError
 
-from services.logs import configure
-from services.service import Fatal
-from services.settings import Settings
-from services.store import StoreError
-from services.up import provision, up
-from services.wiring import SERVICES, Process, migrate_store, store_path
-from sla.policy import PolicyError
+if TYPE_CHECKING:
+    from nats.aio.client import Client
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    from services.settings import Settings
+    from sla.policy import Policy
 
-Data = Annotated[Path, typer.Option("--data", help="The folder of the embedded engine.")]
+T = TypeVar("T")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+policy_app = typer.Typer(no_args_is_help=True, help="Support policies.")
+dead_app = typer.Typer(no_args_is_help=True, help="Messages that could not count, with the reason.")
+app.add_typer(policy_app, name="policy")
+app.add_typer(dead_app, name="dead")
+
+
+class Output(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+Data = Annotated[Path, typer.Option("--data", help="The folder of `sla up`.")]
+As = Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")]
 DEFAULT_DATA = Path(".sla")
 
 
 class Usage(Exception):
     """The command was called wrongly; the text says what is right."""
+
+
+class No(Exception):
+    """The answer is no; the text says why."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"sla {version('sla-engine')}")
+        raise typer.Exit
+
+
+@app.callback()
+def sla(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    """Promises of first responses, kept as events: what was promised, what is due, and what broke."""
+
+
+# ---- the engine
 
 
 @app.command("up")
@@ -32,47 +72,385 @@ def up_command(
     demo: Annotated[bool, typer.Option("--demo", help="Feed a bundled day of ticket events.")] = False,
 ) -> None:
     """Run everything in one process: embedded nats-server, SQLite, all services."""
+    from services.logs import configure
+    from services.up import up
+
     settings = _settings()
+    if settings.database_url is not None:
+        _store(settings)
     configure(settings)
-    raise typer.Exit(asyncio.run(up(settings, data)))
+    raise typer.Exit(asyncio.run(up(settings, data, demo)))
 
 
 @app.command()
 def migrate() -> None:
     """Create the database schema, the streams and what else the services need; safe to repeat."""
+    from services.logs import configure
+    from services.up import provision
+    from services.wiring import migrate_store
+
     settings = _settings()
+    bus, store = _bus(settings), _store(settings)
     configure(settings)
-    migrate_store(_store(settings))
-    asyncio.run(provision(_bus(settings), settings.nats_credentials))
+    migrate_store(store)
+    asyncio.run(provision(bus, settings.nats_credentials))
 
 
 @app.command()
-def run(services: Annotated[list[str], typer.Argument(help=f"Of {', '.join(SERVICES)}.")]) -> None:
+def run(services: Annotated[list[str], typer.Argument(help="Of intake, clock, announcer, metrics.")]) -> None:
     """Run one or more services against SLA_NATS_URL and SLA_DATABASE_URL."""
-    unknown = [name for name in services if name not in SERVICES]
-    if unknown:
+    from services.logs import configure
+    from services.wiring import SERVICES, Process
+
+    if unknown := [name for name in services if name not in SERVICES]:
         raise Usage(f"{', '.join(unknown)}: no such service; the services are {', '.join(SERVICES)}")
     settings = _settings()
+    bus, store = _bus(settings), _store(settings)
     configure(settings)
-    process = Process(list(dict.fromkeys(services)), settings, _bus(settings), _store(settings))
-    raise typer.Exit(asyncio.run(process.run(lambda: print(f"ready: {process.http.url}", file=sys.stderr))))
+    process = Process(list(dict.fromkeys(services)), settings, bus, store)
+    raise typer.Exit(asyncio.run(process.run(lambda: _say(f"ready: {process.http.url}"))))
 
 
-def _settings() -> Settings:
+@app.command()
+def rebuild(
+    views: Annotated[list[str] | None, typer.Argument(help="Of deadlines, tickets, compliance, arrivals.")] = None,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Build views again from the whole log, all of them if none is named; the engine may run meanwhile."""
+    from projections.follow import rebuild as build
+    from services import client
+    from services.screen import progress
+    from services.wiring import VIEWS, lock_for
+
+    known = {view.name: view for view in VIEWS}
+    if unknown := [name for name in views or [] if name not in known]:
+        raise Usage(f"{', '.join(unknown)}: no such view; the views are {', '.join(known)}")
+    settings = _settings()
+    with _usage():
+        store = client.open_store(settings, data)
+    lock = lock_for(store.path, "rebuild")
+    if not lock.take():
+        raise No(f"another `sla rebuild` works on {store.path}")
+    for name in dict.fromkeys(views or known):
+        total = store.taken() if known[name].source == "inbox" else store.head()
+        for _ in progress(name, build(store, known[name]), total):
+            pass
+    store.close()
+
+
+# ---- the bus
+
+
+@app.command()
+def publish(
+    event: Annotated[str, typer.Argument(help="What happened: opened, priority_changed, responded, escalated, …")],
+    ticket: Annotated[str, typer.Argument(help="The id of the ticket.")],
+    level: Annotated[str | None, typer.Option(help="The service level.")] = None,
+    priority: Annotated[str | None, typer.Option(help="The priority.")] = None,
+    by: Annotated[str | None, typer.Option(help="Who responded: agent or automation.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why.")] = None,
+    channel: Annotated[str | None, typer.Option(help="How: email, portal, phone, …")] = None,
+    customer: Annotated[str | None, typer.Option(help="Whose ticket it is.")] = None,
+    corrects: Annotated[str | None, typer.Option(help="The id of the fact that is replaced.")] = None,
+    at: Annotated[str | None, typer.Option(help="When it happened, with offset; now, if not given.")] = None,
+    source: Annotated[str, typer.Option(help="Who says so.")] = "/cli",
+    id: Annotated[str | None, typer.Option(help="The id of the fact; a new one, if not given.")] = None,
+    sequence: Annotated[str | None, typer.Option(help="Orders facts of one instant.")] = None,
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Publish one ticket event, and wait until the bus has stored it."""
+    from services import publishing, screen
+    from services.bus import TICKETS, Publisher
+    from services.calculator import instant
+
+    given = {"service_level": level, "priority": priority, "by": by, "reason": reason}
+    with _usage():
+        fact, message = publishing.fact(
+            event,
+            ticket,
+            given | {"channel": channel, "customer": customer, "corrects": corrects},
+            source=source,
+            id=str(uuid4()) if id is None else id,
+            time=datetime.now(UTC) if at is None else instant(at),
+            sequence=sequence,
+            ahead=_settings().max_ahead,
+            policy=_policy,
+        )
+    published = _on_bus("publish", data, lambda nc: Publisher(nc, TICKETS).publish([message]))
+    receipt = publishing.receipt(fact, message, published[0].sequence)
+    if output is Output.JSON:
+        screen.write_json(receipt)
+    else:
+        typer.echo(f"stored as {receipt['sequence']} in {TICKETS}: {fact.type} {fact.ticket}, id {fact.id}")
+
+
+@app.command()
+def watch(
+    only: Annotated[
+        list[str] | None, typer.Option(help="One kind of event, such as breached; may be repeated.")
+    ] = None,
+    all: Annotated[bool, typer.Option("--all", help="Begin with the oldest event that is kept, not with now.")] = False,
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Follow what becomes of the promises, until Ctrl-C."""
+    from services import screen, watching
+
+    wanted = {name.removeprefix("sla.").replace("-", "_") for name in only or watching.KINDS}
+    if unknown := wanted.difference(watching.KINDS):
+        raise Usage(f"{', '.join(sorted(unknown))}: no such kind; the kinds are {', '.join(watching.KINDS)}")
+
+    async def follow(nc: "Client") -> None:
+        async for event in watching.follow(nc, all, _say):
+            if watching.kind(event) not in wanted:
+                continue
+            if output is Output.JSON:
+                screen.write_json(event)
+            else:
+                screen.line(*watching.cells(event))
+
+    _on_bus("watch", data, follow, stopped=0)
+
+
+# ---- tickets
+
+
+@app.command()
+def show(
+    ticket: Annotated[str, typer.Argument(help="The id of the ticket.")],
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """How one ticket stands, replayed from its events."""
+    from services import client, reading, screen
+
+    with _usage():
+        store = client.open_store(_settings(), data)
+    found, now = reading.standing(store, ticket), datetime.now(UTC)
+    store.close()
+    if found is None:
+        raise No(f"nothing is known of ticket {ticket!r}")
+    if output is Output.JSON:
+        screen.write_json(found.report(now))
+    else:
+        screen.pairs(found.lines(now))
+
+
+@app.command("list")
+def list_command(
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """The tickets that wait for a first response, by time left; those that are too late come first."""
+    from services import client, reading, screen
+
+    with _usage():
+        store = client.open_store(_settings(), data)
+    found, now = list(reading.waiting(store, limit)), datetime.now(UTC)
+    store.close()
+    if output is Output.JSON:
+        screen.write_json([each.report(now) for each in found])
+    else:
+        screen.table(reading.COLUMNS, (each.row(now) for each in found))
+
+
+# ---- the calculator
+
+
+@app.command()
+def due(
+    level: Annotated[str | None, typer.Option(help="The service level.")] = None,
+    priority: Annotated[str | None, typer.Option(help="The priority.")] = None,
+    at: Annotated[str | None, typer.Option(help="When the ticket was opened, with offset.")] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="JSON lines {service_level, priority, opened_at}.")] = False,
+    output: As = Output.TABLE,
+) -> None:
+    """When a first response is due. With --batch, JSON lines on stdin come back with `due_at`."""
+    from services import calculator, screen
+
+    if batch:
+        if level or priority or at:
+            raise Usage("--batch reads level, priority and time from its lines; leave out --level, --priority and --at")
+        _batch(calculator.due_line(_policy()))
+    if level is None or priority is None or at is None:
+        raise Usage("sla due needs --level, --priority and --at; or --batch, and JSON lines on stdin")
+    with _usage():
+        opened_at, policy = calculator.instant(at), _policy()
+        due_at = calculator.due(policy, level, priority, opened_at)
+    if output is Output.JSON:
+        given = {"service_level": level, "priority": priority, "opened_at": opened_at}
+        screen.write_json({**given, "due_at": due_at, "due_at_local": screen.local(due_at, policy.zone)})
+    else:
+        typer.echo(f"{screen.utc(due_at)}  {screen.wall(due_at, policy.zone)}")
+
+
+@app.command()
+def elapsed(
+    batch: Annotated[bool, typer.Option("--batch", help="JSON lines {service_level, from, to}.")] = False,
+) -> None:
+    """Support time between two instants: JSON lines on stdin come back with `support_seconds`."""
+    from services import calculator
+
+    if not batch:
+        raise Usage("sla elapsed reads JSON lines {service_level, from, to} on stdin; call it with --batch")
+    _batch(calculator.elapsed_line(_policy()))
+
+
+def _batch(add: Callable[[dict[str, Any]], None]) -> NoReturn:
+    from services.calculator import answer
+
+    with open(0, "rb", buffering=0, closefd=False) as lines:
+        count, wrong = answer(lines, sys.stdout.buffer, add)
+    if wrong:
+        raise No(f"{wrong} of {count} lines have an error")
+    raise typer.Exit
+
+
+# ---- policies
+
+
+@policy_app.command("check")
+def policy_check(file: Annotated[Path, typer.Argument(help="A policy file.")]) -> None:
+    """Validate a policy file. Problems go to stdout, one a line: FILE:LINE: what, and the rule."""
+    from sla.policy import PolicyError, load
+
+    try:
+        policy = load(file)
+    except PolicyError as error:
+        typer.echo(error)
+        raise typer.Exit(1) from None
+    levels, priorities = ", ".join(policy.levels), ", ".join(policy.priorities)
+    typer.echo(f"{file}: fine: {policy.name} {policy.version}, {policy.zone}; levels {levels}; priorities {priorities}")
+
+
+# ---- dead letters
+
+
+@dead_app.command("list")
+def dead_list(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None:
+    """The dead letters, the oldest first."""
+    from services import dead_letters, screen
+
+    found = _on_bus("dead list", data, dead_letters.all_of)
+    if output is Output.JSON:
+        screen.write_json([letter.report() for letter in found])
+    else:
+        screen.table(dead_letters.COLUMNS, (letter.row() for letter in found))
+
+
+@dead_app.command("show")
+def dead_show(
+    sequence: Annotated[int, typer.Argument(metavar="SEQ", help="The sequence of the original, as listed.")],
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """One dead letter: the reason, and the original headers and bytes."""
+    from services import dead_letters, screen
+
+    letter = _on_bus("dead show", data, lambda nc: dead_letters.find(nc, [sequence]))[0]
+    if output is Output.JSON:
+        screen.write_json(letter.whole())
+    else:
+        screen.pairs(letter.lines())
+
+
+@dead_app.command("replay")
+def dead_replay(
+    sequences: Annotated[list[int] | None, typer.Argument(metavar="SEQ…", help="Originals, as listed.")] = None,
+    reason: Annotated[str | None, typer.Option(help="All that were refused for this reason.")] = None,
+    all: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Publish originals again, byte for byte: who was recorded meanwhile counts once, who is still wrong comes back."""
+    from services import dead_letters, screen
+
+    if bool(sequences) + (reason is not None) + all != 1:
+        raise Usage("say which: sequences, --reason, or --all")
+    if reason is not None and reason not in dead_letters.REASONS:
+        raise Usage(f"{reason!r} is not a reason; the reasons are {', '.join(dead_letters.REASONS)}")
+    sent = _on_bus("dead replay", data, lambda nc: dead_letters.replay(nc, sequences, reason))
+    if output is Output.JSON:
+        screen.write_json([{"sequence": letter.sequence, "stored_as": stored} for letter, stored in sent])
+    else:
+        for letter, stored in sent:
+            typer.echo(f"{letter.sequence} stored again as {stored}: {letter.subject}")
+
+
+# ---- what the commands share
+
+
+def _on_bus(name: str, data: Path, work: "Callable[[Client], Awaitable[T]]", stopped: int = 1) -> T:
+    """Work on the bus, with a connection that is closed afterwards; SIGINT and SIGTERM end it with `stopped`."""
+    from services import client
+    from services.logs import configure
+
+    settings = _settings()
+    configure(settings.model_copy(update={"log_level": "error"}))  # the connection's troubles end as one message
+    with _usage():
+        url = client.bus_url(settings, data)
+
+    async def working() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        async with client.connected(url, name, settings) as nc:
+            return await work(nc)
+
+    try:
+        return asyncio.run(working())
+    except asyncio.CancelledError:
+        raise typer.Exit(stopped) from None
+
+
+def _say(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    """What is wrong with the values that were given is wrong usage."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, _refusals()):
+            raise
+        raise Usage(str(error)) from None
+
+
+def _settings() -> "Settings":
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from services.settings import Settings
+
     try:
         return Settings()
     except ValidationError as error:
         lines = (f"SLA_{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors())
         raise Usage("; ".join(lines)) from None
+    except SettingsError as error:
+        raise Usage(str(error)) from None
 
 
-def _bus(settings: Settings) -> str:
+def _policy() -> "Policy":
+    from services.settings import load_policy
+
+    return load_policy(_settings().policy_dir)
+
+
+def _bus(settings: "Settings") -> str:
     if settings.nats_url is None:
         raise Usage("SLA_NATS_URL is not set; give the address of NATS, like nats://127.0.0.1:4222")
     return settings.nats_url
 
 
-def _store(settings: Settings) -> Path:
+def _store(settings: "Settings") -> Path:
+    from services.settings import store_path
+
     if settings.database_url is None:
         raise Usage("SLA_DATABASE_URL is not set; give the store, like sqlite:///sla.db")
     try:
@@ -81,18 +459,32 @@ def _store(settings: Settings) -> Path:
         raise Usage(f"SLA_DATABASE_URL: {error}") from None
 
 
+def _refusals() -> tuple[type[Exception], ...]:
+    """What the parts raise when the answer is no."""
+    import nats.errors
+    from eventsourcing.persistence import PersistenceError
+
+    from projections.follow import NotMigrated
+    from services.bus import BusError
+    from services.service import Fatal
+    from services.store import StoreError
+    from sla.policy import PolicyError
+
+    return (No, PolicyError, StoreError, Fatal, BusError, NotMigrated, PersistenceError, nats.errors.Error, OSError)
+
+
 def main() -> None:
     """The console script."""
     try:
         app()
     except Usage as error:
-        print(f"sla: {error}", file=sys.stderr)
+        _say(f"sla: {error}")
         sys.exit(2)
-    except (PolicyError, StoreError, Fatal) as error:
-        print(f"sla: {error}", file=sys.stderr)
+    except Exception as error:
+        if not isinstance(error, _refusals()):
+            raise
+        _say(f"sla: {str(error) or type(error).__name__}")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

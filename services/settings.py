@@ -2,13 +2,20 @@
 
 import os
 import re
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from sla.policy import Policy, PolicyError, load
 
 SHIPPED_POLICIES = Path(__file__).parent.parent / "sla" / "policies"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -35,14 +42,14 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SLA_", env_file=".env", extra="ignore", frozen=True)
 
     nats_url: str | None = None
-    nats_credentials: str | None = Field(None, description="the text of a NATS credentials file")
-    nats_port: Port = Field(4222, description="of the embedded server of `sla up`; 0 takes any free one")
+    nats_credentials: Annotated[str | None, Field(description="the text of a NATS credentials file")] = None
+    nats_port: Annotated[Port, Field(description="of the embedded server of `sla up`; 0 takes any free one")] = 4222
     database_url: str | None = None
     policy_dir: Path = SHIPPED_POLICIES
     http_host: str = "127.0.0.1"
     http_port: Port = 8080
     historic_after: Span = timedelta(hours=24)
-    max_ahead: Span = Field(timedelta(minutes=5), description="how far in the future a fact may be dated")
+    max_ahead: Annotated[Span, Field(description="how far in the future a fact may be dated")] = timedelta(minutes=5)
     log_format: Annotated[str, Field(pattern="^(json|console)$")] = "json"
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
 
@@ -59,12 +66,34 @@ class _FileSource(EnvSettingsSource):
     """SLA_<NAME>_FILE: the setting is the text of that file, without the white space at its ends."""
 
     def __call__(self) -> dict[str, Any]:
+        variables = {name: f"SLA_{name.upper()}_FILE" for name in self.settings_cls.model_fields}
         return {
-            name: Path(path).read_text(encoding="utf-8").strip()
-            for name in self.settings_cls.model_fields
-            if (path := _environment().get(f"SLA_{name.upper()}_FILE"))
+            name: _text_of(variable, path) for name, variable in variables.items() if (path := os.environ.get(variable))
         }
 
 
-def _environment() -> Mapping[str, str]:
-    return os.environ
+def _text_of(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(f"{variable}: {path}: {error.strerror}; it names a file that has the value") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{variable}: {path} is not text in UTF-8; it names a file that has the value") from None
+
+
+def load_policy(folder: Path) -> Policy:
+    """The one policy of a folder. Raises PolicyError with file, line and rule."""
+    if not folder.is_dir():
+        raise PolicyError([f"{folder}: there is no such folder; SLA_POLICY_DIR names the folder of the policy file"])
+    files = sorted(folder.glob("*.yaml"))
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
+        raise PolicyError([f"{folder}: found {names}; the folder holds exactly one policy, a file NAME.yaml"])
+    return load(files[0])
+
+
+def store_path(database_url: str) -> Path:
+    """The file of `sqlite:///path`; ValueError for another kind of store."""
+    if not database_url.startswith("sqlite:///") or database_url == "sqlite:///":
+        raise ValueError(f"{database_url.split('@')[-1]!r} is not a store this version can use; write sqlite:///PATH")
+    return Path(database_url.removeprefix("sqlite:///"))

@@ -9,9 +9,11 @@ from pathlib import Path
 import structlog
 
 from services import bus
+from services.demo import play
 from services.embedded import EmbeddedNats
+from services.logs import configure
 from services.service import Fatal
-from services.settings import Settings
+from services.settings import Settings, load_policy
 from services.store import Lock
 from services.wiring import SERVICES, Process, migrate_store, store_path
 
@@ -20,9 +22,14 @@ log = structlog.get_logger()
 RUN_FILE = "run.json"
 
 
-async def up(settings: Settings, folder: Path) -> int:
-    """Runs until it is asked to end; the exit code. A second engine on the same folder is refused."""
-    folder.mkdir(parents=True, exist_ok=True)
+async def up(settings: Settings, folder: Path, demo: bool = False) -> int:
+    """
+    Runs until it is asked to end; the exit code. A second engine on the same folder is refused. With `demo`, ticket
+    events are fed, and only warnings are logged unless SLA_LOG_LEVEL says otherwise.
+    """
+    if demo and "log_level" not in settings.model_fields_set:
+        configure(settings.model_copy(update={"log_level": "warning"}))
+    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs yet
     lock = Lock(folder / "engine.lock")
     if not lock.take():
         raise Fatal(f"another engine works in {folder}; stop it, or give this one its own folder with --data")
@@ -36,10 +43,19 @@ async def up(settings: Settings, folder: Path) -> int:
         await provision(server.url)
         process = Process(SERVICES, settings, server.url, path)
         watching = asyncio.create_task(_watch(server, process))
+        ready = asyncio.Event()
+        playing = asyncio.create_task(_play(process, server.url, path, settings, ready)) if demo else None
+
+        def is_ready() -> None:
+            _ready(process, server.url, run_file)
+            ready.set()
+
         try:
-            return await process.run(lambda: _ready(process, server.url, run_file))
+            code = await process.run(is_ready)
         finally:
             watching.cancel()
+            played = await _end(playing)
+        return code if played else 1
     finally:
         run_file.unlink(missing_ok=True)
         await server.stop()
@@ -56,6 +72,35 @@ async def provision(url: str, credentials: str | None = None) -> None:
         await nc.close()
 
 
+async def _play(process: Process, nats_url: str, path: Path, settings: Settings, ready: asyncio.Event) -> None:
+    """The demo, as soon as the engine is ready; if it cannot go on, or nobody can see it, the engine ends."""
+    policy = load_policy(settings.policy_dir)
+    await ready.wait()
+    welcome = (
+        "SLA engine: a day of three helpdesks, dated back from now, then a steady trickle; Ctrl-C stops it",
+        f"bus      {nats_url}",
+        f"metrics  {process.http.url}/metrics",
+        f"health   {process.http.url}/health/ready",
+        f"policy   {policy.name} {policy.version}, times in {policy.zone}",
+    )
+    try:
+        await play(nats_url, path, policy, welcome, process.stop)
+    finally:
+        process.stop()
+
+
+async def _end(playing: asyncio.Task[None] | None) -> bool:
+    """Ends the demo, if there is one; false if it had failed."""
+    if playing is None:
+        return True
+    playing.cancel()
+    await asyncio.wait([playing])
+    if playing.cancelled() or (error := playing.exception()) is None:
+        return True
+    log.error("demo", error=repr(error), exc_info=error)
+    return False
+
+
 async def _watch(server: EmbeddedNats, process: Process) -> None:
     code = await server.ended()
     log.error("bus", error=f"nats-server ended with {code}")
@@ -65,4 +110,4 @@ async def _watch(server: EmbeddedNats, process: Process) -> None:
 def _ready(process: Process, nats_url: str, run_file: Path) -> None:
     addresses = {"nats_url": nats_url, "http_url": process.http.url, "pid": os.getpid()}
     run_file.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
-    print(f"ready: bus {nats_url}, metrics {process.http.url}/metrics, addresses in {run_file}", file=sys.stderr)
+    sys.stderr.write(f"ready: bus {nats_url}, metrics {process.http.url}/metrics, addresses in {run_file}\n")

@@ -25,10 +25,10 @@ from services.http import Http
 from services.intake import Intake
 from services.metrics import Metrics
 from services.service import Fatal, Service
-from services.settings import Settings
+from services.settings import Settings, load_policy
+from services.settings import store_path as store_path
 from services.store import Lock, Store, StoreError
 from sla.engine import Limits
-from sla.policy import Policy, PolicyError, load
 
 log = structlog.get_logger()
 
@@ -46,24 +46,6 @@ _WAITING_HELPS = (
     OSError,
     NotMigrated,
 )
-
-
-def load_policy(folder: Path) -> Policy:
-    """The one policy of a folder. Raises PolicyError with file, line and rule."""
-    if not folder.is_dir():
-        raise PolicyError([f"{folder}: there is no such folder; SLA_POLICY_DIR names the folder of the policy file"])
-    files = sorted(folder.glob("*.yaml"))
-    if len(files) != 1:
-        names = ", ".join(file.name for file in files) or "none"
-        raise PolicyError([f"{folder}: found {names}; the folder holds exactly one policy, a file NAME.yaml"])
-    return load(files[0])
-
-
-def store_path(database_url: str) -> Path:
-    """The file of `sqlite:///path`; ValueError for another kind of store."""
-    if not database_url.startswith("sqlite:///") or database_url == "sqlite:///":
-        raise ValueError(f"{database_url.split('@')[-1]!r} is not a store this version can use; write sqlite:///PATH")
-    return Path(database_url.removeprefix("sqlite:///"))
 
 
 def migrate_store(path: Path) -> None:

@@ -109,7 +109,7 @@ class _Span(NamedTuple):
     A window is (closes, opens, base, number of the next one). Its base is its opening minus the time counted before it,
     so that inside the window counted time is the instant minus the base. The last one stands for the time after the
     span: it never closes. `used` is the time counted before each window. `of_day` has, for each UTC day from the
-    ordinal `first_day` on, the first window that closes after its start: one step where a bisection takes ten, most of
+    ordinal `first_day` on, the first window that closes on it or later: one step where a bisection takes ten, most of
     them cache misses. The span answers for the days between `first_day` and `last_day`, without these two.
     """
 
@@ -183,13 +183,17 @@ class SupportHours:
         self._weeks = [self._rules.week, *self._rules.changes.values()]
         self._years: dict[int, list[tuple[datetime, datetime]]] = {}
         self._span = _NO_SPAN
-        if not any(self._is_ever_open(year) for year in YEARS):
+        if not self.is_ever_open(YEARS):
             raise ValueError("the support hours are never open; give at least one window on a day that is not closed")
 
     @property
     def rules(self) -> Rules:
         """The rules these hours were made from, parsed."""
         return self._rules
+
+    def is_ever_open(self, years: Iterable[int]) -> bool:
+        """Whether any day of these local years has support time."""
+        return any(self._open_parts(day) for year in years for day in _days(year))
 
     def due(self, start: datetime, target: timedelta) -> datetime:
         """The earliest instant t >= start with `elapsed(start, t) == target`; `start` itself for a target of zero.
@@ -307,7 +311,7 @@ class SupportHours:
         first_day, last_day = max(since.toordinal(), _FIRST_DAY - 1), min(until.toordinal(), _LAST_DAY + 1)
         of_day: list[_Window] = []
         for window in windows:
-            last_day_of_window = min((window[0] - datetime.resolution).toordinal(), last_day)
+            last_day_of_window = min(window[0].toordinal(), last_day)
             of_day += [window] * (last_day_of_window + 1 - first_day - len(of_day))
         return _Span(windows, used, of_day, first_day, last_day, years)
 
@@ -329,9 +333,6 @@ class SupportHours:
                 opens, closes = max(self._utc(day, start), since), min(self._utc(day, end), until)
                 if opens < closes:  # it is not where a clock change skips the window
                     yield opens, closes
-
-    def _is_ever_open(self, year: int) -> bool:
-        return any(self._open_parts(day) for day in _days(year))
 
     def _open_parts(self, day: date) -> list[tuple[int, int]]:
         """Minutes of this local day that count: the rest of last night's windows, then its own until midnight."""

@@ -178,6 +178,13 @@ def _support_hours(level: Json, zone: str, holidays: Mapping[str, str]) -> Suppo
     )
 
 
+def _is_ever_open(level: Json, zone: str, holidays: Mapping[str, str]) -> bool:
+    try:
+        return _support_hours(level, zone, holidays).is_ever_open(HORIZON)
+    except ValueError:
+        return False
+
+
 # --- the values of a file; each function parses a text, or its ValueError says what is wrong and what to write
 
 
@@ -292,7 +299,7 @@ def _holidays_of(country: str, subdivision: str | None, categories: tuple[str, .
     options: Json = {"include_sundays": False} if country in ("NO", "SE") else {}
     language = "en_US" if "en_US" in entity.supported_languages else entity.default_language
     calendar = type(entity)(
-        years=HORIZON,
+        years=range(HORIZON[0], 2101),
         subdiv=subdivision,
         categories=categories,
         language=language,
@@ -392,7 +399,7 @@ class _File:
             self._problem(1, f"the file has {len(raw)} bytes; a policy has at most {LARGEST_FILE}")
             return None
         try:
-            return raw.decode("utf-8-sig")
+            return raw.decode("utf-8")
         except UnicodeDecodeError as error:
             self._problem(raw.count(b"\n", 0, error.start) + 1, "not UTF-8; save the file as UTF-8")
             return None
@@ -510,7 +517,7 @@ class _File:
         if "country" not in fields:
             for name in {"subdivision", "categories"} & fields.keys():
                 self._reject(fields[name], f"holidays: {name} without a country; add the country")
-            return {}
+            return {} if len(self._found) == found else None
         country = self._value(fields["country"], "holidays: country", _country)
         if country is None:
             return None
@@ -518,7 +525,7 @@ class _File:
         subdivision = self._value(fields.get("subdivision"), "holidays: subdivision", _one_of(*known.subdivisions))
         allowed = _one_of(*(name for name in known.supported_categories if name != "half_day"))
         categories = self._values(fields.get("categories"), "holidays: categories", allowed)
-        if "categories" in fields and not categories:
+        if "categories" in fields and fields["categories"].value == []:
             self._reject(fields["categories"], "holidays: categories is empty; write [public], or holidays: none")
         if len(self._found) > found:
             return None
@@ -544,11 +551,8 @@ class _File:
             "channels": self._channels(fields.get("channels"), f"{what}: channels", priorities),
             "tell": self._values(escalation.get("tell"), f"{what}: tell", _label),
         }
-        if len(self._found) == found:
-            try:
-                _support_hours(level, zone, holidays)
-            except ValueError as error:
-                self._reject(fields["hours"], f"{what}: {error}")
+        if len(self._found) == found and not _is_ever_open(level, zone, holidays):
+            self._reject(fields["hours"], f"{what} is never open; give it a window on a day that is not closed")
         return level
 
     def _week(self, node: yaml.Node | None, what: str) -> dict[str, list[str]]:

@@ -133,12 +133,24 @@ def test_a_long_target_reaches_over_many_years() -> None:
 
 
 def test_the_order_of_questions_does_not_change_the_answers() -> None:
-    questions = [utc(f"{year}-07-01 12:00") for year in (2050, 2001, 2099, 2026, 1975)]
+    questions = [utc(f"{year}-07-01 12:00") for year in (2030, 2010, 2041, 2026, 1999)]
     shared = SupportHours(STOCKHOLM, OFFICE)
     for at in questions:
         alone = SupportHours(STOCKHOLM, OFFICE)
         assert shared.due(at, 500 * HOUR) == alone.due(at, 500 * HOUR)
         assert shared.elapsed(at, at + timedelta(days=400)) == alone.elapsed(at, at + timedelta(days=400))
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Niue"])
+@pytest.mark.parametrize("text", ["2025-12-31 23:59", "2026-01-01 00:00"])
+def test_the_first_question_may_be_about_the_turn_of_the_year(zone: str, text: str) -> None:
+    at = utc(text)
+    assert SupportHours(zone, ALWAYS).due(at, HOUR) == at + HOUR
+    assert SupportHours(zone, ALWAYS).elapsed(at - HOUR, at) == HOUR
+    assert SupportHours(zone, ALWAYS).elapsed(at, at + HOUR) == HOUR
+    assert SupportHours(zone, ALWAYS).is_open(at)
+    assert SupportHours(zone, {"mon": ["09:00-10:00"]}).elapsed(at - HOUR, at) == timedelta(0)
+    assert not SupportHours(zone, {"mon": ["09:00-10:00"]}).is_open(at)
 
 
 # --- overnight windows, closed days, exceptions, changes
@@ -280,7 +292,7 @@ def test_reasons_are_right_where_the_hour_before_midnight_comes_twice() -> None:
         ("04:00", "Clock Day"),
     ]
     within = list(hours.segments(utc("2010-11-07 03:00"), utc("2010-11-07 04:00")))
-    assert sum((it.end - it.start for it in within), timedelta(0)) == HOUR
+    assert within == [(utc("2010-11-07 03:00"), utc("2010-11-07 04:00"), False, "Clock Day")]
 
 
 # --- what is refused
@@ -444,7 +456,7 @@ def near_a_clock_change(at: datetime, week: int) -> datetime:
     ) + timedelta(seconds=at.timestamp() % (2 * 86400), microseconds=at.microsecond)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(calendars(), instants, st.integers(0, 20), st.timedeltas(timedelta(0), timedelta(days=4)), targets)
 def test_any_calendar_agrees_with_a_walk_through_every_minute(
     calendar: tuple[SupportHours, Oracle], at: datetime, week: int, length: timedelta, target: timedelta
@@ -457,7 +469,7 @@ def test_any_calendar_agrees_with_a_walk_through_every_minute(
     assert due is None or hours.due(start, target) == due
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(calendars(), instants, targets, targets)
 def test_what_is_due_has_used_up_its_target_to_the_microsecond(
     calendar: tuple[SupportHours, Oracle], start: datetime, target: timedelta, more: timedelta
@@ -472,7 +484,7 @@ def test_what_is_due_has_used_up_its_target_to_the_microsecond(
         assert hours.elapsed(start, due - MICROSECOND) == target - MICROSECOND
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(calendars(), st.lists(instants, min_size=3, max_size=3))
 def test_counted_time_adds_up_and_never_runs_back(calendar: tuple[SupportHours, Oracle], three: list[datetime]) -> None:
     hours, _ = calendar
@@ -482,7 +494,7 @@ def test_counted_time_adds_up_and_never_runs_back(calendar: tuple[SupportHours, 
     assert hours.due(first, HOUR) <= hours.due(second, HOUR)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(calendars(), instants, st.timedeltas(timedelta(0), timedelta(days=40)))
 def test_segments_add_up_to_the_span_and_their_counted_part_to_the_elapsed_time(
     calendar: tuple[SupportHours, Oracle], start: datetime, length: timedelta
@@ -499,7 +511,7 @@ def test_segments_add_up_to_the_span_and_their_counted_part_to_the_elapsed_time(
     assert all(hours.is_open(it.start) == it.counted for it in segments)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from([zone for zone in ZONES if "+" not in zone]),
     weeks,

@@ -1,7 +1,7 @@
 """The policy: the shipped one as the text has it, its other readings, and what a file may not say."""
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from subprocess import run
 from sys import executable
@@ -166,7 +166,7 @@ def test_a_resolved_policy_needs_no_holidays_package(policy: Policy) -> None:
 
 def test_the_fingerprint_does_not_depend_on_the_language_of_the_machine(policy: Policy) -> None:
     program = f"from sla.policy import load; print(load({str(SHIPPED)!r}).fingerprint)"
-    for language in ("sv", "en_US", ""):
+    for language in ("sv", ""):
         result = run(
             [executable, "-c", program], env={"LANGUAGE": language}, capture_output=True, text=True, check=True
         )
@@ -191,6 +191,12 @@ def test_comments_and_layout_do_not_change_the_fingerprint_and_every_value_does(
         assert load(written(replaced(ACME, old, new))).fingerprint != fingerprint, new
 
 
+def test_the_order_of_keys_does_not_matter_to_the_fingerprint(policy: Policy) -> None:
+    """A database that stores JSON may give the keys back in another order."""
+    reordered = dict(reversed(policy.resolved().items()))
+    assert Policy.from_resolved(reordered).fingerprint == policy.fingerprint
+
+
 def test_a_resolved_policy_of_an_unknown_format_is_refused(policy: Policy) -> None:
     with pytest.raises(ValueError, match="format 2; this program reads format 1"):
         Policy.from_resolved(policy.resolved() | {"format": 2})
@@ -199,28 +205,26 @@ def test_a_resolved_policy_of_an_unknown_format_is_refused(policy: Policy) -> No
 # --- other readings of the text, each one setting away
 
 READINGS = [
-    # a setting                 becomes                             level, priority           opened              due
-    ("zone: Europe/Stockholm", 'zone: "UTC+01:00"',                 "foundation", "critical", "2026-07-01 09:30", "2026-07-01 14:00"),
-    ("zone: Europe/Stockholm", "zone: CET",                         "foundation", "critical", "2026-07-01 09:30", "2026-07-01 13:30"),
-    ("remove: []",             "remove: [2026-05-14]",              "foundation", "critical", "2026-05-14 10:00", "2026-05-14 14:00"),
-    ("add: {}",                "add: {2026-05-15: Squeeze Day}",    "foundation", "critical", "2026-05-15 10:00", "2026-05-18 13:00"),
-    ("[public]",               "[public, de_facto]",                "foundation", "critical", "2026-06-19 10:00", "2026-06-22 13:00"),
-    ("include_sundays: false", "include_sundays: true",             "enterprise", "critical", "2026-11-22 10:00", "2026-11-23 02:00"),
-    ("country: SE",            "country: DE\n  subdivision: BY",    "foundation", "critical", "2026-10-31 10:00", "2026-11-02 13:00"),
-    ("country: SE",            "country: DE\n  subdivision: BY",    "enterprise", "critical", "2026-01-06 10:00", "2026-01-07 02:00"),
-    ("country: SE",            "country: DE",                       "enterprise", "critical", "2026-01-06 10:00", "2026-01-06 12:00"),
-    ("country: SE",            "country: NO",                       "enterprise", "critical", "2026-05-17 10:00", "2026-05-18 02:00"),
-    ("country: SE",            "country: NO",                       "enterprise", "critical", "2026-11-22 10:00", "2026-11-22 12:00"),
-    ("      critical: 2h",     "      critical: 45s",               "enterprise", "critical", "2026-11-22 10:00", "2026-11-22 10:00:45"),
+    # a setting                 becomes                           level         opened              due of critical
+    ("zone: Europe/Stockholm", 'zone: "UTC+01:00"',              "foundation", "2026-07-01 09:30", "2026-07-01 14:00"),
+    ("zone: Europe/Stockholm", "zone: CET",                      "foundation", "2026-07-01 09:30", "2026-07-01 13:30"),
+    ("remove: []",             "remove: [2026-05-14]",           "foundation", "2026-05-14 10:00", "2026-05-14 14:00"),
+    ("add: {}",                "add: {2026-05-15: Squeeze Day}", "foundation", "2026-05-15 10:00", "2026-05-18 13:00"),
+    ("[public]",               "[public, de_facto]",             "foundation", "2026-06-19 10:00", "2026-06-22 13:00"),
+    ("include_sundays: false", "include_sundays: true",          "enterprise", "2026-11-22 10:00", "2026-11-23 02:00"),
+    ("country: SE",            "country: DE\n  subdivision: BY", "enterprise", "2026-01-06 10:00", "2026-01-07 02:00"),
+    ("country: SE",            "country: DE",                    "enterprise", "2026-01-06 10:00", "2026-01-06 12:00"),
+    ("country: SE",            "country: NO",                    "enterprise", "2026-05-17 10:00", "2026-05-18 02:00"),
+    ("country: SE",            "country: NO",                    "enterprise", "2026-11-22 10:00", "2026-11-22 12:00"),
+    ("      critical: 2h",     "      critical: 1h 15m",         "enterprise", "2026-11-22 10:00", "2026-11-22 11:15"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("reading", READINGS, ids=lambda row: f"{row[1]} {row[4]}".replace("\n", ""))
+@pytest.mark.parametrize("reading", READINGS, ids=lambda row: f"{row[1]} {row[3]}".replace("\n", ""))
 def test_another_reading_of_the_text_is_a_setting(written: Written, reading: tuple[str, ...]) -> None:
-    old, new, level, priority, opened, due = reading
-    policy = load(written(replaced(SHIPPED.read_text(encoding="utf-8"), f"{old}\n", f"{new}\n")
-                          if "[public]" not in old else SHIPPED.read_text(encoding="utf-8").replace(old, new)))  # fmt: skip
-    assert policy.level(level).hours.due(stockholm(opened), policy.target(level, priority)) == stockholm(due)
+    old, new, level, opened, due = reading
+    policy = load(written(replaced(SHIPPED.read_text(encoding="utf-8"), f"{old}\n", f"{new}\n")))
+    assert policy.level(level).hours.due(stockholm(opened), policy.target(level, "critical")) == stockholm(due)
 
 
 def test_holidays_may_be_open_for_one_level_only(written: Written) -> None:
@@ -240,8 +244,8 @@ def test_there_may_be_no_holidays_at_all(written: Written) -> None:
 def test_exceptions_and_later_hours_of_a_file_hold(written: Written) -> None:
     hours = load(written(ACME)).level("basic").hours
     counted = {
-        "2026-12-23": 8, "2026-12-24": 0, "2026-12-25": 0, "2026-12-30": 8, "2026-12-31": 3, "2027-01-04": 9, "2027-01-09": 0,
-        "2026-06-06": 4,
+        "2026-06-06": 4, "2026-12-23": 8, "2026-12-24": 0, "2026-12-25": 0, "2026-12-30": 8, "2026-12-31": 3,
+        "2027-01-04": 9, "2027-01-09": 0,
     }  # fmt: skip
     for day, expected in counted.items():
         start = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo("Europe/Stockholm"))
@@ -280,29 +284,30 @@ WRONG = [
     ("zone: Europe/Stockholm", "zone: !!str Europe/Stockholm",  3,  "a tag"),
     ("zone: Europe/Stockholm", "zone: *z",                      3,  "an alias"),
     ("zone: Europe/Stockholm", "zone: Europe/Stockholm\nzone: UTC", 4, "the key 'zone' twice"),
-    ("zone: Europe/Stockholm", "zone: UTC\ntimezone: UTC",      4,  "'timezone' is an unknown key; known are name, version, zone"),
+    ("zone: Europe/Stockholm", "zone: UTC\ntimezone: UTC",      4,  "'timezone' is an unknown key; known are name"),
     ("zone: Europe/Stockholm", "zone: UTC\n\tx: y",             4,  "found character '\\t'"),
     ("zone: Europe/Stockholm", "zone: UTC\x07",                 3,  "control character"),
     ("country: SE",            "country: XX",                   5,  "'XX' is not a country"),
     ("country: SE",            "country: Sweden",               5,  "'Sweden' is not a country"),
     ("country: SE",            "country: SE\n  subdivision: BY", 6, "subdivision: 'BY' is not allowed"),
     ("  country: SE\n",        "",                              5,  "categories without a country"),
-    ("[public]",               "[official]",                    6,  "'official' is not allowed; write one of bank, de_facto"),
+    ("SE\n  categories: [public", "GR\n  categories: [half_day", 6, "'half_day' is not allowed"),
+    ("[public]",               "[official]",                    6,  "'official' is not allowed; write one of bank"),
     ("[public]",               "[]",                            6,  "categories is empty"),
     ("[public]",               "public",                        6,  "categories is a single value; write a list"),
     ("include_sundays: false", "include_sundays: no",           7,  "'no' is not a yes or no; write true or false"),
     ("2026-12-24: Christ",     "2026-02-29: Christ",            8,  "'2026-02-29' is not a date"),
     ("2026-12-24: Christ",     "24/12/2026: Christ",            8,  "'24/12/2026' is not a date"),
-    ("2026-12-24: Christ",     "2206-12-24: Christ",            8,  "2206-12-24 is out of range; dates lie in the years 1999 to 2102"),
+    ("2026-12-24: Christ",     "2206-12-24: Christ",            8,  "2206-12-24 is out of range; dates lie in"),
     ("2026-12-24: Christmas Eve", "2026-12-24: ''",             8,  "'' is not a label"),
     ("remove: [2026-06-06]",   "remove: [2026-06-07]",          9,  "2026-06-07 is not a holiday"),
     ("remove: [2026-06-06]",   "remove: [20260606]",            9,  "'20260606' is not a date"),
-    ("[50, 75, 90]",           "[50, 75, 100]",                 10, "'100' is not a threshold; write whole percent from 1 to 99"),
+    ("[50, 75, 90]",           "[50, 75, 100]",                 10, "'100' is not a threshold; write whole percent"),
     ("[50, 75, 90]",           "[0, 75]",                       10, "'0' is not a threshold"),
     ("[50, 75, 90]",           "[50.5]",                        10, "'50.5' is not a threshold"),
     ("[50, 75, 90]",           "[75, 50, 90]",                  10, "thresholds ascend, each once"),
     ("[50, 75, 90]",           "[50, 50]",                      10, "thresholds ascend, each once"),
-    ("severity: error",        "severity: loud",                12, "'loud' is not allowed; write one of warning, error, critical"),
+    ("severity: error",        "severity: loud",                12, "'loud' is not allowed; write one of warning"),
     ("{severity: error}",      "{severity: error, color: red}", 12, "'color' is an unknown key"),
     ("{severity: error}",      "error",                         12, "priority urgent is a single value"),
     ("{severity: error}",      "{}",                            12, "priority urgent has no severity"),
@@ -323,17 +328,17 @@ WRONG = [
     ("2027-01-01: {mon",       "2027-13-01: {mon",              20, "'2027-13-01' is not a date"),
     ("[\"08:00-17:00\"]",      "[\"08:00-17:00\", \"16:00-18:00\"]", 20, "16:00-18:00 overlaps 08:00-17:00"),
     ("{name: Stocktaking, ",   "{",                             22, "exception 2026-12-31 has no name; add it"),
-    ("    holidays: closed",   "    holidays: sometimes",       23, "'sometimes' is not allowed; write one of closed, open"),
+    ("    holidays: closed",   "    holidays: sometimes",       23, "'sometimes' is not allowed; write one of closed"),
     ("urgent: 1h 30m",         "urgent: 0h",                    25, "'0h' is no target; a target is positive"),
     ("urgent: 1h 30m",         "urgent: -4h",                   25, "'-4h' is not a duration"),
-    ("urgent: 1h 30m",         "urgent: 4",                     25, "'4' is not a duration; write hours, minutes, seconds"),
+    ("urgent: 1h 30m",         "urgent: 4",                     25, "'4' is not a duration; write hours"),
     ("urgent: 1h 30m",         "urgent: 2d",                    25, "'2d' is not a duration"),
     ("urgent: 1h 30m",         "urgent: 90000h",                25, "'90000h' is no target"),
     ("urgent: 1h 30m",         "urgent: 1:30",                  25, "'1:30' is not a duration"),
-    ("      normal: 8h",       "      normale: 8h",             26, "'normale' is not allowed; write one of urgent, normal"),
-    ("      normal: 8h\n",     "",                              25, "targets: none for normal; every priority has a target"),
-    ("      normal: 8h",       "      normal: 8h\n      low: 1h", 27, "'low' is not allowed; write one of urgent, normal"),
-    ("phone: [urgent]",        "phone: [asap]",                 27, "'asap' is not allowed; write one of urgent, normal"),
+    ("      normal: 8h",       "      normale: 8h",             26, "'normale' is not allowed; write one of urgent"),
+    ("      normal: 8h\n",     "",                              25, "targets: none for normal; every priority"),
+    ("      normal: 8h",       "      normal: 8h\n      low: 1h", 27, "'low' is not allowed; write one of urgent"),
+    ("phone: [urgent]",        "phone: [asap]",                 27, "'asap' is not allowed; write one of urgent"),
     ("email: all",             "email: some",                   27, "'some' is not allowed; write one of all"),
     ("{tell: [support-esc",    "{call: [support-esc",           28, "'call' is an unknown key; known are tell"),
     ("[support-escalation]}",  "[support-escalation}",          28, "plain YAML"),
@@ -355,7 +360,7 @@ def test_a_wrong_policy_is_refused_with_the_line_and_the_rule(
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda row: f"{row[1]!r:.40}")
 def test_one_mistake_is_reported_once(written: Written, wrong: tuple[str, str, int, str]) -> None:
-    """Except where a wrong key is also a missing one, and where a name is the one of a whole part."""
+    """Except that a key which is misspelt is missing, too."""
     old, new, _, words = wrong
     problems = check(written(replaced(ACME, old, new)))
     missing = [it for it in problems if words not in it]
@@ -408,12 +413,16 @@ def test_a_level_that_is_never_open_is_refused(written: Written) -> None:
     closed = replaced(text, 'mon-fri: ["09:00-12:00", "13:00-18:00"]', "mon-fri: []")
     closed = replaced(closed, 'sat: ["10:00-14:00"]', "sat: []")
     path = written(closed)
-    assert [it.split(":", 3)[1:3] for it in check(path)] == [["17", " level basic"]]
-    assert "never open" in check(path)[0]
+    rule = "level basic is never open; give it a window on a day that is not closed"
+    assert check(path) == [f"{path}:17: {rule}"]
     sundays = replaced(
         replaced(closed, "sat: []", 'sun: ["10:00-14:00"]'), "include_sundays: false", "include_sundays: true"
     )
-    assert "never open" in check(written(sundays))[0]
+    assert check(written(sundays)) == [f"{path}:17: {rule}"]
+
+
+def test_windows_of_a_day_may_touch(written: Written) -> None:
+    assert check(written(replaced(ACME, "13:00-18:00", "12:00-18:00"))) == []
 
 
 def test_a_good_file_has_no_problems(written: Written) -> None:
@@ -423,9 +432,8 @@ def test_a_good_file_has_no_problems(written: Written) -> None:
 @pytest.mark.parametrize("country", ["MY", "IL", "LK", "JP", "US", "KR"])
 def test_countries_whose_tables_end_before_the_horizon_can_be_used(written: Written, country: str) -> None:
     text = ACME.replace("country: SE", f"country: {country}").replace("  remove: [2026-06-06]\n", "")
-    rules = load(written(text)).level("basic").hours.rules
-    assert date(2026, 1, 1) in rules.holidays or country == "IL" or country == "LK"
-    assert len([day for day in rules.holidays if day.year == 2026]) > 5
+    holidays = load(written(text)).level("basic").hours.rules.holidays
+    assert len([day for day in holidays if day.year == 2026]) > 5
 
 
 def test_an_opening_at_the_end_of_the_last_year_has_a_deadline_that_knows_the_holidays(policy: Policy) -> None:

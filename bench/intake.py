@@ -1,0 +1,201 @@
+"""How fast a backlog is drained on SQLite: the engine against pulling, inserting and publishing the same without it."""
+
+import asyncio
+import gc
+import random
+import sqlite3
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import structlog
+from nats.aio.client import Client
+
+from bench.floor import Pull, Push, Rows
+from bench.ratio import HEADER, compare
+from events.tickets import ticket_message
+from services.announcer import Announcer
+from services.bus import SLA, STREAMS, TICKETS, Outgoing, Publisher, connect, last_sequence, on_nudge, provision
+from services.clock import Clock
+from services.embedded import EmbeddedNats
+from services.intake import Intake
+from services.metrics import Metrics
+from services.service import Service
+from services.settings import SHIPPED_POLICIES
+from services.store import Store
+from services.wiring import load_policy, lock_for, migrate_store
+from sla.engine import Limits
+from sla.policy import Policy
+
+FACTS = 5_000
+ROUNDS = 5
+MUST, AIM = 0.30, 0.55
+
+
+def main() -> int:
+    """Prints a row for the two services that do the work, and one for the four of `sla up`; 1 if one is too slow."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
+    gc.set_threshold(50_000, 20, 50)  # as services.wiring
+    print(f"intake: {FACTS} facts a round (70 % opened, 20 % responded, 10 % priority changed), SQLite, one process")
+    print(HEADER)
+    with TemporaryDirectory(prefix="sla-bench-") as folder, asyncio.Runner() as runner:
+        bench = Bench(Path(folder), runner)
+        try:
+            return 0 if all(bench.rows()) else 1
+        finally:
+            runner.run(bench.close())
+
+
+class Bench:
+    """One broker with one backlog; every round starts with an empty store and an empty SLA stream."""
+
+    def __init__(self, folder: Path, runner: asyncio.Runner) -> None:
+        self._folder, self._runner = folder, runner
+        self._policy = load_policy(SHIPPED_POLICIES)
+        self._server = EmbeddedNats(folder / "nats", 0)
+        self._round = 0
+
+    async def close(self) -> None:
+        await self._nc.close()
+        await self._server.stop()
+
+    def rows(self) -> list[bool]:
+        self._runner.run(self._prepare())
+        gc.freeze()
+        floor = self._timed(self._floor)
+        two, four = self._timed(self._two), self._timed(self._four)
+        return [
+            compare(name, floor, ours, must=MUST, aim=AIM, rounds=ROUNDS, operations=FACTS).passed
+            for name, ours in (("intake, announcer", two), ("intake, all services of sla up", four))
+        ]
+
+    async def _prepare(self) -> None:
+        """The backlog, and what the engine makes of it: the floor has to store and publish the same."""
+        await self._server.start()
+        self._nc = await connect(self._server.url, "bench")
+        await provision(self._nc)
+        await Publisher(self._nc, TICKETS).publish(backlog(self._policy))
+        path = await self._fresh()
+        await self._two(path)
+        connection = sqlite3.connect(path)
+        self._events = connection.execute("SELECT * FROM stored_events ORDER BY rowid").fetchall()
+        self._inbox = connection.execute("SELECT * FROM inbox ORDER BY sequence").fetchall()
+        connection.close()
+        self._outputs = await published(self._nc)
+        assert (len(self._events), len(self._inbox), len(self._outputs)) == (2 * FACTS, FACTS, FACTS)
+
+    def _timed(self, drain: Callable[[Path], Awaitable[float]]) -> Callable[[], float]:
+        async def once() -> float:
+            path = await self._fresh()
+            gc.collect()
+            return await drain(path)
+
+        return lambda: self._runner.run(once())
+
+    async def _fresh(self) -> Path:
+        self._round += 1
+        path = self._folder / f"{self._round}.db"
+        migrate_store(path)
+        js = self._nc.jetstream()
+        await js.delete_stream(SLA)
+        await js.add_stream(next(stream for stream in STREAMS if stream.name == SLA))
+        return path
+
+    async def _floor(self, path: Path) -> float:
+        pull, push, rows = Pull(self._nc, TICKETS), Push(self._nc), Rows(path)
+        await pull.start()
+        await push.start()
+        start, done = perf_counter(), 0
+        while done < FACTS:
+            messages = await pull.take()
+            upto = done + len(messages)
+            rows.insert(self._events[2 * done : 2 * upto], self._inbox[done:upto])
+            await push.publish(self._outputs[done:upto])
+            for message in messages:
+                await message.ack()
+            done = upto
+        await self._nc.flush()
+        seconds = perf_counter() - start
+        await pull.close()
+        await push.close()
+        rows.close()
+        return seconds
+
+    async def _two(self, path: Path) -> float:
+        return await self._engine(path, ())
+
+    async def _four(self, path: Path) -> float:
+        return await self._engine(path, ("clock", "metrics"))
+
+    async def _engine(self, path: Path, others: Sequence[str]) -> float:
+        store = Store(path)
+        services: list[Service] = [
+            Intake(self._nc, store, self._policy, Limits(), lock_for(path, "intake")),
+            Announcer(self._nc, store, lock_for(path, "announcer")),
+        ]
+        if "clock" in others:
+            services.append(Clock(self._nc, store))
+        if "metrics" in others:
+            services.append(Metrics(self._nc, store, self._policy, lock_for(path, "metrics")))
+        async with AsyncExitStack() as stack:
+            for service in services:
+                stack.push_async_callback(await on_nudge(self._nc, service.wake))
+            start = perf_counter()
+            running = [asyncio.create_task(service.run()) for service in services]
+            while await last_sequence(self._nc, SLA) < FACTS:
+                await asyncio.sleep(0.01)
+                for task in running:
+                    if task.done():
+                        task.result()
+            seconds = perf_counter() - start
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+            for service in services:
+                await service.stop()
+        store.close()
+        return seconds
+
+
+async def published(nc: Client) -> list[Outgoing]:
+    """What the engine has published, as a publisher without its precautions would send it."""
+    found: list[Outgoing] = []
+    pull = Pull(nc, SLA)
+    await pull.start()
+    while len(found) < FACTS:
+        for message in await pull.take():
+            assert message.headers is not None
+            headers = {name: message.headers[name] for name in ("Content-Type", "Nats-Msg-Id")}
+            found.append(Outgoing(message.subject, headers, message.data))
+    await pull.close()
+    return found
+
+
+def backlog(policy: Policy, facts: int = FACTS) -> list[Outgoing]:
+    """Seven tickets opened, then two of them answered and one of the others changed, and so on."""
+    chance = random.Random(2026)
+    now = datetime.now(UTC).replace(microsecond=0)
+    found = []
+    for first in range(0, facts, 10):
+        tickets = [f"T-{first + number}" for number in range(7)]
+        for ticket in tickets:
+            data = {"service_level": chance.choice(list(policy.levels)), "priority": "minor", "channel": "email"}
+            found.append(_message("opened", ticket, now - timedelta(seconds=60), data))
+        for ticket in tickets[:2]:
+            found.append(_message("responded", ticket, now - timedelta(seconds=chance.randrange(50)), {"by": "agent"}))
+        found.append(_message("priority_changed", tickets[2], now, {"priority": "serious"}))
+    return found
+
+
+def _message(event: str, ticket: str, time: datetime, data: dict[str, Any]) -> Outgoing:
+    type, id = f"ticket.{event}", f"{event}-{ticket}"
+    return Outgoing(*ticket_message(type, ticket, source="/bench", id=id, time=time, data=data))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

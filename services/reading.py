@@ -1,0 +1,128 @@
+"""What `sla show` and `sla list` say of a ticket. What is decided about it is in sla/, how it looks in screen.py."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from functools import cache
+from typing import NamedTuple
+
+from events.promises import seconds
+from projections.follow import catch_up
+from projections.tickets import Tickets
+from services.screen import brief, left, span, wall
+from services.store import Store
+from sla.log import State
+from sla.policy import Policy
+
+ALL = 2**63 - 1
+COLUMNS = ("ticket", "state", "level", "priority", "due", "left")
+
+
+class Standing(NamedTuple):
+    """How a ticket stands: its state as decided, the number of its facts, and its policy (None while it is pending)."""
+
+    ticket: str
+    state: State
+    facts: int
+    policy: Policy | None
+
+    def elapsed(self, now: datetime) -> timedelta | None:
+        """Support time used until the first response, or until now; None while the ticket is pending."""
+        state = self.state
+        if self.policy is None or state.service_level is None or state.started_at is None:
+            return None
+        return self.policy.level(state.service_level).hours.elapsed(state.started_at, state.responded_at or now)
+
+    def left(self, now: datetime) -> timedelta | None:
+        """Time on the wall clock until the deadline, negative after it; None if nobody waits for one."""
+        due_at = self.state.due_at
+        return None if due_at is None or self.state.responded_at is not None else due_at - now
+
+    def word(self, now: datetime) -> str:
+        """The stage for people. Section 4."""
+        state = self.state
+        match state.stage, state.met:
+            case "fulfilled", met:
+                return "met" if met else "answered late"
+            case "running", _ if state.breached_at is not None:
+                return "breached"
+            case "running", _ if state.at_risk_at is not None and state.at_risk_at <= now:
+                return "at risk"
+            case "running", _:
+                return "on track"
+            case stage, _:
+                return stage
+
+    def report(self, now: datetime) -> dict[str, object]:
+        """The object of section 5: instants in UTC, spans in seconds of support time, None for what is not known."""
+        state = self.state
+        return {
+            "ticket_id": self.ticket,
+            "service_level": state.service_level,
+            "priority": state.priority,
+            "stage": state.stage,
+            "breached": state.breached_at is not None,
+            "breached_at": state.breached_at,
+            "breaches": int(state.breached_at is not None),
+            "started_at": state.started_at,
+            "due_at": state.due_at,
+            "target_seconds": _seconds(state.target),
+            "elapsed_seconds": _seconds(self.elapsed(now)),
+            "responded_at": state.responded_at,
+            "met": state.met,
+            "overdue_seconds": _seconds(state.overdue),
+            "escalation_level": state.escalation_level,
+            "policy_version": state.policy_version,
+            "facts": self.facts,
+        }
+
+    def lines(self, now: datetime) -> list[tuple[str, str]]:
+        """What `sla show` tells people; wall times are those of the policy's zone."""
+        state, zone = self.state, self.policy.zone if self.policy else None
+        return [
+            ("ticket", self.ticket),
+            ("state", self.word(now)),
+            ("service level", state.service_level or "-"),
+            ("priority", state.priority or "-"),
+            ("opened", wall(state.started_at, zone)),
+            ("due", wall(state.due_at, zone)),
+            ("time left", left(self.left(now))),
+            ("target", span(state.target)),
+            ("used", span(self.elapsed(now))),
+            ("breached", wall(state.breached_at, zone)),
+            ("responded", wall(state.responded_at, zone)),
+            ("overdue", span(state.overdue)),
+            ("escalations", str(state.escalation_level)),
+            ("policy", f"{self.policy.name} {state.policy_version}" if self.policy else "-"),
+            ("facts", str(self.facts)),
+        ]
+
+    def row(self, now: datetime) -> tuple[str, ...]:
+        """What `sla list` tells people, in the order of COLUMNS."""
+        state, zone = self.state, self.policy.zone if self.policy else None
+        level, priority = state.service_level or "-", state.priority or "-"
+        return (self.ticket, self.word(now), level, priority, brief(state.due_at, zone), left(self.left(now)))
+
+
+def _seconds(length: timedelta | None) -> int | float | None:
+    return None if length is None else seconds(length)
+
+
+def standing(store: Store, ticket: str) -> Standing | None:
+    """One ticket, replayed from its events, so that it is never behind; None if nothing is known of it."""
+    found = store.load(ticket)
+    if found is None:
+        return None
+    fingerprint = found.state.policy_fingerprint
+    return Standing(ticket, found.state, len(found.facts), store.policy(fingerprint) if fingerprint else None)
+
+
+def waiting(store: Store, limit: int | None) -> Iterator[Standing]:
+    """The open tickets by time left, least first; the pending ones last."""
+    view = Tickets()
+    catch_up(store, view)
+    with store.reading() as cursor:
+        rows = view.open(cursor, ALL if limit is None else limit)
+    policy = cache(store.policy)
+    for row in rows:
+        fingerprint = row.state.policy_fingerprint
+        yield Standing(row.ticket, row.state, row.facts, policy(fingerprint) if fingerprint else None)

@@ -1,0 +1,491 @@
+"""What tests of the bus share: facts, a subscriber, nats-server, our processes, and waiting for them."""
+
+import asyncio
+import inspect
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+from uuid import uuid4
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from prometheus_client.parser import text_string_to_metric_families
+
+from services.embedded import EmbeddedNats
+
+SLA = Path(sys.executable).with_name("sla")
+POLICIES = Path(__file__).parents[1] / "sla" / "policies"
+PATIENCE = 30.0  # seconds until a test gives up on what should take a fraction of one
+ENDS_WITHIN = 10.0  # seconds, promised in section 5
+STRUCTURED = {"Content-Type": "application/cloudevents+json"}
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def ago(**span: float) -> datetime:
+    """An instant in the past, like `ago(hours=3)`."""
+    return now() - timedelta(**span)
+
+
+async def until(what: str, condition: Callable[[], Any], within: float = PATIENCE) -> Any:
+    """The first true value of `condition`, which may be async; a failed test if there is none in time."""
+    give_up = time.monotonic() + within
+    while True:
+        found = condition()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
+        assert time.monotonic() < give_up, f"not within {within:g} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+# ---- facts, as any helpdesk would send them: JSON, and nothing of ours
+
+
+class Fact(NamedTuple):
+    """A message for the bus."""
+
+    subject: str
+    body: bytes
+    headers: dict[str, str] = STRUCTURED
+
+    @property
+    def event(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+
+def token(ticket: str) -> str:
+    """The ticket as a token of a subject (section 3)."""
+    return quote(ticket, safe="").replace(".", "%2E").replace("~", "%7E")
+
+
+def fact(kind: str, ticket: str, at: datetime, /, id: str | None = None, source: str = "/test", **data: Any) -> Fact:
+    """`ticket.<kind>` of a ticket, in structured mode."""
+    event = {
+        "specversion": "1.0",
+        "type": f"ticket.{kind}",
+        "source": source,
+        "id": id or uuid4().hex,
+        "subject": ticket,
+        "time": at.isoformat(),
+        "data": data,
+    }
+    return Fact(f"tickets.{kind}.{token(ticket)}", json.dumps(event).encode())
+
+
+def opened(ticket: str, at: datetime, priority: str = "critical", level: str = "enterprise", **more: Any) -> Fact:
+    return fact("opened", ticket, at, service_level=level, priority=priority, **more)
+
+
+def responded(ticket: str, at: datetime, **more: Any) -> Fact:
+    return fact("responded", ticket, at, **more)
+
+
+def binary(fact: Fact) -> Fact:
+    """The same fact in binary mode: attributes in headers, the data as body."""
+    event = fact.event
+    data = event.pop("data")
+    headers = {f"ce-{name}": quote(value, safe=" /:+-") for name, value in event.items()}
+    return Fact(fact.subject, json.dumps(data).encode(), {"Content-Type": "application/json", **headers})
+
+
+async def publish(nc: Client, *facts: Fact) -> None:
+    """One after the other, each acknowledged by the stream."""
+    js = nc.jetstream()
+    for each in facts:
+        await js.publish(each.subject, each.body, headers=dict(each.headers), stream="TICKETS", timeout=PATIENCE)
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Client]:
+    """A connection of nats-py alone, which comes back after an outage."""
+
+    async def quiet(_: Exception) -> None:
+        pass
+
+    nc = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=quiet)
+    try:
+        yield nc
+    finally:
+        await nc.close()
+
+
+# ---- a subscriber: nats-py and JSON
+
+
+class Heard(NamedTuple):
+    """A message of a stream: what it says, and when the broker stored it."""
+
+    subject: str
+    headers: Mapping[str, str]
+    body: bytes
+    sequence: int
+    stored_at: datetime
+
+    @property
+    def event(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+    @property
+    def data(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.event["data"]
+        return found
+
+    @property
+    def kind(self) -> str:
+        """`breached` of `sla.breached`."""
+        return str(self.event["type"]).removeprefix("sla.")
+
+    @property
+    def ticket(self) -> str:
+        return str(self.event["subject"])
+
+
+class Subscriber:
+    """Hears a subject from the first message of its stream on, in order."""
+
+    def __init__(self) -> None:
+        self.heard: list[Heard] = []
+        self._more = asyncio.Event()
+
+    async def _hear(self, message: Msg) -> None:
+        metadata = message.metadata
+        self.heard.append(
+            Heard(
+                message.subject,
+                message.headers or {},
+                message.data,
+                metadata.sequence.stream,
+                metadata.timestamp.astimezone(UTC),
+            )
+        )
+        self._more.set()
+
+    @property
+    def newest(self) -> int:
+        """The sequence of the last message that was heard."""
+        return self.heard[-1].sequence if self.heard else 0
+
+    def of(self, ticket: str) -> list[Heard]:
+        """What was heard of a ticket so far."""
+        return [heard for heard in self.heard if heard.ticket == ticket]
+
+    def kinds(self, ticket: str) -> list[str]:
+        return [heard.kind for heard in self.of(ticket)]
+
+    async def until(self, what: str, enough: Callable[[], Any], within: float = PATIENCE) -> Any:
+        """Looks again after each message; a failed test if it is not `enough` in time."""
+        try:
+            async with asyncio.timeout(within):
+                while not (found := enough()):
+                    self._more.clear()
+                    await self._more.wait()
+                return found
+        except TimeoutError:
+            raise AssertionError(f"not heard within {within:g} s: {what}") from None
+
+    async def first(self, ticket: str, kind: str, number: int = 1, within: float = PATIENCE) -> Heard:
+        """The n-th message of a kind about a ticket."""
+
+        def found() -> Heard | None:
+            each = [heard for heard in self.of(ticket) if heard.kind == kind]
+            return each[number - 1] if len(each) >= number else None
+
+        message: Heard = await self.until(f"{kind} {number} of {ticket}", found, within)
+        return message
+
+
+@asynccontextmanager
+async def subscribed(nc: Client, subject: str = "sla.>", stream: str = "SLA") -> AsyncIterator[Subscriber]:
+    subscriber = Subscriber()
+    subscription = await nc.jetstream().subscribe(subject, stream=stream, cb=subscriber._hear, ordered_consumer=True)
+    try:
+        yield subscriber
+    finally:
+        await subscription.unsubscribe()
+
+
+async def stored(nc: Client, stream: str = "SLA", subject: str = "sla.>") -> list[Heard]:
+    """All that a stream holds of a subject now."""
+    newest = (await nc.jetstream().stream_info(stream)).state.last_seq
+    if not newest:
+        return []
+    last = (await nc.jetstream().get_last_msg(stream, subject)).seq
+    async with subscribed(nc, subject, stream) as subscriber:
+        await subscriber.until(
+            f"{subject} up to {last}", lambda: subscriber.heard[-1:] and subscriber.heard[-1].sequence >= last
+        )
+        return list(subscriber.heard)
+
+
+# ---- nats-server and our processes
+
+
+class Server:
+    """A real nats-server with its data in a folder. Started again, it keeps port and data."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = 0
+        self._server: EmbeddedNats | None = None
+        self.url = ""
+
+    async def start(self) -> None:
+        self._server = EmbeddedNats(self._folder, self._port)
+        await self._server.start()
+        self.url = self._server.url
+        self._port = int(self.url.rpartition(":")[2])
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop()
+
+    async def kill(self) -> None:
+        """kill -9: nothing is finished."""
+        assert self._server is not None
+        (ports,) = self._folder.glob("nats-server_*.ports")
+        os.kill(int(ports.stem.rpartition("_")[2]), signal.SIGKILL)
+        await self._server.ended()
+
+
+@asynccontextmanager
+async def nats_server(folder: Path) -> AsyncIterator[Server]:
+    server = Server(folder)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """The environment without settings of ours, and these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLA_")}
+    return kept | {"SLA_NATS_PORT": "0", "SLA_HTTP_PORT": "0"} | settings
+
+
+class Sla:
+    """A process `sla …`, with what it writes to stderr in a file."""
+
+    def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log_file = folder / f"{'-'.join(arguments[:2]).replace('/', '_')}-{uuid4().hex[:6]}.log"
+        with self.log_file.open("w") as stderr:
+            self.process = subprocess.Popen(
+                [SLA, *arguments],
+                cwd=folder,
+                env=environment(**settings),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def kill(self) -> None:
+        """kill -9: nothing is finished."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> None:
+        """SIGTERM: it must end in time, with 0 and without a traceback."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(ENDS_WITHIN) == 0, self.log
+        assert "Traceback" not in self.log, self.log
+
+    def give_up(self) -> None:
+        """After a test that failed: in peace if it can, so that it takes its own nats-server along."""
+        self.process.terminate()
+        try:
+            self.process.wait(ENDS_WITHIN)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def must_run(self) -> bool:
+        assert self.running(), f"it ended with {self.process.returncode}: {self.log}"
+        return True
+
+
+@contextmanager
+def process(folder: Path, *arguments: str, **settings: str) -> Iterator[Sla]:
+    """A process that is gone after the test, whatever happens."""
+    started = Sla(folder, *arguments, **settings)
+    try:
+        yield started
+    finally:
+        if started.running():
+            started.give_up()
+
+
+class Deployment(NamedTuple):
+    """One nats-server, one SQLite file, and services as processes of their own."""
+
+    folder: Path
+    server: Server
+    settings: dict[str, str]
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "sla.db"
+
+    def migrate(self) -> None:
+        settings = environment(**self.settings)
+        subprocess.run([SLA, "migrate"], cwd=self.folder, env=settings, check=True, timeout=60)
+
+    def run(self, *services: str, **settings: str) -> "Service":
+        port = free_port()
+        started = Sla(self.folder, "run", *services, **self.settings | {"SLA_HTTP_PORT": str(port)} | settings)
+        return Service(started, f"http://127.0.0.1:{port}")
+
+
+class Service(NamedTuple):
+    """`sla run …`, and its HTTP port."""
+
+    process: Sla
+    http_url: str
+
+    async def readiness(self) -> tuple[int, dict[str, str]]:
+        """Status and reasons of GET /health/ready; 0 while nobody answers."""
+        self.process.must_run()
+        return await readiness(self.http_url)
+
+    async def ready(self) -> None:
+        async def is_ready() -> bool:
+            return (await self.readiness())[0] == 200
+
+        await until(f"{self.process.log_file.stem} is ready", is_ready)
+
+
+@asynccontextmanager
+async def deployment(folder: Path, server: Server, **settings: str) -> AsyncIterator[Deployment]:
+    """Migrated, with no service yet. Processes that a test starts with `run` it has to end."""
+    addresses = {"SLA_NATS_URL": server.url, "SLA_DATABASE_URL": f"sqlite:///{folder / 'sla.db'}"}
+    found = Deployment(folder, server, addresses | settings)
+    await asyncio.to_thread(found.migrate)
+    yield found
+
+
+class Up(NamedTuple):
+    """A running `sla up`."""
+
+    process: Sla
+    data: Path
+    nats_url: str
+    http_url: str
+
+    @property
+    def store(self) -> Path:
+        return self.data / "sla.db"
+
+
+@contextmanager
+def up(folder: Path, **settings: str) -> Iterator[Up]:
+    """`sla up` on free ports; its data in `folder`/data. It must end with 0 at SIGTERM, if the test did not end it."""
+    data = folder / "data"
+    with process(folder, "up", "--data", str(data), **settings) as started:
+        run_file, give_up = data / "run.json", time.monotonic() + PATIENCE
+        while not (run_file.exists() and run_file.read_text().endswith("\n")):
+            assert started.must_run() and time.monotonic() < give_up, f"not ready: {started.log}"
+            time.sleep(0.02)
+        addresses = json.loads(run_file.read_text())
+        yield Up(started, data, addresses["nats_url"], addresses["http_url"])
+        if started.running():
+            started.end()
+
+
+def open_all_hours(folder: Path) -> str:
+    """A folder with the shipped policy in which Enterprise is open every second, whatever day the tests run on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = next(POLICIES.glob("*.yaml")).read_text(encoding="utf-8")
+    (folder / "policy.yaml").write_text(text.replace("holidays: closed", "holidays: open"), encoding="utf-8")
+    return str(folder)
+
+
+# ---- HTTP and the store
+
+
+def _get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+async def get(url: str) -> tuple[int, str]:
+    """Status and body; 0 if nobody answers."""
+    return await asyncio.to_thread(_get, url)
+
+
+async def readiness(http_url: str) -> tuple[int, dict[str, str]]:
+    status, body = await get(f"{http_url}/health/ready")
+    return status, json.loads(body)["reasons"] if body else {}
+
+
+def rows(store: Path, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """What a SQLite file holds, read beside the engine."""
+    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=PATIENCE)) as connection:
+        return connection.execute(statement, parameters).fetchall()
+
+
+def position(store: Path, name: str) -> int:
+    """How far a reader of the log has come."""
+    found = rows(store, "SELECT position FROM positions WHERE name = ?", name)
+    return int(found[0][0]) if found else 0
+
+
+async def taken(nc: Client, store: Path) -> None:
+    """Waits until intake has stored every message that TICKETS has now."""
+    newest = (await nc.jetstream().stream_info("TICKETS")).state.last_seq
+    await until(f"intake has stored message {newest}", lambda: position(store, "intake") >= newest)
+
+
+async def announced(nc: Client, store: Path) -> None:
+    """Waits until what TICKETS has now is stored, and all that followed from it is announced."""
+    await taken(nc, store)
+    head = int(rows(store, "SELECT max(rowid) FROM stored_events")[0][0] or 0)
+    await until(f"announced up to {head}", lambda: position(store, "announcements") >= head)
+
+
+async def samples(http_url: str) -> dict[tuple[str, ...], float]:
+    """What GET /metrics says: name and label values (in the order of the label names as sent) to value."""
+    status, body = await get(f"{http_url}/metrics")
+    assert status == 200, body
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(body)
+        for sample in family.samples
+    }

@@ -1,0 +1,64 @@
+"""What tests share: one engine of the real parts (`sla up`) for the whole session."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+SLA = Path(sys.executable).with_name("sla")
+STARTS_WITHIN = 30.0  # seconds; it takes about 2 on a quiet machine
+
+
+class Engine(NamedTuple):
+    """A running `sla up`: its folder, and what its run.json says."""
+
+    data: Path
+    nats_url: str
+    http_url: str
+    pid: int
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """The environment without settings of ours and without a terminal's wishes, and these settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLA_") and name != "FORCE_COLOR"}
+    return kept | settings
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """`sla up` on free ports in a folder of its own; it must end with 0 at SIGTERM, and leave no traceback."""
+    home = tmp_path_factory.mktemp("engine")
+    data = home / "data"
+    log = home / "stderr.log"
+    environment = clean_environment(SLA_NATS_PORT="0", SLA_HTTP_PORT="0")
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [SLA, "up", "--data", data], cwd=home, env=environment, stderr=stderr, stdout=subprocess.DEVNULL
+        )
+    try:
+        yield Engine(data, **_run_file(process, data / "run.json", log))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0, log.read_text()
+        assert "Traceback" not in log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _run_file(process: subprocess.Popen[bytes], path: Path, log: Path) -> dict[str, Any]:
+    give_up = time.monotonic() + STARTS_WITHIN
+    while time.monotonic() < give_up:
+        assert process.poll() is None, f"sla up ended with {process.returncode}: {log.read_text()}"
+        if path.exists() and (text := path.read_text()).endswith("\n"):
+            found: dict[str, Any] = json.loads(text)
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"sla up was not ready within {STARTS_WITHIN} s: {log.read_text()}")
