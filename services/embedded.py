@@ -1,13 +1,18 @@
 """An embedded nats-server for `sla up`: from its wheel, on this machine only, every acknowledged message on disk."""
 
 import asyncio
+import ctypes
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+from contextlib import suppress
 from pathlib import Path
 
+from services.http import listen
 from services.service import Fatal
 
 
@@ -15,37 +20,52 @@ class EmbeddedNats:
     """A nats-server as a child process, with its data under `folder`. `url` is known once it was started."""
 
     def __init__(self, folder: Path, port: int) -> None:
-        self._folder, self._port = folder, port
+        self._folder, self._port = folder.resolve(), port
         self._process: asyncio.subprocess.Process | None = None
         self.url = ""
 
     async def start(self) -> None:
         """Returns when it accepts connections. Raises Fatal if there is no binary or it does not start."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        config = self._folder / "nats.conf"
+        await self._end_orphan(config)
         for stale in self._folder.glob("*.ports"):
             stale.unlink()
-        config = self._folder / "nats.conf"
-        config.write_text(
-            f"host: 127.0.0.1\nport: {self._port or -1}\nports_file_dir: {json.dumps(str(self._folder))}\n"
-            f"max_payload: 1MB\njetstream {{ store_dir: {json.dumps(str(self._folder))}, sync_interval: always }}\n",
-            encoding="utf-8",
-        )
-        # its own process group: Ctrl-C reaches us alone, and we end it last
+        config.write_text(self._config(), encoding="utf-8")
         self._process = await asyncio.create_subprocess_exec(
             binary(),
-            "-c",
-            str(config),
-            "-l",
-            str(self._folder / "nats.log"),
+            *("-c", str(config), "-l", str(self._folder / "nats.log")),
             stdin=subprocess.DEVNULL,
-            process_group=0,
+            process_group=0,  # Ctrl-C reaches us alone, and we end it last
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
+        (self._folder / "nats.pid").write_text(str(self._process.pid), encoding="utf-8")
         ports = self._folder / f"nats-server_{self._process.pid}.ports"
         while not ports.exists() or not ports.read_text(encoding="utf-8").strip():
             if self._process.returncode is not None:
                 raise Fatal(f"nats-server ended with {self._process.returncode}; see {self._folder / 'nats.log'}")
             await asyncio.sleep(0.01)
         self.url = json.loads(ports.read_text(encoding="utf-8"))["nats"][0]
+
+    def _config(self) -> str:
+        with listen("127.0.0.1", self._port) as free:
+            port = free.getsockname()[1]
+        folder = json.dumps(str(self._folder))
+        return (
+            f"host: 127.0.0.1\nport: {port}\nports_file_dir: {folder}\nmax_payload: 1MB\n"
+            f"jetstream {{ store_dir: {folder}, sync_interval: always }}\n"
+        )
+
+    async def _end_orphan(self, config: Path) -> None:
+        """A server that outlived a killed engine would write the same files as the new one."""
+        try:
+            pid = int((self._folder / "nats.pid").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return
+        while str(config) in await asyncio.to_thread(_command_of, pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            await asyncio.sleep(0.05)
 
     async def ended(self) -> int:
         """Waits until the server has ended; its exit code."""
@@ -63,6 +83,18 @@ class EmbeddedNats:
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
+
+
+def _die_with_parent() -> None:
+    """In the child, on Linux: it gets SIGTERM when the engine dies, whatever it dies of (prctl PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _command_of(pid: int) -> str:
+    if not shutil.which("ps"):
+        return ""
+    found = subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True, check=False)
+    return found.stdout
 
 
 def binary() -> str:

@@ -234,7 +234,7 @@ class Difference:
         if before.due_at is None or before.target is None or self.clock.response is not None or not self._moved():
             return None
         fact, cause = self.clock.deadline.set_by, self.clock.deadline.cause
-        if before.opening_id != self.clock.opening.id:
+        if (before.opening_id, before.started_at) != (self.clock.opening.id, self.clock.started_at):
             fact, cause = self.clock.opening, Cause.OPENING_REPLACED
         return TargetChanged(
             **self._announced("target_changed", fact.time, cause, fact.id, number=self._number("target_changed")),

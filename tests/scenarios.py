@@ -1,12 +1,14 @@
 """What must follow from what: the rules of the policy as given, when, then. How they are run is in test_judge.py."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from events.tickets import ticket_message
+from sla.log import State
 
 STOCKHOLM = ZoneInfo("Europe/Stockholm")
 CLOCKS = {"CET": timezone(timedelta(hours=1)), "CEST": timezone(timedelta(hours=2))}
@@ -109,6 +111,62 @@ class Scenario:
                 awake = item.until
             elif item is not end:
                 put(item)
+
+
+@dataclass(frozen=True)
+class Announced:
+    """A message of the stream SLA: its NATS subject and its body."""
+
+    subject: str
+    envelope: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        return str(self.envelope["type"]).removeprefix("sla.")
+
+    def said(self, name: str) -> Any:
+        if name == "subject":
+            return self.subject.rpartition(".")[0]  # without the ticket
+        return self.envelope["time"] if name == "time" else self.envelope["data"][name]
+
+
+def check(scenario: Scenario, announced: Sequence[Announced], state: State, inbox: Sequence[str]) -> None:
+    """Raises AssertionError for the first thing that is not as the scenario says."""
+    assert tuple(message.kind for message in announced) == scenario.then
+    for name, expected in scenario.also.items():
+        messages = [message for message in announced if message.kind == name]
+        if name == "inbox":
+            assert tuple(inbox) == expected
+        elif isinstance(expected, Mapping) and messages:
+            _check_message(messages[-1], expected)
+        elif messages:
+            assert len(messages) == len(expected), name
+            for message, each in zip(messages, expected, strict=True):
+                _check_message(message, each)
+        else:
+            assert _plain(getattr(state, name)) == _expected(expected), name
+
+
+def _check_message(message: Announced, expected: Mapping[str, Any]) -> None:
+    for name, value in expected.items():
+        assert _plain(message.said(name)) == _expected(value), f"{message.kind}: {name}"
+
+
+def _plain(value: Any) -> Any:
+    """What a state or a message has, to be compared: instants in UTC, spans as text, ids without the ticket."""
+    match value:
+        case timedelta():
+            return str(value)
+        case str() if value[:1].isdigit() and value.endswith("Z"):
+            return datetime.fromisoformat(value)
+        case str():
+            return value.rpartition("/")[2]
+        case _:
+            return value
+
+
+def _expected(value: Any) -> Any:
+    return stockholm(value) if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d ", value) else value
 
 
 def _fact(kind: str, data: Mapping[str, Any], time: str, *, arrives: str = "", **who: str) -> Fact:
@@ -1847,9 +1905,9 @@ PINNED = (
         given=(
             edited("2025-11-03 09:00"),
             opened("foundation", "critical", "2025-11-03 10:00"),
-            responded("2025-11-03 13:59"),
+            responded("2025-11-03 17:30"),
         ),
-        then=("applied", "warning", "fulfilled"),
+        then=("applied", *WARNED, "fulfilled"),
         also={"due_at": "2025-11-03 18:00", "target": "8:00:00", "policy_version": "edited"},
     ),
     Scenario(

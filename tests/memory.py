@@ -1,0 +1,120 @@
+"""The engine with a store in memory, for tests of the rules. The bus and the database have tests of their own."""
+
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from events.cloudevents import encode_token
+from services.announcer import announcement
+from services.store import Entry
+from sla.engine import TICK_PREFIX, Engine, Message, Outcome
+from sla.log import Announced as AnnouncedEvent
+from sla.log import Decision, Event, Recorded, State
+from sla.policy import Policy, load
+from sla.ticket import TicketSla
+from tests.scenarios import Announced, Edited, Fact, Given, Tick
+
+SHIPPED = Path(__file__).parent.parent / "sla" / "policies" / "cention-support.yaml"
+POLICY = load(SHIPPED)
+
+
+@cache
+def edited_policy() -> Policy:
+    """A later version of the shipped policy, in which every target is doubled."""
+    resolved = POLICY.resolved() | {"version": "edited"}
+    for level in resolved["levels"]:
+        level["targets"] = {name: 2 * seconds for name, seconds in level["targets"].items()}
+    return Policy.from_resolved(resolved)
+
+
+@dataclass
+class Memory:
+    """The log, the inbox and the policies, as the event store keeps them; tickets come from the log by replay."""
+
+    log: dict[str, list[Recorded]] = field(default_factory=dict)
+    keys: dict[bytes, bytes] = field(default_factory=dict)
+    inbox: list[str] = field(default_factory=list)
+
+    def load(self, ticket: str) -> TicketSla | None:
+        return TicketSla.replay(None, self.log.get(ticket, ()))
+
+    def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        return {key: self.keys[key] for key in keys if key in self.keys}
+
+    def policy(self, fingerprint: str) -> Policy:
+        return {policy.fingerprint: policy for policy in (POLICY, edited_policy())}[fingerprint]
+
+    def save(self, outcome: Outcome) -> None:
+        for recorded in outcome.events:
+            self.log.setdefault(recorded.originator_id, []).append(recorded)
+        for row in outcome.inbox:
+            self.inbox.append(row.reason or row.outcome)
+            if row.key is not None and row.digest is not None:
+                self.keys[row.key] = row.digest
+
+
+class World:
+    """One ticket in an engine of its own. `keep` is how many tickets the engine holds in memory; 0 replays each time."""
+
+    def __init__(self, ticket: str = "T", policy: Policy = POLICY, keep: int = 10) -> None:
+        self.ticket, self.keep = ticket, keep
+        self.memory, self.now, self.sequence = Memory(), datetime.min, 0
+        self.state, self.events = State(), list[Event]()
+        self.engine = Engine(policy, self.memory)
+
+    def put(self, item: Given) -> list[Event]:
+        """Hands over one fact or tick; returns what was recorded because of it."""
+        match item:
+            case Edited():
+                self.engine = Engine(edited_policy(), self.memory)
+                return []
+            case Fact() | Tick():
+                return self.take([self.message(item)])
+            case _:
+                raise TypeError(f"{item} is for the clock")
+
+    def message(self, item: Fact | Tick, at: datetime | None = None) -> Message:
+        self.sequence += 1
+        if isinstance(item, Tick):
+            return Message(self.sequence, at or item.arrives, f"{TICK_PREFIX}{encode_token(self.ticket)}", None, b"")
+        return Message(self.sequence, at or item.arrives, *item.message(self.ticket))
+
+    def take(self, messages: list[Message]) -> list[Event]:
+        if not self.keep:
+            self.engine.forget()
+        outcome = self.engine.take(messages)
+        self.memory.save(outcome)
+        new = [recorded.event for recorded in outcome.events]
+        self.events += new
+        self.state = next((event.state for event in reversed(new) if isinstance(event, Decision)), self.state)
+        return new
+
+    def next_at(self) -> datetime | None:
+        return self.state.next_at
+
+    def run_out(self, at: datetime, step: timedelta = timedelta(milliseconds=1)) -> datetime:
+        """Ticks, from `at` on, until time alone changes nothing more; returns the last instant."""
+        while (due := self.state.next_at) is not None:
+            at = max(at, due) + step
+            self.put(Tick(at))
+        return at
+
+    @property
+    def ticket_sla(self) -> TicketSla:
+        """The ticket as the engine has it."""
+        return deepcopy(self.engine._ticket(self.ticket))
+
+    def announced(self) -> list[Announced]:
+        return list(_announced(self.ticket, self.events))
+
+
+def _announced(ticket: str, events: Iterable[Event]) -> Iterator[Announced]:
+    for position, event in enumerate(events, 1):
+        if isinstance(event, AnnouncedEvent):
+            message = announcement(Entry(position, ticket, event))
+            yield Announced(message.subject, msgspec.json.decode(message.body))
