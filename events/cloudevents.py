@@ -124,7 +124,7 @@ def check_time(time: datetime, stored_at: datetime, ahead: timedelta) -> None:
         raise BadFact(
             Reason.TIME_OUT_OF_RANGE, f"time {format_time(time)} is outside 2000 to 2100; fix the publisher's clock"
         )
-    if time > stored_at + ahead:
+    if time - stored_at > ahead:
         raise BadFact(
             Reason.TIME_IN_FUTURE,
             f"time {format_time(time)} is more than {ahead} after {format_time(stored_at)}, when the broker stored it; "

@@ -112,15 +112,25 @@ def rebuild(store: Log, view: type[Projection]) -> Iterator[int]:
             cursor.execute(f"DROP TABLE IF EXISTS {table}")
     create(store, spare, name)
     done = 0
-    while taken := follow(store, spare, name):
-        done += taken
-        yield done
+    while True:
+        while taken := follow(store, spare, name):
+            done += taken
+            yield done
+        if _swap(store, live, spare, name):
+            return
+
+
+def _swap(store: Log, live: Projection, spare: Projection, name: str) -> bool:
+    """Puts the spare view in the place of the live one; False if the live one has read further meanwhile."""
     with store.writing() as cursor:
+        built = "(SELECT position FROM positions WHERE name = ?)"
         cursor.execute(
-            "UPDATE positions SET position = (SELECT position FROM positions WHERE name = ?) WHERE name = ?",
-            (name, live.name),
+            f"UPDATE positions SET position = {built} WHERE name = ? AND position <= {built}", (name, live.name, name)
         )
-        for table, built in zip(live.tables, spare.tables, strict=True):
+        if cursor.rowcount != 1:
+            return False
+        for table, replacement in zip(live.tables, spare.tables, strict=True):
             cursor.execute(f"DROP TABLE {table}")
-            cursor.execute(f"ALTER TABLE {built} RENAME TO {table}")
+            cursor.execute(f"ALTER TABLE {replacement} RENAME TO {table}")
         cursor.execute("DELETE FROM positions WHERE name = ?", (name,))
+    return True

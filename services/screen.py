@@ -35,7 +35,6 @@ def console() -> "Console":
 
     terminal = sys.stdout.isatty()
     return Console(
-        force_terminal=terminal,
         color_system="auto" if terminal else None,
         width=None if terminal else WIDE,
         highlight=False,

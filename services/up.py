@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from services import bus
+from services.client import RUN_FILE
 from services.demo import play
 from services.embedded import EmbeddedNats
 from services.logs import configure
@@ -18,8 +19,6 @@ from services.store import Lock
 from services.wiring import SERVICES, Process, migrate_store, store_path
 
 log = structlog.get_logger()
-
-RUN_FILE = "run.json"
 
 
 async def up(settings: Settings, folder: Path, demo: bool = False) -> int:

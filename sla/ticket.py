@@ -47,6 +47,7 @@ class TicketSla:
     answer: Fulfilled | None = None
     counts: dict[str, int] = field(default_factory=dict)
     told: set[tuple[str, str]] = field(default_factory=set)
+    warned: dict[datetime, int] = field(default_factory=dict)
 
     @classmethod
     def replay(cls, ticket: Self | None, events: Iterable[Any]) -> Self | None:
@@ -111,6 +112,8 @@ class TicketSla:
                 self.answer = event
             case Escalated(source=source, cause_id=str(fact_id)):
                 self.told.add((source, fact_id))
+            case WarningRaised(threshold_percent=percent, state=State(due_at=datetime() as due_at)):
+                self.warned[due_at] = percent
 
 
 class Difference:
@@ -187,11 +190,14 @@ class Difference:
         return [percent for percent in self.policy.warn_at if self._reached(percent) <= self.now]
 
     def _armed_above(self) -> int:
-        """The highest threshold already sent or passed over. A moved deadline arms again those that lie ahead."""
+        """
+        The highest threshold already sent or passed over. A moved deadline arms again those that lie ahead; one that
+        comes back has its own warnings behind it.
+        """
         warned = self.before.warned_percent
-        if not warned or not self._moved():
-            return warned
-        return max((percent for percent in self._passed() if percent <= warned), default=0)
+        if warned and self._moved():
+            warned = max((percent for percent in self._passed() if percent <= warned), default=0)
+        return max(warned, self.ticket.warned.get(self.clock.deadline.due_at, 0))
 
     def _reached(self, percent: int) -> datetime:
         return self.clock.deadline.reached(percent, self.clock.level)

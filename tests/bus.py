@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from services.embedded import EmbeddedNats
 
@@ -480,12 +481,31 @@ async def announced(nc: Client, store: Path) -> None:
     await until(f"announced up to {head}", lambda: position(store, "announcements") >= head)
 
 
-async def samples(http_url: str) -> dict[tuple[str, ...], float]:
-    """What GET /metrics says: name and label values (in the order of the label names as sent) to value."""
+async def settled(nc: Client, store: Path) -> None:
+    """Waits until every message is stored, every reader of the log is at its end, and no instant waits for its tick."""
+
+    async def is_settled() -> bool:
+        if (await nc.jetstream().stream_info("TICKETS")).state.last_seq != position(store, "intake"):
+            return False
+        ((head,),) = rows(store, "SELECT max(rowid) FROM stored_events")
+        ((last,),) = rows(store, "SELECT max(sequence) FROM inbox")
+        due = rows(store, "SELECT 1 FROM deadlines WHERE at < ? LIMIT 1", now().timestamp() * 1e6)
+        followers = ("announcements", "deadlines", "tickets", "compliance")
+        at_end = all(position(store, name) == head for name in followers) and position(store, "arrivals") == last
+        return at_end and not due
+
+    await until("all is stored, judged and announced", is_settled, within=2 * PATIENCE)
+
+
+async def samples(http_url: str) -> list[Sample]:
+    """What GET /metrics says."""
     status, body = await get(f"{http_url}/metrics")
     assert status == 200, body
-    return {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(body)
-        for sample in family.samples
-    }
+    return [sample for family in text_string_to_metric_families(body) for sample in family.samples]
+
+
+def total(shown: Iterable[Sample], name: str, **labels: str) -> float:
+    """The sum of the samples of this name that have these labels; a failed test if there is none."""
+    found = [each.value for each in shown if each.name == name and labels.items() <= each.labels.items()]
+    assert found, f"there is no {name} {labels}"
+    return sum(found)

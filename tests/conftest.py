@@ -27,8 +27,8 @@ class Engine(NamedTuple):
 
 def clean_environment(**settings: str) -> dict[str, str]:
     """The environment without settings of ours and without a terminal's wishes, and these settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLA_") and name != "FORCE_COLOR"}
-    return kept | settings
+    foreign = ("SLA_", "FORCE_COLOR", "PYTHONUNBUFFERED")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | settings
 
 
 @pytest.fixture(scope="session")

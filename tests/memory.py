@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -59,11 +59,11 @@ class Memory:
 
 
 class World:
-    """One ticket in an engine of its own. `keep` is how many tickets the engine holds in memory; 0 replays each time."""
+    """One ticket in an engine of its own; with `forgets` it is replayed from the log for every message."""
 
-    def __init__(self, ticket: str = "T", policy: Policy = POLICY, keep: int = 10) -> None:
-        self.ticket, self.keep = ticket, keep
-        self.memory, self.now, self.sequence = Memory(), datetime.min, 0
+    def __init__(self, ticket: str = "T-1", policy: Policy = POLICY, forgets: bool = False) -> None:
+        self.ticket, self.forgets = ticket, forgets
+        self.memory, self.sequence = Memory(), 0
         self.state, self.events = State(), list[Event]()
         self.engine = Engine(policy, self.memory)
 
@@ -78,14 +78,14 @@ class World:
             case _:
                 raise TypeError(f"{item} is for the clock")
 
-    def message(self, item: Fact | Tick, at: datetime | None = None) -> Message:
+    def message(self, item: Fact | Tick) -> Message:
         self.sequence += 1
         if isinstance(item, Tick):
-            return Message(self.sequence, at or item.arrives, f"{TICK_PREFIX}{encode_token(self.ticket)}", None, b"")
-        return Message(self.sequence, at or item.arrives, *item.message(self.ticket))
+            return Message(self.sequence, item.arrives, f"{TICK_PREFIX}{encode_token(self.ticket)}", None, b"")
+        return Message(self.sequence, item.arrives, *item.message(self.ticket))
 
     def take(self, messages: list[Message]) -> list[Event]:
-        if not self.keep:
+        if self.forgets:
             self.engine.forget()
         outcome = self.engine.take(messages)
         self.memory.save(outcome)
@@ -96,13 +96,6 @@ class World:
 
     def next_at(self) -> datetime | None:
         return self.state.next_at
-
-    def run_out(self, at: datetime, step: timedelta = timedelta(milliseconds=1)) -> datetime:
-        """Ticks, from `at` on, until time alone changes nothing more; returns the last instant."""
-        while (due := self.state.next_at) is not None:
-            at = max(at, due) + step
-            self.put(Tick(at))
-        return at
 
     @property
     def ticket_sla(self) -> TicketSla:

@@ -4,13 +4,16 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import nats
 import pytest
@@ -45,6 +48,21 @@ def sla(*arguments: str | Path, input: str | None = None, **settings: str) -> Sa
         timeout=60,
     )
     return Said(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def running(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes], IO[bytes]]]:
+    """The command as it works, with its stdin, stdout and stderr; it is ended when the test is, or after 30 seconds."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([SLA, *arguments], stdin=pipe, stdout=pipe, stderr=pipe, env=clean_environment()) as process:
+        assert process.stdin and process.stdout and process.stderr
+        guard = threading.Timer(30, process.kill)
+        guard.start()
+        try:
+            yield process, process.stdin, process.stdout, process.stderr
+        finally:
+            guard.cancel()
+            process.kill()
 
 
 @pytest.fixture
@@ -172,7 +190,9 @@ def test_a_bus_that_does_not_answer_is_given_up(
 ) -> None:
     monkeypatch.setenv("SLA_NATS_URL", "nats://127.0.0.1:1")
     monkeypatch.setattr(client, "PATIENCE", 0.2)
+    started = time.monotonic()
     said = call(*command)
+    assert time.monotonic() - started < 3
     assert (said.code, said.out) == (1, "")
     assert said.err.startswith("sla: no bus at nats://127.0.0.1:1 within 0.2 s: ") and said.err.count("\n") == 1
 
@@ -249,36 +269,24 @@ def test_elapsed_keeps_microseconds_and_writes_whole_seconds_without_a_fraction(
 
 
 def test_a_batch_answers_each_line_as_it_comes() -> None:
-    with subprocess.Popen(
-        [SLA, "elapsed", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environment()
-    ) as process:
-        assert process.stdin and process.stdout
+    with running("elapsed", "--batch") as (process, stdin, stdout, _):
         for to, expected in (("16:00:07Z", 7), ("16:00:08Z", 8)):
             ask = {"service_level": "enterprise", "from": "2026-11-20T16:00:00Z", "to": f"2026-11-20T{to}"}
-            process.stdin.write(json.dumps(ask).encode() + b"\n")
-            process.stdin.flush()
-            assert json.loads(process.stdout.readline())["support_seconds"] == expected
-        process.stdin.close()
+            stdin.write(json.dumps(ask).encode() + b"\n")
+            stdin.flush()
+            assert json.loads(stdout.readline())["support_seconds"] == expected
+        stdin.close()
         assert process.wait(10) == 0
 
 
 def test_a_reader_that_goes_away_causes_no_traceback() -> None:
     line = json.dumps({"service_level": "foundation", "priority": "minor", "opened_at": "2026-06-19T08:30:00Z"})
-    with subprocess.Popen(
-        [SLA, "due", "--batch"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=clean_environment(),
-    ) as process:
-        assert process.stdin and process.stdout and process.stderr
-        process.stdout.close()
-        try:
-            process.stdin.write(f"{line}\n".encode() * 20_000)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass
-        assert process.stderr.read() == b""
+    with running("due", "--batch") as (process, stdin, stdout, stderr):
+        stdout.close()
+        with suppress(BrokenPipeError):
+            stdin.write(f"{line}\n".encode() * 20_000)
+            stdin.close()
+        assert stderr.read() == b""
         assert process.wait(10) == 1
 
 
@@ -405,6 +413,21 @@ def test_the_list_has_the_open_ones_by_time_left_and_pending_ones_last(on: Calla
 
 
 @on_engine
+def test_the_list_is_up_to_date_though_nobody_follows_the_log(
+    on: Callable[..., Said], engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    opened(on, "C-behind", "--at", "2026-11-20T16:00Z")
+    report(on, "C-behind", lambda found: found["stage"] == "running")
+    with closing(sqlite3.connect(engine.data / "sla.db")) as live, closing(sqlite3.connect("copy.db")) as copy:
+        live.backup(copy)
+        copy.execute("DELETE FROM tickets")
+        copy.execute("UPDATE positions SET position = 0 WHERE name = 'tickets'")
+        copy.commit()
+    monkeypatch.setenv("SLA_DATABASE_URL", "sqlite:///copy.db")
+    assert '"C-behind"' in on("list", "-o", "json").out
+
+
+@on_engine
 def test_a_list_that_is_piped_is_neither_coloured_nor_cut(on: Callable[..., Said], engine: Engine) -> None:
     ticket = "C-" + "long" * 30
     opened(on, ticket)
@@ -425,19 +448,13 @@ def test_the_same_id_twice_reaches_the_engine_twice(on: Callable[..., Said]) -> 
 
 @on_engine
 def test_watch_shows_breaches_as_they_come_and_ends_with_0(on: Callable[..., Said], engine: Engine) -> None:
-    with subprocess.Popen(
-        [SLA, "watch", "--only", "breached", "-o", "json", "--data", engine.data],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=clean_environment(),
-    ) as process:
-        assert process.stdout and process.stderr
-        assert process.stderr.readline().startswith(b"following SLA ")
+    with running("watch", "--only", "breached", "-o", "json", "--data", engine.data) as (process, _, stdout, stderr):
+        assert stderr.readline().startswith(b"following SLA ")
         opened(on, "C-5", "--at", "2023-11-20T16:00Z")  # a historic one; the other subject
-        event = json.loads(process.stdout.readline())
+        event = json.loads(stdout.readline())
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
-        assert process.stdout.read() == process.stderr.read() == b""
+        assert stdout.read() == stderr.read() == b""
     assert (event["type"], event["subject"], event["specversion"]) == ("sla.breached", "C-5", "1.0")
     assert datetime.fromisoformat(event["time"]).tzinfo is not None
 
@@ -446,20 +463,14 @@ def test_watch_shows_breaches_as_they_come_and_ends_with_0(on: Callable[..., Sai
 def test_watch_tells_people_and_needs_no_reader(on: Callable[..., Said], engine: Engine) -> None:
     opened(on, "C-6", "--at", "2023-11-20T16:00Z")
     report(on, "C-6", lambda found: found["breached"])
-    with subprocess.Popen(
-        [SLA, "watch", "--all", "--data", engine.data],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=clean_environment(),
-    ) as process:
-        assert process.stdout and process.stderr
-        lines = iter(process.stdout.readline, b"")
+    with running("watch", "--all", "--data", engine.data) as (process, _, stdout, stderr):
+        lines = iter(stdout.readline, b"")
         line = next(line.decode() for line in lines if b"C-6" in line and b"breached" in line)
         assert line.rstrip().endswith("foundation critical  severity critical, historic")
-        process.stdout.close()
+        stdout.close()
         opened(on, "C-7")  # something to write to nobody
         assert process.wait(10) == 1
-        assert process.stderr.read().count(b"\n") == 1
+        assert stderr.read().count(b"\n") == 1
 
 
 @on_engine

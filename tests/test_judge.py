@@ -18,8 +18,8 @@ ONE_POLICY = [scenario for scenario in SCENARIOS if not any(isinstance(item, Edi
 each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 
 
-def played(scenario: Scenario, keep: int = 10) -> World:
-    world = World("T-1", keep=keep)
+def played(scenario: Scenario, forgets: bool = False) -> World:
+    world = World(forgets=forgets)
     scenario.play(world.put, world.next_at)
     return world
 
@@ -45,28 +45,26 @@ def check_message(ticket: str, event: AnnouncedEvent, announced: Announced) -> N
     assert envelope["specversion"] == "1.0" and envelope["source"] == "/sla"
     assert envelope["id"] == event.id and envelope["subject"] == data.ticket_id == ticket
     historic = getattr(event, "detection", None) == "historic" and announced.kind == "breached"
-    assert announced.subject == ".".join(
-        ["sla", "breached_historic" if historic else announced.kind, data.service_level, data.priority]
-        + [encode_token(ticket)]
-    )
+    kind = "breached_historic" if historic else announced.kind
+    assert announced.subject == f"sla.{kind}.{data.service_level}.{data.priority}.{encode_token(ticket)}"
 
 
 @each_scenario
 def test_the_log_alone_gives_the_same_ticket(scenario: Scenario) -> None:
     world = played(scenario)
-    replayed = TicketSla.replay(None, world.memory.log.get("T-1", ()))
+    replayed = TicketSla.replay(None, world.memory.log.get(world.ticket, ()))
     if replayed is not None:
         assert replayed == world.ticket_sla
 
 
 @each_scenario
 def test_an_engine_that_remembers_nothing_decides_the_same(scenario: Scenario) -> None:
-    assert played(scenario, keep=0).events == played(scenario).events
+    assert played(scenario, forgets=True).events == played(scenario).events
 
 
 @each_scenario
 def test_what_every_history_must_keep_to(scenario: Scenario) -> None:
-    world = World("T-1")
+    world = World()
     steps = []
     scenario.play(lambda item: steps.append((item, world.put(item), world.state)), world.next_at)
     standing: set[str] = set()
@@ -109,12 +107,14 @@ def check_ids(events: list[Event]) -> None:
     assert len(ids) == len(set(ids))
     fulfilled = [event for event in events if isinstance(event, Fulfilled)]
     assert [event.revision for event in fulfilled] == list(range(1, len(fulfilled) + 1))
+    warned = [(event.threshold_percent, event.state.due_at) for event in events if isinstance(event, WarningRaised)]
+    assert len(warned) == len(set(warned)), "one warning for each threshold and deadline"
     assert [event.replaces for event in fulfilled] == [None, *(event.id for event in fulfilled)][: len(fulfilled)]
 
 
 @each_scenario
 def test_a_tick_once_more_does_nothing(scenario: Scenario) -> None:
-    world = World("T-1")
+    world = World()
 
     def twice(item: Given) -> None:
         world.put(item)
@@ -126,7 +126,7 @@ def test_a_tick_once_more_does_nothing(scenario: Scenario) -> None:
 
 @pytest.mark.parametrize("scenario", ONE_POLICY, ids=lambda scenario: scenario.name)
 def test_a_batch_decides_what_its_messages_decide_one_by_one(scenario: Scenario) -> None:
-    alone, together = World("T-1"), World("T-1")
+    alone, together = World(), World()
     items: list[Given] = []
     scenario.play(lambda item: (items.append(item), alone.put(item)), alone.next_at)
     together.take([together.message(item) for item in items])
@@ -144,7 +144,7 @@ def test_no_two_scenarios_have_one_name() -> None:
 
 @each_scenario
 def test_the_clock_of_a_scenario_is_never_early(scenario: Scenario) -> None:
-    world = World("T-1")
+    world = World()
 
     def put(item: Given) -> None:
         if item not in scenario.given:

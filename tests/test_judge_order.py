@@ -1,0 +1,244 @@
+"""Whatever the order of arrival, a history ends in the same promise: the one that an oracle reads from the rules."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import permutations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sla.log import State
+from sla.ticket import TicketSla
+from tests.judge_oracle import Truth, truth
+from tests.memory import World
+from tests.scenarios import SCENARIOS, Fact, Scenario, Tick, changed, escalated, opened, responded, stockholm
+from tests.test_judge import ONE_POLICY, check_ids, check_step, follow
+
+SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+AHEAD = timedelta(minutes=5)
+
+HISTORIES: dict[str, tuple[Fact, ...]] = {
+    "raised, lowered, answered in between": (
+        opened("foundation", "serious", "2025-11-03 10:00"),
+        changed("critical", "2025-11-03 11:00"),
+        changed("minor", "2025-11-03 13:59"),
+        responded("2025-11-05 10:00"),
+        responded("2025-11-03 10:30", by="automation"),
+        escalated("2025-11-03 15:00"),
+    ),
+    "raised past the budget, lowered too late, answered at the instant of the raise": (
+        opened("foundation", "minor", "2025-11-03 10:00"),
+        changed("critical", "2025-11-03 20:00", id="a"),
+        changed("minor", "2025-11-03 20:00:00.000001", id="b"),
+        responded("2025-11-03 20:00", id="c"),
+        responded("2025-11-04 09:30", id="d"),
+        escalated("2025-11-03 20:00", id="e"),
+    ),
+    "changes at one instant, with and without a sequence": (
+        opened("foundation", "critical", "2025-11-03 10:00"),
+        changed("serious", "2025-11-03 11:00", id="a", sequence="10"),
+        changed("critical", "2025-11-03 11:00", id="b", sequence="9"),
+        changed("minor", "2025-11-03 11:00", id="c"),
+        changed("serious", "2025-11-03 11:00", id="a", source="/crm", sequence="9"),
+        responded("2025-11-03 16:00"),
+    ),
+    "three openings, one of them tied, and changes between": (
+        opened("foundation", "critical", "2025-11-03 14:00", id="a"),
+        opened("enterprise", "minor", "2025-11-03 10:00", id="b", source="/helpdesk"),
+        opened("professional", "minor", "2025-11-03 10:00", id="b", source="/crm"),
+        changed("serious", "2025-11-03 10:00", id="c"),
+        changed("critical", "2025-11-03 12:00", id="d"),
+        responded("2025-11-03 13:30", id="e"),
+    ),
+    "everything at the opening": (
+        opened("enterprise", "minor", "2025-11-08 10:00"),
+        changed("critical", "2025-11-08 10:00", id="a"),
+        changed("serious", "2025-11-08 09:00", id="b"),
+        responded("2025-11-08 10:00"),
+        escalated("2025-11-08 10:00", id="e"),
+        escalated("2025-11-08 09:00", id="f"),
+    ),
+    "no answer, and a deadline at closing time": (
+        opened("foundation", "critical", "2025-11-03 14:00"),
+        changed("serious", "2025-11-03 18:00"),
+        changed("critical", "2025-11-04 09:00"),
+        escalated("2025-11-04 09:00"),
+        responded("2025-11-04 10:00", by="automation"),
+    ),
+}
+NAMED = pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
+
+
+def outcome(state: State) -> State:
+    """The state apart from what depends on when the engine was told: which warnings were sent."""
+    return replaced(state, warned_percent=0, next_at=None)
+
+
+def replaced(state: State, **changes: object) -> State:
+    return State(**{name: getattr(state, name) for name in State.__struct_fields__} | changes)
+
+
+def as_truth(state: State) -> Truth:
+    said = {name: getattr(state, name) for name in Truth.__dataclass_fields__}
+    if state.opening_id is not None:
+        said["opening_id"] = state.opening_id.rpartition("/")[2]
+    return Truth(**said)
+
+
+def end_of(history: Sequence[Fact], arrivals: Sequence[datetime] = ()) -> datetime:
+    """Long after every deadline."""
+    return max([fact.time for fact in history] + list(arrivals)) + 14 * DAY
+
+
+def told(items: Sequence[Fact | Tick], end: datetime) -> World:
+    """The world after these messages, a tick after each, and a last one at the end; checks each step on the way."""
+    world, standing = World(), set[str]()
+
+    def put(item: Fact | Tick) -> None:
+        nonlocal standing
+        new = world.put(item)
+        check_step(isinstance(item, Fact), new)
+        standing = follow(standing, new)
+        assert len(standing) == (world.state.breached_at is not None)
+
+    for item in items:
+        put(item)
+    put(Tick(end))
+    check_ids(world.events)
+    assert world.put(Tick(end)) == []
+    return world
+
+
+@NAMED
+def test_every_order_of_arrival_ends_alike(history: tuple[Fact, ...]) -> None:
+    """All permutations, a tick after each fact, some facts told twice."""
+    history = numbered(history)
+    end = end_of(history)
+    start = max(fact.time for fact in history) + MINUTE
+    expected = truth(history, end)
+    states = set()
+    for n, order in enumerate(permutations(history)):
+        world = told(list(_with_ticks_and_repeats(order, start, n)), end)
+        assert as_truth(world.state) == expected
+        states.add(outcome(world.state))
+    assert len(states) == 1
+
+
+def _with_ticks_and_repeats(order: Sequence[Fact], start: datetime, n: int) -> list[Fact | Tick]:
+    """A fact every ten seconds, its tick after it; one of them, another each time, comes once more at a later place."""
+    items: list[Fact | Tick] = []
+    for place, fact in enumerate(order):
+        at = start + 10 * place * SECOND
+        items += [replace(fact, arrives=at), Tick(at + SECOND)]
+        if place > n % len(order):
+            items.append(replace(order[n % len(order)], arrives=at + 2 * SECOND))
+    return items
+
+
+def numbered(history: tuple[Fact, ...]) -> tuple[Fact, ...]:
+    """The facts with ids, as a scenario gives them."""
+    facts = sorted(history, key=lambda fact: fact.arrives)
+    return Scenario("a history", 11, tuple(facts), ()).given  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("scenario", ONE_POLICY, ids=lambda scenario: scenario.name)
+def test_every_scenario_ends_as_the_oracle_says(scenario: Scenario) -> None:
+    """Not a second look at `also`: here every field of the state is compared, two weeks after the end."""
+    world = World()
+    scenario.play(world.put, world.next_at)
+    end = stockholm(scenario.when) + 14 * DAY
+    world.put(Tick(end))
+    refused = {"time_in_future", "id_conflict", "unknown_service_level", "unknown_priority"}
+    facts = [item for item in scenario.given if isinstance(item, Fact)]
+    recorded = [fact for fact, outcome in zip(facts, world.memory.inbox, strict=True) if outcome not in refused]
+    assert as_truth(world.state) == truth(recorded, end)
+    assert world.state.next_at is None
+
+
+# Times lie on a coarse grid over a weekend, a few of them a microsecond beside it: ties and edges are common.
+BASE = stockholm("2025-11-07 08:00")
+times = st.builds(
+    lambda halves, micros: BASE + halves * HOUR / 2 + timedelta(microseconds=micros),
+    st.integers(0, 2 * 24 * 4),
+    st.sampled_from([0, 0, 0, 0, 1, -1]),
+)
+close_times = st.one_of(times, st.sampled_from([BASE + n * HOUR for n in (1, 2, 3, 5, 9, 10, 10.5)]))
+levels = st.sampled_from(["foundation", "professional", "enterprise"])
+priorities = st.sampled_from(["critical", "serious", "minor"])
+kinds_of_data = st.one_of(
+    st.tuples(st.just("opened"), st.fixed_dictionaries({"service_level": levels, "priority": priorities})),
+    st.tuples(st.just("priority_changed"), st.fixed_dictionaries({"priority": priorities})),
+    st.tuples(st.just("responded"), st.sampled_from([{}, {}, {"by": "agent"}, {"by": "automation"}])),
+    st.tuples(st.just("escalated"), st.just({})),
+    st.tuples(st.just("closed"), st.just({})),
+)
+delays = st.one_of(
+    st.just(timedelta(0)),
+    st.just(-AHEAD),
+    st.integers(-300, 0).map(lambda seconds: timedelta(seconds=seconds)),
+    st.integers(0, 48).map(lambda hours: hours * HOUR),
+)
+anybody = st.sampled_from(["/helpdesk", "/crm"])
+sequences = st.sampled_from([None, None, "1", "10", "9"])
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Fact]:
+    """Facts that arrive up to five minutes early and up to two days late; the first is an opening, most often."""
+    first = ("opened", {"service_level": draw(levels), "priority": draw(priorities)})
+    said = [first, *draw(st.lists(kinds_of_data, min_size=1, max_size=7))]
+    facts = []
+    for n, (kind, data) in enumerate(said):
+        time = draw(close_times if n else st.sampled_from([BASE + HOUR, BASE + 2 * HOUR, BASE + 30 * HOUR]))
+        facts.append(Fact(kind, data, time, time + draw(delays), f"f{n}", draw(anybody), draw(sequences)))
+    return facts
+
+
+@settings(max_examples=200, deadline=None)
+@given(histories(), st.lists(close_times, max_size=8), st.lists(st.integers(0, 7), max_size=4))
+def test_any_history_ends_as_the_oracle_says(facts: list[Fact], ticks: list[datetime], repeated: list[int]) -> None:
+    """Any delays, any ticks in between, some facts told again."""
+    repeats = [facts[n % len(facts)] for n in repeated]
+    again = [replace(fact, arrives=fact.arrives + (n + 1) * HOUR) for n, fact in enumerate(repeats)]
+    items = sorted([*facts, *again, *map(Tick, ticks)], key=lambda item: item.arrives)
+    end = end_of(facts, [item.arrives for item in items])
+    world = told(items, end)
+    assert as_truth(world.state) == truth(facts, end)
+    assert world.state.next_at is None
+    in_order = told(sorted(({f.id: replace(f, arrives=f.time) for f in facts}).values(), key=lambda f: f.arrives), end)
+    assert outcome(world.state) == outcome(in_order.state)
+    replayed = TicketSla.replay(None, world.memory.log[world.ticket])
+    assert replayed == world.ticket_sla
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories())
+def test_at_any_time_a_tick_leaves_what_the_oracle_says(facts: list[Fact]) -> None:
+    """Not only at the end: after each tick the state is the truth about the facts known by then."""
+    world = World()
+    arrived: list[Fact] = []
+    for fact in sorted(facts, key=lambda fact: fact.arrives):
+        world.put(fact)
+        arrived.append(fact)
+        at = fact.arrives + SECOND
+        world.put(Tick(at))
+        assert as_truth(world.state) == truth(arrived, at)
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories())
+def test_a_clock_that_ticks_when_asked_leaves_nothing_undone(facts: list[Fact]) -> None:
+    """The clock's own ticks are enough: another one, at any time, would find nothing but a warning passed over."""
+    given = tuple(sorted(facts, key=lambda fact: fact.arrives))
+    scenario = Scenario("any", 11, given, (), when="2025-12-24 12:00")
+    world = World()
+    scenario.play(world.put, world.next_at)
+    end = stockholm(scenario.when)
+    assert world.put(Tick(end)) == []
+    assert as_truth(world.state) == truth(facts, end)
+
+
+def test_there_are_scenarios_for_the_oracle() -> None:
+    assert len(ONE_POLICY) > len(SCENARIOS) - 10

@@ -1,0 +1,233 @@
+"""Read models: a view and its position move together, twice is as once, and built again it is the same."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from projections.compliance import Arrivals, Compliance
+from projections.deadlines import Deadlines
+from projections.follow import NotMigrated, Projection, catch_up, create, follow, rebuild
+from projections.tickets import Tickets
+from services.settings import SHIPPED_POLICIES
+from services.store import Store
+from services.wiring import VIEWS, load_policy
+from sla.engine import TICK_PREFIX, Engine, Message
+from tests.bus import Fact, fact, opened, responded, rows
+
+pytestmark = pytest.mark.xdist_group("projections")
+
+START = datetime.fromisoformat("2026-11-02T08:00:00+00:00")
+HOUR = timedelta(hours=1)
+
+
+class Log:
+    """A store, and intake without a bus: messages in, what follows from them stored."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = Store(path, create=True)
+        self.sequence = 0
+        self._engine = Engine(load_policy(SHIPPED_POLICIES), self.store)
+
+    def take(self, at: datetime, *facts: Fact, ticks: Sequence[str] = ()) -> None:
+        """All at one instant, in one batch."""
+        before = self.sequence
+        sent = [*((f.subject, f.body) for f in facts), *((f"{TICK_PREFIX}{ticket}", b"") for ticket in ticks)]
+        messages = [Message(before + n, at, subject, {}, body) for n, (subject, body) in enumerate(sent, 1)]
+        self.sequence = before + len(messages)
+        self.store.commit(self._engine.take(messages), before)
+
+    def live_through(self, tickets: range) -> None:
+        """Openings, breaches, answers in time, too late and corrected, escalations, duplicates and bad messages."""
+        ids = [f"T-{n}" for n in tickets]
+        day = timedelta(days=1)
+        first = [opened(t, START + n * HOUR / 60, ("critical", "serious", "minor")[n % 3]) for n, t in enumerate(ids)]
+        self.take(START + 2 * HOUR, *first, *first[::5], Fact("tickets.opened.X", b"?"))
+        self.take(START + day, ticks=ids)
+        self.take(START + 2 * day, *(responded(t, START + 20 * HOUR) for t in ids[::2]))
+        self.take(START + 3 * day, *(responded(t, START + 1.5 * HOUR) for t in ids[::3]))
+        self.take(START + 4 * day, *(fact("priority_changed", t, START + HOUR, priority="minor") for t in ids[1::4]))
+        self.take(START + 5 * day, *(fact("escalated", t, START + HOUR) for t in ids[::7]), ticks=ids)
+        self.take(START + 5 * day, *(opened(f"OPEN-{t}", START + 5 * day) for t in ids[::10]))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    found = Log(tmp_path / "sla.db")
+    for view in VIEWS:
+        create(found.store, view())
+    yield found
+    found.store.close()
+
+
+def table(log: Log, view: Projection) -> list[list[tuple[Any, ...]]]:
+    """All rows of a view, and its position; without sums that are 0, which depend on how the log was cut in batches."""
+    position = rows(log.store.path, "SELECT position FROM positions WHERE name = ?", view.name)
+    tables = (sorted(rows(log.store.path, f"SELECT * FROM {name}")) for name in view.tables)
+    return [position, *([row for row in found if row[-1] != 0] for found in tables)]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_built_again_is_the_same(log: Log, view: type[Projection]) -> None:
+    log.live_through(range(60))
+    catch_up(log.store, view())
+    before = table(log, view())
+    assert all(len(each) >= 1 for each in before) and before[0][0][0] > 0
+    assert sum(rebuild(log.store, view)) > 0
+    assert table(log, view()) == before
+    names = {name for (name,) in rows(log.store.path, "SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert not [name for name in names if "rebuild" in name]
+    assert rows(log.store.path, "SELECT 1 FROM positions WHERE name LIKE '%rebuild'") == []
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_may_be_built_again_while_events_arrive_and_the_live_one_goes_on(
+    log: Log, view: type[Projection]
+) -> None:
+    log.live_through(range(60))
+    follow(log.store, view(), limit=50)  # the live one is behind
+    building = rebuild(log.store, view)
+    next(building)
+    log.live_through(range(60, 90))
+    catch_up(log.store, view())
+    reference = table(log, view())
+    for _ in building:
+        assert table(log, view()) == reference  # nothing is to be seen of it before it is complete
+    log.live_through(range(90, 100))
+    catch_up(log.store, view())
+    after = table(log, view())
+    for _ in rebuild(log.store, view):
+        pass
+    assert table(log, view()) == after
+    assert after != reference
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_batches_of_any_size_give_the_same_view(log: Log, view: type[Projection]) -> None:
+    log.live_through(range(40))
+    catch_up(log.store, view())
+    whole = table(log, view())
+    with log.store.writing() as cursor:
+        cursor.execute("UPDATE positions SET position = 0 WHERE name = ?", (view.name,))
+        for name in view().tables:
+            cursor.execute(f"DELETE FROM {name}")
+    for size in (1, 2, 3, 7, 50):
+        follow(log.store, view(), limit=size)
+    while follow(log.store, view(), limit=5):
+        pass
+    assert table(log, view()) == whole
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_two_followers_of_one_view_double_nothing(log: Log, view: type[Projection]) -> None:
+    log.live_through(range(60))
+    failed: list[Exception] = []
+
+    def work() -> None:
+        store = Store(log.store.path)
+        try:
+            while follow(store, view(), limit=3):
+                pass
+        except Exception as error:  # noqa: BLE001 - a thread has nobody to raise to
+            failed.append(error)
+        finally:
+            store.close()
+
+    threads = [Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert failed == []
+    both = table(log, view())
+    for _ in rebuild(log.store, view):
+        pass
+    assert table(log, view()) == both
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_an_exception_in_apply_moves_neither_view_nor_position(
+    log: Log, view: type[Projection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.live_through(range(20))
+    follow(log.store, view(), limit=10)
+    before = table(log, view())
+    good = view.apply
+
+    def halfway(self: Projection, cursor: Any, batch: Sequence[Any]) -> None:
+        good(self, cursor, batch)
+        raise KeyError("a fault after the rows were written")
+
+    monkeypatch.setattr(view, "apply", halfway)
+    with pytest.raises(KeyError):
+        follow(log.store, view())
+    assert table(log, view()) == before
+    monkeypatch.undo()
+    assert follow(log.store, view()) > 0
+    assert table(log, view()) != before
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_rebuild_given_up_halfway_changes_nothing_and_can_be_started_again(log: Log, view: type[Projection]) -> None:
+    log.live_through(range(20))
+    catch_up(log.store, view())
+    before = table(log, view())
+    building = rebuild(log.store, view)
+    next(building)
+    building.close()  # type: ignore[attr-defined]
+    assert table(log, view()) == before
+    for _ in rebuild(log.store, view):
+        pass
+    assert table(log, view()) == before
+
+
+def test_a_view_without_tables_says_what_to_do(tmp_path: Path) -> None:
+    store = Store(tmp_path / "sla.db", create=True)
+    with pytest.raises(NotMigrated, match="sla migrate"):
+        follow(store, Deadlines())
+    store.close()
+
+
+def test_deadlines_holds_the_next_instant_of_each_ticket_that_time_can_change(log: Log) -> None:
+    log.take(START, opened("A", START), opened("B", START), responded("B", START), fact("escalated", "C", START))
+    catch_up(log.store, Deadlines())
+    halfway = START + HOUR  # 50 % of two hours, which warns
+    assert rows(log.store.path, "SELECT ticket, at FROM deadlines") == [("A", int(halfway.timestamp() * 1e6))]
+    log.take(START + 3 * HOUR, ticks=["A"])
+    catch_up(log.store, Deadlines())
+    assert rows(log.store.path, "SELECT ticket, at FROM deadlines") == []
+
+
+def test_tickets_counts_are_those_of_its_rows(log: Log) -> None:
+    log.live_through(range(60))
+    catch_up(log.store, Tickets())
+    with log.store.reading() as cursor:
+        counts = Tickets().counts(cursor)
+    assert sum(counts.values()) == rows(log.store.path, "SELECT count(*) FROM tickets")[0][0] == 66
+    assert min(counts.values()) >= 0
+    by_stage = rows(log.store.path, "SELECT json_extract(state, '$.stage') AS s, count(*) FROM tickets GROUP BY s")
+    for stage, n in by_stage:
+        assert sum(count for label, count in counts.items() if label[2] == (stage or "pending")) == n
+
+
+def test_compliance_and_arrivals_count_what_the_log_and_the_inbox_say(log: Log) -> None:
+    log.live_through(range(60))
+    for view in (Compliance(), Arrivals()):
+        catch_up(log.store, view)
+    topics = dict(rows(log.store.path, "SELECT topic, count(*) FROM stored_events GROUP BY topic"))
+    outcomes = dict(rows(log.store.path, "SELECT outcome, count(*) FROM inbox GROUP BY outcome"))
+    with log.store.reading() as cursor:
+        promises, arrivals = Compliance().counts(cursor), Arrivals().counts(cursor)
+
+    def summed(counts: dict[Any, float], *key: str) -> float:
+        return sum(n for each, n in counts.items() if set(key) <= set(each))
+
+    assert summed(promises, "breached") == topics["breached/1"] > 0
+    assert summed(promises, "retracted") == topics["breach_retracted/1"] > 0
+    assert summed(promises, "response") + summed(promises, "revised") == topics["fulfilled/1"] > 0
+    for outcome in ("recorded", "duplicate", "dead_letter"):
+        assert summed(arrivals, "fact", outcome) == outcomes[outcome] > 0
+    assert summed(arrivals, "dead_letter", "malformed") == 1
