@@ -62,3 +62,13 @@ def _run_file(process: subprocess.Popen[bytes], path: Path, log: Path) -> dict[s
             return found
         time.sleep(0.05)
     raise AssertionError(f"sla up was not ready within {STARTS_WITHIN} s: {log.read_text()}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """With REQUIRE_PARTS, which CI sets, a skipped test is a failed one: no missing part hides a failure."""
+    report = yield
+    if report.skipped and os.environ.get("REQUIRE_PARTS"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, but REQUIRE_PARTS is set: {report.longrepr}"
+    return report

@@ -480,25 +480,3 @@ async def test_services_end_at_sigterm_while_they_wait_for_nats(tmp_path: Path) 
 
         await until("it answers", answers)
         waiting.end()
-
-
-# ---- the rules, scenario by scenario: the same as in memory, when all facts are known (rule 11)
-
-SETTLED = [
-    scenario
-    for scenario in SCENARIOS
-    if not any(isinstance(item, Edited) for item in scenario.given) and "time_in_future" not in played(scenario).memory.inbox
-]
-SAME = (
-    "stage", "service_level", "priority", "policy_version", "opening_id", "started_at", "due_at", "target",
-    "breached_at", "responded_at", "met", "overdue", "escalation_level", "next_at",
-)  # fmt: skip
-
-
-def played(scenario: Scenario) -> World:
-    """In memory: the facts at the times at which the scenario says they arrive, then a clock that runs until now."""
-    world = World()
-    scenario.play(world.put, world.next_at)
-    while (due := world.next_at()) and due < now():
-        world.put(Tick(max(due, parsed(scenario.when)) + BEHIND))
-    return world

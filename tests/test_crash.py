@@ -16,7 +16,6 @@ from nats.aio.client import Client
 from services.store import Store
 from sla.log import Announced, Breached, BreachRetracted, Fulfilled
 from tests.bus import (
-    PATIENCE,
     Deployment,
     Fact,
     Service,
