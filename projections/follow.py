@@ -94,7 +94,7 @@ def _read(store: Log, projection: Projection, position: int, limit: int) -> Sequ
 
 def catch_up(store: Log, projection: Projection) -> None:
     """Follow until the view is up to date with what the log has now."""
-    while follow(store, projection):
+    while follow(store, projection) == BATCH:
         pass
 
 

@@ -1,5 +1,6 @@
 """Announcer: tells the bus what was decided, each decision once and in the order of the log. It decides nothing."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ from nats.aio.client import Client
 
 from events import promises
 from events.promises import PromiseData, message, seconds, subject_for
-from services.bus import SLA, Outgoing, Publisher, last_sequence
+from services.bus import SLA, Outgoing, Publisher, last_sequence, takes_batches
 from services.service import Fatal, Service
 from services.store import Entry, Lock, Store
 from sla.log import (
@@ -27,8 +28,11 @@ from sla.ticket import CYCLE, OBJECTIVE
 log = structlog.get_logger()
 
 POSITION = "announcements"
+EXPECTED = "Nats-Expected-Last-Sequence"
 POSITION_HEADER = "Sla-Log-Position"
 BATCH = 500
+AS_ONE_FROM = 25  # messages; fewer are stored sooner one by one
+SAVE_EVERY = 0.5  # seconds: after a crash, what SLA says counts; the saved position is for metrics and a quick start
 
 
 class Announcer(Service):
@@ -43,24 +47,34 @@ class Announcer(Service):
         super().__init__()
         self._nc, self._store, self._lock = nc, store, lock
         self._publisher = Publisher(nc, SLA)
+        self._batches = False
+        self._saved = (-1, 0.0)  # the position, and when it was saved (monotonic)
 
     async def run(self) -> None:
         while not self._lock.take():
             self.problem = None  # a standby works by waiting
             await self.sleep(0.5)
         position, sequence = await self._where()
+        self._batches = await takes_batches(self._nc, SLA)
         while True:
-            entries = await self.in_thread(self._store.entries, position, BATCH)
+            entries = await self.in_thread(self._next, position)
             self.problem = None
             if entries:
                 sequence = await self.whole(self._announce(entries, sequence))
                 position = entries[-1].position
             else:
-                await self.sleep(1.0)
+                await self.sleep(SAVE_EVERY)
 
     async def stop(self) -> None:
         await super().stop()
         self._lock.free()
+
+    def _next(self, position: int) -> list[Entry]:
+        """Blocking. What follows in the log; saves now and then how far everything was announced."""
+        if position != self._saved[0] and time.monotonic() - self._saved[1] >= SAVE_EVERY:
+            self._save(position)
+            self._saved = (position, time.monotonic())
+        return self._store.entries(position, BATCH)
 
     async def _where(self) -> tuple[int, int]:
         """The position after the last announcement, and the last sequence of SLA. What SLA says counts most."""
@@ -82,15 +96,20 @@ class Announcer(Service):
         return int((newest.headers or {}).get(POSITION_HEADER, 0))
 
     async def _announce(self, entries: Sequence[Entry], sequence: int) -> int:
-        """Publishes and saves the position; returns the last sequence of SLA."""
+        """Publishes what is to be announced; returns the last sequence of SLA."""
         messages = [announcement(entry) for entry in entries if isinstance(entry.event, Announced)]
-        for expected, outgoing in enumerate(messages, sequence):
-            outgoing.headers["Nats-Expected-Last-Sequence"] = str(expected)
         if messages:
-            sequence = (await self._publisher.publish(messages))[-1].sequence
+            sequence = await self._publish(messages, sequence)
             log.info("announced", messages=len(messages), position=entries[-1].position)
-        await self.in_thread(self._save, entries[-1].position)
         return sequence
+
+    async def _publish(self, messages: Sequence[Outgoing], sequence: int) -> int:
+        if self._batches and len(messages) >= AS_ONE_FROM:
+            messages[0].headers[EXPECTED] = str(sequence)
+            return (await self._publisher.publish_as_one(messages)).sequence
+        for expected, outgoing in enumerate(messages, sequence):
+            outgoing.headers[EXPECTED] = str(expected)
+        return (await self._publisher.publish(messages))[-1].sequence
 
     def _save(self, position: int) -> None:
         with self._store.writing() as cursor:

@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import nats
 import nats.errors
@@ -63,6 +64,7 @@ STREAMS = (
         deny_delete=True,
         deny_purge=True,
         duplicate_window=120,
+        allow_atomic=True,  # many messages for one visit to the disk (TRAPS N2)
     ),
     StreamConfig(
         name=DEAD_LETTERS,
@@ -155,6 +157,11 @@ async def last_sequence(nc: Client, stream: str) -> int:
         raise BusError(f"stream {stream} does not exist; run `sla migrate`") from None
 
 
+async def takes_batches(nc: Client, stream: str) -> bool:
+    """Whether a stream stores many messages as one. An older one, or one of an operator, may not."""
+    return bool((await nc.jetstream().stream_info(stream)).config.allow_atomic)
+
+
 class Publisher:
     """
     Publishes many messages in order and waits for all acknowledgements; one inbox for the answers. A refusal or silence
@@ -177,6 +184,7 @@ class Publisher:
             self._subscribed = True
         loop = asyncio.get_running_loop()
         answers: dict[str, asyncio.Future[Msg]] = {}
+        connection = self._connection()
         for message in messages:
             token = str(next(self._numbers))
             answers[token] = self._waiting[token] = loop.create_future()
@@ -184,12 +192,38 @@ class Publisher:
             await self._nc.publish(message.subject, message.body, f"{self._inbox}.{token}", headers)
         try:
             async with asyncio.timeout(self.PATIENCE):
-                return [_acknowledged(await answer) for answer in answers.values()]
+                return [_acknowledged(await self._answer(answer, connection)) for answer in answers.values()]
         except TimeoutError:
             raise BusError(f"no answer from the broker for {self._stream} within {self.PATIENCE:g} s") from None
         finally:
             for token in answers:
                 self._waiting.pop(token, None)
+
+    def _connection(self) -> int | None:
+        """Which connection it is, counted; None while there is none."""
+        return self._nc.stats["reconnects"] if self._nc.is_connected else None
+
+    async def _answer(self, answer: asyncio.Future[Msg], connection: int | None) -> Msg:
+        """Raises BusError if the connection was lost: what the broker answered then never comes."""
+        while not answer.done():
+            await asyncio.wait([answer], timeout=0.25)
+            if not answer.done() and (connection is None or self._connection() != connection):
+                raise BusError(f"the connection was lost while {self._stream} was published to")
+        return answer.result()
+
+    async def publish_as_one(self, messages: Sequence[Outgoing]) -> Published:
+        """
+        All of the messages or none, at most 1,000 (TRAPS N2); the answer is for the last. The stream must allow it.
+        With `sync_interval: always` one costs the broker 4 ms and 0.03 ms a message, where each alone costs 0.2 ms.
+        """
+        batch = uuid4().hex
+        for number, message in enumerate(messages, 1):
+            message.headers.update({"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)})
+        *others, last = messages
+        for message in others:
+            await self._nc.publish(message.subject, message.body, headers=message.headers)
+        last.headers["Nats-Batch-Commit"] = "1"
+        return (await self.publish([last]))[0]
 
     async def _answered(self, message: Msg) -> None:
         waiting = self._waiting.get(message.subject.rpartition(".")[2])
@@ -318,12 +352,10 @@ class StreamReader:
         self._wake.set()
 
 
-async def on_nudge(nc: Client, wake: Callable[[], None]) -> Callable[[], Awaitable[None]]:
-    """Calls `wake` whenever the log has grown; returns what ends it."""
+async def on_nudge(nc: Client, wake: Callable[[], None]) -> None:
+    """Calls `wake` whenever the log has grown, until the connection is closed."""
 
     async def nudged(_: Msg) -> None:
         wake()
 
-    subscription = await nc.subscribe(NUDGE, cb=nudged)
-    ended: Callable[[], Awaitable[None]] = subscription.unsubscribe
-    return ended
+    await nc.subscribe(NUDGE, cb=nudged)

@@ -1,5 +1,6 @@
 """Clock: sleeps until the next instant of interest and sends a tick through the bus. What a tick means is in sla/."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ log = structlog.get_logger()
 BATCH = 1_000
 SLACK = 10  # microseconds after the instant: a deadline has passed only when it is over
 POLL = 1.0  # seconds: the longest sleep, so that neither a lost nudge nor a clock that was set matters
+GATHER = 0.005  # seconds after a nudge: what was decided is announced first, and is looked at together
 LONGEST_PAUSE = 60.0  # seconds between two ticks for the same instant
 
 
@@ -51,18 +53,19 @@ class Clock(Service):
 
     async def run(self) -> None:
         while True:
-            await self.in_thread(catch_up, self._store, self._deadlines)
-            now = self._now()
-            rows, following = await self.in_thread(self._look, now)
+            rows, following = await self.in_thread(self._look)
             await self._tick(rows)
             self.problem = None
-            await self.sleep(self._pause(following))
+            if await self.sleep(self._pause(following)):
+                await asyncio.sleep(min(GATHER, self._pause(following)))
 
     def _now(self) -> int:
         """The broker's time as far as we know it, in microseconds since 1970."""
         return time.time_ns() // 1000 - SLACK - self._behind
 
-    def _look(self, now: int) -> tuple[list[Row], int | None]:
+    def _look(self) -> tuple[list[Row], int | None]:
+        catch_up(self._store, self._deadlines)
+        now = self._now()
         with self._store.reading() as cursor:
             rows = self._deadlines.until(cursor, now, BATCH + len(self._sent))
             return rows, self._deadlines.after(cursor, now)

@@ -79,18 +79,28 @@ class Intake(Service):
     async def _store_outcome(self, messages: Sequence[Message]) -> Outcome:
         """Dead letters are published before the commit, under their sequence: a crash in between doubles none."""
         try:
-            outcome = await self.in_thread(self._engine.take, messages)
-            await self._commit(outcome)
+            outcome = await self.in_thread(self._take_and_commit, messages)
+            if outcome.dead:
+                await self._commit(outcome)
         except BaseException:
             self._engine.forget()
             raise
         return outcome
 
+    def _take_and_commit(self, messages: Sequence[Message]) -> Outcome:
+        """Blocking. One visit to the thread, unless there are dead letters: those go before the commit."""
+        outcome = self._engine.take(messages)
+        if not outcome.dead:
+            self._put(outcome)
+        return outcome
+
     async def _commit(self, outcome: Outcome) -> None:
-        if outcome.dead:
-            await self._dead_letters.publish([dead_letter(dead) for dead in outcome.dead])
+        await self._dead_letters.publish([dead_letter(dead) for dead in outcome.dead])
+        await self.in_thread(self._put, outcome)
+
+    def _put(self, outcome: Outcome) -> None:
         try:
-            await self.in_thread(self._store.commit, outcome, self._position)
+            self._store.commit(outcome, self._position)
         except Superseded as error:
             raise Fatal(str(error)) from None
         self._position = outcome.position

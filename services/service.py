@@ -38,14 +38,16 @@ class Service(ABC):
         """There is something to do."""
         self._awake.set()
 
-    async def sleep(self, seconds: float) -> None:
-        """Until somebody calls `wake`, at most so many seconds."""
+    async def sleep(self, seconds: float) -> bool:
+        """Until somebody calls `wake`, at most so many seconds. Whether somebody did."""
         try:
             async with asyncio.timeout(seconds):
                 await self._awake.wait()
         except TimeoutError:
             pass
+        woken = self._awake.is_set()
         self._awake.clear()
+        return woken
 
     async def in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         """Blocking work of this service, one at a time."""

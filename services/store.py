@@ -3,13 +3,15 @@
 import fcntl
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import msgspec
-from eventsourcing.application import AggregateNotFoundError, Repository
 from eventsourcing.persistence import EventStore, IntegrityError, Mapper, StoredEvent, Transcoder
 from eventsourcing.sqlite import (
     SQLiteApplicationRecorder,
@@ -141,6 +143,7 @@ class Store:
         if not create and not path.exists():
             raise StoreError(f"{path} does not exist; run `sla migrate`")
         self.path = path
+        self._writer = threading.Lock()  # SQLite lets one write at a time, and whoever has to wait sleeps
         self._facts = _datastore(_Pool, path)
         self._views = _datastore(_ViewPool, path)
         self._recorder = _Recorder(self._facts)
@@ -148,7 +151,6 @@ class Store:
             self._create()
         self._check()
         self._events: EventStore[str] = EventStore(LogMapper(), self._recorder)
-        self._repository: Repository[str] = Repository(self._events)
 
     def close(self) -> None:
         """Closes all connections; what was committed stays."""
@@ -174,7 +176,8 @@ class Store:
 
     def commit(self, outcome: Outcome, before: int) -> None:
         """Stores an outcome if the position still is `before`. If it is not: Superseded, and nothing is stored."""
-        self._events.put(outcome.events, outcome=outcome, before=before)
+        with self._writer:
+            self._events.put(outcome.events, outcome=outcome, before=before)
 
     def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """The content digests of the facts that are already recorded."""
@@ -200,10 +203,25 @@ class Store:
 
     def load(self, ticket: str) -> TicketSla | None:
         """The ticket replayed from its events; None if there are none."""
-        try:
-            return self._repository.get(ticket, projector_func=TicketSla.replay)
-        except AggregateNotFoundError:
-            return None
+        return self.load_all([ticket]).get(ticket)
+
+    def load_all(self, tickets: Iterable[str]) -> dict[str, TicketSla]:
+        """The tickets replayed from their events; those that have none are left out."""
+        wanted = list(tickets)
+        found: dict[str, TicketSla] = {}
+        with self._facts.transaction(commit=False) as cursor:
+            for start in range(0, len(wanted), 500):
+                some = wanted[start : start + 500]
+                marks = ",".join("?" * len(some))
+                cursor.execute(
+                    "SELECT originator_id, originator_version, topic, state FROM stored_events "
+                    f"WHERE originator_id IN ({marks}) ORDER BY originator_id, originator_version",
+                    some,
+                )
+                for id, rows in groupby(cursor.fetchall(), itemgetter(0)):
+                    events = (Recorded(id, version, _decode(topic, state)) for _, version, topic, state in rows)
+                    found[id] = TicketSla.replay(None, events) or TicketSla(id)
+        return found
 
     def history(self, ticket: str) -> list[Recorded]:
         """The events of a ticket in their order."""
@@ -251,7 +269,7 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Cursor]:
         """A transaction for a view and its position. Takes the write lock at its first statement that writes."""
-        with self._views.transaction(commit=True) as cursor:
+        with self._writer, self._views.transaction(commit=True) as cursor:
             yield cursor.sqlite_cursor
 
     @contextmanager

@@ -122,6 +122,7 @@ class Process:
         try:
             gc.freeze()  # the collector would stop the process for tens of milliseconds (TRAPS F5)
             gc.set_threshold(50_000, 20, 50)
+            await bus.on_nudge(nc, self._wake)
             async with asyncio.TaskGroup() as group:
                 for name in self._names:
                     group.create_task(self._keep(name, nc, store), name=name)
@@ -153,6 +154,10 @@ class Process:
                 self._note(what, error)
                 await asyncio.sleep(1.0)
 
+    def _wake(self) -> None:
+        for service in self._services.values():
+            service.wake()
+
     def _note(self, name: str, error: Exception) -> None:
         text = str(error) or type(error).__name__
         if self._problems.get(name) != text:
@@ -167,9 +172,7 @@ class Process:
             service = self._build(name, nc, store)
             self._services[name] = service
             self._problems.pop(name, None)
-            unsubscribe = None
             try:
-                unsubscribe = await bus.on_nudge(nc, service.wake)
                 await service.run()
             except _WAITING_HELPS as error:
                 pause = RETRY[0] if service.problem is None else min(pause * 2, RETRY[1])
@@ -177,8 +180,6 @@ class Process:
                 log.warning("waiting", service=name, reason=service.problem, seconds=pause)
             finally:
                 await service.stop()
-                if unsubscribe is not None and not nc.is_closed and nc.is_connected:
-                    await unsubscribe()
             await asyncio.sleep(pause)
 
     def _build(self, name: str, nc: Client, store: Store) -> Service:

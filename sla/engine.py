@@ -69,7 +69,7 @@ class Outcome:
 class Store(Protocol):
     """What the engine asks of the event store."""
 
-    def load(self, ticket: str) -> TicketSla | None: ...
+    def load_all(self, tickets: Iterable[str]) -> dict[str, TicketSla]: ...
     def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]: ...
     def policy(self, fingerprint: str) -> Policy: ...
 
@@ -98,12 +98,16 @@ class Engine:
         outcome = Outcome(position=messages[-1].sequence)
         facts = [self._read(message) for message in messages if not message.subject.startswith(TICK_PREFIX)]
         known = self._store.digests(fact_key(fact.source, fact.id) for fact in facts if isinstance(fact, TicketEvent))
-        waiting = iter(facts)
+        ticks = [_ticked(message) for message in messages if message.subject.startswith(TICK_PREFIX)]
+        self._recall([*(fact.ticket for fact in facts if isinstance(fact, TicketEvent)), *filter(None, ticks)])
+        waiting, ticking = iter(facts), iter(ticks)
         for message in messages:
             if message.subject.startswith(TICK_PREFIX):
-                self._tick(message, outcome)
+                self._tick(message, next(ticking), outcome)
             else:
                 self._fact(message, next(waiting), known, outcome)
+        while len(self._tickets) > self._keep:
+            self._tickets.popitem(last=False)
         return outcome
 
     def forget(self) -> None:
@@ -122,12 +126,8 @@ class Engine:
         except BadFact as error:
             return error
 
-    def _tick(self, message: Message, outcome: Outcome) -> None:
-        try:
-            ticket = self._ticket(decode_token(message.subject.removeprefix(TICK_PREFIX)))
-        except ValueError:
-            return
-        if ticket.version:
+    def _tick(self, message: Message, id: str | None, outcome: Outcome) -> None:
+        if id is not None and (ticket := self._tickets[id]).version:
             policy = self._policy_of(ticket)
             outcome.events += ticket.tick(policy, message.stored_at, self._limits.historic_after)
 
@@ -155,7 +155,7 @@ class Engine:
 
     def _accept(self, event: TicketEvent, stored_at: datetime, known: bytes | None, digest: bytes) -> bool:
         """False for a duplicate. Raises BadFact in the order of section 3, after what `read` has checked."""
-        ticket = self._ticket(event.ticket)
+        ticket = self._tickets[event.ticket]
         _check_names(event, self._policy_of(ticket))
         check_time(event.time, stored_at, self._limits.ahead)
         if known is not None and known != digest:
@@ -172,16 +172,16 @@ class Engine:
         return known is None
 
     def _record(self, event: TicketEvent, stored_at: datetime) -> list[Recorded]:
-        ticket = self._ticket(event.ticket)
+        ticket = self._tickets[event.ticket]
         return ticket.record(event, self._policy_of(ticket), stored_at, self._limits.historic_after)
 
-    def _ticket(self, id: str) -> TicketSla:
-        ticket = self._tickets.get(id) or self._store.load(id) or TicketSla(id)
-        self._tickets[id] = ticket
-        self._tickets.move_to_end(id)
-        if len(self._tickets) > self._keep:
-            self._tickets.popitem(last=False)
-        return ticket
+    def _recall(self, ids: Sequence[str]) -> None:
+        """Brings tickets to mind, those that do not exist yet too: one question to the store for the whole batch."""
+        missing = {id for id in ids if id not in self._tickets}
+        found = self._store.load_all(missing) if missing else {}
+        self._tickets.update((id, found.get(id) or TicketSla(id)) for id in missing)
+        for id in ids:
+            self._tickets.move_to_end(id)
 
     def _policy_of(self, ticket: TicketSla) -> Policy:
         """The policy the ticket was opened under, as it was resolved then (rule 13); the one in force if it is new."""
@@ -191,6 +191,14 @@ class Engine:
         if fingerprint not in self._policies:
             self._policies[fingerprint] = self._store.policy(fingerprint)
         return self._policies[fingerprint]
+
+
+def _ticked(tick: Message) -> str | None:
+    """The ticket that a tick is for; None if its token has none."""
+    try:
+        return decode_token(tick.subject.removeprefix(TICK_PREFIX))
+    except ValueError:
+        return None
 
 
 def _check_names(event: TicketEvent, policy: Policy) -> None:

@@ -27,6 +27,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from services.embedded import EmbeddedNats
+from services.up import provision
+from services.wiring import migrate_store
 
 SLA = Path(sys.executable).with_name("sla")
 POLICIES = Path(__file__).parents[1] / "sla" / "policies"
@@ -360,9 +362,10 @@ class Deployment(NamedTuple):
     def store(self) -> Path:
         return self.folder / "sla.db"
 
-    def migrate(self) -> None:
-        settings = environment(**self.settings)
-        subprocess.run([SLA, "migrate"], cwd=self.folder, env=settings, check=True, timeout=60)
+    async def migrate(self) -> None:
+        """As `sla migrate` does it; but for a process of its own, which takes a second."""
+        await asyncio.to_thread(migrate_store, self.store)
+        await provision(self.server.url)
 
     def run(self, *services: str, **settings: str) -> "Service":
         port = free_port()
@@ -393,7 +396,7 @@ async def deployment(folder: Path, server: Server, **settings: str) -> AsyncIter
     """Migrated, with no service yet. Processes that a test starts with `run` it has to end."""
     addresses = {"SLA_NATS_URL": server.url, "SLA_DATABASE_URL": f"sqlite:///{folder / 'sla.db'}"}
     found = Deployment(folder, server, addresses | settings)
-    await asyncio.to_thread(found.migrate)
+    await found.migrate()
     yield found
 
 

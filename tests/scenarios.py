@@ -633,6 +633,17 @@ TICKS = (
         },
     ),
     Scenario(
+        "a raise dated ahead is announced at its instant, before the warning it brings",
+        rule=3,
+        given=(
+            opened("foundation", "serious", "2025-11-03 10:00"),
+            changed("critical", "2025-11-03 12:04", arrives="2025-11-03 12:00"),
+        ),
+        when="2025-11-03 12:30",
+        then=("applied", "target_changed", "warning"),
+        also={"warning": {"time": "2025-11-03 12:04", "detected_at": "2025-11-03 12:04:00.001"}},
+    ),
+    Scenario(
         "a fact that arrives after that instant takes the one dated ahead along, without its tick",
         rule=3,
         given=(
@@ -941,6 +952,17 @@ PRIORITY = (
         also={"due_at": "2025-11-03 14:00"},
     ),
     Scenario(
+        "changed to the priority it has: what was at risk stays at risk since then",
+        rule=4,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            changed("critical", "2025-11-03 13:10"),
+        ),
+        when="2025-11-03 13:30",
+        then=("applied", "warning", "warning"),
+        also={"at_risk_at": "2025-11-03 13:00"},
+    ),
+    Scenario(
         "raised at the same instant as opened: judged as raised",
         rule=4,
         given=(
@@ -1047,6 +1069,18 @@ ONE_INSTANT = (
         when="2025-11-04 12:30",
         then=("applied", "target_changed", "target_changed"),
         also={"due_at": "2025-11-05 16:00", "breached_at": None, "target": "1 day, 0:00:00"},
+    ),
+    Scenario(
+        "lowered and raised again at one instant: as if nothing had happened",
+        rule=4,
+        given=(
+            opened("foundation", "serious", "2025-11-03 10:00"),
+            changed("minor", "2025-11-03 17:00", id="a"),
+            changed("serious", "2025-11-03 17:00", id="b"),
+        ),
+        when="2025-11-03 17:30",
+        then=("applied", "warning", "warning", "target_changed", "target_changed", "warning"),
+        also={"due_at": "2025-11-03 18:00", "at_risk_at": "2025-11-03 16:00"},
     ),
     Scenario(
         "everything at one instant: opened, changed, answered, escalated",
@@ -1289,6 +1323,43 @@ LATE_NEWS = (
         },
     ),
     Scenario(
+        "late news that moves the breach to an instant that no tick has shown: number 2 waits for its tick",
+        rule=6,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            asleep("2025-11-03 13:50", until="2025-11-03 18:00"),
+            changed("serious", "2025-11-03 11:00", arrives="2025-11-03 19:00"),
+        ),
+        when="2025-11-03 19:00",
+        then=("applied", *WARNED, "breached", "breach_retracted", "target_changed"),
+        also={
+            "breached_at": None,
+            "next_at": "2025-11-03 18:00",
+            "breached": {"detected_at": "2025-11-03 18:00"},
+        },
+    ),
+    Scenario(
+        "late news upon late news: what no tick has shown waits for its tick",
+        rule=6,
+        given=(
+            opened("enterprise", "minor", "2025-11-03 10:00"),
+            opened("enterprise", "critical", "2025-11-03 09:50", arrives="2025-11-04 09:00"),
+            opened("professional", "minor", "2025-11-03 09:30", arrives="2025-11-04 10:00"),
+        ),
+        when="2025-11-04 10:00",
+        then=(
+            "applied",
+            *WARNED,
+            "breached",
+            "breach_retracted",
+            "target_changed",
+            "breached",
+            "breach_retracted",
+            "target_changed",
+        ),
+        also={"breached_at": None, "due_at": "2025-11-03 21:30", "next_at": "2025-11-03 21:30"},
+    ),
+    Scenario(
         "late news that moves the breach of an answered ticket: retracted, breached, revised",
         rule=6,
         given=(
@@ -1300,6 +1371,7 @@ LATE_NEWS = (
         also={
             "due_at": "2025-11-03 14:00",
             "overdue": "4:30:00",
+            "breach_retracted": {"reason": "deadline_moved"},
             "fulfilled": {"revision": 2, "overdue_seconds": 16200, "due_at": "2025-11-03 14:00"},
         },
     ),
@@ -1762,7 +1834,12 @@ ORDER = (
             opened("foundation", "minor", "2025-11-03 10:00", arrives="2025-11-04 09:03"),
         ),
         then=("applied", "breached", "fulfilled"),
-        also={"due_at": "2025-11-03 14:00", "met": False, "overdue": "1:00:00"},
+        also={
+            "due_at": "2025-11-03 14:00",
+            "met": False,
+            "overdue": "1:00:00",
+            "breached": {"detection": "live", "detected_at": "2025-11-04 09:03:00.001"},
+        },
     ),
     Scenario(
         "a kept promise told in the worst order ends as it should",

@@ -28,6 +28,7 @@ from tests.bus import (
     Heard,
     Server,
     Service,
+    Sla,
     Subscriber,
     Up,
     ago,
@@ -370,9 +371,10 @@ async def test_a_second_copy_of_every_service_doubles_nothing(live: Up, nc: Clie
 async def test_after_a_restart_and_a_rebuild_nothing_is_announced_again(tmp_path: Path) -> None:
     policy = open_all_hours(tmp_path / "policy")
     start = ago(hours=3)
+    facts = [opened(f"KEPT-{n}", start) for n in range(20)]
     with up(tmp_path, SLA_POLICY_DIR=policy) as first:
         async with connected(first.nats_url) as nc, subscribed(nc) as heard:
-            await publish(nc, *(opened(f"KEPT-{n}", start) for n in range(20)))
+            await publish(nc, *facts)
             await publish(nc, *(responded(f"KEPT-{n}", start + n * HOUR / 7) for n in range(20)))
             for n in range(20):
                 await heard.first(f"KEPT-{n}", "fulfilled")
@@ -384,7 +386,7 @@ async def test_after_a_restart_and_a_rebuild_nothing_is_announced_again(tmp_path
             assert sum(rebuild(store, view)) > 0
         store.close()
         async with connected(second.nats_url) as nc, subscribed(nc) as heard:
-            await publish(nc, opened("KEPT-1", start, "minor"), opened("NEW", ago(hours=0.1)))
+            await publish(nc, *facts, opened("NEW", ago(hours=0.1)))
             await heard.first("NEW", "applied")
             await announced(nc, second.store)
             after = await stored(nc)
@@ -439,13 +441,13 @@ async def test_a_second_engine_on_the_same_folder_is_refused(live: Up) -> None:
 
 
 async def test_services_wait_for_nats_and_the_store_then_work_and_end_cleanly(tmp_path: Path) -> None:
-    """Started before nats-server and the database exist; each a process of its own."""
+    """Started before nats-server and the database exist."""
     server = Server(tmp_path / "nats")
     await server.start()  # to learn a free port
     await server.stop()
     addresses = {"SLA_NATS_URL": server.url, "SLA_DATABASE_URL": f"sqlite:///{tmp_path / 'sla.db'}"}
     deployed = Deployment(tmp_path, server, addresses | {"SLA_POLICY_DIR": open_all_hours(tmp_path / "policy")})
-    services = [deployed.run(name) for name in ("intake", "clock", "announcer", "metrics")]
+    services = [deployed.run("clock"), deployed.run("intake", "announcer", "metrics")]
     try:
         for service in services:
 
@@ -455,7 +457,8 @@ async def test_services_wait_for_nats_and_the_store_then_work_and_end_cleanly(tm
 
             await until("it answers that it is not ready, and why", waits)
         await server.start()
-        await asyncio.to_thread(deployed.migrate)
+        migrated = Sla(tmp_path, "migrate", **deployed.settings)
+        assert await asyncio.to_thread(migrated.process.wait, 60) == 0, migrated.log
         for service in services:
             await service.ready()
         async with connected(server.url) as nc, subscribed(nc) as heard:

@@ -398,8 +398,8 @@ class Judged:
             if next_at is not None:
                 heappush(self._ticks, (max(next_at, at), recorded.originator_id))
 
-    def load(self, ticket: str) -> TicketSla | None:
-        return None
+    def load_all(self, tickets: Iterable[str]) -> dict[str, TicketSla]:
+        return {}
 
     def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         return {key: self._digests[key] for key in keys if key in self._digests}

@@ -12,7 +12,20 @@ from sla.log import Announced as AnnouncedEvent
 from sla.log import Breached, BreachRetracted, Event, FactRecorded, Fulfilled, WarningRaised
 from sla.ticket import TicketSla
 from tests.memory import World
-from tests.scenarios import SCENARIOS, Announced, Edited, Fact, Given, Scenario, Tick, check
+from tests.scenarios import (
+    SCENARIOS,
+    Announced,
+    Edited,
+    Fact,
+    Given,
+    Scenario,
+    Tick,
+    check,
+    escalated,
+    opened,
+    stockholm,
+    tick,
+)
 
 ONE_POLICY = [scenario for scenario in SCENARIOS if not any(isinstance(item, Edited) for item in scenario.given)]
 each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -131,6 +144,15 @@ def test_a_batch_decides_what_its_messages_decide_one_by_one(scenario: Scenario)
     scenario.play(lambda item: (items.append(item), alone.put(item)), alone.next_at)
     together.take([together.message(item) for item in items])
     assert together.events == alone.events
+
+
+def test_time_does_not_go_back_when_the_clock_of_the_broker_does() -> None:
+    world = World()
+    world.put(opened("foundation", "critical", "2025-11-03 10:00", id="o"))
+    world.put(tick("2025-11-03 14:00:01"))
+    assert world.put(escalated("2025-11-03 13:30", arrives="2025-11-03 13:40", id="e"))
+    assert world.state.breached_at == stockholm("2025-11-03 14:00")
+    assert world.events[-1].at == stockholm("2025-11-03 14:00:01")
 
 
 def test_each_rule_has_its_scenarios() -> None:
