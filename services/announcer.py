@@ -32,7 +32,7 @@ EXPECTED = "Nats-Expected-Last-Sequence"
 POSITION_HEADER = "Sla-Log-Position"
 BATCH = 500
 AS_ONE_FROM = 25  # messages; fewer are stored sooner one by one
-SAVE_EVERY = 0.5  # seconds: after a crash, what SLA says counts; the saved position is for metrics and a quick start
+SAVE_EVERY = 0.1  # seconds: after a crash, what SLA says counts; the saved position is for metrics and a quick start
 
 
 class Announcer(Service):
@@ -63,7 +63,7 @@ class Announcer(Service):
                 sequence = await self.whole(self._announce(entries, sequence))
                 position = entries[-1].position
             else:
-                await self.sleep(SAVE_EVERY)
+                await self.sleep(1.0 if position == self._saved[0] else SAVE_EVERY)
 
     async def stop(self) -> None:
         await super().stop()

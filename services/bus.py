@@ -149,10 +149,13 @@ async def provision(nc: Client) -> list[str]:
     return drift
 
 
+ANSWERS_WITHIN = 2.0  # seconds until a request to the broker is given up: it may have been lost with a connection
+
+
 async def last_sequence(nc: Client, stream: str) -> int:
     """The sequence of the newest message of a stream, 0 if there never was one; BusError if there is no stream."""
     try:
-        return (await nc.jetstream().stream_info(stream)).state.last_seq
+        return (await nc.jetstream(timeout=ANSWERS_WITHIN).stream_info(stream)).state.last_seq
     except nats.js.errors.NotFoundError:
         raise BusError(f"stream {stream} does not exist; run `sla migrate`") from None
 
@@ -296,7 +299,7 @@ class StreamReader:
         """Makes the consumer. Raises BusError if the stream is missing, or is not the one that was read before."""
         await self.close()
         self._arrived.clear()
-        js = self._nc.jetstream()
+        js = self._nc.jetstream(timeout=ANSWERS_WITHIN)
         newest = await last_sequence(self._nc, self._stream)
         if newest < self._after:
             raise BusError(
