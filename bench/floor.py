@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -73,6 +74,19 @@ class Push:
         self._done.clear()
         for message in messages:
             await self._nc.publish(message.subject, message.body, self._inbox, message.headers)
+        await self._done.wait()
+
+    async def publish_as_one(self, messages: Sequence[Outgoing]) -> None:
+        """All of the messages or none, as the engine does with many: one visit of the broker to the disk."""
+        batch = uuid4().hex
+        self._missing = 1
+        self._done.clear()
+        for number, message in enumerate(messages, 1):
+            headers = message.headers | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+            last = number == len(messages)
+            if last:
+                headers["Nats-Batch-Commit"] = "1"
+            await self._nc.publish(message.subject, message.body, self._inbox if last else "", headers)
         await self._done.wait()
 
     async def close(self) -> None:

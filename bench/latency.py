@@ -33,7 +33,9 @@ PATIENCE = 20.0  # seconds for a start, or for the last answer of a round
 
 def main() -> int:
     """Prints ratio and absolute times for each rate; 1 if one of them is too long."""
-    print(f"latency: {ROUNDS} rounds of {SECONDS:g} s a side, half opened, half responded, SQLite, sync_interval always")
+    print(
+        f"latency: {ROUNDS} rounds of {SECONDS:g} s a side, half opened, half responded, SQLite, sync_interval always"
+    )
     print(HEADER)
     with TemporaryDirectory(prefix="sla-bench-") as name, _engine(Path(name)) as url, asyncio.Runner() as runner:
         with _floor(Path(name), url, runner):
@@ -58,11 +60,21 @@ def _row(watcher: "Watcher", rate: int, runner: asyncio.Runner) -> bool:
         measured(prefix)()  # warm
     spans = {prefix: [] for prefix in spans}
     row = compare(
-        f"latency p99, {rate}/s", measured("floor_in"), measured("tickets"), must=MUST, aim=AIM, rounds=ROUNDS, at_most=True
+        f"latency p99, {rate}/s",
+        measured("floor_in"),
+        measured("tickets"),
+        must=MUST,
+        aim=AIM,
+        rounds=ROUNDS,
+        at_most=True,
     )
     for name, prefix in (("floor", "floor_in"), ("ours", "tickets")):
         p50, p99 = ([percentile(one, wanted) * 1e3 for one in spans[prefix]] for wanted in (50, 99))
-        verdict = "" if name == "floor" else f"   must <= {MUST_MS:g} {_said(p99, MUST_MS)}  aim <= {AIM_MS:g} {_said(p99, AIM_MS)}"
+        verdict = (
+            ""
+            if name == "floor"
+            else f"   must <= {MUST_MS:g} {_said(p99, MUST_MS)}  aim <= {AIM_MS:g} {_said(p99, AIM_MS)}"
+        )
         print(f"  {name:<5} p50 {_spread(p50)} ms, p99 {_spread(p99)} ms{verdict}", flush=True)
     return row.passed and median(percentile(one, 99) for one in spans["tickets"]) <= MUST_MS / 1e3
 
@@ -177,7 +189,9 @@ async def _provision(url: str) -> None:
 
 
 @contextmanager
-def _process(command: list[str], environment: "os._Environ[str] | dict[str, str]", **files: object) -> Iterator[subprocess.Popen[bytes]]:
+def _process(
+    command: list[str], environment: "os._Environ[str] | dict[str, str]", **files: object
+) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(command, env=environment, **files)  # type: ignore[call-overload]
     try:
         yield process

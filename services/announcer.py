@@ -54,8 +54,8 @@ class Announcer(Service):
         while not self._lock.take():
             self.problem = None  # a standby works by waiting
             await self.sleep(0.5)
-        position, sequence = await self._where()
-        self._batches = await takes_batches(self._nc, SLA)
+        position, sequence = await self.whole(self._where())
+        self._batches = await self.whole(takes_batches(self._nc, SLA))
         while True:
             entries = await self.in_thread(self._next, position)
             self.problem = None

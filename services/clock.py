@@ -96,7 +96,7 @@ class Clock(Service):
         """Does the number of messages that intake has not stored yet grow?"""
         before = self._lag
         stored = await self.in_thread(self._store.taken)
-        self._lag = await last_sequence(self._nc, TICKETS) - stored
+        self._lag = await self.whole(last_sequence(self._nc, TICKETS)) - stored
         return self._lag > before
 
     async def _send(self, rows: Sequence[Row]) -> None:
@@ -114,7 +114,7 @@ class Clock(Service):
 
     async def _correct(self, rows: Sequence[Row], sequence: int, sent_at: int) -> None:
         """If the broker stored the last tick too early, its clock is behind ours: send again after the missing time."""
-        stored_at = (await self._nc.jetstream().get_msg(TICKETS, sequence)).time
+        stored_at = (await self.whole(self._nc.jetstream().get_msg(TICKETS, sequence))).time
         assert stored_at is not None
         stored = microseconds(stored_at)
         self._behind = max(0, sent_at - stored)

@@ -40,7 +40,7 @@ class Intake(Service):
         self._position = await self.in_thread(self._store.taken)
         reader = StreamReader(self._nc, TICKETS, self._position)
         try:
-            await reader.start()
+            await self.whole(reader.start())
             self.problem = None
             while True:
                 messages = await reader.take()

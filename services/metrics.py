@@ -57,7 +57,7 @@ class Metrics(Service, Collector):
         while True:
             while await self.in_thread(self._follow):
                 pass
-            self._stored = await last_sequence(self._nc, TICKETS)
+            self._stored = await self.whole(last_sequence(self._nc, TICKETS))
             self.problem = None
             await asyncio.sleep(0.25)  # not at every nudge: the same rows in fewer transactions
 

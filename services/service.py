@@ -54,7 +54,10 @@ class Service(ABC):
         return await self.whole(asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments))
 
     async def whole(self, work: Awaitable[T]) -> T:
-        """Work that is not left half done: if the service is cancelled meanwhile, it is finished first."""
+        """
+        Work that is not left half done: if the service is cancelled meanwhile, it is finished first. Requests to the
+        broker too: nats-py uses asyncio.wait_for, which in Python 3.11 loses a cancellation that comes with the answer.
+        """
         task = asyncio.ensure_future(work)
         try:
             return await asyncio.shield(task)

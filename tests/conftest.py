@@ -37,7 +37,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     home = tmp_path_factory.mktemp("engine")
     data = home / "data"
     log = home / "stderr.log"
-    environment = clean_environment(SLA_NATS_PORT="0", SLA_HTTP_PORT="0", SLA_HISTORIC_AFTER="never")
+    environment = clean_environment(SLA_NATS_PORT="0", SLA_HTTP_PORT="0", SLA_HISTORIC_AFTER="1000d")
     with log.open("w") as stderr:
         process = subprocess.Popen(
             [SLA, "up", "--data", data], cwd=home, env=environment, stderr=stderr, stdout=subprocess.DEVNULL

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,13 @@ def test_the_subscriber_in_python_prints_a_breach(engine: Engine) -> None:
         [sys.executable, "-u", "-c", snippet("pull_subscribe", engine)], stdout=subprocess.PIPE, text=True
     )
     try:
-        opened = ("--level", "enterprise", "--priority", "critical", "--at", "2026-11-19T10:00+01:00")
+        at = (datetime.now(UTC) - timedelta(days=10)).isoformat()
+        opened = ("--level", "enterprise", "--priority", "critical", "--at", at)
+        due_at = sla(engine, "due", *opened).split()[0]
         sla(engine, "publish", "opened", "README-1", *opened)
         assert subscriber.stdout is not None
         breach = next(line for line in subscriber.stdout if "README-1" in line)
-        assert breach == "breach: README-1 2026-11-19T11:00:00Z critical\n"
+        assert breach == f"breach: README-1 {due_at} critical\n"
     finally:
         subscriber.kill()
         subscriber.wait()
