@@ -1,4 +1,4 @@
-"""The floor of intake and latency: what any service with these inputs, rows and outputs must do, and no model at all."""
+"""The floor of intake and latency: what these inputs, rows and outputs cost without any model."""
 
 import asyncio
 import gc

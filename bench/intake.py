@@ -25,9 +25,9 @@ from services.embedded import EmbeddedNats
 from services.intake import Intake
 from services.metrics import Metrics
 from services.service import Service
-from services.settings import SHIPPED_POLICIES
+from services.settings import SHIPPED_POLICIES, load_policy
 from services.store import Store
-from services.wiring import load_policy, lock_for, migrate_store
+from services.wiring import lock_for, migrate_store
 from sla.engine import Limits
 from sla.policy import Policy
 
@@ -41,7 +41,8 @@ def main() -> int:
     Prints a row for the two services that do the work, and one for the four of `sla up`; 1 if one is too slow.
 
     The broker is that of `sla up`, which writes each message to the disk before it acknowledges (TRAPS N1). The floor
-    publishes one by one, without waiting; in the last row it publishes a batch as one, as the engine does.
+    publishes one by one, without waiting. In the last row, which decides nothing, it publishes a batch as one, as the
+    engine does: that ratio is what the model and the safety cost.
     """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     gc.set_threshold(50_000, 20, 50)  # as services.wiring
@@ -76,12 +77,13 @@ class Bench:
         table = (
             ("intake, announcer", one_by_one, two),
             ("intake, all services of sla up", one_by_one, four),
-            ("intake, announcer; batch floor", as_one, two),
+            ("(not counted) batch floor", as_one, two),
         )
-        return [
-            compare(name, floor, ours, must=MUST, aim=AIM, rounds=ROUNDS, operations=FACTS).passed
+        rows = [
+            compare(name, floor, ours, must=MUST, aim=AIM, rounds=ROUNDS, operations=FACTS)
             for name, floor, ours in table
         ]
+        return [row.passed for row in rows[:2]]
 
     async def _prepare(self) -> None:
         """The backlog, and what the engine makes of it: the floor has to store and publish the same."""
@@ -152,7 +154,8 @@ class Bench:
         ]
         if everything:
             services += [Clock(nc, store), Metrics(nc, store, self._policy, lock_for(path, "metrics"))]
-        await on_nudge(nc, lambda: [service.wake() for service in services])
+        for service in services:
+            await on_nudge(nc, service.wake)
         start = perf_counter()
         running = [asyncio.create_task(service.run()) for service in services]
         while await last_sequence(self._nc, SLA) < FACTS:
@@ -195,7 +198,8 @@ def backlog(policy: Policy, facts: int = FACTS) -> list[Outgoing]:
             data = {"service_level": chance.choice(list(policy.levels)), "priority": "minor", "channel": "email"}
             found.append(_message("opened", ticket, now - timedelta(seconds=60), data))
         for ticket in tickets[:2]:
-            found.append(_message("responded", ticket, now - timedelta(seconds=chance.randrange(50)), {"by": "agent"}))
+            answered = now - timedelta(seconds=chance.randrange(50))
+            found.append(_message("responded", ticket, answered, {"by": "agent"}))
         found.append(_message("priority_changed", tickets[2], now, {"priority": "serious"}))
     return found
 

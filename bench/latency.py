@@ -37,13 +37,16 @@ def main() -> int:
         f"latency: {ROUNDS} rounds of {SECONDS:g} s a side, half opened, half responded, SQLite, sync_interval always"
     )
     print(HEADER)
-    with TemporaryDirectory(prefix="sla-bench-") as name, _engine(Path(name)) as url, asyncio.Runner() as runner:
-        with _floor(Path(name), url, runner):
-            watcher = runner.run(_watcher(url))
-            try:
-                return 0 if all([_row(watcher, rate, runner) for rate in RATES]) else 1
-            finally:
-                runner.run(watcher.close())
+    with (
+        TemporaryDirectory(prefix="sla-bench-") as name,
+        _engine(Path(name)) as url,
+        asyncio.Runner() as runner,
+        _floor(Path(name), url, runner),
+    ):
+        watcher = runner.run(_watcher(url))
+        rows = [_row(watcher, rate, runner) for rate in RATES]
+        runner.run(watcher.close())
+    return 0 if all(rows) else 1
 
 
 def _row(watcher: "Watcher", rate: int, runner: asyncio.Runner) -> bool:

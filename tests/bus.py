@@ -322,7 +322,7 @@ class Sla:
         """SIGTERM: it must end in time, with 0 and without a traceback."""
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(ENDS_WITHIN) == 0, self.log
-        assert "Traceback" not in self.log, self.log
+        assert "Traceback" not in self.log and "unfinished" not in self.log, self.log
 
     def give_up(self) -> None:
         """After a test that failed: in peace if it can, so that it takes its own nats-server along."""

@@ -101,7 +101,8 @@ class World:
     @property
     def ticket_sla(self) -> TicketSla:
         """The ticket as the engine has it."""
-        return deepcopy(self.engine._ticket(self.ticket))
+        self.engine._recall([self.ticket])
+        return deepcopy(self.engine._tickets[self.ticket])
 
     def announced(self) -> list[Announced]:
         return list(_announced(self.ticket, self.events))

@@ -18,6 +18,7 @@ from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
 from projections.follow import rebuild
+from services.service import Service as EngineService
 from services.store import Store
 from services.wiring import VIEWS
 from tests.bus import (
@@ -470,6 +471,28 @@ async def test_services_wait_for_nats_and_the_store_then_work_and_end_cleanly(tm
         for service in services:
             service.process.kill()
         await server.stop()
+
+
+async def test_the_wish_to_end_is_not_lost_when_it_comes_with_an_answer_of_the_broker() -> None:
+    """asyncio.wait_for of Python 3.11, with which nats-py waits for answers, would swallow it."""
+
+    class Asking(EngineService):
+        name = "asking"
+
+        async def run(self) -> None:
+            await self.whole(asyncio.wait_for(answer, 10))
+            raise AssertionError("it goes on")
+
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    service = Asking()
+    task = asyncio.create_task(service.run())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # now it waits
+    answer.set_result(None)
+    task.cancel()
+    await asyncio.wait([task])
+    await service.stop()
+    assert task.cancelled()
 
 
 async def test_services_end_at_sigterm_while_they_wait_for_nats(tmp_path: Path) -> None:

@@ -13,9 +13,15 @@ import nats.js.errors
 import pytest
 from nats.aio.client import Client
 
-from services.store import Store
+from services.intake import Intake
+from services.service import Fatal
+from services.settings import SHIPPED_POLICIES
+from services.store import Lock, Store
+from services.wiring import load_policy
+from sla.engine import Limits
 from sla.log import Announced, Breached, BreachRetracted, Fulfilled
 from tests.bus import (
+    PATIENCE,
     Deployment,
     Fact,
     Service,
@@ -27,6 +33,7 @@ from tests.bus import (
     open_all_hours,
     opened,
     position,
+    publish,
     responded,
     rows,
     samples,
@@ -301,3 +308,46 @@ async def test_an_announcer_refuses_a_store_that_does_not_belong_to_the_stream(c
     await until("it has ended", lambda: not refused.running())
     assert refused.process.returncode == 1
     assert "everything would be announced again" in refused.log and "Traceback" not in refused.log
+
+
+@pytest.mark.slow
+async def test_an_intake_that_was_superseded_stores_nothing_more(crew: Crew) -> None:
+    """Two that both believe to be the owner, as after a pause of one: the position in the store decides."""
+    store = Store(crew.store)
+    policy = load_policy(SHIPPED_POLICIES)
+    async with connected(crew.deployed.server.url) as nc:
+        await publish(nc, *(opened(f"T-{n}", ago(hours=1)) for n in range(20)))
+        intakes = [Intake(nc, store, policy, Limits(), Lock(crew.store.with_name(f"{n}.lock"))) for n in range(2)]
+        tasks = [asyncio.create_task(intake.run()) for intake in intakes]
+        try:
+            async with asyncio.timeout(PATIENCE):
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            (superseded,) = done
+            assert isinstance(error := superseded.exception(), Fatal)
+            assert "another intake works on this store" in str(error)
+            await publish(nc, opened("T-20", ago(hours=1)))
+            await until("the other goes on", lambda: position(crew.store, "intake") == 21)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            for intake in intakes:
+                await intake.stop()
+            store.close()
+    assert rows(crew.store, "SELECT count(*), count(DISTINCT ticket) FROM inbox WHERE outcome = 'recorded'") == [
+        (21, 21)
+    ]
+
+
+async def test_intake_goes_on_when_somebody_deletes_its_consumer(crew: Crew) -> None:
+    crew.start("intake")
+    async with connected(crew.deployed.server.url) as nc:
+        await crew.ready()
+        js = nc.jetstream()
+        for n in range(3):
+            (consumer,) = await js.consumers_info("TICKETS")
+            await js.delete_consumer("TICKETS", consumer.name)
+            await publish(nc, opened(f"T-{n}", ago(hours=1)))
+            await until("it is stored", lambda n=n: position(crew.store, "intake") == n + 1)
+    assert rows(crew.store, "SELECT count(*) FROM inbox WHERE outcome = 'recorded'") == [(3,)]
+    crew.end()
