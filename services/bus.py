@@ -246,7 +246,8 @@ def _acknowledged(message: Msg) -> Published:
 class StreamReader:
     """
     Reads a stream like a log, from a sequence on: in order, without acknowledgements, whatever has arrived. If messages
-    are missed or the consumer is gone (TRAPS F8), it starts again after the last message that was taken.
+    are missed or the consumer is gone (TRAPS F8), `take` raises BusError, and goes on after the last message that was
+    taken when it is called again.
     """
 
     BATCH = 500
@@ -272,9 +273,11 @@ class StreamReader:
 
     async def take(self) -> list[Message]:
         """Waits for at least one message; returns all that have arrived, at most BATCH."""
+        if self._next == 0 and not self._arrived:
+            await self.start()
         while not self._arrived:
             if self._next == 0:
-                await self.start()
+                raise BusError(f"messages of {self._stream} were missed, or the consumer is gone; it is made again")
             if self._asked <= 0:
                 await self._ask()
             self._wake.clear()
