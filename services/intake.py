@@ -1,18 +1,16 @@
 """Intake: reads TICKETS like a log and stores what follows. It alone writes the event store; the rules are in sla/."""
 
-import sqlite3
 import time
 from collections.abc import Sequence
 from typing import ClassVar
 
 import structlog
-from eventsourcing.persistence import IntegrityError, PersistenceError
 from nats.aio.client import Client
 
 from events.cloudevents import Reason
 from services.bus import DEAD_LETTERS, NUDGE, TICKETS, Outgoing, Publisher, StreamReader
-from services.service import Fatal, Service
-from services.store import Lock, Store, StoreError, Superseded
+from services.service import OUTAGES, Fatal, Service
+from services.store import Lock, Store, Superseded
 from sla.engine import TICK_PREFIX, DeadLetter, Engine, Limits, Message, Outcome
 from sla.policy import Policy
 
@@ -56,12 +54,8 @@ class Intake(Service):
         started = time.perf_counter()
         try:
             outcome = await self._store_outcome(messages)
-        except (sqlite3.OperationalError, StoreError):
+        except (Fatal, *OUTAGES):
             raise
-        except PersistenceError as error:
-            if not isinstance(error, IntegrityError):
-                raise
-            outcome = await self._one_by_one(messages)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next message must not wait for it
             log.error("batch", error=repr(error), messages=len(messages))
             outcome = await self._one_by_one(messages)
@@ -111,7 +105,7 @@ class Intake(Service):
         for message in messages:
             try:
                 outcome = await self._store_outcome([message])
-            except (sqlite3.OperationalError, StoreError, Fatal):
+            except (Fatal, *OUTAGES):
                 raise
             except Exception as error:
                 log.error("message", error=repr(error), sequence=message.sequence, exc_info=True)

@@ -1,12 +1,26 @@
 """What the services share: a nudge to wake them, a thread for the store, and the reasons why one is not ready."""
 
 import asyncio
+import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, TypeVar
 
+import nats.errors
+from eventsourcing.persistence import InterfaceError, InternalError, OperationalError
+
+from projections.follow import NotMigrated
+from services.bus import BusError
+from services.store import StoreError
+
 T = TypeVar("T")
+
+OUTAGES = (
+    *(BusError, nats.errors.Error, OSError),
+    *(StoreError, NotMigrated, InterfaceError, InternalError, OperationalError, sqlite3.OperationalError),
+)
+"""What waiting can help against: the work is done again, and no message is blamed for it."""
 
 
 class Fatal(Exception):

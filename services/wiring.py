@@ -3,20 +3,16 @@
 import asyncio
 import gc
 import signal
-import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import nats.errors
-import nats.js.errors
 import structlog
-from eventsourcing.persistence import PersistenceError
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 
 from projections.compliance import Arrivals, Compliance
 from projections.deadlines import Deadlines
-from projections.follow import NotMigrated, Projection, create
+from projections.follow import Projection, create
 from projections.tickets import Tickets
 from services import bus
 from services.announcer import Announcer
@@ -24,10 +20,10 @@ from services.clock import Clock
 from services.http import Http
 from services.intake import Intake
 from services.metrics import Metrics
-from services.service import Fatal, Service
+from services.service import OUTAGES, Fatal, Service
 from services.settings import Settings, load_policy
 from services.settings import store_path as store_path
-from services.store import Lock, Store, StoreError
+from services.store import Lock, Store
 from sla.engine import Limits
 
 log = structlog.get_logger()
@@ -36,16 +32,6 @@ SERVICES = ("intake", "clock", "announcer", "metrics")
 VIEWS: tuple[type[Projection], ...] = (Deadlines, Tickets, Compliance, Arrivals)
 STOP_WITHIN = 8.0  # seconds a process may take to finish what it has begun
 RETRY = (0.2, 5.0)  # seconds before a failed service starts again: the first time, and at most
-
-_WAITING_HELPS = (
-    bus.BusError,
-    StoreError,
-    PersistenceError,
-    sqlite3.OperationalError,
-    nats.errors.Error,
-    OSError,
-    NotMigrated,
-)
 
 
 def migrate_store(path: Path) -> None:
@@ -150,7 +136,7 @@ class Process:
         while True:
             try:
                 return await asyncio.to_thread(work)
-            except _WAITING_HELPS as error:
+            except OUTAGES as error:
                 self._note(what, error)
                 await asyncio.sleep(1.0)
 
@@ -174,7 +160,7 @@ class Process:
             self._problems.pop(name, None)
             try:
                 await service.run()
-            except _WAITING_HELPS as error:
+            except OUTAGES as error:
                 pause = RETRY[0] if service.problem is None else min(pause * 2, RETRY[1])
                 service.problem = str(error) or type(error).__name__
                 log.warning("waiting", service=name, reason=service.problem, seconds=pause)
