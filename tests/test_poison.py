@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +15,7 @@ from nats.aio.client import Client
 
 import sla.engine
 from events.cloudevents import Reason
-from services.bus import connect, provision
+from services.bus import BusError, Outgoing, Published, Publisher, connect, provision
 from services.intake import Intake
 from services.settings import SHIPPED_POLICIES
 from services.store import Store
@@ -416,6 +416,32 @@ async def test_a_tick_that_meets_a_fault_stops_nothing(
         await taken(nc, store.path)
     assert outcomes(store) == [("T-1", "recorded", None), ("T-2", "recorded", None)]
     assert (await nc.jetstream().stream_info("DEAD_LETTERS")).state.messages == 0
+
+
+async def test_an_outage_while_a_dead_letter_is_published_blames_no_message(
+    own: tuple[Client, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nc, store = own
+    publishing, refusals = Publisher.publish, 2
+
+    async def refused(publisher: Publisher, messages: Sequence[Outgoing]) -> list[Published]:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise BusError("the broker refused a message: insufficient storage")
+        return await publishing(publisher, messages)
+
+    monkeypatch.setattr(Publisher, "publish", refused)
+    await publish(nc, opened("T-1", ago(hours=1)), opened("T-2", ago(hours=1), "urgent"))
+    for _ in range(2):  # the process runs intake again after each
+        intake = Intake(nc, store, load_policy(SHIPPED_POLICIES), Limits(), lock_for(store.path, "intake"))
+        with pytest.raises(BusError, match="insufficient storage"):
+            await intake.run()
+        await intake.stop()
+        assert outcomes(store) == []
+    async with working(nc, store):
+        await taken(nc, store.path)
+    assert outcomes(store) == [("T-1", "recorded", None), (None, "dead_letter", "unknown_priority")]
 
 
 async def test_a_ticket_with_too_many_facts_takes_duplicates_but_no_more_facts(
