@@ -436,7 +436,8 @@ async def test_an_outage_while_a_dead_letter_is_published_blames_no_message(
     for _ in range(2):  # the process runs intake again after each
         intake = Intake(nc, store, load_policy(SHIPPED_POLICIES), Limits(), lock_for(store.path, "intake"))
         with pytest.raises(BusError, match="insufficient storage"):
-            await intake.run()
+            async with asyncio.timeout(10):
+                await intake.run()
         await intake.stop()
         assert outcomes(store) == []
     async with working(nc, store):
