@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import msgspec
-from eventsourcing.persistence import EventStore, IntegrityError, Mapper, StoredEvent, Transcoder
+from eventsourcing.persistence import EventStore, Mapper, StoredEvent, Transcoder
 from eventsourcing.sqlite import (
     SQLiteApplicationRecorder,
     SQLiteConnection,
@@ -223,10 +223,6 @@ class Store:
                     found[id] = TicketSla.replay(None, events) or TicketSla(id)
         return found
 
-    def history(self, ticket: str) -> list[Recorded]:
-        """The events of a ticket in their order."""
-        return list(self._events.get(ticket))  # type: ignore[arg-type]
-
     def policy(self, fingerprint: str) -> Policy:
         """The policy as it was resolved when the ticket was opened."""
         with self._facts.transaction(commit=False) as cursor:
@@ -313,6 +309,3 @@ class Lock:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-__all__ = ["Entry", "IntegrityError", "Lock", "Store", "StoreError", "Superseded"]

@@ -36,6 +36,12 @@ class Message(NamedTuple):
     body: bytes
 
 
+class Tick(NamedTuple):
+    """It may be time to look at a ticket. No ticket has the empty id."""
+
+    ticket: str
+
+
 class InboxRow(NamedTuple):
     """What became of one message: `key` and `digest` are None for dead letters, which claim no id."""
 
@@ -96,16 +102,17 @@ class Engine:
     def take(self, messages: Sequence[Message]) -> Outcome:
         """Everything that follows from the messages. Raises what the store raises; BadFact never leaves."""
         outcome = Outcome(position=messages[-1].sequence)
-        facts = [self._read(message) for message in messages if not message.subject.startswith(TICK_PREFIX)]
-        known = self._store.digests(fact_key(fact.source, fact.id) for fact in facts if isinstance(fact, TicketEvent))
-        ticks = [_ticked(message) for message in messages if message.subject.startswith(TICK_PREFIX)]
-        self._recall([*(fact.ticket for fact in facts if isinstance(fact, TicketEvent)), *filter(None, ticks)])
-        waiting, ticking = iter(facts), iter(ticks)
-        for message in messages:
-            if message.subject.startswith(TICK_PREFIX):
-                self._tick(message, next(ticking), outcome)
-            else:
-                self._fact(message, next(waiting), known, outcome)
+        items = [_read(message) for message in messages]
+        known = self._store.digests(fact_key(item.source, item.id) for item in items if isinstance(item, TicketEvent))
+        self._recall([item.ticket for item in items if not isinstance(item, BadFact)])
+        for message, item in zip(messages, items, strict=True):
+            match item:
+                case Tick(ticket):
+                    outcome.events += self._tick(ticket, message.stored_at)
+                case TicketEvent():
+                    self._fact(message, item, known, outcome)
+                case BadFact():
+                    _refuse(message, item, outcome)
         while len(self._tickets) > self._keep:
             self._tickets.popitem(last=False)
         return outcome
@@ -120,22 +127,13 @@ class Engine:
         _refuse(message, BadFact(reason, error), outcome)
         return outcome
 
-    def _read(self, message: Message) -> TicketEvent | BadFact:
-        try:
-            return read(message.body, message.headers, message.subject)
-        except BadFact as error:
-            return error
+    def _tick(self, id: str, now: datetime) -> list[Recorded]:
+        ticket = self._tickets[id]
+        if not ticket.version:
+            return []  # a forged tick, of a ticket that nobody has spoken of
+        return ticket.tick(self._policy_of(ticket), now, self._limits.historic_after)
 
-    def _tick(self, message: Message, id: str | None, outcome: Outcome) -> None:
-        if id is not None and (ticket := self._tickets[id]).version:
-            policy = self._policy_of(ticket)
-            outcome.events += ticket.tick(policy, message.stored_at, self._limits.historic_after)
-
-    def _fact(
-        self, message: Message, event: TicketEvent | BadFact, known: dict[bytes, bytes], outcome: Outcome
-    ) -> None:
-        if isinstance(event, BadFact):
-            return _refuse(message, event, outcome)
+    def _fact(self, message: Message, event: TicketEvent, known: dict[bytes, bytes], outcome: Outcome) -> None:
         key, digest = fact_key(event.source, event.id), content_digest(event)
         try:
             if self._accept(event, message.stored_at, known.get(key), digest):
@@ -151,7 +149,6 @@ class Engine:
         except BadFact as error:
             error.type = event.type
             _refuse(message, error, outcome)
-        return None
 
     def _accept(self, event: TicketEvent, stored_at: datetime, known: bytes | None, digest: bytes) -> bool:
         """False for a duplicate. Raises BadFact in the order of section 3, after what `read` has checked."""
@@ -193,12 +190,21 @@ class Engine:
         return self._policies[fingerprint]
 
 
-def _ticked(tick: Message) -> str | None:
-    """The ticket that a tick is for; None if its token has none."""
+def _read(message: Message) -> TicketEvent | Tick | BadFact:
     try:
-        return decode_token(tick.subject.removeprefix(TICK_PREFIX))
+        if message.subject.startswith(TICK_PREFIX):
+            return _read_tick(message.subject)
+        return read(message.body, message.headers, message.subject)
+    except BadFact as error:
+        return error
+
+
+def _read_tick(subject: str) -> Tick:
+    """The ticket is all that counts. A tick that names none concerns nobody, and leaves no trace (decision 2)."""
+    try:
+        return Tick(decode_token(subject.removeprefix(TICK_PREFIX)))
     except ValueError:
-        return None
+        return Tick("")
 
 
 def _check_names(event: TicketEvent, policy: Policy) -> None:
