@@ -9,7 +9,7 @@ run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
 	@exec $(BIN)/sla up --demo
 
 test: .venv/dev.stamp ## all tests, on the real nats-server and SQLite
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 3 --dist loadgroup
 
 check: .venv/dev.stamp ## format, lint, types, import contracts, generated files, compose file
 	$(BIN)/ruff format --check .
