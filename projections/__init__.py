@@ -1,0 +1,1 @@
+"""Read models: one question a file, answered from the log."""

@@ -16,6 +16,11 @@ from services.http import listen
 from services.service import Fatal
 
 
+STORE_BYTES = (
+    8 * 1024**3
+)  # without it the server takes a share of the free disk, and refuses our streams on a small one
+
+
 class EmbeddedNats:
     """A nats-server as a child process, with its data under `folder`. `url` is known once it was started."""
 
@@ -53,7 +58,7 @@ class EmbeddedNats:
         folder = json.dumps(str(self._folder))
         return (
             f"host: 127.0.0.1\nport: {port}\nports_file_dir: {folder}\nmax_payload: 1MB\n"
-            f"jetstream {{ store_dir: {folder}, sync_interval: always }}\n"
+            f"jetstream {{ store_dir: {folder}, sync_interval: always, max_file_store: {STORE_BYTES} }}\n"
         )
 
     async def _end_orphan(self, config: Path) -> None:
