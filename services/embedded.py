@@ -15,10 +15,8 @@ from pathlib import Path
 from services.http import listen
 from services.service import Fatal
 
-
-STORE_BYTES = (
-    8 * 1024**3
-)  # without it the server takes a share of the free disk, and refuses our streams on a small one
+STORE_BYTES = 8 * 1024**3
+"""What the server may store. By itself it takes a share of the free disk, and refuses our streams on a small one."""
 
 
 class EmbeddedNats:
