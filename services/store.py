@@ -181,15 +181,8 @@ class Store:
 
     def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """The content digests of the facts that are already recorded."""
-        wanted = list(keys)
-        found: dict[bytes, bytes] = {}
-        with self._facts.transaction(commit=False) as cursor:
-            for start in range(0, len(wanted), 500):
-                some = wanted[start : start + 500]
-                marks = ",".join("?" * len(some))
-                cursor.execute(f"SELECT fact_key, digest FROM inbox WHERE fact_key IN ({marks})", some)
-                found.update((row[0], row[1]) for row in cursor.fetchall())
-        return found
+        rows = self._select_all("SELECT fact_key, digest FROM inbox WHERE fact_key IN ({})", keys)
+        return {row[0]: row[1] for row in rows}
 
     def keep_policy(self, policy: Policy) -> None:
         """Stores the resolved policy once under its fingerprint, so that late news is judged as it was then."""
@@ -207,21 +200,26 @@ class Store:
 
     def load_all(self, tickets: Iterable[str]) -> dict[str, TicketSla]:
         """The tickets replayed from their events; those that have none are left out."""
-        wanted = list(tickets)
+        rows = self._select_all(
+            "SELECT originator_id, originator_version, topic, state FROM stored_events "
+            "WHERE originator_id IN ({}) ORDER BY originator_id, originator_version",
+            tickets,
+        )
         found: dict[str, TicketSla] = {}
+        for id, group in groupby(rows, itemgetter(0)):
+            events = (Recorded(id, version, _decode(topic, state)) for _, version, topic, state in group)
+            found[id] = TicketSla.replay(None, events) or TicketSla(id)
+        return found
+
+    def _select_all(self, statement: str, values: Iterable[Any]) -> list[Any]:
+        """The rows for all values, which stand where the statement has `{}`; SQLite takes only so many at once."""
+        wanted, rows = list(values), []
         with self._facts.transaction(commit=False) as cursor:
             for start in range(0, len(wanted), 500):
                 some = wanted[start : start + 500]
-                marks = ",".join("?" * len(some))
-                cursor.execute(
-                    "SELECT originator_id, originator_version, topic, state FROM stored_events "
-                    f"WHERE originator_id IN ({marks}) ORDER BY originator_id, originator_version",
-                    some,
-                )
-                for id, rows in groupby(cursor.fetchall(), itemgetter(0)):
-                    events = (Recorded(id, version, _decode(topic, state)) for _, version, topic, state in rows)
-                    found[id] = TicketSla.replay(None, events) or TicketSla(id)
-        return found
+                cursor.execute(statement.format(",".join("?" * len(some))), some)
+                rows += cursor.fetchall()
+        return rows
 
     def policy(self, fingerprint: str) -> Policy:
         """The policy as it was resolved when the ticket was opened."""

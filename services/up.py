@@ -14,9 +14,9 @@ from services.demo import play
 from services.embedded import EmbeddedNats
 from services.logs import configure
 from services.service import Fatal
-from services.settings import Settings, load_policy
+from services.settings import Settings, load_policy, store_path
 from services.store import Lock
-from services.wiring import SERVICES, Process, migrate_store, store_path
+from services.wiring import SERVICES, Process, migrate_store
 
 log = structlog.get_logger()
 

@@ -22,7 +22,6 @@ from services.intake import Intake
 from services.metrics import Metrics
 from services.service import OUTAGES, Fatal, Service
 from services.settings import Settings, load_policy
-from services.settings import store_path as store_path
 from services.store import Lock, Store
 from sla.engine import Limits
 
@@ -103,7 +102,7 @@ class Process:
         ready()
 
     async def _work(self) -> None:
-        store = await self._retry("store", self._open)
+        store = await self._open()
         self._nc = nc = await self._connect()
         try:
             gc.freeze()  # the collector would stop the process for tens of milliseconds (TRAPS F5)
@@ -129,26 +128,19 @@ class Process:
                 self._problems = dict.fromkeys(self._names, f"NATS does not answer at {self._url}")
         return connecting.result()
 
-    def _open(self) -> Store:
-        return Store(self._path)
-
-    async def _retry(self, what: str, work: Callable[[], Store]) -> Store:
+    async def _open(self) -> Store:
         while True:
             try:
-                return await asyncio.to_thread(work)
+                return await asyncio.to_thread(Store, self._path)
             except OUTAGES as error:
-                self._note(what, error)
+                if self._problems.get("store") != str(error):
+                    log.warning("waiting", service="store", reason=str(error))
+                self._problems["store"] = str(error)
                 await asyncio.sleep(1.0)
 
     def _wake(self) -> None:
         for service in self._services.values():
             service.wake()
-
-    def _note(self, name: str, error: Exception) -> None:
-        text = str(error) or type(error).__name__
-        if self._problems.get(name) != text:
-            log.warning("waiting", service=name, reason=text)
-        self._problems[name] = text
 
     async def _keep(self, name: str, nc: Client, store: Store) -> None:
         """Runs a service; starts a new one after an outage, later each time until it works again."""

@@ -137,7 +137,9 @@ class Engine:
         key, digest = fact_key(event.source, event.id), content_digest(event)
         try:
             if self._accept(event, message.stored_at, known.get(key), digest):
-                outcome.events += self._record(event, message.stored_at)
+                ticket = self._tickets[event.ticket]
+                policy, historic_after = self._policy_of(ticket), self._limits.historic_after
+                outcome.events += ticket.record(event, policy, message.stored_at, historic_after)
                 outcome.inbox.append(
                     InboxRow(message.sequence, "recorded", event.type, None, key, digest, event.ticket)
                 )
@@ -167,10 +169,6 @@ class Engine:
                 f"ticket {shown(event.ticket)} has {MAX_FACTS} facts, the limit; look at the publisher",
             )
         return known is None
-
-    def _record(self, event: TicketEvent, stored_at: datetime) -> list[Recorded]:
-        ticket = self._tickets[event.ticket]
-        return ticket.record(event, self._policy_of(ticket), stored_at, self._limits.historic_after)
 
     def _recall(self, ids: Sequence[str]) -> None:
         """Brings tickets to mind, those that do not exist yet too: one question to the store for the whole batch."""
