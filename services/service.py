@@ -8,11 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, TypeVar
 
 import nats.errors
+import structlog
 from eventsourcing.persistence import InterfaceError, InternalError, OperationalError
 
 from projections.follow import NotMigrated
 from services.bus import BusError
 from services.store import StoreError
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 
@@ -77,4 +80,6 @@ class Service(ABC):
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             await asyncio.wait([task])
+            if not task.cancelled() and (error := task.exception()):
+                log.warning("stopping", service=self.name, error=str(error) or type(error).__name__)
             raise

@@ -1,0 +1,47 @@
+"""How a service ends: what it has begun is finished, and what fails meanwhile is said in one line."""
+
+import asyncio
+from typing import ClassVar
+
+import pytest
+
+from services.service import Service
+
+
+class Asking(Service):
+    """A service that waits for an answer which fails when it comes."""
+
+    name: ClassVar[str] = "asking"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.answered = asyncio.Event(), asyncio.Event()
+
+    async def run(self) -> None:
+        await self.whole(self._ask())
+
+    async def _ask(self) -> None:
+        self.asked.set()
+        await self.answered.wait()
+        raise TimeoutError("no answer")
+
+
+def test_a_request_that_fails_while_its_service_stops_leaves_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    unhandled: list[str] = []
+
+    async def stopped() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context["message"]))
+        service = Asking()
+        running = asyncio.create_task(service.run())
+        await service.asked.wait()
+        running.cancel()
+        await asyncio.sleep(0)
+        service.answered.set()
+        await asyncio.wait([running])
+        assert running.cancelled()
+        await service.stop()
+
+    asyncio.run(stopped())
+    assert unhandled == []
+    said = capsys.readouterr()
+    assert "no answer" in said.out + said.err
