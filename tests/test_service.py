@@ -3,7 +3,7 @@
 import asyncio
 from typing import ClassVar
 
-import pytest
+import structlog.testing
 
 from services.service import Service
 
@@ -26,7 +26,7 @@ class Asking(Service):
         raise TimeoutError("no answer")
 
 
-def test_a_request_that_fails_while_its_service_stops_leaves_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_request_that_fails_while_its_service_stops_leaves_no_traceback() -> None:
     unhandled: list[str] = []
 
     async def stopped() -> None:
@@ -41,7 +41,7 @@ def test_a_request_that_fails_while_its_service_stops_leaves_no_traceback(capsys
         assert running.cancelled()
         await service.stop()
 
-    asyncio.run(stopped())
+    with structlog.testing.capture_logs() as said:
+        asyncio.run(stopped())
     assert unhandled == []
-    said = capsys.readouterr()
-    assert "no answer" in said.out + said.err
+    assert [(line["event"], line["service"], line["error"]) for line in said] == [("stopping", "asking", "no answer")]
