@@ -1,9 +1,7 @@
-"""How a service ends: what it has begun is finished, and what fails meanwhile is said in one line."""
+"""How a service ends: what it has begun is finished, and what fails meanwhile is not left to the interpreter."""
 
 import asyncio
 from typing import ClassVar
-
-import structlog.testing
 
 from services.service import Service
 
@@ -41,7 +39,5 @@ def test_a_request_that_fails_while_its_service_stops_leaves_no_traceback() -> N
         assert running.cancelled()
         await service.stop()
 
-    with structlog.testing.capture_logs() as said:
-        asyncio.run(stopped())
+    asyncio.run(stopped())
     assert unhandled == []
-    assert [(line["event"], line["service"], line["error"]) for line in said] == [("stopping", "asking", "no answer")]
