@@ -19,7 +19,7 @@ from bench.floor import Pull, Push, Rows
 from bench.ratio import HEADER, compare
 from events.tickets import ticket_message
 from services.announcer import Announcer
-from services.bus import SLA, STREAMS, TICKETS, Outgoing, Publisher, connect, last_sequence, on_nudge, provision
+from services.bus import SLA, STREAMS, TICKETS, Bus, Outgoing, Publisher, connect, last_sequence, provision
 from services.clock import Clock
 from services.embedded import EmbeddedNats
 from services.intake import Intake
@@ -149,13 +149,13 @@ class Bench:
     async def _engine(self, path: Path, everything: bool) -> float:
         store, nc = Store(path), await connect(self._server.url, "engine")
         services: list[Service] = [
-            Intake(nc, store, self._policy, Limits(), lock_for(path, "intake")),
-            Announcer(nc, store, lock_for(path, "announcer")),
+            Intake(Bus(nc), store, self._policy, Limits(), lock_for(path, "intake")),
+            Announcer(Bus(nc), store, lock_for(path, "announcer")),
         ]
         if everything:
-            services += [Clock(nc, store), Metrics(nc, store, self._policy, lock_for(path, "metrics"))]
+            services += [Clock(Bus(nc), store), Metrics(Bus(nc), store, self._policy, lock_for(path, "metrics"))]
         for service in services:
-            await on_nudge(nc, service.wake)
+            await Bus(nc).on_nudge(service.wake)
         start = perf_counter()
         running = [asyncio.create_task(service.run()) for service in services]
         while await last_sequence(self._nc, SLA) < FACTS:

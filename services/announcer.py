@@ -1,16 +1,15 @@
 """Announcer: tells the bus what was decided, each decision once and in the order of the log. It decides nothing."""
 
-import time
+import asyncio
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import nats.js.errors
 import structlog
-from nats.aio.client import Client
 
 from events import promises
 from events.promises import PromiseData, message, seconds, subject_for
-from services.bus import SLA, Outgoing, Publisher, last_sequence, takes_batches
+from services.bus import SLA, Bus, Outgoing
+from services.faults import reach
 from services.service import Fatal, Service
 from services.store import Entry, Lock, Store
 from sla.log import (
@@ -43,22 +42,22 @@ class Announcer(Service):
 
     name: ClassVar[str] = "announcer"
 
-    def __init__(self, nc: Client, store: Store, lock: Lock) -> None:
+    def __init__(self, bus: Bus, store: Store, lock: Lock) -> None:
         super().__init__()
-        self._nc, self._store, self._lock = nc, store, lock
-        self._publisher = Publisher(nc, SLA)
+        self._bus, self._store, self._lock = bus, store, lock
+        self._publisher = bus.publisher(SLA)
         self._batches = False
-        self._saved = (-1, 0.0)  # the position, and when it was saved (monotonic)
+        self._saved = (-1, 0.0)  # the position, and when it was saved (by the loop's time)
 
     async def run(self) -> None:
         while not self._lock.take():
-            self.problem = None  # a standby works by waiting
+            self.works()  # a standby works by waiting
             await self.sleep(0.5)
         position, sequence = await self.whole(self._where())
-        self._batches = await self.whole(takes_batches(self._nc, SLA))
+        self._batches = await self.whole(self._bus.takes_batches(SLA))
         while True:
-            entries = await self.in_thread(self._next, position)
-            self.problem = None
+            entries = await self.in_thread(self._next, position, asyncio.get_running_loop().time())
+            self.works()
             if entries:
                 sequence = await self.whole(self._announce(entries, sequence))
                 position = entries[-1].position
@@ -69,37 +68,32 @@ class Announcer(Service):
         await super().stop()
         self._lock.free()
 
-    def _next(self, position: int) -> list[Entry]:
+    def _next(self, position: int, now: float) -> list[Entry]:
         """Blocking. What follows in the log; saves now and then how far everything was announced."""
-        if position != self._saved[0] and time.monotonic() - self._saved[1] >= SAVE_EVERY:
+        if position != self._saved[0] and now - self._saved[1] >= SAVE_EVERY:
             self._save(position)
-            self._saved = (position, time.monotonic())
+            self._saved = (position, now)
         return self._store.entries(position, BATCH)
 
     async def _where(self) -> tuple[int, int]:
         """The position after the last announcement, and the last sequence of SLA. What SLA says counts most."""
-        sequence = await last_sequence(self._nc, SLA)
+        sequence = await self._bus.last_sequence(SLA)
         saved = await self.in_thread(self._store.position, POSITION)
         if saved is None and sequence:
             raise Fatal(
                 f"stream {SLA} has messages, but this store never announced any: everything would be announced again; "
                 "restore the store they belong to, or start with an empty stream"
             )
-        announced = await self._announced() if sequence else 0
-        return max(saved or 0, announced), sequence
-
-    async def _announced(self) -> int:
-        try:
-            newest = await self._nc.jetstream().get_last_msg(SLA, "sla.>")
-        except nats.js.errors.NotFoundError:
-            return 0
-        return int((newest.headers or {}).get(POSITION_HEADER, 0))
+        newest = await self._bus.newest_headers(SLA, "sla.>") if sequence else {}
+        return max(saved or 0, int(newest.get(POSITION_HEADER, 0))), sequence
 
     async def _announce(self, entries: Sequence[Entry], sequence: int) -> int:
         """Publishes what is to be announced; returns the last sequence of SLA."""
         messages = [announcement(entry) for entry in entries if isinstance(entry.event, Announced)]
         if messages:
+            reach("announcer.before_publish")
             sequence = await self._publish(messages, sequence)
+            reach("announcer.after_publish")
             log.info("announced", messages=len(messages), position=entries[-1].position)
         return sequence
 

@@ -3,10 +3,11 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
+from math import inf
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -24,9 +25,11 @@ from nats.js.api import (
     RetentionPolicy,
     StorageType,
     StreamConfig,
+    StreamInfo,
 )
 
 from events.cloudevents import MAX_BODY
+from services.faults import reach
 from sla.engine import Message
 
 log = structlog.get_logger()
@@ -98,10 +101,16 @@ class Outgoing(NamedTuple):
     body: bytes
 
 
-async def connect(url: str, name: str, credentials: str | None = None, within: float | None = None) -> Client:
+async def connect(
+    url: str,
+    name: str,
+    credentials: str | None = None,
+    within: float | None = None,
+    denied: Callable[[str], None] = lambda _: None,
+) -> Client:
     """
     A connection that reconnects for ever (TRAPS F7). Waits for a server that is not there yet; with `within`, at most
-    so many seconds, then BusError. `credentials` is the text of a NATS credentials file.
+    so many seconds, then BusError. `credentials` is the text of a NATS credentials file. `denied` is told of refusals.
     """
     last = "nobody listens there"
 
@@ -109,6 +118,8 @@ async def connect(url: str, name: str, credentials: str | None = None, within: f
         nonlocal last
         last = str(error) or type(error).__name__
         log.warning("bus", name=name, error=last)
+        if "permissions violation" in last.lower():
+            denied(last)
 
     options: dict[str, Any] = {"user_credentials": RawCredentials(credentials)} if credentials else {}
     try:
@@ -142,27 +153,37 @@ async def provision(nc: Client) -> list[str]:
         except nats.js.errors.NotFoundError:
             await js.add_stream(wanted)
             continue
-        for setting in ("subjects", "discard", "max_msg_size", "deny_delete", "deny_purge"):
-            ours, theirs = getattr(wanted, setting), getattr(found, setting)
-            if ours != theirs and not (setting == "subjects" and sorted(ours) == sorted(theirs or [])):
-                drift.append(f"stream {wanted.name}: {setting} is {theirs}, the engine expects {ours}")
+        drift += _differences(wanted, found, (*BREAKING, "max_msg_size", "deny_delete", "deny_purge", "allow_atomic"))
     return drift
+
+
+BREAKING = ("subjects", "discard")
+"""Settings of a stream without which facts or ticks are refused, or dropped."""
+
+
+def _differences(wanted: StreamConfig, found: StreamConfig, settings: Iterable[str]) -> list[str]:
+    differ = []
+    for setting in settings:
+        ours, theirs = getattr(wanted, setting), getattr(found, setting)
+        if (ours or None) != (theirs or None) and not (setting == "subjects" and sorted(ours) == sorted(theirs or [])):
+            differ.append(f"stream {wanted.name}: {setting} is {theirs}, the engine expects {ours}")
+    return differ
 
 
 ANSWERS_WITHIN = 2.0  # seconds until a request to the broker is given up: it may have been lost with a connection
 
 
+async def stream_info(nc: Client, stream: str) -> StreamInfo:
+    """What the broker says of a stream. BusError if there is no such stream."""
+    try:
+        return await nc.jetstream(timeout=ANSWERS_WITHIN).stream_info(stream)
+    except nats.js.errors.NotFoundError:
+        raise BusError(f"stream {stream} does not exist; run `sla migrate`, or restore it") from None
+
+
 async def last_sequence(nc: Client, stream: str) -> int:
     """The sequence of the newest message of a stream, 0 if there never was one; BusError if there is no stream."""
-    try:
-        return (await nc.jetstream(timeout=ANSWERS_WITHIN).stream_info(stream)).state.last_seq
-    except nats.js.errors.NotFoundError:
-        raise BusError(f"stream {stream} does not exist; run `sla migrate`") from None
-
-
-async def takes_batches(nc: Client, stream: str) -> bool:
-    """Whether a stream stores many messages as one. An older one, or one of an operator, may not."""
-    return bool((await nc.jetstream().stream_info(stream)).config.allow_atomic)
+    return (await stream_info(nc, stream)).state.last_seq
 
 
 class Publisher:
@@ -225,6 +246,7 @@ class Publisher:
         *others, last = messages
         for message in others:
             await self._nc.publish(message.subject, message.body, headers=message.headers)
+        reach("publisher.in_batch")
         last.headers["Nats-Batch-Commit"] = "1"
         return (await self.publish([last]))[0]
 
@@ -271,8 +293,9 @@ class StreamReader:
         """Messages stored and not yet taken, as far as is known."""
         return self.pending + len(self._arrived)
 
-    async def take(self) -> list[Message]:
-        """Waits for at least one message; returns all that have arrived, at most BATCH."""
+    async def take(self, within: float = inf) -> list[Message]:
+        """All messages that have arrived, at most BATCH. Waits for one; after `within` seconds there may be none."""
+        give_up = asyncio.get_running_loop().time() + within
         if self._next == 0 and not self._arrived:
             await self.start()
         while not self._arrived:
@@ -286,6 +309,8 @@ class StreamReader:
                     await self._wake.wait()
             except TimeoutError:
                 self._next = 0
+            if not self._arrived and self._next and asyncio.get_running_loop().time() >= give_up:
+                return []
         taken = [self._arrived.popleft() for _ in range(min(self.BATCH, len(self._arrived)))]
         self._after = taken[-1].sequence
         if self._asked <= 0 and self._next and len(self._arrived) < self.BATCH:
@@ -358,10 +383,59 @@ class StreamReader:
         self._wake.set()
 
 
-async def on_nudge(nc: Client, wake: Callable[[], None]) -> None:
-    """Calls `wake` whenever the log has grown, until the connection is closed."""
+class Bus:
+    """All that a service asks of the bus, on one connection. The simulation has another one (tests/sim)."""
 
-    async def nudged(_: Msg) -> None:
-        wake()
+    def __init__(self, nc: Client) -> None:
+        self._nc = nc
 
-    await nc.subscribe(NUDGE, cb=nudged)
+    def publisher(self, stream: str) -> Publisher:
+        return Publisher(self._nc, stream)
+
+    def reader(self, stream: str, after: int) -> StreamReader:
+        return StreamReader(self._nc, stream, after)
+
+    async def last_sequence(self, stream: str) -> int:
+        """The sequence of the newest message, 0 if there never was one; BusError if there is no stream."""
+        return await last_sequence(self._nc, stream)
+
+    async def broken(self, stream: str) -> list[str]:
+        """What about the settings of a stream breaks the engine; BusError if there is no stream."""
+        (wanted,) = (config for config in STREAMS if config.name == stream)
+        return _differences(wanted, (await stream_info(self._nc, stream)).config, BREAKING)
+
+    async def made_at(self, stream: str) -> datetime:
+        """When the stream was made: another instant means another stream of the same name."""
+        made_at = (await stream_info(self._nc, stream)).created
+        assert made_at is not None
+        return made_at
+
+    async def takes_batches(self, stream: str) -> bool:
+        """Whether a stream stores many messages as one. An older one, or one of an operator, may not."""
+        return bool((await stream_info(self._nc, stream)).config.allow_atomic)
+
+    async def newest_headers(self, stream: str, subject: str) -> dict[str, str]:
+        """The headers of the newest message on a subject; empty if there is none."""
+        try:
+            newest = await self._nc.jetstream(timeout=ANSWERS_WITHIN).get_last_msg(stream, subject)
+        except nats.js.errors.NotFoundError:
+            return {}
+        return newest.headers or {}
+
+    async def stored_at(self, stream: str, sequence: int) -> datetime:
+        """The broker's time of a message."""
+        stored_at = (await self._nc.jetstream(timeout=ANSWERS_WITHIN).get_msg(stream, sequence)).time
+        assert stored_at is not None
+        return stored_at
+
+    async def nudge(self) -> None:
+        """Tells everybody that the log has grown. May be lost: who waits also looks now and then."""
+        await self._nc.publish(NUDGE, b"")
+
+    async def on_nudge(self, wake: Callable[[], None]) -> None:
+        """Calls `wake` whenever the log has grown, until the connection is closed."""
+
+        async def nudged(_: Msg) -> None:
+            wake()
+
+        await self._nc.subscribe(NUDGE, cb=nudged)

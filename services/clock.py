@@ -1,19 +1,19 @@
 """Clock: sleeps until the next instant of interest and sends a tick through the bus. What a tick means is in sla/."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import structlog
-from nats.aio.client import Client
 
 from events.cloudevents import encode_token
 from projections.deadlines import Deadlines, Row, microseconds
-from projections.follow import catch_up
-from services.bus import TICKETS, Outgoing, Publisher, last_sequence
-from services.service import Service
+from projections.follow import BATCH as ENTRIES
+from projections.follow import follow
+from services.bus import TICKETS, Bus, Outgoing
+from services.faults import reach
+from services.service import Now, Service, wall_clock
 from services.store import Store
 
 log = structlog.get_logger()
@@ -42,11 +42,11 @@ class Clock(Service):
 
     name: ClassVar[str] = "clock"
 
-    def __init__(self, nc: Client, store: Store) -> None:
+    def __init__(self, bus: Bus, store: Store, now: Now = wall_clock) -> None:
         super().__init__()
-        self._nc, self._store = nc, store
+        self._bus, self._store, self._now = bus, store, now
         self._deadlines = Deadlines()
-        self._publisher = Publisher(nc, TICKETS)
+        self._publisher = bus.publisher(TICKETS)
         self._sent: dict[str, Sent] = {}
         self._behind = 0  # microseconds by which the broker's clock is behind ours, as last seen
         self._lag = 0
@@ -55,17 +55,18 @@ class Clock(Service):
         while True:
             rows, following = await self.in_thread(self._look)
             await self._tick(rows)
-            self.problem = None
+            self.works()
             if await self.sleep(self._pause(following)):
                 await asyncio.sleep(min(GATHER, self._pause(following)))
 
-    def _now(self) -> int:
+    def _bus_now(self) -> int:
         """The broker's time as far as we know it, in microseconds since 1970."""
-        return time.time_ns() // 1000 - SLACK - self._behind
+        return self._now() - SLACK - self._behind
 
     def _look(self) -> tuple[list[Row], int | None]:
-        catch_up(self._store, self._deadlines)
-        now = self._now()
+        while follow(self._store, self._deadlines) == ENTRIES:
+            self.turns += 1
+        now = self._bus_now()
         with self._store.reading() as cursor:
             rows = self._deadlines.until(cursor, now, BATCH + len(self._sent))
             return rows, self._deadlines.after(cursor, now)
@@ -73,18 +74,18 @@ class Clock(Service):
     def _pause(self, following: int | None) -> float:
         instants = [POLL]
         if following is not None:
-            instants.append((following - self._now()) / 1e6)
-        instants += [sent.again_at - time.monotonic() for sent in self._sent.values()]
+            instants.append((following - self._bus_now()) / 1e6)
+        instants += [sent.again_at - _steady() for sent in self._sent.values()]
         return max(0.0, min(instants))
 
     async def _tick(self, rows: Sequence[Row]) -> None:
         waiting = {row.ticket: row for row in rows}
         self._sent = {ticket: sent for ticket, sent in self._sent.items() if ticket in waiting}
         due = [row for row in rows if self._is_new(row)]
-        again = [row for row in rows if not self._is_new(row) and self._sent[row.ticket].again_at <= time.monotonic()]
+        again = [row for row in rows if not self._is_new(row) and self._sent[row.ticket].again_at <= _steady()]
         if again and await self._falls_behind():
             for row in again:
-                self._sent[row.ticket].again_at = time.monotonic() + POLL
+                self._sent[row.ticket].again_at = _steady() + POLL
             again = []
         if due or again:
             await self._send([*due, *again])
@@ -96,30 +97,35 @@ class Clock(Service):
         """Does the number of messages that intake has not stored yet grow?"""
         before = self._lag
         stored = await self.in_thread(self._store.taken)
-        self._lag = await self.whole(last_sequence(self._nc, TICKETS)) - stored
+        self._lag = await self.whole(self._bus.last_sequence(TICKETS)) - stored
         return self._lag > before
 
     async def _send(self, rows: Sequence[Row]) -> None:
         messages = []
         for row in rows:
             tries = 0 if self._is_new(row) else self._sent[row.ticket].tries
-            again_at = time.monotonic() + min(2.0**tries, LONGEST_PAUSE)
+            again_at = _steady() + min(2.0**tries, LONGEST_PAUSE)
             self._sent[row.ticket] = Sent(row.at, tries + 1, again_at)
             token = encode_token(row.ticket)
             messages.append(Outgoing(f"clock.due.{token}", {"Nats-Msg-Id": f"{token}:{row.at}:{tries}"}, b""))
-        sent_at = time.time_ns() // 1000
+        reach("clock.before_tick")
+        sent_at = self._now()
         published = await self.whole(self._publisher.publish(messages))
-        log.info("ticks", sent=len(messages), late_ms=round((self._now() - rows[0].at) / 1000, 1))
+        reach("clock.after_tick")
+        log.info("ticks", sent=len(messages), late_ms=round((self._bus_now() - rows[0].at) / 1000, 1))
         await self._correct(rows, published[-1].sequence, sent_at)
 
     async def _correct(self, rows: Sequence[Row], sequence: int, sent_at: int) -> None:
         """If the broker stored the last tick too early, its clock is behind ours: send again after the missing time."""
-        stored_at = (await self.whole(self._nc.jetstream().get_msg(TICKETS, sequence))).time
-        assert stored_at is not None
-        stored = microseconds(stored_at)
+        stored = microseconds(await self.whole(self._bus.stored_at(TICKETS, sequence)))
         self._behind = max(0, sent_at - stored)
         missing = rows[-1].at - stored
         if missing >= 0:
             for row in rows:
-                self._sent[row.ticket].again_at = time.monotonic() + missing / 1e6
+                self._sent[row.ticket].again_at = _steady() + missing / 1e6
             log.warning("early", seconds=missing / 1e6, hint="the broker's clock is behind this machine's")
+
+
+def _steady() -> float:
+    """The time of the event loop, in seconds: it never jumps."""
+    return asyncio.get_running_loop().time()

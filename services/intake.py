@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import structlog
-from nats.aio.client import Client
 
 from events.cloudevents import Reason
-from services.bus import DEAD_LETTERS, NUDGE, TICKETS, Outgoing, Publisher, StreamReader
+from projections.deadlines import microseconds
+from services.bus import DEAD_LETTERS, TICKETS, Bus, Outgoing
+from services.faults import reach
 from services.service import OUTAGES, Fatal, Service
 from services.store import Lock, Store, Superseded
 from sla.engine import TICK_PREFIX, DeadLetter, Engine, Limits, Message, Outcome
@@ -16,33 +17,36 @@ from sla.policy import Policy
 
 log = structlog.get_logger()
 
+IDLE = 2.0  # seconds after which intake comes round though nothing has arrived
+
 
 class Intake(Service):
     """One transaction a batch holds the events, the inbox rows and the position: a crash loses and doubles nothing."""
 
     name: ClassVar[str] = "intake"
 
-    def __init__(self, nc: Client, store: Store, policy: Policy, limits: Limits, lock: Lock) -> None:
+    def __init__(self, bus: Bus, store: Store, policy: Policy, limits: Limits, lock: Lock) -> None:
         super().__init__()
-        self._nc, self._store, self._policy, self._lock = nc, store, policy, lock
+        self._bus, self._store, self._policy, self._lock = bus, store, policy, lock
         self._engine = Engine(policy, store, limits)
-        self._dead_letters = Publisher(nc, DEAD_LETTERS)
+        self._dead_letters = bus.publisher(DEAD_LETTERS)
         self._position = 0
 
     async def run(self) -> None:
         while not self._lock.take():
-            self.problem = None  # a standby works by waiting
+            self.works()  # a standby works by waiting
             await self.sleep(0.5)
         self._engine.forget()
         await self.in_thread(self._store.keep_policy, self._policy)
         self._position = await self.in_thread(self._store.taken)
-        reader = StreamReader(self._nc, TICKETS, self._position)
+        reader = self._bus.reader(TICKETS, self._position)
         try:
             await self.whole(reader.start())
-            self.problem = None
+            await self._check_stream()
             while True:
-                messages = await reader.take()
-                await self.whole(self._take(messages))
+                self.works()
+                if messages := await reader.take(IDLE):
+                    await self.whole(self._take(messages))
         finally:
             await reader.close()
 
@@ -50,7 +54,17 @@ class Intake(Service):
         await super().stop()
         self._lock.free()
 
+    async def _check_stream(self) -> None:
+        """Sequences mean nothing in another stream of the same name: its first messages would never be read."""
+        made_at = await self.whole(self._bus.made_at(TICKETS))
+        if not await self.in_thread(self._store.belongs_to, TICKETS, microseconds(made_at)):
+            raise Fatal(
+                f"stream {TICKETS} was made anew at {made_at:%Y-%m-%dT%H:%M:%SZ}, and this store belongs to the one "
+                "before it; restore that stream, or start with an empty store"
+            )
+
     async def _take(self, messages: Sequence[Message]) -> None:
+        reach("intake.taken")
         started = time.perf_counter()
         try:
             outcome = await self._store_outcome(messages)
@@ -60,7 +74,7 @@ class Intake(Service):
             log.error("batch", error=repr(error), messages=len(messages))
             outcome = await self._one_by_one(messages)
         if outcome.events:
-            await self._nc.publish(NUDGE, b"")
+            await self._bus.nudge()
         log.info(
             "batch",
             messages=len(messages),
@@ -90,19 +104,23 @@ class Intake(Service):
 
     async def _commit(self, outcome: Outcome) -> None:
         await self._dead_letters.publish([dead_letter(dead) for dead in outcome.dead])
+        reach("intake.after_dead_letters")
         await self.in_thread(self._put, outcome)
 
     def _put(self, outcome: Outcome) -> None:
+        reach("intake.before_commit")
         try:
             self._store.commit(outcome, self._position)
         except Superseded as error:
             raise Fatal(str(error)) from None
         self._position = outcome.position
+        reach("intake.after_commit")
 
     async def _one_by_one(self, messages: Sequence[Message]) -> Outcome:
         """A batch failed, and not for the connection: find the message that did it, and let all others through."""
         whole = Outcome(position=messages[-1].sequence)
         for message in messages:
+            self.works()
             try:
                 outcome = await self._store_outcome([message])
             except (Fatal, *OUTAGES):

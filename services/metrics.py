@@ -2,13 +2,10 @@
 
 import asyncio
 import math
-import time
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, ClassVar
 
-from nats.aio.client import Client
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -21,12 +18,12 @@ from prometheus_client.registry import Collector
 from events.cloudevents import Reason
 from events.tickets import DATA_TYPES
 from projections.compliance import DELAY_BUCKETS, Arrivals, Compliance, Count
-from projections.deadlines import Deadlines
+from projections.deadlines import Deadlines, instant, microseconds
 from projections.follow import follow
 from projections.tickets import NONE, Tickets
 from services.announcer import POSITION
-from services.bus import TICKETS, last_sequence
-from services.service import Service
+from services.bus import TICKETS, Bus
+from services.service import Now, Service, wall_clock
 from services.store import Lock, Store
 from sla.engine import UNKNOWN_TYPE
 from sla.policy import Policy
@@ -42,23 +39,23 @@ class Metrics(Service, Collector):
 
     name: ClassVar[str] = "metrics"
 
-    def __init__(self, nc: Client, store: Store, policy: Policy, lock: Lock) -> None:
+    def __init__(self, bus: Bus, store: Store, policy: Policy, lock: Lock, now: Now = wall_clock) -> None:
         super().__init__()
-        self._nc, self._store, self._policy, self._lock = nc, store, policy, lock
+        self._bus, self._store, self._policy, self._lock, self._now = bus, store, policy, lock, now
         self._tickets, self._compliance, self._arrivals = Tickets(), Compliance(), Arrivals()
         self._active = False
         self._stored = 0  # messages in TICKETS, as last seen
 
     async def run(self) -> None:
         while not self._lock.take():
-            self.problem = None  # a standby works by waiting
+            self.works()  # a standby works by waiting
             await self.sleep(0.5)
         self._active = True
         while True:
             while await self.in_thread(self._follow):
-                pass
-            self._stored = await self.whole(last_sequence(self._nc, TICKETS))
-            self.problem = None
+                self.turns += 1
+            self._stored = await self.whole(self._bus.last_sequence(TICKETS))
+            self.works()
             await asyncio.sleep(0.25)  # not at every nudge: the same rows in fewer transactions
 
     async def stop(self) -> None:
@@ -82,7 +79,7 @@ class Metrics(Service, Collector):
         if not self._active:
             return
         with self._store.reading() as cursor:
-            tickets, at_risk = self._tickets.counts(cursor), self._tickets.at_risk(cursor, datetime.now(UTC))
+            tickets, at_risk = self._tickets.counts(cursor), self._tickets.at_risk(cursor, instant(self._now()))
             sums = self._compliance.counts(cursor)
             arrivals = self._arrivals.counts(cursor)
             following = Deadlines().after(cursor, 0)
@@ -190,7 +187,8 @@ class Metrics(Service, Collector):
             position = self._store.position(name) or 0
             behind = self._store.entries(position, 1) if position < head else []
             events.add_metric([name], max(0, head - position))
-            seconds.add_metric([name], max(0.0, time.time() - behind[0].event.at.timestamp()) if behind else 0.0)
+            age = self._now() - microseconds(behind[0].event.at) if behind else 0
+            seconds.add_metric([name], max(0.0, age / 1e6))
         yield events
         yield seconds
         yield GaugeMetricFamily(

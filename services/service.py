@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,16 +31,26 @@ class Fatal(Exception):
     """The service cannot go on, and waiting does not help; the text says what to do. The process ends with 1."""
 
 
+Now = Callable[[], int]
+
+
+def wall_clock() -> int:
+    """The time of this machine in microseconds since 1970, UTC."""
+    return time.time_ns() // 1000
+
+
 class Service(ABC):
     """
     One job of the engine. `run` works until it is cancelled, and lets what is at fault out as an exception; whoever
-    runs it starts it again. `problem` is the reason why it does not work now, None if it does.
+    runs it starts it again. `problem` is the reason why it does not work now, None if it does; `turns` counts how often
+    it came round, and stands still if it hangs.
     """
 
     name: ClassVar[str]
 
     def __init__(self) -> None:
         self.problem: str | None = "starting"
+        self.turns = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
         self._awake = asyncio.Event()
 
@@ -50,6 +61,11 @@ class Service(ABC):
     async def stop(self) -> None:
         """Called once after `run` was cancelled: gives back what it holds."""
         await asyncio.to_thread(self._thread.shutdown)
+
+    def works(self) -> None:
+        """It came round once more, and all is well."""
+        self.problem = None
+        self.turns += 1
 
     def wake(self) -> None:
         """There is something to do."""
@@ -83,3 +99,44 @@ class Service(ABC):
             if not task.cancelled() and (error := task.exception()):
                 log.warning("stopping", service=self.name, error=str(error) or type(error).__name__)
             raise
+
+
+RETRY = (0.2, 5.0)  # seconds before a failed service starts again: the first time, and at most
+
+
+class Keeper:
+    """Keeps a service at work: after an outage it builds a new one, later each time until it works again."""
+
+    def __init__(self, name: str, build: Callable[[], Service]) -> None:
+        self.name, self._build = name, build
+        self.service: Service | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the service does not work now."""
+        return self.service.problem if self.service else "starting"
+
+    @property
+    def turns(self) -> int:
+        """How often the service came round since it was built."""
+        return self.service.turns if self.service else 0
+
+    def wake(self) -> None:
+        """There is something to do."""
+        if self.service:
+            self.service.wake()
+
+    async def run(self) -> None:
+        """Until cancelled, or until something fails that waiting does not help."""
+        pause = RETRY[0]
+        while True:
+            self.service = service = self._build()
+            try:
+                await service.run()
+            except OUTAGES as error:
+                pause = RETRY[0] if service.problem is None else min(pause * 2, RETRY[1])
+                service.problem = str(error) or type(error).__name__
+                log.warning("waiting", service=self.name, reason=service.problem, seconds=pause)
+            finally:
+                await service.stop()
+            await asyncio.sleep(pause)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -15,6 +15,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from services.faults import checked
 from sla.policy import Policy, PolicyError, load
 
 SHIPPED_POLICIES = Path(__file__).parent.parent / "sla" / "policies"
@@ -34,6 +35,7 @@ def _span(value: object) -> object:
 
 Span = Annotated[timedelta, BeforeValidator(_span)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Fault = Annotated[str, AfterValidator(checked), Field(description="for tests only; services/faults.py")]
 
 
 class Settings(BaseSettings):
@@ -50,6 +52,7 @@ class Settings(BaseSettings):
     http_port: Port = 8080
     historic_after: Span = timedelta(hours=24)
     max_ahead: Annotated[Span, Field(description="how far in the future a fact may be dated")] = timedelta(minutes=5)
+    fault: Fault | None = None
     log_format: Annotated[str, Field(pattern="^(json|console)$")] = "json"
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
 

@@ -21,6 +21,7 @@ from eventsourcing.sqlite import (
     SQLiteDatastore,
 )
 
+from services.faults import reach
 from sla.engine import InboxRow, Outcome
 from sla.log import STORED, Event, Recorded
 from sla.policy import Policy
@@ -184,6 +185,13 @@ class Store:
         rows = self._select_all("SELECT fact_key, digest FROM inbox WHERE fact_key IN ({})", keys)
         return {row[0]: row[1] for row in rows}
 
+    def belongs_to(self, stream: str, made_at: int) -> bool:
+        """Whether this is the stream whose sequences the positions are; the first one that is named becomes it."""
+        name = f"{stream} made at"
+        with self._writer, self._facts.transaction(commit=True) as cursor:
+            cursor.execute("INSERT INTO positions VALUES (?, ?) ON CONFLICT DO NOTHING", (name, made_at))
+        return self.position(name) == made_at
+
     def keep_policy(self, policy: Policy) -> None:
         """Stores the resolved policy once under its fingerprint, so that late news is judged as it was then."""
         with self._facts.transaction(commit=True) as cursor:
@@ -265,6 +273,8 @@ class Store:
         """A transaction for a view and its position. Takes the write lock at its first statement that writes."""
         with self._writer, self._views.transaction(commit=True) as cursor:
             yield cursor.sqlite_cursor
+            reach("view.before_commit")
+        reach("view.after_commit")
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Cursor]:

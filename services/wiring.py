@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -14,15 +16,17 @@ from projections.compliance import Arrivals, Compliance
 from projections.deadlines import Deadlines
 from projections.follow import Projection, create
 from projections.tickets import Tickets
-from services import bus
+from services import bus, faults
 from services.announcer import Announcer
+from services.bus import Bus
 from services.clock import Clock
 from services.http import Http
 from services.intake import Intake
 from services.metrics import Metrics
-from services.service import OUTAGES, Fatal, Service
+from services.service import OUTAGES, Fatal, Keeper, Service, wall_clock
 from services.settings import Settings, load_policy
 from services.store import Lock, Store
+from services.watchdog import Readiness, Watchdog
 from sla.engine import Limits
 
 log = structlog.get_logger()
@@ -30,7 +34,6 @@ log = structlog.get_logger()
 SERVICES = ("intake", "clock", "announcer", "metrics")
 VIEWS: tuple[type[Projection], ...] = (Deadlines, Tickets, Compliance, Arrivals)
 STOP_WITHIN = 8.0  # seconds a process may take to finish what it has begun
-RETRY = (0.2, 5.0)  # seconds before a failed service starts again: the first time, and at most
 
 
 def migrate_store(path: Path) -> None:
@@ -54,17 +57,22 @@ class Process:
         self._names, self._settings, self._url, self._path = names, settings, nats_url, store
         self._policy = load_policy(settings.policy_dir)
         self._problems: dict[str, str] = dict.fromkeys(names, "starting")
-        self._services: dict[str, Service] = {}
+        self._keepers: dict[str, Keeper] = {}
+        self._watchdog: Watchdog | None = None
         self._nc: Client | None = None
         self._fatal: str | None = None
         self._stopping = asyncio.Event()
         self._registry = CollectorRegistry()
+        self._registry.register(Readiness(tuple(names), self.problems))
         self._collected: Metrics | None = None
+        if settings.fault is not None:
+            faults.plan(settings.fault)
         self.http = Http(settings.http_host, settings.http_port, self.problems, self._registry)
 
     def problems(self) -> dict[str, str]:
-        """Why the process is not ready, by service."""
-        found = self._problems | {name: each.problem for name, each in self._services.items() if each.problem}
+        """Why the process is not ready, by service or part."""
+        found = dict(self._watchdog.problems) if self._watchdog else {}
+        found |= self._problems | {name: each.problem for name, each in self._keepers.items() if each.problem}
         if self._nc is not None and not self._nc.is_connected:
             found["bus"] = f"the connection to {self._url} is lost; it is being made again"
         return found
@@ -107,10 +115,14 @@ class Process:
         try:
             gc.freeze()  # the collector would stop the process for tens of milliseconds (TRAPS F5)
             gc.set_threshold(50_000, 20, 50)
-            await bus.on_nudge(nc, self._wake)
+            self._problems = {}
+            self._keepers = {name: Keeper(name, partial(self._build, name, Bus(nc), store)) for name in self._names}
+            self._watchdog = Watchdog(self._keepers, Bus(nc), store, self._end_at_once, wall_clock)
+            await Bus(nc).on_nudge(self._wake)
             async with asyncio.TaskGroup() as group:
-                for name in self._names:
-                    group.create_task(self._keep(name, nc, store), name=name)
+                group.create_task(self._watchdog.run(), name="watchdog")
+                for keeper in self._keepers.values():
+                    group.create_task(keeper.run(), name=keeper.name)
         except BaseExceptionGroup as errors:
             fatal, _ = errors.split(Fatal)
             if fatal is None:
@@ -121,7 +133,8 @@ class Process:
             store.close()
 
     async def _connect(self) -> Client:
-        connecting = asyncio.create_task(bus.connect(self._url, "+".join(self._names), self._settings.nats_credentials))
+        name, credentials = "+".join(self._names), self._settings.nats_credentials
+        connecting = asyncio.create_task(bus.connect(self._url, name, credentials, denied=self._denied))
         while not connecting.done():
             await asyncio.wait([connecting], timeout=1.0)
             if not connecting.done():
@@ -138,46 +151,37 @@ class Process:
                 self._problems["store"] = str(error)
                 await asyncio.sleep(1.0)
 
+    def _denied(self, error: str) -> None:
+        if self._watchdog is not None:
+            self._watchdog.denied(error)
+
+    def _end_at_once(self, why: str) -> None:
+        """A thread that hangs can be neither stopped nor waited for; a supervisor starts the process again."""
+        log.critical("stopped", error=why)
+        os._exit(1)
+
     def _wake(self) -> None:
-        for service in self._services.values():
-            service.wake()
+        for keeper in self._keepers.values():
+            keeper.wake()
 
-    async def _keep(self, name: str, nc: Client, store: Store) -> None:
-        """Runs a service; starts a new one after an outage, later each time until it works again."""
-        pause = RETRY[0]
-        self._problems.pop("store", None)
-        while True:
-            service = self._build(name, nc, store)
-            self._services[name] = service
-            self._problems.pop(name, None)
-            try:
-                await service.run()
-            except OUTAGES as error:
-                pause = RETRY[0] if service.problem is None else min(pause * 2, RETRY[1])
-                service.problem = str(error) or type(error).__name__
-                log.warning("waiting", service=name, reason=service.problem, seconds=pause)
-            finally:
-                await service.stop()
-            await asyncio.sleep(pause)
-
-    def _build(self, name: str, nc: Client, store: Store) -> Service:
+    def _build(self, name: str, bus: Bus, store: Store) -> Service:
         settings = self._settings
         match name:
             case "intake":
                 limits = Limits(settings.max_ahead, settings.historic_after)
-                return Intake(nc, store, self._policy, limits, lock_for(self._path, name))
+                return Intake(bus, store, self._policy, limits, lock_for(self._path, name))
             case "clock":
-                return Clock(nc, store)
+                return Clock(bus, store)
             case "announcer":
-                return Announcer(nc, store, lock_for(self._path, name))
+                return Announcer(bus, store, lock_for(self._path, name))
             case "metrics":
-                return self._metrics(nc, store)
+                return self._metrics(bus, store)
             case _:
                 raise ValueError(f"{name!r} is not a service; the services are {', '.join(SERVICES)}")
 
-    def _metrics(self, nc: Client, store: Store) -> Metrics:
+    def _metrics(self, bus: Bus, store: Store) -> Metrics:
         if self._collected is not None:
             self._registry.unregister(self._collected)
-        self._collected = Metrics(nc, store, self._policy, lock_for(self._path, "metrics"))
+        self._collected = Metrics(bus, store, self._policy, lock_for(self._path, "metrics"))
         self._registry.register(self._collected)
         return self._collected

@@ -13,6 +13,7 @@ import nats.js.errors
 import pytest
 from nats.aio.client import Client
 
+from services.bus import Bus
 from services.intake import Intake
 from services.service import Fatal
 from services.settings import SHIPPED_POLICIES
@@ -317,7 +318,7 @@ async def test_an_intake_that_was_superseded_stores_nothing_more(crew: Crew) -> 
     policy = load_policy(SHIPPED_POLICIES)
     async with connected(crew.deployed.server.url) as nc:
         await publish(nc, *(opened(f"T-{n}", ago(hours=1)) for n in range(20)))
-        intakes = [Intake(nc, store, policy, Limits(), Lock(crew.store.with_name(f"{n}.lock"))) for n in range(2)]
+        intakes = [Intake(Bus(nc), store, policy, Limits(), Lock(crew.store.with_name(f"{n}.lock"))) for n in range(2)]
         tasks = [asyncio.create_task(intake.run()) for intake in intakes]
         try:
             async with asyncio.timeout(PATIENCE):

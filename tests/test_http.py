@@ -256,7 +256,7 @@ async def test_a_process_is_not_ready_while_nats_is_away_and_a_standby_shows_not
             services.append(deployed.run("metrics"))
             await services[1].ready()
             names = {sample.name for sample in await samples(services[1].http_url)}
-            assert names == {"sla_metrics_active"}
+            assert names == {"sla_metrics_active", "sla_not_ready"}
             assert total(await samples(services[1].http_url), "sla_metrics_active") == 0
 
             await server.stop()

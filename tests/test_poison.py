@@ -15,7 +15,7 @@ from nats.aio.client import Client
 
 import sla.engine
 from events.cloudevents import Reason
-from services.bus import BusError, Outgoing, Published, Publisher, connect, provision
+from services.bus import Bus, BusError, Outgoing, Published, Publisher, connect, provision
 from services.intake import Intake
 from services.settings import SHIPPED_POLICIES
 from services.store import Store
@@ -352,7 +352,7 @@ async def own(tmp_path: Path) -> AsyncIterator[tuple[Client, Store]]:
 
 @asynccontextmanager
 async def working(nc: Client, store: Store) -> AsyncIterator[Intake]:
-    intake = Intake(nc, store, load_policy(SHIPPED_POLICIES), Limits(), lock_for(store.path, "intake"))
+    intake = Intake(Bus(nc), store, load_policy(SHIPPED_POLICIES), Limits(), lock_for(store.path, "intake"))
     task = asyncio.create_task(intake.run())
     try:
         yield intake
@@ -434,7 +434,7 @@ async def test_an_outage_while_a_dead_letter_is_published_blames_no_message(
     monkeypatch.setattr(Publisher, "publish", refused)
     await publish(nc, opened("T-1", ago(hours=1)), opened("T-2", ago(hours=1), "urgent"))
     for _ in range(2):  # the process runs intake again after each
-        intake = Intake(nc, store, load_policy(SHIPPED_POLICIES), Limits(), lock_for(store.path, "intake"))
+        intake = Intake(Bus(nc), store, load_policy(SHIPPED_POLICIES), Limits(), lock_for(store.path, "intake"))
         with pytest.raises(BusError, match="insufficient storage"):
             async with asyncio.timeout(10):
                 await intake.run()
