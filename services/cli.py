@@ -138,6 +138,56 @@ def rebuild(
     store.close()
 
 
+@app.command()
+def verify(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None:
+    """Judge every ticket again and fold every view again: does the store say the same? The engine may run meanwhile."""
+    from services import client, screen
+    from services.store import snapshot
+    from services.verify import Difference, Verify, keep
+    from services.wiring import VIEWS
+
+    with _usage():
+        path = client.store_file(_settings(), data)
+    with snapshot(path) as stored, Verify(stored, VIEWS) as check:
+        for name, work in (("views", check.views()), ("tickets", check.tickets())):
+            for _ in screen.progress(name, work, check.head):
+                pass
+    if why_not := keep(path, check.result()):
+        _say(f"the result was not kept in the store: {why_not}")
+    if output is Output.JSON:
+        screen.write_json(check.report())
+    else:
+        if check.first:
+            screen.table(Difference._fields, check.first)
+        typer.echo(check.summary())
+    raise typer.Exit(1 if check.differences else 0)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="The file to write; compressed if it ends with .gz or .tgz.")],
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Write the store and the streams to one file; the engine may run meanwhile."""
+    from services.backup import backup as write
+
+    settings = _quiet()
+    with _usage(), _interruptible():
+        _say(f"{file}: {write(settings, data, file).summary()}")
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file that `sla backup` has written.")], data: Data = DEFAULT_DATA
+) -> None:
+    """Put a backup in a folder in which there is nothing yet, for `sla up`."""
+    from services.backup import restore as read
+
+    settings = _quiet()
+    with _usage(), _interruptible():
+        _say(f"{data}: {read(settings, data, file).summary()}")
+
+
 # ---- the bus
 
 
@@ -385,10 +435,8 @@ def dead_replay(
 def _on_bus(name: str, data: Path, work: "Callable[[Client], Awaitable[T]]", stopped: int = 1) -> T:
     """Work on the bus, with a connection that is closed afterwards; SIGINT and SIGTERM end it with `stopped`."""
     from services import client
-    from services.logs import configure
 
-    settings = _settings()
-    configure(settings.model_copy(update={"log_level": "error"}))  # the connection's troubles end as one message
+    settings = _quiet()
     with _usage():
         url = client.bus_url(settings, data)
 
@@ -404,6 +452,25 @@ def _on_bus(name: str, data: Path, work: "Callable[[Client], Awaitable[T]]", sto
         return asyncio.run(working())
     except asyncio.CancelledError:
         raise typer.Exit(stopped) from None
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM end the work, which takes back what it has begun; the answer is no."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(1) from None
+
+
+def _quiet() -> "Settings":
+    """The settings, with logs of errors only: the connection's troubles end as one message."""
+    from services.logs import configure
+
+    settings = _settings()
+    configure(settings.model_copy(update={"log_level": "error"}))
+    return settings
 
 
 def _say(message: str) -> None:

@@ -46,17 +46,19 @@ async def connected(url: str, name: str, settings: Settings) -> AsyncIterator[Cl
         await nc.close()
 
 
-def open_store(settings: Settings, data: Path) -> Store:
-    """
-    The store of SLA_DATABASE_URL, or that of the folder. Raises ValueError for another kind of store, Fatal or
-    StoreError if there is none.
-    """
+def store_file(settings: Settings, data: Path) -> Path:
+    """The file of SLA_DATABASE_URL, or that of the folder. ValueError for another kind of store, Fatal if none."""
     if settings.database_url is not None:
         try:
-            return Store(store_path(settings.database_url))
+            return store_path(settings.database_url)
         except ValueError as error:
             raise ValueError(f"SLA_DATABASE_URL: {error}") from None
     path = data / "sla.db"
     if not path.exists():
         raise Fatal(f"there is no store in {data}; start `sla up`, or give --data DIR or SLA_DATABASE_URL")
-    return Store(path)
+    return path
+
+
+def open_store(settings: Settings, data: Path) -> Store:
+    """The store in `store_file`. Raises StoreError too, if there is none or it is not migrated."""
+    return Store(store_file(settings, data))

@@ -20,10 +20,14 @@ STORE_BYTES = 8 * 1024**3
 
 
 class EmbeddedNats:
-    """A nats-server as a child process, with its data under `folder`. `url` is known once it was started."""
+    """
+    A nats-server as a child process, with its data under `folder`. `url` is known once it was started. What it
+    acknowledges is on the disk (TRAPS N1), but for `hasty`: there the caller has to see to that after it has ended.
+    """
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, *, hasty: bool = False) -> None:
         self._folder, self._port = folder.resolve(), port
+        self._sync_interval = '"1m"' if hasty else "always"
         self._process: asyncio.subprocess.Process | None = None
         self.url = ""
 
@@ -53,10 +57,10 @@ class EmbeddedNats:
     def _config(self) -> str:
         with listen("127.0.0.1", self._port) as free:
             port = free.getsockname()[1]
-        folder = json.dumps(str(self._folder))
+        folder, synced = json.dumps(str(self._folder)), self._sync_interval
         return (
             f"host: 127.0.0.1\nport: {port}\nports_file_dir: {folder}\nmax_payload: 1MB\n"
-            f"jetstream {{ store_dir: {folder}, sync_interval: always, max_file_store: {STORE_BYTES} }}\n"
+            f"jetstream {{ store_dir: {folder}, sync_interval: {synced}, max_file_store: {STORE_BYTES} }}\n"
         )
 
     async def _end_orphan(self, config: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from projections.follow import follow
 from projections.tickets import NONE, Tickets
 from services.announcer import POSITION
 from services.bus import TICKETS, Bus
-from services.service import Now, Service, wall_clock
+from services.service import OUTAGES, Now, Service, wall_clock
 from services.store import Lock, Store
 from sla.engine import UNKNOWN_TYPE
 from sla.policy import Policy
@@ -73,11 +74,18 @@ class Metrics(Service, Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
+        figures: list[Metric] = []
+        if self._active:
+            with suppress(*OUTAGES):  # /health/ready and sla_not_ready say it, and must not fail along
+                figures = list(self._figures())
         yield GaugeMetricFamily(
-            "sla_metrics_active", "1 where this process shows the figures, 0 where it is a standby.", self._active
+            "sla_metrics_active",
+            "1 where this process shows the figures, 0 where it is a standby or cannot read the store.",
+            bool(figures),
         )
-        if not self._active:
-            return
+        yield from figures
+
+    def _figures(self) -> Iterator[Metric]:
         with self._store.reading() as cursor:
             tickets, at_risk = self._tickets.counts(cursor), self._tickets.at_risk(cursor, instant(self._now()))
             sums = self._compliance.counts(cursor)

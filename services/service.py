@@ -105,15 +105,22 @@ RETRY = (0.2, 5.0)  # seconds before a failed service starts again: the first ti
 
 
 class Keeper:
-    """Keeps a service at work: after an outage it builds a new one, later each time until it works again."""
+    """
+    Keeps a service at work: after an outage it builds a new one, later each time until it works again. It works again
+    when it has come round twice: the first turn only says that it could begin.
+    """
 
     def __init__(self, name: str, build: Callable[[], Service]) -> None:
         self.name, self._build = name, build
         self.service: Service | None = None
+        self.built = 0  # how often
+        self._outage: str | None = None  # the last one
 
     @property
     def problem(self) -> str | None:
         """Why the service does not work now."""
+        if self._outage and self.turns < 2:
+            return self._outage
         return self.service.problem if self.service else "starting"
 
     @property
@@ -131,11 +138,12 @@ class Keeper:
         pause = RETRY[0]
         while True:
             self.service = service = self._build()
+            self.built += 1
             try:
                 await service.run()
             except OUTAGES as error:
-                pause = RETRY[0] if service.problem is None else min(pause * 2, RETRY[1])
-                service.problem = str(error) or type(error).__name__
+                pause = RETRY[0] if self.problem is None else min(pause * 2, RETRY[1])
+                service.problem = self._outage = str(error) or type(error).__name__
                 log.warning("waiting", service=self.name, reason=service.problem, seconds=pause)
             finally:
                 await service.stop()

@@ -5,11 +5,13 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 from eventsourcing.persistence import EventStore, Mapper, StoredEvent, Transcoder
@@ -21,6 +23,7 @@ from eventsourcing.sqlite import (
     SQLiteDatastore,
 )
 
+from projections.deadlines import instant, microseconds
 from services.faults import reach
 from sla.engine import InboxRow, Outcome
 from sla.log import STORED, Event, Recorded
@@ -39,6 +42,8 @@ _TABLES = (
     "CREATE UNIQUE INDEX IF NOT EXISTS inbox_fact ON inbox (fact_key) WHERE fact_key IS NOT NULL",
     "CREATE TABLE IF NOT EXISTS positions (name TEXT PRIMARY KEY, position INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS policies (fingerprint TEXT PRIMARY KEY, name TEXT NOT NULL, resolved BLOB NOT NULL)",
+    """CREATE TABLE IF NOT EXISTS verifications (
+        at BIGINT PRIMARY KEY, tickets BIGINT NOT NULL, differences BIGINT NOT NULL)""",
     f"INSERT INTO positions VALUES ('{INTAKE}', 0) ON CONFLICT DO NOTHING",
 )
 
@@ -60,14 +65,14 @@ class LogMapper(Mapper[str]):
     def to_stored_event(self, domain_event: Any) -> StoredEvent:
         """A row of the log."""
         ticket, version, event = domain_event
-        return StoredEvent(ticket, version, event.TOPIC, _encoder.encode(event))
+        return StoredEvent(ticket, version, event.TOPIC, encode(event))
 
     def to_domain_event(self, stored_event: StoredEvent) -> Any:
         """The event in a row. Raises StoreError for a topic or a state that this version does not know."""
         return Recorded(
             str(stored_event.originator_id),
             stored_event.originator_version,
-            _decode(stored_event.topic, stored_event.state),
+            decode(stored_event.topic, stored_event.state),
         )
 
 
@@ -81,7 +86,13 @@ class _NoTranscoder(Transcoder):
         raise NotImplementedError
 
 
-def _decode(topic: str, state: bytes) -> Event:
+def encode(event: Event) -> bytes:
+    """An event as the log keeps it."""
+    return _encoder.encode(event)
+
+
+def decode(topic: str, state: bytes) -> Event:
+    """The event that the log keeps. StoreError for a topic of another version, msgspec's errors for a broken state."""
     decoder = _DECODERS.get(topic)
     if decoder is None:
         raise StoreError(
@@ -126,6 +137,14 @@ class _Recorder(SQLiteApplicationRecorder):
         return None
 
 
+class Verification(NamedTuple):
+    """What `sla verify` found at an instant: among so many tickets, so many differences."""
+
+    at: datetime
+    tickets: int
+    differences: int
+
+
 class Entry(NamedTuple):
     """An event with its place in the whole log."""
 
@@ -166,9 +185,7 @@ class Store:
 
     def _check(self) -> None:
         with self._facts.transaction(commit=False) as cursor:
-            cursor.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('stored_events', 'inbox', 'positions')")
-            if cursor.fetchone()[0] != 3:
-                raise StoreError(f"{self.path} has no schema of ours; run `sla migrate`")
+            _check_schema(cursor, self.path)
             cursor.execute("PRAGMA synchronous")
             if cursor.fetchone()[0] != 2:
                 raise StoreError("SQLite does not synchronise fully; commits could be lost at a power cut")
@@ -187,10 +204,15 @@ class Store:
 
     def belongs_to(self, stream: str, made_at: int) -> bool:
         """Whether this is the stream whose sequences the positions are; the first one that is named becomes it."""
-        name = f"{stream} made at"
+        name = _made_at(stream)
         with self._writer, self._facts.transaction(commit=True) as cursor:
             cursor.execute("INSERT INTO positions VALUES (?, ?) ON CONFLICT DO NOTHING", (name, made_at))
         return self.position(name) == made_at
+
+    def move_to(self, stream: str, made_at: int) -> None:
+        """The stream was restored: the same messages under the same sequences, but made anew."""
+        with self._writer, self._facts.transaction(commit=True) as cursor:
+            cursor.execute("UPDATE positions SET position = ? WHERE name = ?", (made_at, _made_at(stream)))
 
     def keep_policy(self, policy: Policy) -> None:
         """Stores the resolved policy once under its fingerprint, so that late news is judged as it was then."""
@@ -200,7 +222,20 @@ class Store:
                 (policy.fingerprint, policy.name, msgspec.json.encode(policy.resolved())),
             )
 
+    def keep_verification(self, found: Verification) -> None:
+        """Stores what `sla verify` found; the metrics show the newest."""
+        with self._writer, self._facts.transaction(commit=True) as cursor:
+            row = (microseconds(found.at), found.tickets, found.differences)
+            cursor.execute("INSERT INTO verifications VALUES (?, ?, ?)", row)
+
     # ---- what everybody reads
+
+    def verification(self) -> Verification | None:
+        """What `sla verify` found the last time; None if it never ran."""
+        with self._facts.transaction(commit=False) as cursor:
+            cursor.execute("SELECT at, tickets, differences FROM verifications ORDER BY at DESC LIMIT 1")
+            row = cursor.fetchone()
+        return None if row is None else Verification(instant(row[0]), row[1], row[2])
 
     def load(self, ticket: str) -> TicketSla | None:
         """The ticket replayed from its events; None if there are none."""
@@ -215,7 +250,7 @@ class Store:
         )
         found: dict[str, TicketSla] = {}
         for id, group in groupby(rows, itemgetter(0)):
-            events = (Recorded(id, version, _decode(topic, state)) for _, version, topic, state in group)
+            events = (Recorded(id, version, decode(topic, state)) for _, version, topic, state in group)
             found[id] = TicketSla.replay(None, events) or TicketSla(id)
         return found
 
@@ -243,7 +278,7 @@ class Store:
     def entries(self, after: int, limit: int) -> list[Entry]:
         """The log after a position, in the order in which it was written."""
         rows = self._recorder.select_notifications(after, limit, inclusive_of_start=False)
-        return [Entry(row.id, str(row.originator_id), _decode(row.topic, row.state)) for row in rows]
+        return [Entry(row.id, str(row.originator_id), decode(row.topic, row.state)) for row in rows]
 
     def inbox(self, after: int, limit: int) -> list[InboxRow]:
         """What became of messages after a stream sequence."""
@@ -281,6 +316,42 @@ class Store:
         """One consistent picture of the views."""
         with self._views.transaction(commit=False) as cursor:
             yield cursor.sqlite_cursor
+
+
+def _made_at(stream: str) -> str:
+    return f"{stream} made at"
+
+
+def _check_schema(cursor: Any, path: Path) -> None:
+    ours = ("stored_events", "inbox", "positions", "policies", "verifications")
+    marks = ",".join("?" * len(ours))
+    cursor.execute(f"SELECT count(*) FROM sqlite_master WHERE name IN ({marks})", ours)
+    if cursor.fetchone()[0] != len(ours):
+        raise StoreError(f"{path} has not the schema of this version; run `sla migrate`")
+
+
+@contextmanager
+def snapshot(path: Path) -> Iterator[sqlite3.Connection]:
+    """
+    One picture of a whole store, while the engine goes on; nothing can be written, and no permission to write is
+    needed. SQLite cannot cut its -wal file short meanwhile.
+    """
+    with closing(_connect_read_only(path)) as connection:
+        connection.execute("BEGIN")
+        try:
+            _check_schema(connection.cursor(), path)  # the first statement that reads: now it is one picture
+        except sqlite3.Error as error:
+            raise StoreError(f"{path} cannot be read: {error}") from None
+        yield connection
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    """Without -wal file nobody works on the store; SQLite would have to make one even to read, in a folder not ours."""
+    if not path.exists():
+        raise StoreError(f"{path} does not exist; run `sla migrate`")
+    idle = not path.with_name(f"{path.name}-wal").exists() and not os.access(path.parent, os.W_OK, effective_ids=True)
+    address = f"file:{quote(str(path))}?mode=ro" + ("&immutable=1" if idle else "")
+    return sqlite3.connect(address, uri=True, isolation_level=None, timeout=5)
 
 
 def _datastore(pool: type[_Pool], path: Path) -> SQLiteDatastore:

@@ -1,9 +1,11 @@
 """Watchdog: does what ought to move, move? By what the bus and the store say, not by what a service believes."""
 
 import asyncio
+import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -11,16 +13,17 @@ from prometheus_client.registry import Collector
 
 from projections.deadlines import Deadlines, Row
 from services.announcer import POSITION
-from services.bus import DEAD_LETTERS, SLA, TICKETS, Bus
-from services.service import OUTAGES, Keeper, Now
+from services.bus import DEAD_LETTERS, SLA, TICKETS, Bus, BusError
+from services.service import OUTAGES, Fatal, Keeper, Now
 from services.store import INTAKE, Store
 
 log = structlog.get_logger()
 
-EVERY = 2.0  # seconds between two looks
+T = TypeVar("T")
+
+EVERY = 2.0  # seconds between two looks, and the longest that one may take
 STUCK = 5  # looks in a row without movement, after which something is stuck
 HOPELESS = 15  # looks in a row without a turn, after which a service hangs for ever
-LATE = 10_000_000  # microseconds a deadline may be past without having been judged
 DENIED_FOR = 5  # looks for which a refusal is remembered: whoever still needs the permission asks again meanwhile
 
 PARTS = ("store", "bus", "permissions", "streams", "backlog", "outbox", "views", "deadlines")
@@ -32,105 +35,189 @@ _STREAMS = {
     "announcer": (SLA,),
     "metrics": (TICKETS,),
 }
-_VIEWS = {"clock": ("deadlines",), "metrics": ("tickets", "compliance")}
+_ARRIVALS = "arrivals"  # the view that follows the inbox, not the log
+_READERS = {"clock": ("deadlines",), "announcer": (POSITION,), "metrics": ("tickets", "compliance", _ARRIVALS)}
 
 
 class Standing(NamedTuple):
-    """What the store says: how far its readers are, and the first deadline that is past and not judged."""
+    """What the store says: how far everybody is, who has more to read, and the first instant that is not judged."""
 
-    head: int
     positions: Mapping[str, int]
+    waiting: frozenset[str]
     overdue: Row | None
 
 
 class Watchdog:
-    """`problems` are the parts that do not work, with the reason; `run` looks again and again until it is cancelled."""
+    """
+    `problems` are the parts that do not work, with the reason and what to do; `run` looks again and again until it is
+    cancelled. Looks are counted and not seconds: a process that was paused was not stuck.
+    """
 
     def __init__(
-        self, keepers: Mapping[str, Keeper], bus: Bus, store: Store, hopeless: Callable[[str], None], now: Now
+        self,
+        keepers: Mapping[str, Keeper],
+        bus: Bus,
+        store: Store,
+        hopeless: Callable[[str], None],
+        now: Now,
+        every: float = EVERY,
     ) -> None:
         self._keepers, self._bus, self._store, self._hopeless, self._now = keepers, bus, store, hopeless, now
-        self._views = [view for name in keepers for view in _VIEWS.get(name, ())]
+        self._every = every
+        self._file = _file(store.path)
+        self._readers = [reader for name in keepers for reader in _READERS.get(name, ())]
         self._last: dict[str, Any] = {}
         self._still: defaultdict[str, int] = defaultdict(int)
+        self._asked: dict[str, asyncio.Future[Any]] = {}
         self._denied: tuple[str, int] = ("", 0)
-        self.problems: dict[str, str] = {}
+        self.problems: dict[str, str] = {"streams": "not looked at yet"}
 
     def denied(self, error: str) -> None:
         """The broker has refused something: it says so to the connection, not to who asked (TRAPS F17)."""
-        self._denied = (error, DENIED_FOR)
-        self.problems = self.problems | {"permissions": error}
+        text = f"{error}; give the user of this process the permission"
+        self._denied = (text, DENIED_FOR)
+        self.problems = self.problems | {"permissions": text}
 
     async def run(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY)
-            found = dict([*self._turns(), *self._permissions()])
-            found |= await self._streams()
-            found |= await self._movement()
-            if found != self.problems:
-                log.warning("watchdog", problems=found)
-            self.problems = found
-
-    def _turns(self) -> Iterator[tuple[str, str]]:
-        """A service that believes to be well comes round every few seconds."""
-        for name, keeper in self._keepers.items():
-            looks = self._looks(name, (id(keeper.service), keeper.turns), keeper.problem is None)
-            if looks >= HOPELESS:
-                self._hopeless(f"{name} hangs: no turn for {looks * EVERY:g} s")
-            if looks >= STUCK:
-                yield name, f"no turn for {looks * EVERY:g} s; the process ends after {HOPELESS * EVERY:g} s"
-
-    def _permissions(self) -> Iterator[tuple[str, str]]:
-        text, looks = self._denied
-        self._denied = (text, looks - 1)
-        if looks > 0:
-            yield "permissions", text
-
-    async def _streams(self) -> dict[str, str]:
-        wanted = dict.fromkeys(stream for name in self._keepers for stream in _STREAMS[name])
+        """Raises Fatal if waiting does not help."""
+        time = asyncio.get_running_loop().time
         try:
-            wrong = [line for stream in wanted for line in await self._bus.broken(stream)]
-        except OUTAGES as error:
-            return {"streams": str(error) or "the bus does not answer"}
-        return {"streams": "; ".join(wrong)} if wrong else {}
+            while True:
+                began = time()
+                found = await self._look()
+                if found.keys() != self.problems.keys():
+                    (log.warning if found else log.info)("watchdog", problems=found)
+                self.problems = found
+                await asyncio.sleep(max(0.0, began + self._every - time()))
+        finally:
+            if self._asked:
+                await asyncio.wait(self._asked.values())
 
-    async def _movement(self) -> dict[str, str]:
+    async def _look(self) -> dict[str, str]:
+        if why := self._bus.closed:
+            raise Fatal(f"the broker has ended the connection for good: {why}; put that right, and start again")
+        found: dict[str, str] = {}
+        newest, standing = await asyncio.gather(
+            self._answer("streams", self._streams, found), self._answer("store", self._read, found)
+        )
+        if standing is not None:
+            found |= self._stuck(standing)
+            if newest is not None:
+                found |= self._backlog(newest, standing.positions[INTAKE])
+        return found | dict([*self._permissions(), *self._turns()])
+
+    async def _answer(self, part: str, ask: Callable[[], Awaitable[T]], found: dict[str, str]) -> T | None:
+        """None and a problem if there is no good answer. What hangs is not asked again: threads would pile up."""
+        if part not in self._asked:
+            self._asked[part] = asyncio.ensure_future(ask())
+        asked = self._asked[part]
+        done, _ = await asyncio.wait([asked], timeout=self._every)
+        if not done:
+            found[part] = f"no answer within {self._every:g} s; see whether it is there, and how busy it is"
+            return None
+        del self._asked[part]
         try:
-            newest = await self._bus.last_sequence(TICKETS) if "intake" in self._keepers else 0
-            async with asyncio.timeout(STUCK * EVERY):
-                standing = await asyncio.to_thread(self._standing)
-        except TimeoutError:
-            return {"store": f"no answer within {STUCK * EVERY:g} s"}
+            answer: T = asked.result()
         except OUTAGES as error:
-            return {"store": str(error) or type(error).__name__}
-        return dict(self._stuck(newest, standing))
+            found[part] = str(error) or type(error).__name__
+            return None
+        return answer
+
+    async def _streams(self) -> int:
+        """The newest message for intake. Raises BusError if a stream is missing, or is set so that it breaks us."""
+        wrong, newest = [], 0
+        for stream in dict.fromkeys(stream for name in self._keepers for stream in _STREAMS[name]):
+            try:
+                wrong += await self._bus.broken(stream)
+                if stream == TICKETS:
+                    newest = await self._bus.last_sequence(TICKETS)
+            except BusError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise BusError("; ".join(wrong))
+        return newest
+
+    async def _read(self) -> Standing:
+        return await asyncio.to_thread(self._standing)
 
     def _standing(self) -> Standing:
-        names = (INTAKE, POSITION, *self._views)
-        with self._store.reading() as cursor:
-            overdue = Deadlines().until(cursor, self._now() - LATE, 1)
-        positions = {name: self._store.position(name) or 0 for name in names}
-        return Standing(self._store.head(), positions, overdue[0] if overdue else None)
+        """Blocking."""
+        if _file(self._store.path) != self._file:
+            raise Fatal(
+                f"{self._store.path} was deleted or replaced while the engine worked on it, and what is stored now is "
+                "lost; put the store in its place, and start again"
+            )
+        positions = {name: self._store.position(name) or 0 for name in (INTAKE, *self._readers)}
+        head = self._store.head()
+        waiting = {name for name in self._readers if name != _ARRIVALS and positions[name] < head}
+        if _ARRIVALS in positions and self._store.inbox(positions[_ARRIVALS], 1):
+            waiting.add(_ARRIVALS)
+        return Standing(positions, frozenset(waiting), self._overdue() if "clock" in self._keepers else None)
 
-    def _stuck(self, newest: int, standing: Standing) -> Iterator[tuple[str, str]]:
-        taken, announced = standing.positions[INTAKE], standing.positions[POSITION]
-        if "intake" in self._keepers and self._looks("backlog", taken, taken < newest) >= STUCK:
-            yield "backlog", f"{newest - taken} messages wait, and none is taken"
-        if "announcer" in self._keepers and self._looks("outbox", announced, announced < standing.head) >= STUCK:
-            yield "outbox", f"{standing.head - announced} events of the log wait, and none is announced"
-        for view in self._views:
-            position = standing.positions[view]
-            if self._looks(f"view {view}", position, position < standing.head) >= STUCK:
-                yield "views", f"view {view} does not follow: it is {standing.head - position} events behind"
-        overdue = standing.overdue
-        if "clock" in self._keepers and self._looks("deadlines", overdue, overdue is not None) >= STUCK and overdue:
-            yield "deadlines", f"an instant passed {(self._now() - overdue.at) / 1e6:.0f} s ago and is not judged yet"
+    def _overdue(self) -> Row | None:
+        late = round(STUCK * self._every * 1e6)
+        with self._store.reading() as cursor:
+            rows = Deadlines().until(cursor, self._now() - late, 1)
+        return rows[0] if rows else None
+
+    def _stuck(self, standing: Standing) -> dict[str, str]:
+        found: dict[str, str] = {}
+        positions = standing.positions
+        stuck = [
+            name for name in self._readers if self._looks(name, positions[name], name in standing.waiting) >= STUCK
+        ]
+        if POSITION in stuck:
+            stuck.remove(POSITION)
+            found["outbox"] = f"nothing after {positions[POSITION]} of the log is announced; see what announcer logs"
+        if stuck:
+            behind = ", ".join(f"{name} after {positions[name]}" for name in stuck)
+            found["views"] = f"these views do not follow: {behind}; see what the services that follow them log"
+        if self._looks("overdue", standing.overdue, standing.overdue is not None) >= STUCK and standing.overdue:
+            ago = (self._now() - standing.overdue.at) / 1e6
+            found["deadlines"] = (
+                f"an instant {ago:.0f} s ago is not judged; see whether intake and clock run, and whether this machine "
+                "and the broker agree on the time"
+            )
+        return found
+
+    def _backlog(self, newest: int, taken: int) -> dict[str, str]:
+        if "intake" not in self._keepers or self._looks("backlog", taken, taken < newest) < STUCK:
+            return {}
+        return {"backlog": f"{newest - taken} messages wait, and none is taken; see what the active intake logs"}
+
+    def _permissions(self) -> Iterator[tuple[str, str]]:
+        """Remembered as long as a service does not work, which may be why."""
+        text, looks = self._denied
+        if looks > 0 or (text and any(keeper.problem for keeper in self._keepers.values())):
+            self._denied = (text, looks - 1)
+            yield "permissions", text
+        else:
+            self._denied = ("", 0)
+
+    def _turns(self) -> Iterator[tuple[str, str]]:
+        """A service comes round every few seconds, or is built again."""
+        for name, keeper in self._keepers.items():
+            looks = self._looks(f"turns of {name}", (keeper.built, keeper.turns), True)
+            seconds = looks * self._every
+            if looks >= HOPELESS:
+                self._hopeless(f"{name} hangs: no turn for {seconds:g} s")
+            if looks >= STUCK:
+                yield name, f"no turn for {seconds:g} s; the process ends after {HOPELESS * self._every:g} s"
 
     def _looks(self, what: str, value: object, waits: bool) -> int:
         """For how many looks in a row a value has stood still though it should move."""
         self._still[what] = self._still[what] + 1 if waits and self._last.get(what) == value else 0
         self._last[what] = value
         return self._still[what]
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file it is that has this name now."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Readiness(Collector):

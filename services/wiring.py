@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +61,7 @@ class Process:
         self._keepers: dict[str, Keeper] = {}
         self._watchdog: Watchdog | None = None
         self._nc: Client | None = None
+        self._bus_error = "nobody listens there"
         self._fatal: str | None = None
         self._stopping = asyncio.Event()
         self._registry = CollectorRegistry()
@@ -71,10 +73,12 @@ class Process:
 
     def problems(self) -> dict[str, str]:
         """Why the process is not ready, by service or part."""
-        found = dict(self._watchdog.problems) if self._watchdog else {}
-        found |= self._problems | {name: each.problem for name, each in self._keepers.items() if each.problem}
+        found = self._problems | {name: each.problem for name, each in self._keepers.items() if each.problem}
+        if self._watchdog is not None:
+            found |= self._watchdog.problems
         if self._nc is not None and not self._nc.is_connected:
-            found["bus"] = f"the connection to {self._url} is lost; it is being made again"
+            url = bus.public(self._url)
+            found["bus"] = f"the connection to {url} is lost, and it is being made again: {self._bus_error}"
         return found
 
     def stop(self) -> None:
@@ -95,13 +99,13 @@ class Process:
         for task in [*working, stopping]:
             task.cancel()
         done, late = await asyncio.wait([*working, stopping], timeout=STOP_WITHIN)
+        if late:
+            self._end_at_once(f"unfinished after {STOP_WITHIN:g} s: {', '.join(task.get_name() for task in late)}")
         await self.http.stop()
         for task in done:
             if not task.cancelled() and (error := task.exception()):
-                log.error("stopped", error=str(error))
+                log.error("stopped", error=str(error), exc_info=None if isinstance(error, Fatal) else error)
                 self._fatal = str(error)
-        if late:
-            log.warning("stopped", unfinished=[task.get_name() for task in late])
         return 1 if self._fatal else 0
 
     async def _when_ready(self, ready: Callable[[], None]) -> None:
@@ -110,19 +114,10 @@ class Process:
         ready()
 
     async def _work(self) -> None:
-        store = await self._open()
         self._nc = nc = await self._connect()
         try:
-            gc.freeze()  # the collector would stop the process for tens of milliseconds (TRAPS F5)
-            gc.set_threshold(50_000, 20, 50)
-            self._problems = {}
-            self._keepers = {name: Keeper(name, partial(self._build, name, Bus(nc), store)) for name in self._names}
-            self._watchdog = Watchdog(self._keepers, Bus(nc), store, self._end_at_once, wall_clock)
-            await Bus(nc).on_nudge(self._wake)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._watchdog.run(), name="watchdog")
-                for keeper in self._keepers.values():
-                    group.create_task(keeper.run(), name=keeper.name)
+            with closing(await self._open()) as store:
+                await self._serve(Bus(nc), store)
         except BaseExceptionGroup as errors:
             fatal, _ = errors.split(Fatal)
             if fatal is None:
@@ -130,15 +125,28 @@ class Process:
             raise Fatal("; ".join(str(error) for error in fatal.exceptions)) from None
         finally:
             await nc.close()
-            store.close()
+
+    async def _serve(self, bus: Bus, store: Store) -> None:
+        gc.freeze()  # the collector would stop the process for tens of milliseconds (TRAPS F5)
+        gc.set_threshold(50_000, 20, 50)
+        self._keepers = {name: Keeper(name, partial(self._build, name, bus, store)) for name in self._names}
+        self._watchdog = Watchdog(self._keepers, bus, store, self._end_at_once, wall_clock)
+        self._problems = {}
+        await bus.on_nudge(self._wake)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watchdog.run(), name="watchdog")
+            for keeper in self._keepers.values():
+                group.create_task(keeper.run(), name=keeper.name)
 
     async def _connect(self) -> Client:
         name, credentials = "+".join(self._names), self._settings.nats_credentials
-        connecting = asyncio.create_task(bus.connect(self._url, name, credentials, denied=self._denied))
+        connecting = asyncio.create_task(bus.connect(self._url, name, credentials, told=self._told))
         while not connecting.done():
             await asyncio.wait([connecting], timeout=1.0)
             if not connecting.done():
-                self._problems = dict.fromkeys(self._names, f"NATS does not answer at {self._url}")
+                reason = f"NATS does not answer at {bus.public(self._url)}: {self._bus_error}"
+                self._problems = dict.fromkeys((*self._names, "bus"), reason)
+        self._problems = dict.fromkeys(self._names, "starting")
         return connecting.result()
 
     async def _open(self) -> Store:
@@ -151,8 +159,11 @@ class Process:
                 self._problems["store"] = str(error)
                 await asyncio.sleep(1.0)
 
-    def _denied(self, error: str) -> None:
-        if self._watchdog is not None:
+    def _told(self, error: str) -> None:
+        """The connection has failed, or the broker has refused something."""
+        if "permissions violation" not in error.lower():
+            self._bus_error = error
+        elif self._watchdog is not None:
             self._watchdog.denied(error)
 
     def _end_at_once(self, why: str) -> None:

@@ -64,11 +64,22 @@ def _run_file(process: subprocess.Popen[bytes], path: Path, log: Path) -> dict[s
     raise AssertionError(f"sla up was not ready within {STARTS_WITHIN} s: {log.read_text()}")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs_kernel: skips where the kernel or our rights forbid it, also in CI")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """With REQUIRE_PARTS, which CI sets, a skipped test is a failed one: no missing part hides a failure."""
     report = yield
-    if report.skipped and os.environ.get("REQUIRE_PARTS"):
+    if report.skipped and os.environ.get("REQUIRE_PARTS") and not item.get_closest_marker("needs_kernel"):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, but REQUIRE_PARTS is set: {report.longrepr}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What this machine's kernel did not let us test is said each time."""
+    for report in terminalreporter.getreports("skipped"):
+        if "needs_kernel" in report.keywords and isinstance(report.longrepr, tuple):
+            terminalreporter.write_line(f"NOT TESTED HERE: {report.nodeid}: {report.longrepr[-1]}")

@@ -56,6 +56,7 @@ REASONS = (
     "too_large", "malformed", "unknown_type", "invalid_data", "wrong_subject", "unknown_service_level",
     "unknown_priority", "time_out_of_range", "time_in_future", "id_conflict", "too_many_facts", "internal",
 )  # fmt: skip
+PARTS = ("store", "bus", "permissions", "streams", "backlog", "outbox", "views", "deadlines")
 PAIR = {"service_level": LEVELS, "priority": PRIORITIES}
 HOUR = timedelta(hours=1)
 
@@ -75,6 +76,8 @@ AT_ZERO = [  # each name with all its labels
     ("sla_breach_detection_delay_seconds_bucket", {"le": ["+Inf"]}),
     ("sla_breach_detection_delay_seconds_count", {}),
     ("sla_intake_lag_messages", {}),
+    ("sla_not_ready", {"part": ("intake", "clock", "announcer", "metrics")}),
+    ("sla_not_ready", {"part": PARTS}),
     ("sla_projection_lag_events", {"projection": ("deadlines", "announcements", "compliance", "tickets")}),
     ("sla_projection_lag_seconds", {"projection": ("deadlines", "announcements", "compliance", "tickets")}),
 ]
