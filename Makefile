@@ -3,13 +3,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check bench schemas clean
+.PHONY: run test sim check bench schemas clean
 
 run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
 	@exec $(BIN)/sla up --demo
 
 test: .venv/dev.stamp ## all tests, on the real nats-server and SQLite
 	$(BIN)/pytest -n 3 --dist loadgroup
+
+sim: .venv/dev.stamp ## 2,000 simulated runs, or a minute; make sim SEED=7 repeats one
+	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED))
 
 check: .venv/dev.stamp ## format, lint, types, import contracts, generated files, compose file
 	$(BIN)/ruff format --check .

@@ -73,6 +73,7 @@ class Tickets:
             f"ON CONFLICT (service_level, priority, stage) DO UPDATE SET n = {self._counts}.n + excluded.n",
             [(*key, change) for key, change in after.items() if change],
         )
+        cursor.execute(f"DELETE FROM {self._counts} WHERE n = 0")
 
     def _rows(self, cursor: Cursor, tickets: set[str]) -> dict[str, tuple[int, State]]:
         marks = ",".join("?" * len(tickets))

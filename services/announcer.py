@@ -8,7 +8,7 @@ import structlog
 
 from events import promises
 from events.promises import PromiseData, message, seconds, subject_for
-from services.bus import SLA, Bus, Outgoing
+from services.bus import EXPECTED, SLA, Bus, Outgoing, chained
 from services.faults import reach
 from services.service import Fatal, Service
 from services.store import Entry, Lock, Store
@@ -27,7 +27,6 @@ from sla.ticket import CYCLE, OBJECTIVE
 log = structlog.get_logger()
 
 POSITION = "announcements"
-EXPECTED = "Nats-Expected-Last-Sequence"
 POSITION_HEADER = "Sla-Log-Position"
 BATCH = 500
 AS_ONE_FROM = 25  # messages; fewer are stored sooner one by one
@@ -84,6 +83,8 @@ class Announcer(Service):
                 f"stream {SLA} has messages, but this store never announced any: everything would be announced again; "
                 "restore the store they belong to, or start with an empty stream"
             )
+        if saved is None:
+            await self.in_thread(self._save, 0)  # before the first message: a crash after it must not look like that
         newest = await self._bus.newest_headers(SLA, "sla.>") if sequence else {}
         return max(saved or 0, int(newest.get(POSITION_HEADER, 0))), sequence
 
@@ -101,9 +102,7 @@ class Announcer(Service):
         if self._batches and len(messages) >= AS_ONE_FROM:
             messages[0].headers[EXPECTED] = str(sequence)
             return (await self._publisher.publish_as_one(messages)).sequence
-        for expected, outgoing in enumerate(messages, sequence):
-            outgoing.headers[EXPECTED] = str(expected)
-        return (await self._publisher.publish(messages))[-1].sequence
+        return (await self._publisher.publish(chained(messages, sequence)))[-1].sequence
 
     def _save(self, position: int) -> None:
         with self._store.writing() as cursor:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -101,16 +102,31 @@ class Outgoing(NamedTuple):
     body: bytes
 
 
+EXPECTED = "Nats-Expected-Last-Sequence"
+
+
+def chained(messages: Sequence[Outgoing], sequence: int) -> Sequence[Outgoing]:
+    """Each is stored only right after the one before it, the first after `sequence`: what is stored is a beginning."""
+    for expected, message in enumerate(messages, sequence):
+        message.headers[EXPECTED] = str(expected)
+    return messages
+
+
+def public(url: str) -> str:
+    """The address without user and password, for everybody to read."""
+    return re.sub(r"//[^@/,]*@", "//", url)
+
+
 async def connect(
     url: str,
     name: str,
     credentials: str | None = None,
     within: float | None = None,
-    denied: Callable[[str], None] = lambda _: None,
+    told: Callable[[str], None] = lambda _: None,
 ) -> Client:
     """
     A connection that reconnects for ever (TRAPS F7). Waits for a server that is not there yet; with `within`, at most
-    so many seconds, then BusError. `credentials` is the text of a NATS credentials file. `denied` is told of refusals.
+    so many seconds, then BusError. `credentials` is the text of a NATS credentials file. `told` hears what goes wrong.
     """
     last = "nobody listens there"
 
@@ -118,8 +134,7 @@ async def connect(
         nonlocal last
         last = str(error) or type(error).__name__
         log.warning("bus", name=name, error=last)
-        if "permissions violation" in last.lower():
-            denied(last)
+        told(last)
 
     options: dict[str, Any] = {"user_credentials": RawCredentials(credentials)} if credentials else {}
     try:
@@ -136,7 +151,7 @@ async def connect(
                 **options,
             )
     except TimeoutError:
-        raise BusError(f"no bus at {url} within {within:g} s: {last}; start it, or set SLA_NATS_URL") from None
+        raise BusError(f"no bus at {public(url)} within {within:g} s: {last}; start it, or set SLA_NATS_URL") from None
 
 
 async def provision(nc: Client) -> list[str]:
@@ -157,8 +172,8 @@ async def provision(nc: Client) -> list[str]:
     return drift
 
 
-BREAKING = ("subjects", "discard")
-"""Settings of a stream without which facts or ticks are refused, or dropped."""
+BREAKING = ("subjects", "discard", "sealed", "no_ack")
+"""Settings of a stream without which messages are refused, dropped, or not acknowledged."""
 
 
 def _differences(wanted: StreamConfig, found: StreamConfig, settings: Iterable[str]) -> list[str]:
@@ -166,7 +181,10 @@ def _differences(wanted: StreamConfig, found: StreamConfig, settings: Iterable[s
     for setting in settings:
         ours, theirs = getattr(wanted, setting), getattr(found, setting)
         if (ours or None) != (theirs or None) and not (setting == "subjects" and sorted(ours) == sorted(theirs or [])):
-            differ.append(f"stream {wanted.name}: {setting} is {theirs}, the engine expects {ours}")
+            differ.append(
+                f"stream {wanted.name}: {setting} is {theirs}, the engine expects {ours}; "
+                f"see `nats stream edit {wanted.name}`"
+            )
     return differ
 
 
@@ -197,15 +215,14 @@ class Publisher:
         self._inbox = nc.new_inbox()
         self._numbers = count()
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
-        self._subscribed = False
+        self._subscription: Any = None
 
     PATIENCE = 10.0  # seconds for all answers to one call
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[Published]:
         """The broker's answers, in the order of the messages."""
-        if not self._subscribed:
-            await self._nc.subscribe(f"{self._inbox}.*", cb=self._answered)
-            self._subscribed = True
+        if self._subscription is None:
+            self._subscription = await self._nc.subscribe(f"{self._inbox}.*", cb=self._answered)
         loop = asyncio.get_running_loop()
         answers: dict[str, asyncio.Future[Msg]] = {}
         connection = self._connection()
@@ -218,6 +235,8 @@ class Publisher:
             async with asyncio.timeout(self.PATIENCE):
                 return [_acknowledged(await self._answer(answer, connection)) for answer in answers.values()]
         except TimeoutError:
+            await self._subscription.unsubscribe()
+            self._subscription = None  # it may have been refused
             raise BusError(f"no answer from the broker for {self._stream} within {self.PATIENCE:g} s") from None
         finally:
             for token in answers:
@@ -388,12 +407,19 @@ class Bus:
 
     def __init__(self, nc: Client) -> None:
         self._nc = nc
+        self._publishers: dict[str, Publisher] = {}
 
     def publisher(self, stream: str) -> Publisher:
-        return Publisher(self._nc, stream)
+        """One for each stream: a service that is built again leaves no subscription behind."""
+        return self._publishers.setdefault(stream, Publisher(self._nc, stream))
 
     def reader(self, stream: str, after: int) -> StreamReader:
         return StreamReader(self._nc, stream, after)
+
+    @property
+    def closed(self) -> str | None:
+        """Why there is no connection and never will be: nats-py gives up after any error but a lost connection."""
+        return str(self._nc.last_error or "it was closed") if self._nc.is_closed else None
 
     async def last_sequence(self, stream: str) -> int:
         """The sequence of the newest message, 0 if there never was one; BusError if there is no stream."""

@@ -8,7 +8,7 @@ import structlog
 
 from events.cloudevents import Reason
 from projections.deadlines import microseconds
-from services.bus import DEAD_LETTERS, TICKETS, Bus, Outgoing
+from services.bus import DEAD_LETTERS, TICKETS, Bus, Outgoing, chained
 from services.faults import reach
 from services.service import OUTAGES, Fatal, Service
 from services.store import Lock, Store, Superseded
@@ -17,7 +17,7 @@ from sla.policy import Policy
 
 log = structlog.get_logger()
 
-IDLE = 2.0  # seconds after which intake comes round though nothing has arrived
+IDLE = 0.9  # seconds after which intake comes round though nothing has arrived: at each heartbeat of the broker
 
 
 class Intake(Service):
@@ -30,7 +30,7 @@ class Intake(Service):
         self._bus, self._store, self._policy, self._lock = bus, store, policy, lock
         self._engine = Engine(policy, store, limits)
         self._dead_letters = bus.publisher(DEAD_LETTERS)
-        self._position = 0
+        self._position = self._refused = self._letters = 0
 
     async def run(self) -> None:
         while not self._lock.take():
@@ -38,11 +38,12 @@ class Intake(Service):
             await self.sleep(0.5)
         self._engine.forget()
         await self.in_thread(self._store.keep_policy, self._policy)
+        await self._check_stream()
         self._position = await self.in_thread(self._store.taken)
+        self._refused, self._letters = await self.whole(self._where())
         reader = self._bus.reader(TICKETS, self._position)
         try:
             await self.whole(reader.start())
-            await self._check_stream()
             while True:
                 self.works()
                 if messages := await reader.take(IDLE):
@@ -53,6 +54,11 @@ class Intake(Service):
     async def stop(self) -> None:
         await super().stop()
         self._lock.free()
+
+    async def _where(self) -> tuple[int, int]:
+        """The newest message that has its dead letter, committed or not, and the last sequence of DEAD_LETTERS."""
+        newest = await self._bus.newest_headers(DEAD_LETTERS, "dead_letters.*")
+        return int(newest.get("Sla-Sequence", 0)), await self._bus.last_sequence(DEAD_LETTERS)
 
     async def _check_stream(self) -> None:
         """Sequences mean nothing in another stream of the same name: its first messages would never be read."""
@@ -85,7 +91,7 @@ class Intake(Service):
         )
 
     async def _store_outcome(self, messages: Sequence[Message]) -> Outcome:
-        """Dead letters are published before the commit, under their sequence: a crash in between doubles none."""
+        """Dead letters are published before the commit; DEAD_LETTERS says after a crash which are there already."""
         try:
             outcome = await self.in_thread(self._take_and_commit, messages)
             if outcome.dead:
@@ -103,7 +109,10 @@ class Intake(Service):
         return outcome
 
     async def _commit(self, outcome: Outcome) -> None:
-        await self._dead_letters.publish([dead_letter(dead) for dead in outcome.dead])
+        letters = [dead_letter(dead) for dead in outcome.dead if dead.message.sequence > self._refused]
+        if letters:
+            published = await self._dead_letters.publish(chained(letters, self._letters))
+            self._refused, self._letters = outcome.dead[-1].message.sequence, published[-1].sequence
         reach("intake.after_dead_letters")
         await self.in_thread(self._put, outcome)
 

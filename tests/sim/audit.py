@@ -1,0 +1,163 @@
+"""What must be so after a run, however it went: each check gives the problems it finds, by kind."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+
+import msgspec
+
+from projections.deadlines import instant
+from projections.follow import BATCH, create, follow
+from services.bus import DEAD_LETTERS, SLA, TICKETS
+from services.wiring import VIEWS
+from sla.engine import Engine, Message
+from sla.log import Announced, Recorded
+from tests.judge_oracle import truth
+from tests.memory import POLICY, Memory
+from tests.scenarios import Fact
+from tests.sim.bus import Stored
+from tests.sim.world import MINUTE, World
+from tests.test_judge_order import as_truth
+
+Problem = tuple[str, str]  # lost, doubled, false, early, stuck, differs; and the story
+
+
+def audit(world: World) -> list[Problem]:
+    """All that is wrong with a finished run."""
+    if world.unexpected:
+        return [("stuck", text) for text in world.unexpected]
+    accepted, refused = _arrivals(world)
+    return [
+        *_dead_letters(world, refused),
+        *_facts(world, accepted),
+        *_announced_once(world),
+        *_breaches(world, accepted),
+        *_not_early(world),
+        *_replay(world),
+        *_views(world),
+    ]
+
+
+def _arrivals(world: World) -> tuple[dict[str, list[Fact]], dict[int, str]]:
+    """By the order of the stream: the facts that count, by ticket; and the reason for each message that does not."""
+    first: dict[tuple[str, str, str | None], Fact] = {}
+    accepted, refused = defaultdict[str, list[Fact]](list), {}
+    for stored in world.broker.streams[TICKETS].messages:
+        if stored.subject.startswith("clock.due."):
+            continue
+        sent = world.sent[stored.body]
+        key = (sent.fact.source, sent.ticket, sent.fact.id)
+        if sent.refused == "time_in_future" and sent.fact.time <= instant(stored.at) + 5 * MINUTE:
+            sent = replace(sent, refused=None)  # sent again when it had happened
+        if sent.refused not in (None, "id_conflict"):
+            refused[stored.sequence] = str(sent.refused)
+        elif key not in first:
+            first[key] = sent.fact
+            accepted[sent.ticket].append(sent.fact)
+        elif sent.fact.time != first[key].time:
+            refused[stored.sequence] = "id_conflict"
+    return accepted, refused
+
+
+def _dead_letters(world: World, refused: dict[int, str]) -> Iterator[Problem]:
+    letters = [
+        (int(each.headers["Sla-Sequence"]), each.headers["Sla-Reason"])
+        for each in world.broker.streams[DEAD_LETTERS].messages
+    ]
+    yield from _compare(Counter(refused.items()), Counter(letters), "dead letter")
+
+
+def _facts(world: World, accepted: dict[str, list[Fact]]) -> Iterator[Problem]:
+    expected = Counter((ticket, fact.source, fact.id) for ticket, facts in accepted.items() for fact in facts)
+    tickets = world.store.load_all(world.facts)
+    found = Counter(
+        (id, fact.source, fact.id.rpartition("/")[2]) for id, ticket in tickets.items() for fact in ticket.facts
+    )
+    yield from _compare(expected, found, "fact")
+
+
+def _compare(expected: Counter, found: Counter, what: str) -> Iterator[Problem]:
+    for each, times in (expected - found).items():
+        yield "lost", f"{what} {each}, {times} times"
+    for each, times in (found - expected).items():
+        yield ("doubled" if each in expected else "false"), f"{what} {each}, {times} times more"
+
+
+def _announced_once(world: World) -> Iterator[Problem]:
+    """The stream SLA is the log's announcements: each once, in the log's order."""
+    log = [entry.event.id for entry in _entries(world) if isinstance(entry.event, Announced)]
+    heard = [each.headers["Nats-Msg-Id"] for each in world.broker.streams[SLA].messages]
+    yield from _compare(Counter(log), Counter(heard), "announcement")
+    if log != heard and sorted(log) == sorted(heard):
+        yield "differs", "announcements are not in the order of the log"
+
+
+def _entries(world: World):
+    return world.store.entries(0, 1_000_000)
+
+
+def _said(stored: Stored) -> dict:
+    return msgspec.json.decode(stored.body)
+
+
+def _breaches(world: World, accepted: dict[str, list[Fact]]) -> Iterator[Problem]:
+    """What was announced, less what was withdrawn, is what the oracle says; so is the state of each ticket."""
+    standing: dict[str, tuple[str, str]] = {}
+    for event in map(_said, world.broker.streams[SLA].messages):
+        data = event["data"]
+        if event["type"] == "sla.breached":
+            if any(ticket == data["ticket_id"] for ticket, _ in standing.values()):
+                yield "doubled", f"two breaches stand: {data}"
+            standing[data["breach_id"]] = (data["ticket_id"], data["breached_at"])
+        elif event["type"] == "sla.breach_retracted" and standing.pop(data["breach_id"], None) is None:
+            yield "false", f"a withdrawal of nothing: {data}"
+    expected = {}
+    tickets = world.store.load_all(world.facts)
+    for ticket, facts in accepted.items():
+        oracle = truth(facts, world.time())
+        if oracle.breached_at is not None:
+            expected[ticket] = oracle.breached_at.isoformat().replace("+00:00", "Z")
+        if ticket in tickets and as_truth(tickets[ticket].state) != oracle:
+            yield "differs", f"{ticket} is {tickets[ticket].state}, and should be {oracle}"
+    yield from _compare(Counter(expected.items()), Counter(standing.values()), "net breach")
+
+
+def _not_early(world: World) -> Iterator[Problem]:
+    for stored in world.broker.streams[SLA].messages:
+        event = _said(stored)
+        if event["type"] in ("sla.breached", "sla.warning") and not instant(stored.at).isoformat() > event[
+            "time"
+        ].replace("Z", "+00:00"):
+            yield "early", f"stored at {instant(stored.at)}: {event}"
+
+
+def _replay(world: World) -> Iterator[Problem]:
+    """The stream judged again from its first message, one by one and without faults, gives the same log."""
+    memory = Memory()
+    engine = Engine(POLICY, memory)
+    for each in world.broker.streams[TICKETS].messages:
+        memory.save(engine.take([Message(each.sequence, instant(each.at), each.subject, each.headers, each.body)]))
+    live = defaultdict[str, list[Recorded]](list)
+    for entry in _entries(world):
+        live[entry.ticket].append(entry.event)
+    for ticket in {*live, *memory.log}:
+        if live[ticket] != [recorded.event for recorded in memory.log.get(ticket, [])]:
+            yield "differs", f"{ticket}: replay has another log"
+
+
+def _views(world: World) -> Iterator[Problem]:
+    """Each view, built again from nothing, has the same rows."""
+    for view in VIEWS:
+        live, again = view(), view("_audit")
+        create(world.store, again, "audit")
+        while follow(world.store, again, "audit") == BATCH:
+            pass
+        with world.store.reading() as cursor:
+            for ours, theirs in zip(live.tables, again.tables, strict=True):
+                cursor.execute(f"SELECT * FROM {ours}")
+                found = Counter(cursor.fetchall())
+                cursor.execute(f"SELECT * FROM {theirs}")
+                if found != Counter(cursor.fetchall()):
+                    yield "differs", f"view {live.name}: table {ours}"
+        with world.store.writing() as cursor:
+            cursor.execute("DELETE FROM positions WHERE name = 'audit'")

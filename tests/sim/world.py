@@ -1,0 +1,412 @@
+"""One simulated run: processes that die and pause, publishers that repeat and are late, a clock that jumps."""
+
+import asyncio
+from collections import Counter, deque
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cache, partial
+from itertools import count
+from pathlib import Path
+from random import Random
+from sqlite3 import OperationalError
+from tempfile import TemporaryDirectory
+
+from projections import follow as following
+from projections.deadlines import instant, microseconds
+from services import faults
+from services.announcer import Announcer
+from services.bus import TICKETS, Outgoing
+from services.clock import Clock
+from services.intake import Intake
+from services.metrics import Metrics
+from services.service import Fatal, Keeper, Service
+from services.store import Store
+from services.wiring import VIEWS, migrate_store
+from sla.engine import Limits
+from tests.judge_oracle import Truth, truth
+from tests.memory import POLICY
+from tests.scenarios import Fact
+from tests.sim.bus import Broker, SimBus
+from tests.sim.loop import Crashed, SimLoop
+
+SECOND, MINUTE, HOUR, DAY = (timedelta(seconds=n) for n in (1, 60, 3600, 86400))
+MICROSECOND = timedelta(microseconds=1)
+BATCH = 600  # messages; none is longer
+SERVICES = ("intake", "clock", "announcer", "metrics")
+MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+STARTS = (
+    "2025-12-22 07:00",
+    "2026-03-27 12:00",
+    "2026-04-01 09:00",
+    "2026-06-17 16:00",
+    "2026-10-23 20:00",
+    "2026-11-16 08:00",
+)
+KINDS = ("opened", "priority_changed", "responded", "escalated", "closed")
+LEVELS, PRIORITIES = ("foundation", "professional", "enterprise"), ("critical", "serious", "minor")
+
+_running: ContextVar["SimProcess"] = ContextVar("running")
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a message of a publisher is: a fact of a ticket, or why it must be refused."""
+
+    ticket: str
+    fact: Fact
+    refused: str | None = None
+
+
+@cache
+def _migrated() -> bytes:
+    """An empty store, made once and copied for each run."""
+    with TemporaryDirectory(dir=MEMORY) as folder:
+        migrate_store(Path(folder) / "sla.db")
+        return (Path(folder) / "sla.db").read_bytes()
+
+
+class SimLock:
+    """A role's lock: its holder loses it when it dies, and may lose it without noticing, as a paused one does."""
+
+    def __init__(self, held: dict[str, "SimProcess"], role: str, process: "SimProcess") -> None:
+        self._held, self._role, self._process = held, role, process
+
+    def take(self) -> bool:
+        holder = self._held.get(self._role)
+        if holder is None or holder.dead or holder is self._process:
+            self._held[self._role] = self._process
+        return self._held[self._role] is self._process
+
+    def free(self) -> None:
+        if self._held.get(self._role) is self._process and not self._process.dead:
+            del self._held[self._role]
+
+
+class SimProcess:
+    """One or more services that live and die together, with a connection and a clock of their own."""
+
+    def __init__(self, world: "World", names: tuple[str, ...]) -> None:
+        self.world, self.names, self.dead, self.resume_at = world, names, False, 0.0
+        self.skew = world.rng.choice((0, 0, 0, 500, 2_000_000, -1_000, -2_000_000))
+        self.bus = SimBus(world.broker, world.rng, self, world.seen)
+        self.bus.chance = world.chance
+        context = copy_context()
+        context.run(_running.set, self)
+        self.task = world.loop.create_task(self._run(), context=context)
+
+    async def _run(self) -> None:
+        keepers = [Keeper(name, partial(self._build, name)) for name in self.names]
+        await self.bus.on_nudge(lambda: [keeper.wake() for keeper in keepers])
+        try:
+            async with asyncio.TaskGroup() as group:
+                for keeper in keepers:
+                    group.create_task(keeper.run())
+        except BaseExceptionGroup as errors:
+            if errors.split((Fatal, Crashed))[1]:
+                self.world.unexpected.append(repr(errors.exceptions))
+            self.world.seen["ended by itself"] += errors.split(Fatal)[0] is not None
+        finally:
+            self.dead = True
+
+    def _build(self, name: str) -> Service:
+        world, bus = self.world, self.bus
+        lock = SimLock(world.locks, name, self)
+        match name:
+            case "intake":
+                return Intake(bus, world.store, POLICY, Limits(), lock)
+            case "clock":
+                return Clock(bus, world.store, self.now)
+            case "announcer":
+                return Announcer(bus, world.store, lock)
+            case _:
+                return Metrics(bus, world.store, POLICY, lock, self.now)
+
+    def now(self) -> int:
+        return self.world.now() + self.skew
+
+    def kill(self) -> None:
+        self.dead = True
+        self.task.cancel()
+
+
+class World:
+    """Everything there is in one run. `problems` is empty if every promise about promises was kept."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.rng = seed, Random(seed)
+        self.seen: Counter[str] = Counter()
+        self.unexpected: list[str] = []
+        self.chance = self.rng.choice((0.0, 0.003, 0.01, 0.03))
+        self.crashes = self.rng.choice((0.0, 0.002, 0.01))
+        self.loop = SimLoop(self._thread_pause, self._held_up)
+        self._offset = microseconds(datetime.fromisoformat(f"{self.rng.choice(STARTS)}Z").astimezone(UTC))
+        self._offset += self.rng.randrange(3 * 86400) * 1_000_000 + self.rng.randrange(1_000_000)
+        self.broker = Broker(self.now)
+        self.locks: dict[str, SimProcess] = {}
+        self.processes: list[SimProcess] = []
+        self.spared = 0  # commits that do not fail
+        self.armed: deque[str] = deque()
+        self.sent: dict[bytes, Sent] = {}
+        self.facts: dict[str, list[Fact]] = {f"T-{n}": [] for n in range(self.rng.choice((1, 2, 3, 4, 5, 40)))}
+        self._numbers = count(1)
+        self._storage = TemporaryDirectory(dir=MEMORY, prefix="sla-sim-")
+        path = Path(self._storage.name) / "sla.db"
+        path.write_bytes(_migrated())
+        self.store = Store(path)
+
+    def now(self) -> int:
+        """The broker's time: microseconds since 1970."""
+        return self._offset + int(self.loop.time() * 1e6)
+
+    def jump(self, by: timedelta) -> None:
+        """The clocks on the walls go forward; nobody slept."""
+        self._offset += by // MICROSECOND
+
+    # ---- what can go wrong in a process
+
+    def _thread_pause(self) -> float:
+        slow = self.rng.random() < self.chance
+        return self.rng.expovariate(1 / (0.5 if slow else 0.0002))
+
+    def _held_up(self) -> float | None:
+        """Seconds until the work of the current process may be done; None if never, as it is dead."""
+        process = _running.get(None)
+        if process is None:
+            return 0.0
+        return None if process.dead else max(0.0, process.resume_at - self.loop.time())
+
+    def reach(self, point: str) -> None:
+        """A fault point: the process is killed here, or the store fails, or nothing happens."""
+        process = _running.get(None)
+        if process is None:
+            return
+        if process.dead:
+            raise Crashed(point)
+        killed = bool(self.armed) and self.armed[0] == point
+        if killed:
+            self.armed.popleft()
+        if killed or self.rng.random() < self.crashes:
+            self.seen[f"killed at {point}"] += 1
+            process.kill()
+            raise Crashed(point)
+        if self.rng.random() < self.crashes and not point.startswith("publisher"):
+            self.seen[f"failed at {point}"] += 1
+            raise OperationalError(f"injected at {point}")
+        if point == "intake.before_commit" and self.spared <= 0 and self.rng.random() < self.crashes:
+            self.spared = BATCH  # so that it is the batch that fails, and none of its messages
+            self.seen["batch failed"] += 1
+            raise RuntimeError(f"injected at {point}")
+        self.spared -= point == "intake.before_commit"
+
+    # ---- the run
+
+    def run(self) -> None:
+        faults.install(self.reach)
+        self.loop.set_exception_handler(lambda *_: None)
+        try:
+            asyncio.set_event_loop(self.loop)
+            self.loop.run_until_complete(self._play())
+        finally:
+            faults.install(None)
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+        self.loop.run_until_complete(asyncio.sleep(10))
+        self.store.close()
+        self._storage.cleanup()
+        self.loop.close()
+        asyncio.set_event_loop(None)
+
+    async def _play(self) -> None:
+        self._start()
+        for _ in range(self.rng.randint(20, 120)):
+            await self._step()
+            self._supervise(0.3)
+        await self._heal()
+
+    def _start(self) -> None:
+        together = self.rng.random() < 0.5
+        crews = [SERVICES] if together else [(name,) for name in SERVICES]
+        if self.rng.random() < 0.5:
+            crews += [SERVICES] if self.rng.random() < 0.5 else [(name,) for name in self.rng.sample(SERVICES, 2)]
+        self.processes = [SimProcess(self, crew) for crew in crews]
+
+    def _supervise(self, chance: float) -> None:
+        """What has died is started again, sooner or later."""
+        for place, process in enumerate(self.processes):
+            if process.dead and self.rng.random() < chance:
+                self.processes[place] = SimProcess(self, process.names)
+
+    async def _step(self) -> None:
+        rng = self.rng
+        what = rng.choices(
+            ("publish", "again", "bad", "wait", "jump", "near", "kill", "arm", "pause", "steal", "restart", "rebuild"),
+            (40, 8, 5, 25, 6, 8, 3, 4, 2, 2, 1, 1),
+        )[0]
+        self.seen[what] += 1
+        match what:
+            case "publish":
+                for _ in range(rng.choice((1, 1, 1, 2, 8, len(self.facts)))):
+                    self._publish(self._fact())
+            case "again":
+                self._publish_again()
+            case "bad":
+                self._publish(self._bad())
+            case "wait":
+                await asyncio.sleep(rng.choice((0.0002, 0.002, 0.02, 0.2, 1.0, 3.0)))
+            case "jump":
+                self.jump(rng.choice((MINUTE, HOUR, 5 * HOUR, DAY, 4 * DAY)) * rng.random())
+            case "near":
+                await self._near_a_deadline()
+            case "kill":
+                rng.choice(self.processes).kill()
+            case "arm":
+                self.armed.append(rng.choice(faults.POINTS))
+            case "pause":
+                rng.choice(self.processes).resume_at = self.loop.time() + rng.choice((0.1, 1, 5))
+            case "steal":
+                self.locks.pop(rng.choice(SERVICES), None)
+            case "restart":
+                self.broker.restart()
+            case "rebuild":
+                self._rebuild()
+
+    def _rebuild(self) -> None:
+        for _ in following.rebuild(self.store, self.rng.choice(VIEWS)):
+            pass
+
+    async def _near_a_deadline(self) -> None:
+        """The clock stands just before a deadline, and passes it while everybody works."""
+        dues = [
+            found.due_at for ticket in self.facts if (found := self.truth(ticket)).stage == "running" and found.due_at
+        ]
+        ahead = [at for at in dues if at > self.time()]
+        if ahead:
+            before = self.rng.choice((MICROSECOND, SECOND / 1000, SECOND / 10))
+            self.jump(max(timedelta(0), min(ahead) - before - self.time()))
+            await asyncio.sleep(self.rng.choice((0.001, 0.3)))
+
+    def time(self) -> datetime:
+        return instant(self.now())
+
+    def truth(self, ticket: str) -> Truth:
+        return truth(self.facts[ticket], self.time())
+
+    async def _heal(self) -> None:
+        """Nothing fails any more; what is dead is started; long after every deadline all must be done."""
+        self.chance = self.crashes = 0.0
+        self.armed.clear()
+        for process in self.processes:
+            process.resume_at, process.bus.chance, process.skew = 0.0, 0.0, 0
+        self._supervise(1.1)
+        await asyncio.sleep(2.0)
+        self.jump(20 * DAY)
+        give_up = self.loop.time() + 400
+        while not (done := self.drained()) and self.loop.time() < give_up:
+            self._supervise(1.1)
+            await asyncio.sleep(0.5)
+        if not done:
+            self.unexpected.append("stuck: " + self.standing())
+
+    def drained(self) -> bool:
+        """Every backlog is empty, and no instant waits for its judgement."""
+        head, taken = self.store.head(), self.store.taken()
+        with self.store.reading() as cursor:
+            cursor.execute("SELECT count(*) FROM deadlines WHERE at <= ?", (self.now(),))
+            due = cursor.fetchone()[0]
+            cursor.execute("SELECT max(sequence) FROM inbox")
+            arrived = cursor.fetchone()[0] or 0
+        at_head = all(
+            self.store.position(name) == head for name in ("announcements", "deadlines", "tickets", "compliance")
+        )
+        return (
+            at_head
+            and not due
+            and taken == self.broker.streams[TICKETS].newest
+            and self.store.position("arrivals") == arrived
+        )
+
+    def standing(self) -> str:
+        names = ("intake", "announcements", "deadlines", "tickets", "compliance", "arrivals")
+        positions = {name: self.store.position(name) for name in names}
+        problems = [(process.names, process.dead) for process in self.processes]
+        return f"log {self.store.head()}, stream {self.broker.streams[TICKETS].newest}, {positions}, {problems}"
+
+    # ---- the publishers
+
+    def _publish(self, sent: Sent | None) -> None:
+        if sent is not None:
+            subject, headers, body = sent.fact.message(sent.ticket)
+            self._put(subject, headers, body, sent)
+
+    def _put(self, subject: str, headers: dict[str, str], body: bytes, sent: Sent) -> None:
+        if sent.refused == "malformed":
+            body = b"{" + body
+        if sent.refused == "wrong_subject":
+            subject += "-other"
+        if sent.refused is None and not any(fact.id == sent.fact.id for fact in self.facts[sent.ticket]):
+            self.facts[sent.ticket].append(sent.fact)
+        self.sent[body] = sent
+        for _ in range(self.rng.choice((1, 1, 1, 1, 2))):  # an acknowledgement was lost, so it is sent again
+            self.broker.streams[TICKETS].put(Outgoing(subject, headers, body))
+
+    def _publish_again(self) -> None:
+        """The same bytes once more, long after every window."""
+        stored = [each for each in self.broker.streams[TICKETS].messages if each.body]
+        if stored:
+            old = self.rng.choice(stored)
+            self.broker.streams[TICKETS].put(Outgoing(old.subject, old.headers, old.body))
+
+    def _fact(self) -> Sent:
+        rng = self.rng
+        ticket = rng.choice(list(self.facts))
+        opened = any(fact.kind == "opened" for fact in self.facts[ticket])
+        kind = rng.choices(KINDS, (1 if opened else 12, 4, 3, 2, 1))[0]
+        data = {}
+        if kind == "opened":
+            data = {"service_level": rng.choice(LEVELS), "priority": rng.choice(PRIORITIES)}
+        elif kind == "priority_changed":
+            data = {"priority": rng.choice(PRIORITIES)}
+        elif kind == "responded" and rng.random() < 0.2:
+            data = {"by": "automation"}
+        sequence = rng.choice((None, None, None, "1", "10", "9"))
+        fact = Fact(
+            kind, data, self._when(ticket), self.time(), f"f{next(self._numbers)}", rng.choice(("/a", "/b")), sequence
+        )
+        return Sent(ticket, fact)
+
+    def _when(self, ticket: str) -> datetime:
+        """When it happened: now, a while ago, a little ahead; at an instant that matters, or just beside it."""
+        rng, now = self.rng, self.time()
+        if rng.random() < 0.25:
+            found = self.truth(ticket)
+            instants = [found.due_at, found.started_at, found.responded_at, *(fact.time for fact in self.facts[ticket])]
+            near = [at for at in instants if at is not None and at <= now + 4 * MINUTE]
+            if near:
+                return rng.choice(near) + rng.choice((0, 0, 1, -1)) * MICROSECOND
+        span = rng.choice((0 * HOUR, 0 * HOUR, MINUTE, HOUR, 6 * HOUR, 2 * DAY, -4 * MINUTE))
+        return now - span * rng.random()
+
+    def _bad(self) -> Sent:
+        sent = self._fact()
+        reason = self.rng.choice(("malformed", "wrong_subject", "unknown_priority", "time_in_future", "id_conflict"))
+        match reason:
+            case "unknown_priority":
+                fact = replace(sent.fact, kind="priority_changed", data={"priority": "urgent"})
+                return Sent(sent.ticket, fact, reason)
+            case "time_in_future":
+                return Sent(sent.ticket, replace(sent.fact, time=self.time() + HOUR), reason)
+            case "id_conflict":
+                return self._conflict() or Sent(sent.ticket, sent.fact, "malformed")
+            case _:
+                return Sent(sent.ticket, sent.fact, reason)
+
+    def _conflict(self) -> Sent | None:
+        """An id that is taken, with another time: whichever is stored first stays, and this one is second."""
+        taken = [(ticket, fact) for ticket, facts in self.facts.items() for fact in facts]
+        if not taken:
+            return None
+        ticket, fact = self.rng.choice(taken)
+        return Sent(ticket, replace(fact, time=fact.time - SECOND, sequence="2"), "id_conflict")
