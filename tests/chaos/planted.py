@@ -1,0 +1,10 @@
+"""`python -m tests.chaos.planted BUG run intake …`: the command `sla` with a bug planted in it."""
+
+import sys
+
+from services.cli import main
+from tests.planted import BUGS
+
+if __name__ == "__main__":
+    BUGS[sys.argv.pop(1)]()
+    main()
