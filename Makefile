@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test sim check bench schemas clean
+.PHONY: run test sim chaos check bench schemas clean
 
 run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
 	@exec $(BIN)/sla up --demo
@@ -13,6 +13,9 @@ test: .venv/dev.stamp ## all tests, on the real nats-server and SQLite
 
 sim: .venv/dev.stamp ## 2,000 simulated runs, or a minute; make sim SEED=7 repeats one
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED))
+
+chaos: .venv/dev.stamp ## real processes, broken in every way we know (as root, with faketime); make chaos SEED=1 is one run
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
 check: .venv/dev.stamp ## format, lint, types, import contracts, generated files, compose file
 	$(BIN)/ruff format --check .

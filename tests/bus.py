@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -265,9 +265,13 @@ class Server:
     async def kill(self) -> None:
         """kill -9: nothing is finished."""
         assert self._server is not None
-        (ports,) = self._folder.glob("nats-server_*.ports")
-        os.kill(int(ports.stem.rpartition("_")[2]), signal.SIGKILL)
+        self.send(signal.SIGKILL)
         await self._server.ended()
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to nats-server."""
+        (ports,) = self._folder.glob("nats-server_*.ports")
+        os.kill(int(ports.stem.rpartition("_")[2]), number)
 
 
 @asynccontextmanager
@@ -296,12 +300,12 @@ def environment(**settings: str) -> dict[str, str]:
 class Sla:
     """A process `sla …`, with what it writes to stderr in a file."""
 
-    def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, command: Sequence[str | Path] = (SLA,), **settings: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log_file = folder / f"{'-'.join(arguments[:2]).replace('/', '_')}-{uuid4().hex[:6]}.log"
         with self.log_file.open("w") as stderr:
             self.process = subprocess.Popen(
-                [SLA, *arguments],
+                [*command, *arguments],
                 cwd=folder,
                 env=environment(**settings),
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,108 @@
+"""What must be so when all is quiet: what was sent against what is stored, decided and announced."""
+
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from nats.aio.client import Client
+
+from services.store import Store, snapshot
+from services.verify import Verify
+from services.wiring import VIEWS
+from sla.log import Announced
+from tests.bus import Heard, rows, stored
+from tests.chaos.load import Publisher
+
+Problem = tuple[str, str]  # lost, doubled, false, early, stuck, late, differs; and the story
+ON_TIME = timedelta(seconds=2)  # a breach that is stored later than this after its deadline is late
+
+
+async def audit(nc: Client, path: Path, publisher: Publisher, quiet: set[str]) -> AsyncIterator[Problem]:
+    """All that is wrong; `quiet` are the tickets whose breaches must be on time."""
+    said, letters = await stored(nc), await stored(nc, "DEAD_LETTERS", "dead_letters.*")
+    arrived = await stored(nc, "TICKETS", "tickets.>")
+    with closing(Store(path)) as store:
+        for found in (
+            _facts(store, publisher, arrived),
+            _dead_letters(publisher, arrived, letters),
+            _announced_once(store, said),
+            _promises(publisher, said),
+            _in_time(said, quiet),
+        ):
+            for problem in found:
+                yield problem
+    with snapshot(path) as kept, Verify(kept, VIEWS) as check:
+        for _ in (*check.views(), *check.tickets()):
+            pass
+        for difference in check.first:
+            yield "differs", str(difference)
+
+
+def _compare(expected: Counter, found: Counter, what: str) -> Iterator[Problem]:
+    for each, times in (expected - found).items():
+        yield "lost", f"{what} {each}, {times} times"
+    for each, times in (found - expected).items():
+        yield ("doubled" if each in expected else "false"), f"{what} {each}, {times} times more"
+
+
+def _facts(store: Store, publisher: Publisher, arrived: list[Heard]) -> Iterator[Problem]:
+    sent = {(life.ticket, fact.event["id"]) for life in publisher.lives for _, fact in life.facts}
+    yield from _compare(Counter(sent), Counter({key for each in arrived if (key := _key(each)) in sent}), "message")
+    tickets = store.load_all({ticket for ticket, _ in sent})
+    found = Counter((ticket, fact.id) for ticket, kept in tickets.items() for fact in kept.facts)
+    yield from _compare(Counter(sent), found, "fact")
+    outcomes = Counter(outcome for (outcome,) in rows(store.path, "SELECT outcome FROM inbox"))
+    yield from _compare(Counter(recorded=len(sent)), Counter(recorded=outcomes["recorded"]), "row of the inbox")
+
+
+def _key(heard: Heard) -> tuple[str, str] | None:
+    try:
+        return heard.ticket, heard.event["id"]
+    except ValueError:
+        return None
+
+
+def _dead_letters(publisher: Publisher, arrived: list[Heard], letters: list[Heard]) -> Iterator[Problem]:
+    bad = {fact.body for fact in publisher.bad}
+    expected = Counter(each.sequence for each in arrived if each.body in bad)
+    yield from _compare(expected, Counter(int(letter.headers["Sla-Sequence"]) for letter in letters), "dead letter of")
+
+
+def _announced_once(store: Store, said: list[Heard]) -> Iterator[Problem]:
+    log = [entry.event.id for entry in store.entries(0, 1_000_000) if isinstance(entry.event, Announced)]
+    heard = [each.headers["Nats-Msg-Id"] for each in said]
+    yield from _compare(Counter(log), Counter(heard), "announcement")
+    if log != heard and sorted(log) == sorted(heard):
+        yield "differs", "announcements are not in the order of the log"
+
+
+def _promises(publisher: Publisher, said: list[Heard]) -> Iterator[Problem]:
+    """Breaches less withdrawals, and answers, are what was worked out by hand."""
+    standing = defaultdict[str, list[datetime]](list)
+    answers: dict[str, bool] = {}
+    for heard in said:
+        match heard.kind:
+            case "breached":
+                standing[heard.ticket].append(datetime.fromisoformat(heard.data["breached_at"]))
+            case "breach_retracted" if standing[heard.ticket]:
+                standing[heard.ticket].pop()
+            case "breach_retracted":
+                yield "false", f"a withdrawal of nothing: {heard.data}"
+            case "fulfilled":
+                answers[heard.ticket] = heard.data["met"]
+    broken = Counter((life.ticket, life.broken_at) for life in publisher.lives if life.broken_at)
+    yield from _compare(broken, Counter((ticket, at) for ticket, each in standing.items() for at in each), "breach")
+    expected = Counter((life.ticket, life.met) for life in publisher.lives if life.met is not None)
+    yield from _compare(expected, Counter(answers.items()), "answer")
+
+
+def _in_time(said: list[Heard], quiet: set[str]) -> Iterator[Problem]:
+    for heard in said:
+        if heard.kind == "breached":
+            after = heard.stored_at - datetime.fromisoformat(heard.data["breached_at"])
+            if after <= timedelta(0):
+                yield "early", f"{heard.ticket} by {-after}"
+            elif heard.ticket in quiet and after > ON_TIME and heard.data["cause"] == "deadline_passed":
+                yield "late", f"{heard.ticket} by {after}"
