@@ -8,13 +8,16 @@ BIN := .venv/bin
 run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
 	@exec $(BIN)/sla up --demo
 
-test: .venv/dev.stamp ## all tests, on the real nats-server and SQLite
-	$(BIN)/pytest -n 3 --dist loadgroup
+test: .venv/dev.stamp ## the tests, on the real nats-server and SQLite; but for those of make chaos
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not chaos"
 
 sim: .venv/dev.stamp ## 2,000 simulated runs, or a minute; make sim SEED=7 repeats one
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED))
 
 chaos: .venv/dev.stamp ## real processes, broken in every way we know (as root, with faketime); make chaos SEED=1 is one run
+ifndef SEED
+	$(BIN)/pytest -n 3 --dist loadgroup -m chaos
+endif
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
 check: .venv/dev.stamp ## format, lint, types, import contracts, generated files, compose file

@@ -85,8 +85,8 @@ class Announcer(Service):
             )
         if saved is None:
             await self.in_thread(self._save, 0)  # before the first message: a crash after it must not look like that
-        newest = await self._bus.newest_headers(SLA, "sla.>") if sequence else {}
-        return max(saved or 0, int(newest.get(POSITION_HEADER, 0))), sequence
+        newest = await self._bus.newest(SLA, "sla.>")
+        return max(saved or 0, int(newest[0].get(POSITION_HEADER, 0)) if newest else 0), sequence
 
     async def _announce(self, entries: Sequence[Entry], sequence: int) -> int:
         """Publishes what is to be announced; returns the last sequence of SLA."""

@@ -440,13 +440,14 @@ class Bus:
         """Whether a stream stores many messages as one. An older one, or one of an operator, may not."""
         return bool((await stream_info(self._nc, stream)).config.allow_atomic)
 
-    async def newest_headers(self, stream: str, subject: str) -> dict[str, str]:
-        """The headers of the newest message on a subject; empty if there is none."""
+    async def newest(self, stream: str, subject: str) -> tuple[dict[str, str], datetime] | None:
+        """Headers and the broker's time of the newest message on a subject; None if there is none."""
         try:
-            newest = await self._nc.jetstream(timeout=ANSWERS_WITHIN).get_last_msg(stream, subject)
+            found = await self._nc.jetstream(timeout=ANSWERS_WITHIN).get_last_msg(stream, subject)
         except nats.js.errors.NotFoundError:
-            return {}
-        return newest.headers or {}
+            return None
+        assert found.time is not None
+        return found.headers or {}, found.time
 
     async def stored_at(self, stream: str, sequence: int) -> datetime:
         """The broker's time of a message."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar
 
 import structlog
@@ -38,9 +39,10 @@ class Intake(Service):
             await self.sleep(0.5)
         self._engine.forget()
         await self.in_thread(self._store.keep_policy, self._policy)
-        await self._check_stream()
+        made_at = await self.whole(self._bus.made_at(TICKETS))
+        await self._check_stream(made_at)
         self._position = await self.in_thread(self._store.taken)
-        self._refused, self._letters = await self.whole(self._where())
+        self._refused, self._letters = await self.whole(self._where(made_at))
         reader = self._bus.reader(TICKETS, self._position)
         try:
             await self.whole(reader.start())
@@ -55,18 +57,18 @@ class Intake(Service):
         await super().stop()
         self._lock.free()
 
-    async def _where(self) -> tuple[int, int]:
+    async def _where(self, made_at: datetime) -> tuple[int, int]:
         """The newest message that has its dead letter, committed or not, and the last sequence of DEAD_LETTERS."""
-        newest = await self._bus.newest_headers(DEAD_LETTERS, "dead_letters.*")
-        return int(newest.get("Sla-Sequence", 0)), await self._bus.last_sequence(DEAD_LETTERS)
+        newest = await self._bus.newest(DEAD_LETTERS, "dead_letters.*")
+        refused = int(newest[0].get("Sla-Sequence", 0)) if newest and newest[1] > made_at else 0
+        return refused, await self._bus.last_sequence(DEAD_LETTERS)
 
-    async def _check_stream(self) -> None:
+    async def _check_stream(self, made_at: datetime) -> None:
         """Sequences mean nothing in another stream of the same name: its first messages would never be read."""
-        made_at = await self.whole(self._bus.made_at(TICKETS))
         if not await self.in_thread(self._store.belongs_to, TICKETS, microseconds(made_at)):
             raise Fatal(
                 f"stream {TICKETS} was made anew at {made_at:%Y-%m-%dT%H:%M:%SZ}, and this store belongs to the one "
-                "before it; restore that stream, or start with an empty store"
+                "before it; restore both from one backup with `sla restore`, or start with an empty store"
             )
 
     async def _take(self, messages: Sequence[Message]) -> None:

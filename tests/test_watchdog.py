@@ -137,7 +137,7 @@ async def running(deployed: Deployment, *each: tuple[str, ...], **settings: str)
 
 
 @waiting
-@pytest.mark.slow
+@pytest.mark.chaos
 async def test_a_process_that_hangs_ends_when_it_is_asked_to_or_by_itself_but_a_paused_one_goes_on(
     tmp_path: Path,
 ) -> None:
@@ -272,7 +272,7 @@ async def test_another_stream_in_the_place_of_tickets_ends_intake_and_nobody_els
     for service in (intake, clock, metrics):
         await not_ready(service, "streams", "stream TICKETS does not exist", within=10)
     await crew.deployed.migrate()
-    await ended(intake, "stream TICKETS was made anew at", "restore that stream, or start with an empty store")
+    await ended(intake, "stream TICKETS was made anew at", "restore both from one backup")
     await ready(clock, announcer, metrics)
 
 
@@ -349,7 +349,7 @@ class Guarded(Server):
 
 
 @guarded
-@pytest.mark.slow
+@pytest.mark.chaos
 async def test_a_missing_permission_or_user_shows_until_it_is_given(tmp_path: Path) -> None:
     guard = Guarded(tmp_path)
     polls = "$JS.API.CONSUMER.MSG.NEXT.>"

@@ -6,13 +6,16 @@ import signal
 import sys
 from collections import Counter, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from tests.bus import SLA, Service, Sla, free_port
+from tests.bus import SLA, Service, Sla, free_port, position, until
 
 ROOT = str(Path(__file__).parents[2])
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+
+TAKEN_OVER_WITHIN, REFUSED_WITHIN = 20.0, 5.0  # seconds
 
 FAULTS = {
     "intake": (
@@ -115,7 +118,7 @@ class Crew:
     def _ended(self, copy: Copy, code: int) -> None:
         if copy.pid in self._superseded and code == 1:
             self.seen["an old intake woke up, and was refused"] += 1
-        elif code == -signal.SIGKILL and copy.fault:
+        elif code == -signal.SIGKILL and copy.fault and copy.fault.endswith(":kill"):
             self.seen[f"{copy.role} killed at {copy.fault}"] += 1
         elif code == -signal.SIGKILL:
             self.seen[f"{copy.role} killed anywhere"] += 1
@@ -123,15 +126,22 @@ class Crew:
             self.seen["killed by the full disk"] += 1
         else:
             self.ended.append(f"{copy.role} ended with {code}: {copy.service.process.log[-800:]}")
-        if copy.fault and code != -signal.SIGKILL:
+        if copy.fault and (code != -signal.SIGKILL or copy.fault.endswith(":stop")):
             self._queues[copy.role].append(copy.fault)
 
     async def _supersede(self, copy: Copy) -> None:
         """While it stands still its lock is lost; when it goes on, another one has stored messages."""
+        process, before = copy.service.process, position(self._store, "intake")
         self._superseded.add(copy.pid)
         self._store.with_name(f"{self._store.name}.{copy.role}.lock").unlink()
-        await asyncio.sleep(4.0)
+        with suppress(AssertionError):
+            await until("another one stores", lambda: position(self._store, "intake") > before, TAKEN_OVER_WITHIN)
         copy.send(signal.SIGCONT)
+        with suppress(AssertionError):
+            await until("it is refused", lambda: not process.running(), REFUSED_WITHIN)
+            return
+        copy.fault, copy.paused = "intake.before_commit:stop", False  # something else broke just then: once more
+        process.kill()
 
     async def _kill(self, copy: Copy) -> None:
         await asyncio.sleep(0.5)

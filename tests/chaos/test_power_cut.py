@@ -51,7 +51,7 @@ from tests.bus import (
 from tests.test_backup import check, check_lives
 from tests.test_crash import lives, load, send
 
-pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("power")]
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.xdist_group("power")]
 
 FS_IOC_SHUTDOWN, WITHOUT_FLUSH = 0x8004587D, 2  # linux/fs.h
 

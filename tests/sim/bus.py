@@ -114,10 +114,10 @@ class SimBus:
         await self.hop("request")
         return True
 
-    async def newest_headers(self, stream: str, subject: str) -> dict[str, str]:
+    async def newest(self, stream: str, subject: str) -> tuple[dict[str, str], datetime] | None:
         await self.hop("request")
         messages = self.broker.streams[stream].messages
-        return dict(messages[-1].headers) if messages else {}
+        return (dict(messages[-1].headers), instant(messages[-1].at)) if messages else None
 
     async def stored_at(self, stream: str, sequence: int) -> datetime:
         await self.hop("request")
