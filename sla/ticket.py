@@ -1,6 +1,5 @@
 """The aggregate: one ticket's facts, and what has been decided about its promise. What is so is for judge to say."""
 
-from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -8,7 +7,7 @@ from typing import Any, Self
 
 from events.promises import Detection, event_id
 from events.tickets import DATA_TYPES, TicketEvent
-from sla.judge import AT_RISK_PERCENT, Cause, Clock, Fact, Verdict, judge, order
+from sla.judge import AT_RISK_PERCENT, Cause, Clock, Fact, Facts, Verdict, judge
 from sla.log import (
     Announced,
     Applied,
@@ -39,7 +38,7 @@ class TicketSla:
 
     id: str
     version: int = 0
-    facts: list[Fact] = field(default_factory=list)
+    facts: Facts = field(default_factory=Facts)
     state: State = field(default_factory=State)
     known_at: datetime | None = None
     learned_at: datetime | None = None
@@ -98,7 +97,7 @@ class TicketSla:
         if isinstance(event, FactRecorded):
             self.learned_at = self.learned_at or event.at
             data = DATA_TYPES[event.type].model_validate(event.data)
-            insort(self.facts, Fact(event.source, event.id, event.time, data, event.sequence, event.at), key=order)
+            self.facts.add(Fact(event.source, event.id, event.time, data, event.sequence, event.at))
         if isinstance(event, Decision):
             self.state = event.state
         if isinstance(event, Announced):
@@ -302,6 +301,8 @@ class Difference:
         )
 
     def _escalated(self) -> list[Escalated]:
+        if len(self.verdict.escalations) == len(self.ticket.told):
+            return []  # whoever was told of an escalation was told of one that has happened
         untold = [fact for fact in self.verdict.escalations if (fact.source, fact.id) not in self.ticket.told]
         return [self._escalation(fact, number) for number, fact in enumerate(untold, self._number("escalated"))]
 

@@ -1,7 +1,6 @@
 """The engine with a store in memory, for tests of the rules. The bus and the database have tests of their own."""
 
 from collections.abc import Iterable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -102,7 +101,7 @@ class World:
     def ticket_sla(self) -> TicketSla:
         """The ticket as the engine has it."""
         self.engine._recall([self.ticket])
-        return deepcopy(self.engine._tickets[self.ticket])
+        return self.engine._tickets[self.ticket]
 
     def announced(self) -> list[Announced]:
         return list(_announced(self.ticket, self.events))
