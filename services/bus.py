@@ -191,10 +191,10 @@ def _differences(wanted: StreamConfig, found: StreamConfig, settings: Iterable[s
 ANSWERS_WITHIN = 2.0  # seconds until a request to the broker is given up: it may have been lost with a connection
 
 
-async def stream_info(nc: Client, stream: str) -> StreamInfo:
-    """What the broker says of a stream. BusError if there is no such stream."""
+async def stream_info(nc: Client, stream: str, subjects: str | None = None) -> StreamInfo:
+    """What the broker says of a stream, and of the subjects in it. BusError if there is no such stream."""
     try:
-        return await nc.jetstream(timeout=ANSWERS_WITHIN).stream_info(stream)
+        return await nc.jetstream(timeout=ANSWERS_WITHIN).stream_info(stream, subjects)
     except nats.js.errors.NotFoundError:
         raise BusError(f"stream {stream} does not exist; run `sla migrate`, or restore it") from None
 
@@ -448,6 +448,11 @@ class Bus:
             return None
         assert found.time is not None
         return found.headers or {}, found.time
+
+    async def count(self, stream: str, subject: str) -> dict[str, int]:
+        """How many messages there are of each subject that matches."""
+        info = await stream_info(self._nc, stream, subject)
+        return info.state.subjects or {}
 
     async def stored_at(self, stream: str, sequence: int) -> datetime:
         """The broker's time of a message."""

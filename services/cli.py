@@ -18,6 +18,7 @@ import typer
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
+    from services.dead_letters import Choice
     from services.settings import Settings
     from sla.policy import Policy
 
@@ -378,16 +379,44 @@ def policy_check(file: Annotated[Path, typer.Argument(help="A policy file.")]) -
 # ---- dead letters
 
 
+OfReason = Annotated[str | None, typer.Option("--reason", help="Those that were refused for this reason.")]
+OfSource = Annotated[str | None, typer.Option("--source", help="Those of this publisher.")]
+Sequences = Annotated[list[int] | None, typer.Argument(metavar="SEQ…", help="Originals, as listed.")]
+EveryOne = Annotated[bool, typer.Option("--all", help="All there are.")]
+
+
+def _choice(sequences: list[int] | None, reason: str | None, source: str | None, all: bool) -> "Choice":
+    from services import dead_letters
+
+    if reason is not None and reason not in dead_letters.REASONS:
+        raise Usage(f"{reason!r} is not a reason; the reasons are {', '.join(dead_letters.REASONS)}")
+    if bool(sequences) + (reason is not None or source is not None) + all != 1:
+        raise Usage("say which: sequences, --reason and --source, or --all")
+    return dead_letters.Choice(sequences or (), reason, source)
+
+
 @dead_app.command("list")
-def dead_list(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None:
+def dead_list(
+    reason: OfReason = None,
+    source: OfSource = None,
+    group: Annotated[bool, typer.Option("--group", help="How many of each reason and publisher.")] = False,
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
     """The dead letters, the oldest first."""
     from services import dead_letters, screen
 
-    found = _on_bus("dead list", data, dead_letters.all_of)
-    if output is Output.JSON:
-        screen.write_json([letter.report() for letter in found])
-    else:
-        screen.table(dead_letters.COLUMNS, (letter.row() for letter in found))
+    choice = _choice(None, reason, source, reason is None and source is None)
+    found = _on_bus("dead list", data, lambda nc: dead_letters.choose(nc, choice))
+    match output, group:
+        case Output.JSON, False:
+            screen.write_json([letter.report() for letter in found])
+        case Output.JSON, True:
+            screen.write_json([each._asdict() for each in dead_letters.groups(found)])
+        case _, False:
+            screen.table(dead_letters.COLUMNS, (letter.row() for letter in found))
+        case _, True:
+            screen.table(dead_letters.Group._fields, (each.row() for each in dead_letters.groups(found)))
 
 
 @dead_app.command("show")
@@ -408,25 +437,46 @@ def dead_show(
 
 @dead_app.command("replay")
 def dead_replay(
-    sequences: Annotated[list[int] | None, typer.Argument(metavar="SEQ…", help="Originals, as listed.")] = None,
-    reason: Annotated[str | None, typer.Option(help="All that were refused for this reason.")] = None,
-    all: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+    sequences: Sequences = None,
+    reason: OfReason = None,
+    source: OfSource = None,
+    all: EveryOne = False,
     output: As = Output.TABLE,
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Publish originals again, byte for byte: who was recorded meanwhile counts once, who is still wrong comes back."""
+    """
+    Publish originals again, byte for byte, and remove their letters: who was recorded meanwhile counts once, who is
+    still wrong comes back.
+    """
     from services import dead_letters, screen
 
-    if bool(sequences) + (reason is not None) + all != 1:
-        raise Usage("say which: sequences, --reason, or --all")
-    if reason is not None and reason not in dead_letters.REASONS:
-        raise Usage(f"{reason!r} is not a reason; the reasons are {', '.join(dead_letters.REASONS)}")
-    sent = _on_bus("dead replay", data, lambda nc: dead_letters.replay(nc, sequences, reason))
+    choice = _choice(sequences, reason, source, all)
+    sent = _on_bus("dead replay", data, lambda nc: dead_letters.replay(nc, choice))
     if output is Output.JSON:
         screen.write_json([{"sequence": letter.sequence, "stored_as": stored} for letter, stored in sent])
     else:
         for letter, stored in sent:
             typer.echo(f"{letter.sequence} stored again as {stored}: {letter.subject}")
+
+
+@dead_app.command("discard")
+def dead_discard(
+    sequences: Sequences = None,
+    reason: OfReason = None,
+    source: OfSource = None,
+    all: EveryOne = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; needed unless sequences are given.")] = False,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Remove dead letters for good: these messages will never count."""
+    from services import dead_letters
+
+    choice = _choice(sequences, reason, source, all)
+    if not choice.sequences and not yes:
+        found = _on_bus("dead discard", data, lambda nc: dead_letters.choose(nc, choice))
+        raise Usage(f"that would remove {len(found)} dead letters for good; add --yes if they are not needed")
+    found = _on_bus("dead discard", data, lambda nc: dead_letters.discard(nc, choice))
+    typer.echo(f"{len(found)} dead letters removed")
 
 
 # ---- what the commands share

@@ -1,7 +1,8 @@
-"""Dead letters as they lie on the bus: finding them, reading them, sending their originals again."""
+"""Dead letters as they lie on the bus: finding, reading and grouping them, sending originals again, discarding them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from typing import NamedTuple
@@ -18,15 +19,21 @@ REASONS = tuple(Reason)
 COLUMNS = ("sequence", "reason", "refused", "subject", "error")
 SILENCE = 10.0  # seconds without a message while some are missing
 CHUNK = 500
+AT_ONCE = 50
+NOT_THERE = 10043  # what JetStream says of a message that somebody else has deleted
 
 _ADDED = ("sla-reason", "sla-error", "sla-subject", "sla-sequence", "nats-")
 _CONTROL = "sla-original-"  # what the broker acted on when it was sent first: it is not for a second time
 
 
 class Letter(NamedTuple):
-    """A message that could not count. `sequence` is that of the original; `headers` are what it came with."""
+    """
+    A message that could not count. `sequence` is that of the original, `position` that of the letter itself; `headers`
+    are what it came with.
+    """
 
     sequence: int
+    position: int
     reason: str
     error: str
     subject: str
@@ -124,6 +131,7 @@ def _letter(message: Message) -> Letter:
     sequence = headers.get("Sla-Sequence", "")
     return Letter(
         int(sequence) if sequence.isdecimal() else 0,
+        message.sequence,
         headers.get("Sla-Reason", message.subject.partition(".")[2]),
         headers.get("Sla-Error", ""),
         headers.get("Sla-Subject", ""),
@@ -141,33 +149,87 @@ async def find(nc: Client, sequences: Sequence[int]) -> list[Letter]:
     return [found[sequence] for sequence in sequences]
 
 
-async def all_of(nc: Client) -> list[Letter]:
-    """All there are."""
-    return [letter async for letter in letters(nc)]
+class Choice(NamedTuple):
+    """Which dead letters: those of these originals, else all of the reason and the source, where they are given."""
+
+    sequences: Sequence[int] = ()
+    reason: str | None = None
+    source: str | None = None
 
 
-async def replay(nc: Client, sequences: Sequence[int] | None, reason: str | None) -> list[tuple[Letter, int]]:
+async def choose(nc: Client, choice: Choice) -> list[Letter]:
+    """The letters of a choice, the oldest first. Raises BusError with the sequences that are none."""
+    if choice.sequences:
+        return await find(nc, choice.sequences)
+    return [
+        letter
+        async for letter in letters(nc)
+        if choice.reason in (None, letter.reason) and choice.source in (None, letter.attributes()["source"])
+    ]
+
+
+class Group(NamedTuple):
+    """Dead letters that one mistake has made: one reason, one publisher. `source` is None where it cannot be read."""
+
+    letters: int
+    reason: str
+    source: str | None
+    oldest: datetime
+    newest: datetime
+
+    def row(self) -> tuple[str, ...]:
+        """For people, in the order of the fields."""
+        source = "-" if self.source is None else _safe(self.source).replace("\n", "\\n")
+        return (str(self.letters), self.reason, source, wall(self.oldest, None), wall(self.newest, None))
+
+
+def groups(found: Iterable[Letter]) -> list[Group]:
+    """By reason and source, the largest first."""
+    times: defaultdict[tuple[str, str | None], list[datetime]] = defaultdict(list)
+    for letter in found:
+        times[letter.reason, letter.attributes()["source"]].append(letter.refused_at)
+    made = [Group(len(at), reason, source, min(at), max(at)) for (reason, source), at in times.items()]
+    return sorted(made, key=lambda group: (-group.letters, group.reason, group.source or ""))
+
+
+async def replay(nc: Client, choice: Choice) -> list[tuple[Letter, int]]:
     """
-    Sends originals again: those of the sequences, else those of the reason, else all; equal ones once. Each comes with
-    its new sequence in TICKETS.
+    Sends originals again, equal ones once, and removes their letters: what is still wrong comes back as a new one. Each
+    comes with its new sequence in TICKETS. A crash in between leaves letters, and to send those again changes nothing.
     """
-    if sequences:
-        chosen = await find(nc, sequences)
-    else:
-        chosen = [letter async for letter in letters(nc) if reason in (None, letter.reason)]
-    different: dict[bytes, Letter] = {}
-    for letter in chosen:
-        different.setdefault(_digest(letter), letter)
-    waiting, sent = list(different.values()), []
+    equal: defaultdict[bytes, list[Letter]] = defaultdict(list)
+    for letter in await choose(nc, choice):
+        equal[_digest(letter)].append(letter)
+    waiting, sent = list(equal.values()), []
     publisher = Publisher(nc, TICKETS)
     for start in range(0, len(waiting), CHUNK):
         some = waiting[start : start + CHUNK]
-        published = await publisher.publish([letter.original() for letter in some])
-        sent += [(letter, each.sequence) for letter, each in zip(some, published, strict=True)]
+        published = await publisher.publish([same[0].original() for same in some])
+        await _remove(nc, [letter for same in some for letter in same])
+        sent += [(same[0], each.sequence) for same, each in zip(some, published, strict=True)]
     return sent
 
 
+async def discard(nc: Client, choice: Choice) -> list[Letter]:
+    """Removes letters for good. What came after the choice was made stays."""
+    found = await choose(nc, choice)
+    await _remove(nc, found)
+    return found
+
+
+async def _remove(nc: Client, found: Sequence[Letter]) -> None:
+    js = nc.jetstream()
+    for start in range(0, len(found), AT_ONCE):
+        some = found[start : start + AT_ONCE]
+        answers = await asyncio.gather(
+            *(js.delete_msg(DEAD_LETTERS, letter.position) for letter in some), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException) and getattr(answer, "err_code", None) != NOT_THERE:
+                raise answer
+
+
 def _digest(letter: Letter) -> bytes:
-    """A letter that was sent again and refused again is the same message: without this each replay would double it."""
+    """Equal letters are of the same message, refused more than once."""
     subject, headers, body = letter.original()
     return blake2b(repr((subject, sorted(headers.items()))).encode() + body, digest_size=16).digest()

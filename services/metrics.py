@@ -23,7 +23,7 @@ from projections.deadlines import Deadlines, instant, microseconds
 from projections.follow import follow
 from projections.tickets import NONE, Tickets
 from services.announcer import POSITION
-from services.bus import TICKETS, Bus
+from services.bus import DEAD_LETTERS, TICKETS, Bus
 from services.service import OUTAGES, Now, Service, wall_clock
 from services.store import Lock, Store
 from sla.engine import UNKNOWN_TYPE
@@ -46,6 +46,7 @@ class Metrics(Service, Collector):
         self._tickets, self._compliance, self._arrivals = Tickets(), Compliance(), Arrivals()
         self._active = False
         self._stored = 0  # messages in TICKETS, as last seen
+        self._letters: dict[str, int] = {}  # messages in DEAD_LETTERS by subject, as last seen
 
     async def run(self) -> None:
         while not self._lock.take():
@@ -56,6 +57,7 @@ class Metrics(Service, Collector):
             while await self.in_thread(self._follow):
                 self.turns += 1
             self._stored = await self.whole(self._bus.last_sequence(TICKETS))
+            self._letters = await self.whole(self._bus.count(DEAD_LETTERS, "dead_letters.*"))
             self.works()
             await asyncio.sleep(0.25)  # not at every nudge: the same rows in fewer transactions
 
@@ -106,6 +108,13 @@ class Metrics(Service, Collector):
         yield from self._promises(sums)
         yield from self._histograms(sums)
         yield from _arrived(arrivals)
+        yield self._gauge(
+            "sla_dead_letters_waiting",
+            "Messages that cannot count and wait for somebody: see sla dead list --group.",
+            ("reason",),
+            {(str(reason),): self._letters.get(f"dead_letters.{reason}", 0) for reason in Reason},
+        )
+        yield from self._verified()
         yield from self._lags(following)
         info = {"version": version("sla-engine"), "policy": f"{self._policy.name} {self._policy.version}"}
         yield InfoMetricFamily("sla_build", "The version of the engine and of its policy.", value=info)
@@ -204,6 +213,20 @@ class Metrics(Service, Collector):
             "When the clock looks next, as Unix time; NaN if no ticket runs. Long past means that the clock is stuck.",
             math.nan if following is None else following / 1e6,
         )
+
+    def _verified(self) -> Iterator[Metric]:
+        """Absent until `sla verify` ran: no figure is better than a good one that nobody has measured."""
+        if (found := self._store.verification()) is not None:
+            yield GaugeMetricFamily(
+                "sla_verify_differences",
+                "What is stored and does not follow from the facts, as sla verify last found; must be 0.",
+                found.differences,
+            )
+            yield GaugeMetricFamily(
+                "sla_verify_timestamp_seconds",
+                "When sla verify last ran, as Unix time; long ago means that nobody verifies.",
+                found.at.timestamp(),
+            )
 
 
 def _pick(sums: dict[Count, int], what: str, labels: int) -> dict[tuple[str, ...], int]:

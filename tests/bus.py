@@ -498,7 +498,7 @@ async def settled(nc: Client, store: Path) -> None:
         ((last,),) = rows(store, "SELECT max(sequence) FROM inbox")
         due = rows(store, "SELECT 1 FROM deadlines WHERE at < ? LIMIT 1", now().timestamp() * 1e6)
         followers = ("announcements", "deadlines", "tickets", "compliance")
-        at_end = all(position(store, name) == head for name in followers) and position(store, "arrivals") == last
+        at_end = all(position(store, name) == (head or 0) for name in followers) and position(store, "arrivals") == last
         return at_end and not due
 
     await until("all is stored, judged and announced", is_settled, within=2 * PATIENCE)

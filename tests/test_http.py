@@ -73,6 +73,7 @@ AT_ZERO = [  # each name with all its labels
     ("sla_first_response_support_seconds_sum", {}),
     ("sla_facts_total", {"type": TYPES, "outcome": ("recorded", "duplicate", "dead_letter")}),
     ("sla_dead_letters_total", {"reason": REASONS}),
+    ("sla_dead_letters_waiting", {"reason": REASONS}),
     ("sla_breach_detection_delay_seconds_bucket", {"le": ["+Inf"]}),
     ("sla_breach_detection_delay_seconds_count", {}),
     ("sla_intake_lag_messages", {}),

@@ -22,7 +22,23 @@ from services.store import Store, snapshot
 from services.verify import SHOWN, Verify, keep
 from services.wiring import VIEWS, migrate_store
 from sla.engine import Engine, Limits, Outcome
-from tests.bus import SLA, ago, connected, environment, fact, opened, publish, rows, settled, up
+from tests.bus import (
+    PATIENCE,
+    SLA,
+    ago,
+    connected,
+    environment,
+    fact,
+    get,
+    now,
+    opened,
+    publish,
+    rows,
+    samples,
+    settled,
+    total,
+    up,
+)
 from tests.memory import POLICY, World, edited_policy
 from tests.scenarios import SCENARIOS
 from tests.test_projections import HOUR, START, Log
@@ -361,6 +377,7 @@ def test_a_store_that_may_only_be_read_is_verified_too(original: Path) -> None:
 @pytest.mark.anyio
 async def test_the_engine_may_run_meanwhile(tmp_path: Path) -> None:
     with up(tmp_path) as engine:
+        assert "sla_verify" not in (await get(f"{engine.http_url}/metrics"))[1]  # nobody has verified yet
         async with connected(engine.nats_url) as nc:
             sending = asyncio.create_task(publish(nc, *(opened(f"T-{n}", ago(hours=n % 9)) for n in range(400))))
             answers = [await asyncio.to_thread(sla_verify, engine.store) for _ in range(3)]
@@ -369,3 +386,6 @@ async def test_the_engine_may_run_meanwhile(tmp_path: Path) -> None:
             answers.append(await asyncio.to_thread(sla_verify, engine.store))
         assert [answer.returncode for answer in answers] == [0, 0, 0, 0], answers
         assert "400 tickets" in answers[-1].stdout
+        shown = await samples(engine.http_url)
+        assert total(shown, "sla_verify_differences") == 0
+        assert now().timestamp() - total(shown, "sla_verify_timestamp_seconds") < PATIENCE

@@ -119,6 +119,10 @@ class SimBus:
         messages = self.broker.streams[stream].messages
         return (dict(messages[-1].headers), instant(messages[-1].at)) if messages else None
 
+    async def count(self, stream: str, subject: str) -> dict[str, int]:
+        await self.hop("request")
+        return Counter(each.subject for each in self.broker.streams[stream].messages)
+
     async def stored_at(self, stream: str, sequence: int) -> datetime:
         await self.hop("request")
         return instant(self.broker.streams[stream].messages[sequence - 1].at)
