@@ -345,9 +345,9 @@ class Sla:
 
 
 @contextmanager
-def process(folder: Path, *arguments: str, **settings: str) -> Iterator[Sla]:
+def process(folder: Path, *arguments: str, command: Sequence[str | Path] = (SLA,), **settings: str) -> Iterator[Sla]:
     """A process that is gone after the test, whatever happens."""
-    started = Sla(folder, *arguments, **settings)
+    started = Sla(folder, *arguments, command=command, **settings)
     try:
         yield started
     finally:
@@ -418,10 +418,10 @@ class Up(NamedTuple):
 
 
 @contextmanager
-def up(folder: Path, **settings: str) -> Iterator[Up]:
+def up(folder: Path, command: Sequence[str | Path] = (SLA,), **settings: str) -> Iterator[Up]:
     """`sla up` on free ports; its data in `folder`/data. It must end with 0 at SIGTERM, if the test did not end it."""
     data = folder / "data"
-    with process(folder, "up", "--data", str(data), **settings) as started:
+    with process(folder, "up", "--data", str(data), command=command, **settings) as started:
         run_file, give_up = data / "run.json", time.monotonic() + PATIENCE
         while not (run_file.exists() and run_file.read_text().endswith("\n")):
             assert started.must_run() and time.monotonic() < give_up, f"not ready: {started.log}"

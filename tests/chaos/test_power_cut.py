@@ -31,10 +31,11 @@ from services import store as store_module
 from services.embedded import EmbeddedNats, binary
 from services.store import Store, StoreError, snapshot
 from services.wiring import migrate_store
-from tests import bus
 from tests.bus import (
     PATIENCE,
+    SLA,
     Fact,
+    Heard,
     Up,
     connected,
     free_port,
@@ -195,19 +196,21 @@ async def what_is_lost(data: Path, known: Known) -> Lost:
     )
 
 
-async def all_of(nc: Client, stream: str, subject: str) -> list[bus.Heard]:
+async def all_of(nc: Client, stream: str, subject: str) -> list[Heard]:
     try:
         return await stored(nc, stream, subject)
     except nats.js.errors.NotFoundError:
         return []  # the stream itself is gone
 
 
-async def cut(tmp_path: Path, disk: Disk, facts: list[Fact], policy: str, moment: float) -> tuple[Known, Lost]:
+async def cut(
+    tmp_path: Path, disk: Disk, facts: list[Fact], policy: str, moment: float, command: Path = SLA
+) -> tuple[Known, Lost]:
     """An engine on a new disk works until the power is cut; what is lost when the disk is mounted again."""
     data = tmp_path / "data"  # where `up` has it
     disk.path.joinpath("data").mkdir()
     data.symlink_to(disk.path / "data")
-    with up(tmp_path, SLA_POLICY_DIR=policy) as engine:
+    with up(tmp_path, (command,), SLA_POLICY_DIR=policy) as engine:
         broker = int((data / "nats" / "nats.pid").read_text())
         known = await work_until_the_cut(engine, disk, facts, moment)
         engine.process.kill()  # the machine is off: nobody may hold the disk
@@ -266,14 +269,14 @@ def hasty(folder: Path, edit: str) -> Path:
 @pytest.mark.slow
 @pytest.mark.needs_kernel
 @pytest.mark.parametrize("setting", HASTY)
-async def test_the_cut_cuts(tmp_path: Path, setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bus, "SLA", hasty(tmp_path, HASTY[setting]))
+async def test_the_cut_cuts(tmp_path: Path, setting: str) -> None:
+    command = hasty(tmp_path, HASTY[setting])
     policy = open_all_hours(tmp_path / "policy")
     for attempt in range(3):
         folder = tmp_path / str(attempt)
         folder.mkdir()
         with disk_in(folder) as disk:
-            known, lost = await cut(folder, disk, load(list(lives(1_200))), policy, 1.0)
+            known, lost = await cut(folder, disk, load(list(lives(1_200))), policy, 1.0, command)
         print(lost.row(setting, known))
         if lost.acknowledged or lost.taken != 0:
             return
