@@ -39,7 +39,7 @@ def main() -> int:
     print(HEADER)
     with (
         TemporaryDirectory(prefix="sla-bench-") as name,
-        _engine(Path(name)) as url,
+        engine(Path(name)) as (url, _),
         asyncio.Runner() as runner,
         _floor(Path(name), url, runner),
     ):
@@ -159,18 +159,18 @@ EVENTS = (
 
 
 @contextmanager
-def _engine(folder: Path) -> Iterator[str]:
-    """`sla up` on free ports; the URL of its bus."""
-    environment = os.environ | {"SLA_NATS_PORT": "0", "SLA_HTTP_PORT": "0"}
+def engine(folder: Path, **settings: str) -> Iterator[tuple[str, int]]:
+    """`sla up` on free ports; the URL of its bus, and its process."""
+    environment = os.environ | {"SLA_NATS_PORT": "0", "SLA_HTTP_PORT": "0"} | settings
     command = [str(Path(sys.executable).with_name("sla")), "up", "--data", str(folder / "up")]
-    with (folder / "up.log").open("w") as log, _process(command, environment, stderr=log):
+    with (folder / "up.log").open("w") as log, _process(command, environment, stderr=log) as process:
         run_file = folder / "up" / "run.json"
         give_up = perf_counter() + PATIENCE
         while not (run_file.exists() and run_file.read_text().endswith("\n")):
             if perf_counter() > give_up:
                 raise TimeoutError(f"sla up is not ready: {(folder / 'up.log').read_text()}")
             asyncio.run(asyncio.sleep(0.05))
-        yield json.loads(run_file.read_text())["nats_url"]
+        yield json.loads(run_file.read_text())["nats_url"], process.pid
 
 
 @contextmanager
