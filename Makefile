@@ -8,7 +8,7 @@ BIN := .venv/bin
 run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
 	@exec $(BIN)/sla up --demo
 
-test: .venv/dev.stamp ## the tests, on the real nats-server and SQLite; but for those of make chaos
+test: .venv/dev.stamp ## the tests, on the real nats-server and SQLite; those in which a part fails are in make chaos
 	$(BIN)/pytest -n 3 --dist loadgroup -m "not chaos"
 
 sim: .venv/dev.stamp ## 2,000 simulated runs, or a minute; make sim SEED=7 repeats one

@@ -46,7 +46,7 @@ from tests.bus import (
 from tests.memory import Memory
 from tests.test_crash import Life, lives, load, send
 
-pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("backup")]
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.xdist_group("backup")]
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ from tests.bus import (
     until,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("crash")]
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.xdist_group("crash")]
 
 HOUR = timedelta(hours=1)
 SERVICES = ("intake", "clock", "announcer", "metrics")

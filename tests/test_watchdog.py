@@ -59,7 +59,7 @@ from tests.bus import (
 SERVICES = ("intake", "clock", "announcer", "metrics")
 PARTS = ("store", "bus", "permissions", "streams", "backlog", "outbox", "views", "deadlines")
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos]
 waiting, together, guarded = (
     pytest.mark.xdist_group(f"watchdog {group}") for group in ("waiting", "together", "guarded")
 )
