@@ -36,6 +36,7 @@ def run(seed: int, planted: str | None = None) -> Chaos:
     missed = [state for state in STATES if not chaos.seen[state]]
     if not chaos.problems:
         chaos.problems += [("not reached", state) for state in missed]
+    if not chaos.problems:
         shutil.rmtree(folder)
     print(f"seed {seed}: {time.monotonic() - started:.0f} s, {len(STATES) - len(missed)} of {len(STATES)} states")
     for kind, story in chaos.problems[:SHOWN]:

@@ -94,6 +94,13 @@ class Crew:
         waiting = [f"{role} {fault}" for role, faults in self._queues.items() for fault in faults]
         return waiting + [f"{copy.role} {copy.fault}" for copy in self.copies if copy.fault]
 
+    def hand_over(self) -> None:
+        """A standby that waits for its fault gets the work: whoever has it, and no fault, is killed."""
+        waiting = {copy.role for copy in self.copies if copy.fault}
+        for copy in self.copies:
+            if copy.role in waiting and not copy.fault and not copy.paused and copy.service.process.running():
+                copy.send(signal.SIGKILL)
+
     async def watch(self) -> None:
         """Until cancelled: starts again what has ended, wakes what stands still."""
         while True:

@@ -22,7 +22,7 @@ from tests.chaos.load import Publisher, bad, burst, falling, past
 from tests.chaos.proxy import Proxy
 
 STORM = 26.0  # seconds of disorder
-FAULTS_WITHIN = 30.0  # seconds more, for the faults that did not happen by then
+FAULTS_WITHIN, TURNS = 36.0, 6  # seconds more for the faults that did not happen by then; and turns taken meanwhile
 QUIET = 8.0  # seconds in which nothing breaks, and nothing may be late
 DISK = 64  # MiB
 
@@ -102,8 +102,10 @@ class Chaos:
         loading = asyncio.create_task(self._load(publisher))
         for act in acts:
             await asyncio.gather(act, asyncio.sleep(STORM / len(acts)))
-        with suppress(AssertionError):
-            await until("every fault has happened", lambda: not crew.armed, FAULTS_WITHIN)
+        for _ in range(TURNS):
+            with suppress(AssertionError):
+                await until("every fault has happened", lambda: not crew.armed, FAULTS_WITHIN / TURNS)
+            crew.hand_over()
         loading.cancel()
         for fault in crew.armed:
             self.seen[f"{fault}: NOT REACHED"] += 1

@@ -97,7 +97,8 @@ class Disk:
 
 
 def run(*command: str | Path) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # where these commands are, whoever we are
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PATH": path})
     if done.returncode:
         raise OSError(f"{command[0]}: {done.stderr.strip()}")
 
