@@ -369,7 +369,9 @@ class Lock:
         self._file: IO[str] | None = None
 
     def take(self) -> bool:
-        """True if this process now is the owner."""
+        """True if this process now is the owner. Whoever's file was deleted owns nothing any more."""
+        if self._file is not None and not self._is_there(self._file):
+            self.free()
         if self._file is None:
             file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115
             try:
@@ -382,6 +384,12 @@ class Lock:
             file.flush()
             self._file = file
         return True
+
+    def _is_there(self, file: IO[str]) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self._path))
+        except FileNotFoundError:
+            return False
 
     def free(self) -> None:
         """Let another one have it."""

@@ -1,9 +1,11 @@
 """How a service ends: what it has begun is finished, and what fails meanwhile is not left to the interpreter."""
 
 import asyncio
+from pathlib import Path
 from typing import ClassVar
 
 from services.service import Service
+from services.store import Lock
 
 
 class Asking(Service):
@@ -41,3 +43,13 @@ def test_a_request_that_fails_while_its_service_stops_leaves_no_traceback() -> N
 
     asyncio.run(stopped())
     assert unhandled == []
+
+
+def test_a_lock_whose_file_was_deleted_is_the_next_one_s(tmp_path: Path) -> None:
+    first, second = Lock(tmp_path / "role.lock"), Lock(tmp_path / "role.lock")
+    assert first.take() and first.take() and not second.take()
+    (tmp_path / "role.lock").unlink()
+    assert second.take()
+    assert not first.take()
+    second.free()
+    assert first.take()

@@ -125,6 +125,8 @@ class Crew:
     def _ended(self, copy: Copy, code: int) -> None:
         if copy.pid in self._superseded and code == 1:
             self.seen["an old intake woke up, and was refused"] += 1
+        elif self._superseded and code == 1 and "another intake works on this store" in copy.service.process.log:
+            self.seen["one of two intakes without a lock was refused"] += 1
         elif code == -signal.SIGKILL and copy.fault and copy.fault.endswith(":kill"):
             self.seen[f"{copy.role} killed at {copy.fault}"] += 1
         elif code == -signal.SIGKILL:
