@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from projections.follow import Cursor
 from projections.tickets import NONE
 from sla.engine import InboxRow
-from sla.log import Breached, BreachRetracted, Event, Fulfilled
+from sla.log import Breached, BreachRetracted, Cancelled, Event, Fulfilled, State, TargetChanged
+from sla.ticket import OPEN
 
 Count = tuple[str, str, str, str, str]  # what, and up to four labels
 
@@ -77,15 +78,23 @@ def _count(event: Event, sums: Counter[Count]) -> None:
                 _delay(event.delay, sums)
         case BreachRetracted(service_level=level, priority=priority, detection=detection):
             sums["retracted", level, priority, detection, ""] += 1
-        case Fulfilled(met=met, replaced_met=None, state=state):
-            level, priority = state.service_level or NONE, state.priority or NONE
-            sums["response", level, priority, outcome(met), ""] += 1
+        case Fulfilled(met=met, replaced_met=None):
+            sums["response", *_labels(event.state), outcome(met), ""] += 1
             _answer(event.elapsed, sums)
-        case Fulfilled(met=met, replaced_met=bool(before), state=state):
-            level, priority = state.service_level or NONE, state.priority or NONE
-            sums["revised", level, priority, outcome(before), outcome(met)] += 1
+        case Fulfilled(met=met, replaced_met=bool(before), undoes=undone):
+            sums["revised", *_labels(event.state), undone or outcome(before), outcome(met)] += 1
+        case Cancelled(cause=cause, undoes=undone):
+            sums["cancelled", *_labels(event.state), cause, ""] += 1
+            if undone is not None:
+                sums["revised", *_labels(event.state), undone, cause] += 1
+        case TargetChanged(undoes=str(undone)) if undone != OPEN:
+            sums["revised", *_labels(event.state), undone, OPEN] += 1
         case _:
             pass  # not counted: it is a state, and states are for the tickets view
+
+
+def _labels(state: State) -> tuple[str, str]:
+    return state.service_level or NONE, state.priority or NONE
 
 
 def _answer(used: timedelta, sums: Counter[Count]) -> None:

@@ -118,7 +118,7 @@ _PENDING = microseconds(datetime.fromisoformat("9999-01-01T00:00:00Z"))  # pendi
 def _open_until(state: State) -> int | None:
     if state.stage == "pending":
         return _PENDING
-    return microseconds(state.due_at) if state.stage == "running" and state.due_at else None
+    return microseconds(state.due_at) if state.stage in ("running", "paused") and state.due_at else None
 
 
 def _at_risk_at(state: State) -> int | None:

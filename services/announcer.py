@@ -17,6 +17,7 @@ from sla.log import (
     Applied,
     Breached,
     BreachRetracted,
+    Cancelled,
     Escalated,
     Fulfilled,
     TargetChanged,
@@ -160,6 +161,8 @@ def _data(ticket: str, event: Announced) -> PromiseData:
                 revision=event.revision,
                 replaces=event.replaces,
             )
+        case Cancelled(reason=reason):
+            return promises.Cancelled(**common, reason=reason)
         case Escalated():
             return promises.Escalated(
                 **common,

@@ -48,6 +48,7 @@ from services.store import Store
 from sla.calendar import SupportHours, zone_of
 from sla.engine import Message
 from sla.policy import Level, Policy
+from sla.ticket import ENDED
 
 log = structlog.get_logger()
 
@@ -426,7 +427,7 @@ class Demo(Service):
         with self._store.reading() as cursor:
             tickets, at_risk = self._tickets.counts(cursor), self._tickets.at_risk(cursor, datetime.now(UTC))
             sums, arrivals = self._compliance.counts(cursor), self._arrivals.counts(cursor)
-        open_ = sum(n for (_, _, stage), n in tickets.items() if stage != "fulfilled")
+        open_ = sum(n for (_, _, stage), n in tickets.items() if stage not in ENDED)
         breached = sum(
             n if key[0] == "breached" else -n for key, n in sums.items() if key[0] in ("breached", "retracted")
         )

@@ -27,11 +27,15 @@ from services.bus import DEAD_LETTERS, TICKETS, Bus
 from services.service import OUTAGES, Now, Service, wall_clock
 from services.store import Lock, Store
 from sla.engine import UNKNOWN_TYPE
+from sla.judge import Cause
 from sla.policy import Policy
+from sla.ticket import OPEN
 
 STAGES = ("running", "fulfilled", "paused", "cancelled", "excluded")
 DETECTIONS = ("live", "late", "historic")
 OUTCOMES = ("met", "late")
+CAUSES = (str(Cause.CLOSED), str(Cause.EXCLUDED))
+SAID = (*OUTCOMES, *CAUSES, OPEN)  # of a promise to which there was an answer
 FOLLOWED = ("deadlines", POSITION, "tickets", "compliance")  # the positions whose lag is shown
 
 
@@ -134,7 +138,7 @@ class Metrics(Service, Collector):
     def _promises(self, sums: dict[Count, int]) -> Iterator[Metric]:
         detected = [(*pair, detection) for pair in self._pairs() for detection in DETECTIONS]
         answered = [(*pair, outcome) for pair in self._pairs() for outcome in OUTCOMES]
-        revised = [(*pair, before, after) for pair in self._pairs() for before in OUTCOMES for after in OUTCOMES]
+        revised = [(*pair, before, after) for pair in self._pairs() for before in SAID for after in SAID]
         pair = ("service_level", "priority")
         yield _counter(
             "sla_breaches",
@@ -163,6 +167,13 @@ class Metrics(Service, Collector):
             (*pair, "from", "to"),
             revised,
             _pick(sums, "revised", 4),
+        )
+        yield _counter(
+            "sla_cancellations",
+            "Clocks that ended without a response that counts: the ticket was closed, or the promise does not apply.",
+            (*pair, "cause"),
+            [(*each, cause) for each in self._pairs() for cause in CAUSES],
+            _pick(sums, "cancelled", 3),
         )
 
     def _histograms(self, sums: dict[Count, int]) -> Iterator[Metric]:

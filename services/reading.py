@@ -30,12 +30,15 @@ class Standing(NamedTuple):
         state = self.state
         if self.policy is None or state.service_level is None or state.started_at is None:
             return None
-        return self.policy.level(state.service_level).hours.elapsed(state.started_at, state.responded_at or now)
+        if state.stopped:
+            return state.used
+        hours = self.policy.level(state.judged_as or state.service_level).hours
+        return state.used + hours.elapsed(state.since or state.started_at, state.responded_at or now)
 
     def left(self, now: datetime) -> timedelta | None:
         """Time on the wall clock until the deadline, negative after it; None if nobody waits for one."""
         due_at = self.state.due_at
-        return None if due_at is None or self.state.responded_at is not None else due_at - now
+        return None if due_at is None or self.state.stage != "running" else due_at - now
 
     def word(self, now: datetime) -> str:
         """The stage for people. Section 4."""
@@ -50,7 +53,7 @@ class Standing(NamedTuple):
             case "running", _:
                 return "on track"
             case stage, _:
-                return stage
+                return f"{stage}: {state.reason}" if state.reason else stage
 
     def report(self, now: datetime) -> dict[str, object]:
         """The object of section 5: instants in UTC, spans in seconds of support time, None for what is not known."""
@@ -73,6 +76,8 @@ class Standing(NamedTuple):
             "escalation_level": state.escalation_level,
             "policy_version": state.policy_version,
             "facts": self.facts,
+            "reason": state.reason,
+            "flags": list(state.flags),
         }
 
     def lines(self, now: datetime) -> list[tuple[str, str]]:
@@ -94,6 +99,7 @@ class Standing(NamedTuple):
             ("escalations", str(state.escalation_level)),
             ("policy", f"{self.policy.name} {state.policy_version}" if self.policy else "-"),
             ("facts", str(self.facts)),
+            ("look at", ", ".join(state.flags) or "-"),
         ]
 
     def row(self, now: datetime) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 from events.cloudevents import BadFact, Reason, check_time, decode_token, shown
 from events.tickets import (
     Corrected,
+    Excluded,
+    ExclusionRevoked,
     Opened,
     PriorityChanged,
     ServiceLevelChanged,
@@ -161,6 +163,8 @@ class Engine:
         ticket = self._tickets[event.ticket]
         _check_names(event, self._policy_of(ticket))
         check_time(event.time, stored_at, self._limits.ahead)
+        if isinstance(event.data, Corrected) and event.data.time is not None:
+            check_time(event.data.time, stored_at, self._limits.ahead)
         if known is not None and known != digest:
             raise BadFact(
                 Reason.ID_CONFLICT,
@@ -211,8 +215,12 @@ def _read_tick(subject: str) -> Tick:
 
 
 def _check_names(event: TicketEvent, policy: Policy) -> None:
-    """Levels and priorities are compared exactly; nothing gets a default."""
+    """Levels, priorities and reasons are compared exactly; nothing gets a default."""
     match event.data:
+        case Excluded(reason=reason) | ExclusionRevoked(reason=reason):
+            if policy.exclusions and reason not in policy.exclusions:
+                raise BadFact(Reason.INVALID_DATA, _unknown("data.reason", reason, policy, policy.exclusions))
+            return
         case Opened(service_level=level, priority=priority) | Corrected(service_level=level, priority=priority):
             pass
         case ServiceLevelChanged(service_level=level):

@@ -2,10 +2,13 @@
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import reduce
 from typing import assert_never
+
+from pydantic import ValidationError
 
 from events.tickets import (
     Closed,
@@ -27,10 +30,15 @@ from sla.policy import Level, Policy
 ZERO = timedelta(0)
 AT_RISK_PERCENT = 75
 
+_Key = tuple[str, str]  # source and id of a fact
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something that happened to a ticket. `time` is when it happened, `recorded_at` when the broker stored it."""
+    """
+    Something that happened to a ticket. `time` is when it happened, `recorded_at` when the broker stored it, and
+    `corrected_by` the id of the fact that says so, if it was told wrong at first.
+    """
 
     source: str
     id: str
@@ -38,6 +46,12 @@ class Fact:
     data: TicketData
     sequence: str | None
     recorded_at: datetime
+    corrected_by: str | None = None
+
+    @property
+    def told_by(self) -> str:
+        """The id of the fact to which we owe what it says."""
+        return self.corrected_by or self.id
 
 
 class Cause(StrEnum):
@@ -47,12 +61,31 @@ class Cause(StrEnum):
     OPENING_REPLACED = "opening_replaced"
     PRIORITY_CHANGED = "priority_changed"
     PRIORITY_RAISED = "priority_raised"
+    SERVICE_LEVEL_CHANGED = "service_level_changed"
     THRESHOLD_REACHED = "threshold_reached"
     DEADLINE_PASSED = "deadline_passed"
     RESPONDED = "responded"
     ESCALATED = "escalated"
     ANSWERED_IN_TIME = "answered_in_time"
     DEADLINE_MOVED = "deadline_moved"
+    CLOSED = "closed"
+    REOPENED = "reopened"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    EXCLUDED = "excluded"
+    EXCLUSION_REVOKED = "exclusion_revoked"
+    CORRECTED = "corrected"
+
+
+class Flag(StrEnum):
+    """What is odd about the facts of a ticket: they are kept, and somebody should look."""
+
+    OPENED_AGAIN = "opened_again"
+    CHANNEL_NOT_ENTITLED = "channel_not_entitled"
+    REOPENED_WITHOUT_CLOSE = "reopened_without_close"
+    RESUMED_WITHOUT_PAUSE = "resumed_without_pause"
+    REVOKED_WITHOUT_EXCLUSION = "revoked_without_exclusion"
+    CORRECTS_NOTHING = "corrects_nothing"
 
 
 def order(fact: Fact) -> tuple[datetime, int, bool, str, str, str]:
@@ -76,32 +109,71 @@ def _rank(data: TicketData) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Deadline:
-    """When the promise runs out: `due_at`, and the stretch that led there (`used` support time before `since`)."""
+class Stretch:
+    """
+    The clock from one change to the next. It is judged by `level` and `target`, of which `used` support time was gone
+    at `since`; it runs out at `due_at`, or would have when it stopped. Labels are those that the facts give, whatever
+    it is judged by: once broken, a promise stays judged as it was (section 4, rule 4).
+    """
 
-    due_at: datetime
-    target: timedelta
     since: datetime
     used: timedelta
+    level: Level
+    target: timedelta
+    due_at: datetime
+    running: bool
     set_by: Fact
     cause: Cause
+    broken_at: datetime | None
+    service_level: Level
+    priority: str
+    closed_by: Fact | None = None
+    paused_by: Fact | None = None
+    flags: tuple[Flag, ...] = ()
 
-    def reached(self, percent: int, level: Level) -> datetime:
+    def elapsed(self, at: datetime) -> timedelta:
+        """Support time used up to `at`, which is in this stretch."""
+        return self.used + self.level.hours.elapsed(self.since, at) if self.running else self.used
+
+    def reached(self, percent: int) -> datetime:
         """The earliest instant, not before the deadline was set, at which `percent` of the target is used."""
         share = -(-self.target * percent // 100)
-        return self.since if share <= self.used else level.hours.due(self.since, share - self.used)
+        return self.since if share <= self.used else self.level.hours.due(self.since, share - self.used)
+
+    def goes_on(self, at: datetime, set_by: Fact, cause: Cause) -> "Stretch":
+        """
+        The same, running from `at` on with what is left of the target. More used than that: the promise breaks at
+        this instant, never before it.
+        """
+        used = self.elapsed(at)
+        if used > self.target:
+            cause, due_at = Cause.PRIORITY_RAISED if cause is Cause.PRIORITY_CHANGED else cause, at
+        else:
+            due_at = self.level.hours.due(at, self.target - used)
+        return replace(self, since=at, used=used, due_at=due_at, running=True, set_by=set_by, cause=cause)
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The clock of an opened ticket, in times at which things happened; `broken_at` is None while the promise holds."""
+    """
+    The clock of an opened ticket, in times at which things happened, up to the response if there is one. `broken_at` is
+    None while the promise holds; `excluded_by` is the fact for which it does not apply, `revoked_by` the last one that
+    said so of an exclusion.
+    """
 
     opening: Fact
-    level: Level
+    stretch: Stretch
+    service_level: Level
     priority: str
-    deadline: Deadline
     response: Fact | None
     broken_at: datetime | None
+    overdue: timedelta | None
+    closed_by: Fact | None
+    paused: bool
+    excluded_by: Fact | None
+    revoked_by: Fact | None
+    flags: tuple[Flag, ...]
+    course: "Course" = field(compare=False)
 
     @property
     def started_at(self) -> datetime:
@@ -110,16 +182,17 @@ class Clock:
     @property
     def met(self) -> bool | None:
         """Met if and only if the response is not later than the deadline: decided on instants (section 4, rule 1)."""
-        return None if self.response is None else self.response.time <= self.deadline.due_at
+        return None if self.response is None else self.response.time <= self.stretch.due_at
+
+    @property
+    def running(self) -> bool:
+        """Does time count towards a deadline that may still be kept?"""
+        ended = self.response or self.broken_at or self.excluded_by
+        return ended is None and self.stretch.running
 
     def elapsed(self, at: datetime) -> timedelta:
         """Support time used from the opening up to `at`; zero before it."""
-        return self.level.hours.elapsed(self.started_at, at)
-
-    @property
-    def overdue(self) -> timedelta | None:
-        """Support time between the deadline and the response; zero if it was met, None if there is no response."""
-        return None if self.response is None else self.level.hours.elapsed(self.deadline.due_at, self.response.time)
+        return self.course.at(at).elapsed(at) if at > self.started_at else ZERO
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +207,9 @@ class Verdict:
 @dataclass(slots=True)
 class Facts:
     """
-    The facts of a ticket, sorted by `order`, and those of a kind apart. Remembers the deadlines they were folded to: a
-    ticket of thousands of facts is not folded from its beginning for each new one (10,000: 0.1 ms instead of 14).
+    The facts of a ticket as they were told or corrected, sorted by `order`, and those of a kind apart. Remembers the
+    course of the clock: a ticket of thousands of facts is not folded from its beginning for each new one (10,000: 0.1
+    ms instead of 14).
     """
 
     every: list[Fact] = field(default_factory=list)
@@ -143,7 +217,10 @@ class Facts:
     changes: list[Fact] = field(default_factory=list, compare=False)
     answers: list[Fact] = field(default_factory=list, compare=False)
     escalations: list[Fact] = field(default_factory=list, compare=False)
-    _folded: "_Folded | None" = field(default=None, compare=False)
+    exclusions: list[Fact] = field(default_factory=list, compare=False)
+    _corrections: dict[_Key, list[Fact]] = field(default_factory=dict, compare=False)
+    _told: dict[_Key, Fact] = field(default_factory=dict, compare=False)
+    _course: "Course | None" = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.every)
@@ -151,33 +228,84 @@ class Facts:
     def __iter__(self) -> Iterator[Fact]:
         return iter(self.every)
 
+    @property
+    def corrects_nothing(self) -> bool:
+        """Is there a correction of a fact that nobody has told?"""
+        return len(self._corrections) > len(self._told)
+
     def add(self, fact: Fact) -> None:
-        """One more, whenever it happened."""
+        """One more, whenever it happened. A correction and what it corrects come in any order."""
         insort(self.every, fact, key=order)
+        if isinstance(fact.data, Corrected):
+            key = (fact.source, fact.data.corrects)
+            insort(self._corrections.setdefault(key, []), fact, key=order)
+            facts = (known for known in self.every if not isinstance(known.data, Corrected))
+            standing = next((known for known in facts if _key(known) == key), None)
+        else:
+            key = _key(fact)
+            standing = fact
+            self._list(fact)
+        if standing is not None and key in self._corrections:
+            self._correct(standing, self._told.setdefault(key, standing), self._corrections[key])
+
+    def _correct(self, standing: Fact, told: Fact, corrections: Sequence[Fact]) -> None:
+        """Replaces a fact from the start, by what was told and all its corrections, each over the one before it."""
+        for lists in (self.every, *self._lists(standing)):
+            del lists[bisect_left(lists, order(standing), key=order)]
+        right = reduce(_corrected, corrections, told)
+        insort(self.every, right, key=order)
+        self._list(right)
+
+    def _list(self, fact: Fact) -> None:
+        for each in self._lists(fact):
+            insort(each, fact, key=order)
+
+    def _lists(self, fact: Fact) -> Sequence[list[Fact]]:
+        """Where it belongs, apart from `every`; what was folded of it before is forgotten."""
         match fact.data:
             case Opened():
-                insort(self.openings, fact, key=order)
-            case PriorityChanged():
-                insort(self.changes, fact, key=order)
-                if self._folded is not None:
-                    self._folded.forget_from(fact.time)
+                return (self.openings,)
+            case PriorityChanged() | ServiceLevelChanged() | Closed() | Reopened() | Paused() | Resumed():
+                if self._course is not None:
+                    self._course.forget_from(fact.time)
+                return (self.changes,)
             case Responded(by=by):
-                if by == "agent":  # an automatic acknowledgement is not a first response
-                    insort(self.answers, fact, key=order)
+                return (self.answers,) if by == "agent" else ()  # an automatic acknowledgement is not a first response
             case Escalated():
-                insort(self.escalations, fact, key=order)
-            case ServiceLevelChanged() | Closed() | Reopened() | Excluded() | ExclusionRevoked():
-                pass  # recorded; they have no rule in this version of the policy
-            case Paused() | Resumed() | Corrected():
-                pass
+                return (self.escalations,)
+            case Excluded() | ExclusionRevoked():
+                return (self.exclusions,)
+            case Corrected():
+                return ()
             case _:
                 assert_never(fact.data)
 
-    def folded(self, opening: Fact, policy: Policy) -> "_Folded":
-        """The deadlines from this opening on."""
-        if self._folded is None or self._folded.opening is not opening or self._folded.policy is not policy:
-            self._folded = _Folded(opening, policy)
-        return self._folded
+    def course(self, opening: Fact, policy: Policy) -> "Course":
+        """The course of the clock from this opening on."""
+        if self._course is None or self._course.opening is not opening or self._course.policy is not policy:
+            self._course = Course(opening, policy)
+        return self._course
+
+
+def _key(fact: Fact) -> _Key:
+    return (fact.source, fact.id)
+
+
+def _corrected(fact: Fact, correction: Fact) -> Fact:
+    """What this kind of fact does not say is left out of a correction, and so is what it must not say."""
+    assert isinstance(correction.data, Corrected)
+    given = correction.data.model_dump(exclude={"corrects", "time"}, exclude_none=True)
+    try:
+        data = type(fact.data).model_validate(fact.data.model_dump() | given)
+    except ValidationError:
+        data = fact.data
+    return replace(
+        fact,
+        data=data,
+        time=correction.data.time or fact.time,
+        recorded_at=max(fact.recorded_at, correction.recorded_at),
+        corrected_by=correction.id,
+    )
 
 
 def judge(facts: Facts, policy: Policy, now: datetime) -> Verdict:
@@ -204,62 +332,194 @@ def _until(facts: Sequence[Fact], now: datetime) -> int:
 
 
 def _clock(facts: Facts, opening: Fact, policy: Policy, now: datetime) -> Clock:
-    assert isinstance(opening.data, Opened)
-    response = facts.answers[0] if _until(facts.answers, now) else None
+    course = facts.course(opening, policy)
     before = bisect_left(facts.changes, opening.time, key=_time)  # superseded by the opening
-    changed = _until(facts.changes, now)
-    folded = facts.folded(opening, policy)
-    ended_at = now if response is None else max(response.time, opening.time)  # a change after that alters nothing
-    deadline = folded.after(facts.changes, before, _until(facts.changes, ended_at))
-    answered = response is not None and response.time <= deadline.due_at
-    broken_at = deadline.due_at if now > deadline.due_at and not answered else None
-    priority = _priority(facts.changes[changed - 1]) if changed > before else opening.data.priority
-    return Clock(opening, folded.level, priority, deadline, response, broken_at)
+    course.fold(facts.changes, before, _until(facts.changes, now))
+    exclusions = facts.exclusions[: _until(facts.exclusions, now)]
+    excluded_by = _excluded_by(exclusions)
+    response = _response(facts.answers, course, now)
+    said = course.at(now)
+    end = now if response is None else max(response.time, opening.time)  # a change after that alters nothing
+    stretch = course.at(end)
+    if response is not None and not stretch.running and stretch.broken_at is None:
+        stretch = stretch.goes_on(end, stretch.set_by, stretch.cause)  # whoever answers does not wait any longer
+    answered = response is not None and response.time <= stretch.due_at
+    broken = excluded_by is None and not answered and stretch.running and now > stretch.due_at
+    return Clock(
+        opening=opening,
+        stretch=stretch,
+        service_level=said.service_level,
+        priority=said.priority,
+        response=response,
+        broken_at=stretch.due_at if broken or (stretch.broken_at and excluded_by is None) else None,
+        overdue=_overdue(course, stretch, response),
+        closed_by=said.closed_by,
+        paused=said.paused_by is not None and policy.pauses,
+        excluded_by=excluded_by,
+        revoked_by=next((fact for fact in reversed(exclusions) if isinstance(fact.data, ExclusionRevoked)), None),
+        flags=_flags(facts, course, exclusions, now),
+        course=course,
+    )
 
 
-class _Folded:
+def _response(answers: Sequence[Fact], course: "Course", now: datetime) -> Fact | None:
+    """The first answer, unless the ticket was closed before it and still is: nobody waits for that one."""
+    for answer in answers[: _until(answers, now)]:
+        if course.before(answer.time).closed_by is None or course.at(answer.time).closed_by is None:
+            return answer
+    return None
+
+
+def _overdue(course: "Course", stretch: Stretch, response: Fact | None) -> timedelta | None:
+    """Support time between the deadline and the response; zero if it was met, None if there is no response."""
+    if response is None:
+        return None
+    if response.time <= stretch.due_at:
+        return ZERO
+    return stretch.elapsed(response.time) - course.at(stretch.due_at).elapsed(stretch.due_at)
+
+
+def _excluded_by(exclusions: Sequence[Fact]) -> Fact | None:
+    """The last exclusion that stands: for its reason, nobody has revoked it since."""
+    last = {fact.data.reason: fact for fact in exclusions if isinstance(fact.data, Excluded | ExclusionRevoked)}
+    return max((fact for fact in last.values() if isinstance(fact.data, Excluded)), key=order, default=None)
+
+
+def _flags(facts: Facts, course: "Course", exclusions: Sequence[Fact], now: datetime) -> tuple[Flag, ...]:
+    flags = course.at(now).flags
+    if _until(facts.openings, now) > 1:
+        flags += (Flag.OPENED_AGAIN,)
+    if not _is_entitled(course):
+        flags += (Flag.CHANNEL_NOT_ENTITLED,)
+    if _is_revoked_first(exclusions):
+        flags += (Flag.REVOKED_WITHOUT_EXCLUSION,)
+    if facts.corrects_nothing:
+        flags += (Flag.CORRECTS_NOTHING,)
+    return flags
+
+
+def _is_entitled(course: "Course") -> bool:
+    """Policy 2: may a ticket of this level and priority come by this channel? A level without channels takes any."""
+    opened = course.opening.data
+    assert isinstance(opened, Opened)
+    channels = course.policy.level(opened.service_level).channels
+    return not channels or opened.channel is None or opened.priority in channels.get(opened.channel, ())
+
+
+def _is_revoked_first(exclusions: Sequence[Fact]) -> bool:
+    excluded = set[str]()
+    for fact in exclusions:
+        match fact.data:
+            case Excluded(reason=reason):
+                excluded.add(reason)
+            case ExclusionRevoked(reason=reason) if reason not in excluded:
+                return True
+    return False
+
+
+class Course:
     """
-    The deadline after each change of a priority: used time is kept, the target is replaced (rule 4). A change after
-    the deadline alters nothing. More used than the new target: the promise breaks at the change, never before it.
+    The clock from an opening on, a stretch for each change. Used time is kept, and hours and target are replaced: time
+    before a change counts under the old level, time after it under the new one (rules 4 and 14). Time in which the
+    ticket is closed, or waits where the policy lets it, does not count: what is left of the target is left then too.
     """
 
     def __init__(self, opening: Fact, policy: Policy) -> None:
         assert isinstance(opening.data, Opened)
         self.opening, self.policy = opening, policy
-        self.level = policy.level(opening.data.service_level)
-        target = policy.target(self.level.name, opening.data.priority)
-        due_at = self.level.hours.due(opening.time, target)
-        self._deadlines = [Deadline(due_at, target, opening.time, ZERO, opening, Cause.OPENED)]
+        level, priority = policy.level(opening.data.service_level), opening.data.priority
+        target = policy.target(level.name, priority)
+        self._stretches = [
+            Stretch(
+                since=opening.time,
+                used=ZERO,
+                level=level,
+                target=target,
+                due_at=level.hours.due(opening.time, target),
+                running=True,
+                set_by=opening,
+                cause=Cause.OPENED,
+                broken_at=None,
+                service_level=level,
+                priority=priority,
+            )
+        ]
         self._times: list[datetime] = []  # of the changes that are folded
 
     def forget_from(self, time: datetime) -> None:
         """Another change is among those of this time."""
         kept = bisect_left(self._times, time)
-        del self._times[kept:], self._deadlines[kept + 1 :]
+        del self._times[kept:], self._stretches[kept + 1 :]
 
-    def after(self, changes: Sequence[Fact], first: int, last: int) -> Deadline:
-        """The deadline after changes[first:last], which begin after the opening and end with an instant's last one."""
+    def fold(self, changes: Sequence[Fact], first: int, last: int) -> None:
+        """Knows changes[first:last] afterwards, which begin after the opening and end with an instant's last one."""
         for n in range(first + len(self._times), last):
+            stretch = _labelled(self._stretches[-1], changes[n], self.policy)
+            if n + 1 == last or changes[n + 1].time > changes[n].time:  # several at one instant count as the last
+                stretch = self._turn(stretch, changes[bisect_left(changes, changes[n].time, key=_time) : n + 1])
             self._times.append(changes[n].time)
-            self._deadlines.append(self._next(changes[n], changes[n + 1] if n + 1 < last else None))
-        return self._deadlines[last - first]
+            self._stretches.append(stretch)
 
-    def _next(self, change: Fact, following: Fact | None) -> Deadline:
-        found = self._deadlines[-1]
-        if change.time > found.due_at or (following is not None and following.time == change.time):
-            return found  # several changes at one instant count as the last of them
-        target = self.policy.target(self.level.name, _priority(change))
-        return found if target == found.target else _changed(found, change, target, self.level)
+    def at(self, time: datetime) -> Stretch:
+        """What is so after all that happened at this time."""
+        return self._stretches[bisect_right(self._times, time)]
+
+    def before(self, time: datetime) -> Stretch:
+        """What was so before anything happened at this time."""
+        return self._stretches[bisect_left(self._times, time)]
+
+    def _turn(self, stretch: Stretch, changes: Sequence[Fact]) -> Stretch:
+        """What the changes of one instant, which the labels say already, mean for the clock."""
+        now = changes[-1].time
+        if stretch.running and stretch.broken_at is None and now > stretch.due_at:
+            stretch = replace(stretch, broken_at=stretch.due_at)
+        runs = stretch.closed_by is None and not (self.policy.pauses and stretch.paused_by is not None)
+        level, target = stretch.service_level, self.policy.target(stretch.service_level.name, stretch.priority)
+        if stretch.broken_at is not None:
+            level, target = stretch.level, stretch.target
+        if (level, target, runs) == (stretch.level, stretch.target, stretch.running):
+            return stretch
+        turned = replace(stretch, since=now, used=stretch.elapsed(now), level=level, target=target, running=runs)
+        if stretch.broken_at is not None or (not runs and not stretch.running):
+            return turned
+        if not runs:  # due as it would be if it went on at once
+            return replace(turned.goes_on(now, stretch.set_by, stretch.cause), running=False)
+        return turned.goes_on(now, *_set_by(stretch, level, changes))
 
 
-def _changed(before: Deadline, change: Fact, target: timedelta, level: Level) -> Deadline:
-    used = before.used + level.hours.elapsed(before.since, change.time)
-    if used > target:
-        return Deadline(change.time, target, change.time, used, change, Cause.PRIORITY_RAISED)
-    due_at = level.hours.due(change.time, target - used)
-    return Deadline(due_at, target, change.time, used, change, Cause.PRIORITY_CHANGED)
+def _labelled(stretch: Stretch, change: Fact, policy: Policy) -> Stretch:
+    match change.data:
+        case PriorityChanged(priority=priority):
+            return replace(stretch, priority=priority)
+        case ServiceLevelChanged(service_level=name):
+            return replace(stretch, service_level=policy.level(name))
+        case Closed():
+            return replace(stretch, closed_by=stretch.closed_by or change)
+        case Reopened() if stretch.closed_by is None:
+            return _flagged(stretch, Flag.REOPENED_WITHOUT_CLOSE)
+        case Reopened():
+            return replace(stretch, closed_by=None)
+        case Paused():
+            return replace(stretch, paused_by=stretch.paused_by or change)
+        case Resumed() if stretch.paused_by is None:
+            return _flagged(stretch, Flag.RESUMED_WITHOUT_PAUSE)
+        case Resumed():
+            return replace(stretch, paused_by=None)
+        case _:
+            raise AssertionError(f"{change.data.type} is no change")
 
 
-def _priority(change: Fact) -> str:
-    assert isinstance(change.data, PriorityChanged)
-    return change.data.priority
+def _flagged(stretch: Stretch, flag: Flag) -> Stretch:
+    return stretch if flag in stretch.flags else replace(stretch, flags=(*stretch.flags, flag))
+
+
+def _set_by(before: Stretch, level: Level, changes: Sequence[Fact]) -> tuple[Fact, Cause]:
+    """Which of the changes of one instant moved the deadline, and what that is called."""
+    kinds: dict[type[TicketData], Cause]
+    if not before.running:
+        kinds = {Reopened: Cause.REOPENED, Resumed: Cause.RESUMED}
+    elif level is not before.level:
+        kinds = {ServiceLevelChanged: Cause.SERVICE_LEVEL_CHANGED}
+    else:
+        kinds = {PriorityChanged: Cause.PRIORITY_CHANGED}
+    return next((change, kinds[type(change.data)]) for change in reversed(changes) if type(change.data) in kinds)

@@ -9,7 +9,11 @@ from events.promises import Detection
 
 
 class State(Struct, frozen=True, omit_defaults=True):
-    """The promise of one ticket as decided so far. Spans are support time; `next_at` is when time alone matters."""
+    """
+    The promise of one ticket as decided so far. Spans are support time; `next_at` is when time alone matters, `reason`
+    why it was cancelled or excluded, `flags` what is odd about the facts. Since `since`, when `used` was gone, time
+    counts by the hours of the level `judged_as`, unless it is `stopped`; as it began, if there is no `since`.
+    """
 
     stage: str = "pending"
     service_level: str | None = None
@@ -28,6 +32,12 @@ class State(Struct, frozen=True, omit_defaults=True):
     overdue: timedelta | None = None
     escalation_level: int = 0
     next_at: datetime | None = None
+    reason: str | None = None
+    flags: tuple[str, ...] = ()
+    since: datetime | None = None
+    used: timedelta = timedelta(0)
+    judged_as: str | None = None
+    stopped: bool = False
 
 
 class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -78,10 +88,13 @@ class Applied(Announced, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class TargetChanged(Announced, frozen=True, omit_defaults=True, kw_only=True):
+    """`undoes` is what the promise was last said to have come to, if it runs again after an answer."""
+
     TOPIC: ClassVar[str] = "target_changed/1"
     KIND: ClassVar[str] = "target_changed"
     old_due_at: datetime
     old_target: timedelta
+    undoes: str | None = None
 
 
 class WarningRaised(Announced, frozen=True, omit_defaults=True, kw_only=True):
@@ -121,6 +134,8 @@ class BreachRetracted(Announced, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Fulfilled(Announced, frozen=True, omit_defaults=True, kw_only=True):
+    """`replaced_met` is what the last one said, `undoes` what has been said of the promise since."""
+
     TOPIC: ClassVar[str] = "fulfilled/1"
     KIND: ClassVar[str] = "fulfilled"
     responded_at: datetime
@@ -129,6 +144,16 @@ class Fulfilled(Announced, frozen=True, omit_defaults=True, kw_only=True):
     revision: int
     replaces: str | None = None
     replaced_met: bool | None = None
+    undoes: str | None = None
+
+
+class Cancelled(Announced, frozen=True, omit_defaults=True, kw_only=True):
+    """The clock ended without a response that counts; `undoes` is what was last said, if there had been one."""
+
+    TOPIC: ClassVar[str] = "cancelled/1"
+    KIND: ClassVar[str] = "cancelled"
+    reason: str
+    undoes: str | None = None
 
 
 class Escalated(Announced, frozen=True, omit_defaults=True, kw_only=True):
@@ -150,6 +175,7 @@ STORED = (
     Breached,
     BreachRetracted,
     Fulfilled,
+    Cancelled,
     Escalated,
 )
 

@@ -43,6 +43,7 @@ DEEPEST_NESTING = 10
 FORMAT = 1
 REQUIRED = ("name", "version", "zone", "holidays", "priorities", "levels")
 PLAIN_YAML = "a policy is plain YAML: indented with spaces, every bracket and quote closed, without anchors and tags"
+FIRST_RESPONSE = "objectives: first_response"
 SUNDAYS = "holidays: include_sundays"
 
 _TOKEN = re.compile(r"[a-z0-9_-]{1,32}")
@@ -87,6 +88,10 @@ class Policy:
     levels: Mapping[str, Level]
     warn_at: tuple[int, ...]
     """Percent of the target at which to warn, ascending."""
+    pauses: bool
+    """Whether time between paused and resumed is left out of the first response. Section 4, rule 14: off."""
+    exclusions: tuple[str, ...]
+    """The reasons for which a promise does not apply; none here means any. Policy 7."""
     fingerprint: str
     """SHA-256 (hex) of the canonical JSON of `resolved()`."""
     canonical: str
@@ -111,6 +116,8 @@ class Policy:
             ),
             levels=MappingProxyType({level.name: level for level in levels}),
             warn_at=tuple(resolved["warn_at"]),
+            pauses=resolved.get("objectives", {}).get("first_response", {}).get("pauses", False),
+            exclusions=tuple(resolved.get("exclusions", ())),
             fingerprint=hashlib.sha256(canonical.encode()).hexdigest(),
             canonical=canonical,
         )
@@ -463,11 +470,16 @@ class _File:
     # --- the parts of a policy
 
     def _policy(self, root: yaml.Node) -> Json:
-        fields = self._fields(root, "the policy", REQUIRED, ("warn_at",))
+        fields = self._fields(root, "the policy", REQUIRED, ("warn_at", "objectives", "exclusions"))
         zone = self._value(fields.get("zone"), "zone", _zone)
         holidays = self._holidays(fields.get("holidays"))
         priorities = self._priorities(fields.get("priorities"))
         levels = self._named(fields.get("levels"), "levels").items()
+        optional: Json = {}
+        if "objectives" in fields:
+            optional["objectives"] = self._objectives(fields["objectives"])
+        if "exclusions" in fields:
+            optional["exclusions"] = self._exclusions(fields["exclusions"])
         return {
             "format": FORMAT,
             "name": self._value(fields.get("name"), "name", _token),
@@ -478,7 +490,20 @@ class _File:
             "warn_at": self._warn_at(fields["warn_at"]) if "warn_at" in fields else list(WARN_AT),
             "priorities": [{"name": name, "severity": severity} for name, severity in priorities.items()],
             "levels": [self._level(name, node, tuple(priorities), zone or "UTC", holidays) for name, node in levels],
+            **optional,
         }
+
+    def _objectives(self, node: yaml.Node) -> Json:
+        """The clocks of a ticket, by name, and what stops each of them for a while."""
+        objectives = self._fields(node, "objectives", ("first_response",))
+        fields = self._fields(objectives.get("first_response"), FIRST_RESPONSE, ("pauses",))
+        return {"first_response": {"pauses": self._value(fields.get("pauses"), f"{FIRST_RESPONSE}: pauses", _flag)}}
+
+    def _exclusions(self, node: yaml.Node) -> list[str]:
+        reasons = self._values(node, "exclusions", _token)
+        if len(reasons) > len(set(reasons)):
+            self._reject(node, f"exclusions is {reasons}; give every reason once")
+        return reasons
 
     def _warn_at(self, node: yaml.Node) -> list[int]:
         percents = self._values(node, "warn_at", _percent)

@@ -13,6 +13,7 @@ from sla.log import (
     Applied,
     Breached,
     BreachRetracted,
+    Cancelled,
     Decision,
     Escalated,
     Event,
@@ -28,8 +29,10 @@ from sla.policy import Policy
 
 OBJECTIVE = "first_response"
 CYCLE = 1
+OPEN = "open"  # what a promise has come to whose answer turned out to be none
 LATE_AFTER = timedelta(seconds=2)  # a breach that the engine notices later than this is `late`
 NEVER = timedelta.max
+ENDED = ("fulfilled", "cancelled", "excluded")  # stages in which no time counts towards a deadline, for good
 
 
 @dataclass(slots=True)
@@ -44,6 +47,7 @@ class TicketSla:
     learned_at: datetime | None = None
     breach: Breached | None = None
     answer: Fulfilled | None = None
+    came_to: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
     told: set[tuple[str, str]] = field(default_factory=set)
     warned: dict[datetime, int] = field(default_factory=dict)
@@ -66,7 +70,7 @@ class TicketSla:
             source=event.source,
             id=event.id,
             time=event.time,
-            data=event.data.model_dump(exclude_defaults=True),
+            data=event.data.model_dump(mode="json", exclude_defaults=True),
             sequence=event.sequence,
         )
         recorded = self._append(fact)
@@ -108,7 +112,11 @@ class TicketSla:
             case BreachRetracted():
                 self.breach = None
             case Fulfilled():
-                self.answer = event
+                self.answer, self.came_to = event, None
+            case Cancelled(cause=cause):
+                self.came_to = cause
+            case TargetChanged(undoes=str()):
+                self.came_to = OPEN
             case Escalated(source=source, cause_id=str(fact_id)):
                 self.told.add((source, fact_id))
             case WarningRaised(threshold_percent=percent, state=State(due_at=datetime() as due_at)):
@@ -131,11 +139,10 @@ class Difference:
         self.ticket, self.policy, self.verdict, self.clock = ticket, policy, verdict, clock
         self.now, self.historic_after, self.fact_id, self.is_tick = now, historic_after, fact_id, fact_id is None
         self.before = ticket.state
-        self.running = clock.response is None and clock.broken_at is None
         self.withdrawn = ticket.breach if ticket.breach and ticket.breach.breached_at != clock.broken_at else None
         self.stands = ticket.breach is not None and self.withdrawn is None
         self.breaks = clock.broken_at is not None and not self.stands and self._shown(clock.broken_at)
-        self.answered = bool(clock.met) or (clock.response is not None and (self.stands or self.breaks))
+        self.told = clock.broken_at is None or self.stands or self.breaks
         self.armed_above = self._armed_above()
         self.state = self._state()
 
@@ -152,6 +159,7 @@ class Difference:
             self._warning(),
             self._breached(),
             self._fulfilled(),
+            self._cancelled(),
             *self._escalated(),
         ]
         events = [event for event in found if event is not None]
@@ -160,11 +168,12 @@ class Difference:
         return events
 
     def _state(self) -> State:
-        clock, deadline = self.clock, self.clock.deadline
-        warned = max([self.armed_above, *self._passed()]) if self.running and self.is_tick else self.armed_above
+        clock, deadline, stage = self.clock, self.clock.stretch, self._stage()
+        answered = stage == "fulfilled"
+        warned = max([self.armed_above, *self._passed()]) if self.clock.running and self.is_tick else self.armed_above
         return State(
-            stage="fulfilled" if self.answered else "running",
-            service_level=clock.level.name,
+            stage=stage,
+            service_level=clock.service_level.name,
             priority=clock.priority,
             policy_version=self.policy.version,
             policy_fingerprint=self.policy.fingerprint,
@@ -172,18 +181,46 @@ class Difference:
             started_at=clock.started_at,
             due_at=deadline.due_at,
             target=deadline.target,
-            at_risk_at=self._reached(AT_RISK_PERCENT) if self.running else None,
+            at_risk_at=self._reached(AT_RISK_PERCENT) if self.clock.running else None,
             warned_percent=warned,
             breached_at=clock.broken_at if self.stands or self.breaks else None,
-            responded_at=clock.response.time if clock.response and self.answered else None,
-            met=clock.met if self.answered else None,
-            overdue=clock.overdue if self.answered else None,
+            responded_at=clock.response.time if clock.response and answered else None,
+            met=clock.met if answered else None,
+            overdue=clock.overdue if answered else None,
             escalation_level=len(self.verdict.escalations),
             next_at=self._next_at(warned),
+            reason=self._reason(stage),
+            flags=tuple(map(str, clock.flags)),
+            **self._counted(),
         )
 
+    def _counted(self) -> dict[str, Any]:
+        """How time counts, unless that is still as it began."""
+        stretch, clock = self.clock.stretch, self.clock
+        judged_as = None if stretch.level is clock.service_level else stretch.level.name
+        if stretch.since == clock.started_at and stretch.running and judged_as is None:
+            return {}
+        return {"since": stretch.since, "used": stretch.used, "judged_as": judged_as, "stopped": not stretch.running}
+
+    def _stage(self) -> str:
+        """Whatever ended the clock after its deadline waits until a tick has shown that it broke (rule 2)."""
+        clock = self.clock
+        if clock.excluded_by is not None:
+            return "excluded"
+        if not self.told:
+            return "running"
+        if clock.response is not None:
+            return "fulfilled"
+        if clock.closed_by is not None:
+            return "cancelled"
+        return "paused" if clock.paused else "running"
+
+    def _reason(self, stage: str) -> str | None:
+        ended_by = {"excluded": self.clock.excluded_by, "cancelled": self.clock.closed_by}.get(stage)
+        return None if ended_by is None else getattr(ended_by.data, "reason", None) or Cause.CLOSED
+
     def _moved(self) -> bool:
-        return (self.before.due_at, self.before.target) != (self.clock.deadline.due_at, self.clock.deadline.target)
+        return (self.before.due_at, self.before.target) != (self.clock.stretch.due_at, self.clock.stretch.target)
 
     def _passed(self) -> list[int]:
         return [percent for percent in self.policy.warn_at if self._reached(percent) <= self.now]
@@ -196,17 +233,17 @@ class Difference:
         warned = self.before.warned_percent
         if warned and self._moved():
             warned = max((percent for percent in self._passed() if percent <= warned), default=0)
-        return max(warned, self.ticket.warned.get(self.clock.deadline.due_at, 0))
+        return max(warned, self.ticket.warned.get(self.clock.stretch.due_at, 0))
 
     def _reached(self, percent: int) -> datetime:
-        return self.clock.deadline.reached(percent, self.clock.level)
+        return self.clock.stretch.reached(percent)
 
     def _next_at(self, warned: int) -> datetime | None:
         """When to look again: a threshold or the deadline of a running clock, a break not yet shown, a fact to come."""
         instants = [self.verdict.ahead] if self.verdict.ahead else []
-        if self.running:
+        if self.clock.running:
             instants += [self._reached(percent) for percent in self.policy.warn_at if percent > warned][:1]
-            instants.append(self.clock.deadline.due_at)
+            instants.append(self.clock.stretch.due_at)
         elif self.clock.broken_at is not None and not (self.stands or self.breaks):
             instants.append(self.clock.broken_at)
         return min(instants, default=None)
@@ -215,7 +252,7 @@ class Difference:
         breach = self.withdrawn
         if breach is None:
             return None
-        reason = Cause.ANSWERED_IN_TIME if self.clock.met else Cause.DEADLINE_MOVED
+        reason = self._why_kept()
         return BreachRetracted(
             **self._announced("breach_retracted", breach.breached_at, reason, self.fact_id, number=breach.number),
             breach_id=breach.id,
@@ -228,6 +265,16 @@ class Difference:
             reason=reason,
         )
 
+    def _why_kept(self) -> Cause:
+        """Why it is not so that the promise broke then."""
+        if self.clock.excluded_by is not None:
+            return Cause.EXCLUDED
+        if self.clock.met:
+            return Cause.ANSWERED_IN_TIME
+        if self.clock.closed_by is not None and self.clock.broken_at is None:
+            return Cause.CLOSED
+        return Cause.PAUSED if self.clock.paused and self.clock.broken_at is None else Cause.DEADLINE_MOVED
+
     def _applied(self) -> Applied | None:
         if "applied" in self.ticket.counts:
             return None
@@ -235,23 +282,46 @@ class Difference:
         return Applied(**self._announced("applied", opening.time, Cause.OPENED, opening.id))
 
     def _target_changed(self) -> TargetChanged | None:
-        before = self.before
-        if before.due_at is None or before.target is None or self.clock.response is not None or not self._moved():
+        """Of a clock that runs; and one that had ended and goes on says so, whether its deadline moved or not."""
+        before, stage = self.before, self.state.stage
+        if before.due_at is None or before.target is None or self.clock.response or self.clock.closed_by:
             return None
-        fact, cause = self.clock.deadline.set_by, self.clock.deadline.cause
-        if (before.opening_id, before.started_at) != (self.clock.opening.id, self.clock.started_at):
-            fact, cause = self.clock.opening, Cause.OPENING_REPLACED
+        if stage == "excluded" or not (before.stage in ENDED or (stage == "running" and self._moved())):
+            return None
+        time, cause, cause_id = self._what_moved()
+        number = self._number("target_changed")
         return TargetChanged(
-            **self._announced("target_changed", fact.time, cause, fact.id, number=self._number("target_changed")),
+            **self._announced("target_changed", time, cause, cause_id, number=number),
             old_due_at=before.due_at,
             old_target=before.target,
+            undoes=self._undone(),
         )
+
+    def _what_moved(self) -> tuple[datetime, Cause, str]:
+        before, opening, revoked_by = self.before, self.clock.opening, self.clock.revoked_by
+        set_by, cause = self.clock.stretch.set_by, self.clock.stretch.cause
+        if before.stage == "excluded" and revoked_by is not None:
+            set_by, cause = revoked_by, Cause.EXCLUSION_REVOKED
+        elif before.opening_id != opening.id:
+            set_by, cause = opening, Cause.OPENING_REPLACED
+        elif set_by.corrected_by is not None:
+            cause = Cause.CORRECTED
+        elif before.started_at != opening.time:
+            set_by, cause = opening, Cause.OPENING_REPLACED
+        elif before.stage in ENDED and cause not in (Cause.REOPENED, Cause.RESUMED):
+            return self.now, Cause.CORRECTED, self.fact_id or set_by.id
+        return set_by.time, cause, set_by.told_by
+
+    def _undone(self) -> str | None:
+        """What the promise was last said to have come to; None if there was no answer, or it stands."""
+        answer = self.ticket.answer
+        return None if answer is None else self.ticket.came_to or ("met" if answer.met else "late")
 
     def _warning(self) -> WarningRaised | None:
         percent = self.state.warned_percent
         if percent <= self.armed_above:
             return None
-        fact_id, number = self.clock.deadline.set_by.id, self._number("warning")
+        fact_id, number = self.clock.stretch.set_by.told_by, self._number("warning")
         announced = self._announced("warning", self._reached(percent), Cause.THRESHOLD_REACHED, fact_id, number=number)
         return WarningRaised(**announced, threshold_percent=percent)
 
@@ -259,16 +329,15 @@ class Difference:
         broken_at = self.clock.broken_at
         if broken_at is None or not self.breaks:
             return None
-        deadline, number = self.clock.deadline, self._number("breached")
-        raised = deadline.cause is Cause.PRIORITY_RAISED
-        cause = Cause.PRIORITY_RAISED if raised else Cause.DEADLINE_PASSED
+        deadline, number = self.clock.stretch, self._number("breached")
+        cause = deadline.cause if deadline.used > deadline.target else Cause.DEADLINE_PASSED
         arrived = max(self.clock.opening.recorded_at, deadline.set_by.recorded_at, broken_at)
         delay = self.now - arrived
         return Breached(
-            **self._announced("breached", broken_at, cause, deadline.set_by.id, number=number),
+            **self._announced("breached", broken_at, cause, deadline.set_by.told_by, number=number),
             number=number,
             breached_at=broken_at,
-            service_level=self.clock.level.name,
+            service_level=self.clock.service_level.name,
             priority=self.clock.priority,
             severity=self._severity(),
             detection=self._detection(broken_at, delay),
@@ -284,20 +353,35 @@ class Difference:
 
     def _fulfilled(self) -> Fulfilled | None:
         response, met, overdue = self.clock.response, self.clock.met, self.clock.overdue
-        if response is None or met is None or overdue is None or not self.answered:
+        if response is None or met is None or overdue is None or self.state.stage != "fulfilled":
             return None
-        replaced = self.ticket.answer
-        if replaced is not None and _said(replaced.state) == _said(self.state):
+        replaced, undone = self.ticket.answer, self.ticket.came_to
+        if replaced is not None and undone is None and _said(replaced.state) == _said(self.state):
             return None
         revision = self._number("fulfilled")
         return Fulfilled(
-            **self._announced("fulfilled", response.time, Cause.RESPONDED, response.id, revision=revision),
+            **self._announced("fulfilled", response.time, Cause.RESPONDED, response.told_by, revision=revision),
             responded_at=response.time,
             met=met,
             overdue=overdue,
             revision=revision,
             replaces=replaced.id if replaced else None,
             replaced_met=replaced.met if replaced else None,
+            undoes=undone if replaced else None,
+        )
+
+    def _cancelled(self) -> Cancelled | None:
+        stage, reason = self.state.stage, self.state.reason
+        if reason is None or stage == self.before.stage:
+            return None
+        ended_by = self.clock.excluded_by or self.clock.closed_by
+        assert ended_by is not None
+        cause = Cause.EXCLUDED if stage == "excluded" else Cause.CLOSED
+        number = self._number("cancelled")
+        return Cancelled(
+            **self._announced("cancelled", ended_by.time, cause, ended_by.told_by, number=number),
+            reason=reason,
+            undoes=self._undone(),
         )
 
     def _escalated(self) -> list[Escalated]:
@@ -311,7 +395,7 @@ class Difference:
             **self._announced("escalated", fact.time, Cause.ESCALATED, fact.id, number=number),
             number=number,
             source=fact.source,
-            tell=list(self.clock.level.tell),
+            tell=list(self.clock.service_level.tell),
             severity=self._severity(),
             reason=getattr(fact.data, "reason", None),
         )

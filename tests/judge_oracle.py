@@ -1,7 +1,7 @@
 """The promise once more, read from the rules of the policy one by one, apart from sla/: slow, naive, whole history."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from itertools import zip_longest
@@ -36,45 +36,84 @@ class Truth:
     met: bool | None = None
     overdue: timedelta | None = None
     escalation_level: int = 0
+    reason: str | None = None
 
 
-def truth(facts: Sequence[Fact], now: datetime) -> Truth:
-    """Each rule in its own words. Duplicates are dropped; facts that have not happened yet do not count."""
-    facts = [fact for fact in {(fact.source, fact.id): fact for fact in facts}.values() if fact.time <= now]
+def truth(told: Sequence[Fact], now: datetime, pauses: bool = False) -> Truth:
+    """
+    Each rule in its own words. Duplicates are dropped; facts that have not happened yet do not count. `pauses`: the
+    policy says that the budget waits between paused and resumed.
+    """
+    known = {(fact.source, fact.id): fact for fact in told}
+    facts = [fact for fact in _as_corrected(list(known.values())) if fact.time <= now]
     openings = _in_order(facts, "opened")
     if not openings:
         return Truth("pending")
     opening = openings[0]  # rules 7 and 8: the earliest; the others are ignored
-    level, started_at = opening.data["service_level"], opening.time
+    history = _History(opening, [fact for fact in _in_order(facts, *CHANGES) if fact.time >= opening.time], pauses)
     answers = [fact for fact in facts if fact.kind == "responded" and fact.data.get("by", "agent") == "agent"]
-    answered_at = min((fact.time for fact in answers), default=None)  # rule 5
-    changes = [fact for fact in _in_order(facts, "priority_changed") if fact.time >= started_at]  # rule 7
-    priorities = [(started_at, opening.data["priority"])] + [(fact.time, fact.data["priority"]) for fact in changes]
-    due_at, (since, priority) = _due(level, _held(priorities), answered_at)
-    target = _target(level, priority)
-    in_time = answered_at is not None and answered_at <= due_at  # rule 1
-    broken = not in_time and now > due_at  # rule 2
-    running = answered_at is None and not broken
+    answered_at = min(
+        (fact.time for fact in answers if not history.is_closed_around(fact.time)), default=None
+    )  # rule 5
+    excluded_for = _excluded_for(facts)
+    promise = history.promise(answered_at)
+    in_time = answered_at is not None and answered_at <= promise.due_at  # rule 1
+    broken = not in_time and promise.runs and now > promise.due_at and excluded_for is None  # rule 2
+    level, priority, closed_for, waits = history.now
+    stage = "running"
+    if excluded_for is not None:
+        stage = "excluded"
+    elif answered_at is not None:
+        stage = "fulfilled"
+    elif closed_for is not None:
+        stage = "cancelled"
+    elif waits:
+        stage = "paused"
+    answered = stage == "fulfilled"
     return Truth(
-        stage="running" if answered_at is None else "fulfilled",
+        stage=stage,
         service_level=level,
-        priority=priorities[-1][1],  # rule 4: the label follows every change
+        priority=priority,  # rule 4: the label follows every change
         opening_id=opening.id,
-        started_at=started_at,
-        due_at=due_at,
-        target=target,
-        at_risk_at=max(since, first_with(level, started_at, target * 3 / 4)) if running else None,  # rule 12
-        breached_at=due_at if broken else None,
-        responded_at=answered_at,
-        met=None if answered_at is None else in_time,
-        overdue=None if answered_at is None else used(level, due_at, answered_at),
+        started_at=opening.time,
+        due_at=promise.due_at,
+        target=promise.target,
+        at_risk_at=promise.at_risk_at if stage == "running" and not broken else None,  # rule 12
+        breached_at=promise.due_at if broken else None,
+        responded_at=answered_at if answered else None,
+        met=in_time if answered else None,
+        overdue=history.open_time(promise, answered_at) if answered and answered_at else None,
         escalation_level=sum(fact.kind == "escalated" for fact in facts),  # rule 10
+        reason={"excluded": excluded_for, "cancelled": closed_for}.get(stage),
     )
 
 
-def _in_order(facts: Sequence[Fact], kind: str) -> list[Fact]:
+CHANGES = ("priority_changed", "service_level_changed", "closed", "reopened", "paused", "resumed")
+SAYS = {  # what a correction can change of each kind
+    "opened": ("service_level", "priority", "channel", "customer"),
+    "priority_changed": ("priority",),
+    "service_level_changed": ("service_level",),
+    "responded": ("by", "channel"),
+}
+
+
+def _as_corrected(facts: Sequence[Fact]) -> Iterator[Fact]:
+    """Rule 14: the fact is replaced from the start, whenever the correction came; the last correction is right."""
+    corrections = _in_order(facts, "corrected")
+    for fact in facts:
+        for correction in corrections:
+            if (correction.source, correction.data["corrects"]) == (fact.source, fact.id) and fact.kind != "corrected":
+                names = SAYS.get(fact.kind, ("reason",))
+                right = {name: correction.data[name] for name in names if name in correction.data}
+                time = correction.data.get("time")
+                when = fact.time if time is None else datetime.fromisoformat(time)
+                fact = replace(fact, data={**fact.data, **right}, time=when)
+        yield fact
+
+
+def _in_order(facts: Sequence[Fact], *kinds: str) -> list[Fact]:
     """Section 4, before rule 1: by time; then the sequence as text, none first; then source and id."""
-    found = [fact for fact in facts if fact.kind == kind]
+    found = [fact for fact in facts if fact.kind in kinds]
     for key in ("id", "source"):
         found.sort(key=lambda fact, key=key: getattr(fact, key))
     found.sort(key=lambda fact: fact.sequence or "")  # none is written as an empty text, which comes first
@@ -82,31 +121,91 @@ def _in_order(facts: Sequence[Fact], kind: str) -> list[Fact]:
     return found
 
 
-Held = tuple[datetime, str]  # from when a priority holds, and which
+def _excluded_for(facts: Sequence[Fact]) -> str | None:
+    """Rule 14: an exclusion holds from the start, unless it is revoked after it; the last one that holds."""
+    standing: dict[str, None] = {}
+    for fact in _in_order(facts, "excluded", "exclusion_revoked"):
+        standing.pop(fact.data["reason"], None)
+        if fact.kind == "excluded":
+            standing[fact.data["reason"]] = None
+    return list(standing)[-1] if standing else None
 
 
-def _held(priorities: Sequence[Held]) -> list[Held]:
-    """Of several at one instant the last one counts; one that is the same as before is no change."""
-    held: list[Held] = []
-    for since, priority in dict(priorities).items():
-        if not held or held[-1][1] != priority:
-            held.append((since, priority))
-    return held
+@dataclass(frozen=True)
+class Promise:
+    """What holds in the end: `runs` is false for a ticket that was closed before its deadline."""
+
+    level: str
+    target: timedelta
+    due_at: datetime
+    at_risk_at: datetime | None
+    runs: bool
 
 
-def _due(level: str, held: Sequence[Held], answered_at: datetime | None) -> tuple[datetime, Held]:
-    """
-    Rule 4, walked forward. While a priority holds, the promise breaks when E reaches its target, but not before the
-    priority began to hold. If another one follows by then, and nobody has answered before it, that one decides.
-    """
-    started_at = held[0][0]
-    over = None if answered_at is None else max(answered_at, started_at)
-    held = [each for each in held if over is None or each[0] <= over]
-    for now, following in zip_longest(held, held[1:]):
-        due_at = max(now[0], first_with(level, started_at, _target(level, now[1])))
-        if following is None or due_at < following[0]:
-            return due_at, now
-    raise AssertionError("the opening gives a priority")
+Labels = tuple[str, str, str | None, bool]  # level, priority, why it is closed, if it is, and whether it waits
+
+
+class _History:
+    """What a ticket was from one instant to the next. Of several changes at one instant the last one counts."""
+
+    def __init__(self, opening: Fact, changes: Sequence[Fact], pauses: bool) -> None:
+        self.now: Labels = (opening.data["service_level"], opening.data["priority"], None, False)
+        self._from: dict[datetime, Labels] = {opening.time: self.now}
+        for change in changes:
+            level, priority, closed, waits = self.now
+            if change.kind == "priority_changed":
+                priority = change.data["priority"]
+            elif change.kind == "service_level_changed":
+                level = change.data["service_level"]
+            elif change.kind == "closed":
+                closed = closed or change.data.get("reason", "closed")
+            elif change.kind == "reopened":
+                closed = None
+            elif change.kind in ("paused", "resumed"):
+                waits = pauses and change.kind == "paused"
+            self.now = (level, priority, closed, waits)
+            self._from[change.time] = self.now
+
+    def is_closed_around(self, time: datetime) -> bool:
+        """Rule 14: closed before it and after it. An answer at the very instant of closing counts."""
+        before = [labels for since, labels in self._from.items() if since < time]
+        until = [labels for since, labels in self._from.items() if since <= time]
+        return bool(before) and before[-1][2] is not None and until[-1][2] is not None
+
+    def promise(self, answered_at: datetime | None) -> Promise:
+        """Rules 4 and 14, walked forward from one change of hours, target or being open to the next."""
+        over = None if answered_at is None else max(answered_at, min(self._from))
+        parts: list[tuple[datetime, tuple[str, timedelta, bool]]] = []
+        for since, (level, priority, closed, waits) in self._from.items():
+            holds = (level, _target(level, priority), closed is None and not waits)
+            if (over is None or since <= over) and (not parts or parts[-1][1] != holds):
+                parts.append((since, holds))
+        gone, due_at, promise = NOTHING, None, None
+        for (since, (level, target, is_open)), following in zip_longest(parts, parts[1:]):
+            if not is_open and over is not None and following is None:
+                is_open = True  # answered as it was closed
+                since = over
+            if is_open or promise is None or promise.runs:  # closed once more it is due as it was
+                due_at = first_with(level, since, max(target - gone, NOTHING))
+            if not is_open:
+                promise = Promise(level, target, due_at, None, False)
+                continue
+            at_risk_at = first_with(level, since, max(target * 3 / 4 - gone, NOTHING))
+            promise = Promise(level, target, due_at, at_risk_at, True)
+            if following is None or due_at < following[0]:
+                return promise
+            gone += used(level, since, following[0])
+        assert promise is not None, "the opening gives a part"
+        return promise
+
+    def open_time(self, promise: Promise, until: datetime) -> timedelta:
+        """Support time from the deadline on, but for the time in which the ticket was closed or waited."""
+        total, starts = NOTHING, list(self._from.items())
+        for (since, (_, _, closed, waits)), following in zip_longest(starts, starts[1:]):
+            end = until if following is None else min(until, following[0])
+            if closed is None and not waits:
+                total += used(promise.level, max(since, promise.due_at), end)
+        return total
 
 
 def _target(level: str, priority: str) -> timedelta:

@@ -35,14 +35,15 @@ class Fact:
     sequence: str | None
 
     def message(self, ticket: str) -> tuple[str, dict[str, str], bytes]:
-        """Subject, headers and body. The id has the ticket in front, so that scenarios can share one bus."""
+        """Subject, headers and body. Every id has the ticket in front, so that scenarios can share one bus."""
+        corrects = {"corrects": f"{ticket}/{self.data['corrects']}"} if "corrects" in self.data else {}
         return ticket_message(
             f"ticket.{self.kind}",
             ticket,
             source=self.source,
             id=f"{ticket}/{self.id}",
             time=self.time,
-            data=self.data,
+            data={**self.data, **corrects},
             sequence=self.sequence,
         )
 

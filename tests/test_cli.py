@@ -27,7 +27,7 @@ POLICY = Path(__file__).parent.parent / "sla" / "policies" / "cention-support.ya
 KEYS = [
     "ticket_id", "service_level", "priority", "stage", "breached", "breached_at", "breaches", "started_at", "due_at",
     "target_seconds", "elapsed_seconds", "responded_at", "met", "overdue_seconds", "escalation_level",
-    "policy_version", "facts",
+    "policy_version", "facts", "reason", "flags",
 ]  # fmt: skip
 
 
@@ -407,6 +407,7 @@ def test_the_list_has_the_open_ones_by_time_left_and_pending_ones_last(on: Calla
         "breaches": 0,
         "escalation_level": 0,
         "facts": 1,
+        "flags": [],
     }
     assert pending == dict.fromkeys(KEYS) | known
     assert len(json.loads(on("list", "-o", "json", "--limit", "1").out)) == 1

@@ -12,6 +12,7 @@ from eventsourcing.persistence import StoredEvent
 from events.promises import event_id
 from services.store import LogMapper
 from sla.log import STORED, Announced, Breached, BreachRetracted, Decision, Escalated, Fulfilled, Recorded
+from sla.judge import Fact
 from sla.ticket import TicketSla
 from tests.memory import World
 from tests.scenarios import SCENARIOS
@@ -26,6 +27,7 @@ HISTORIES = {  # which scenario a history was made of; it has the topic in it
     "breached/1": "a promise that broke more than a day before anybody told us of the ticket is historic",
     "breach_retracted/1": "the second breach is withdrawn as the first was",
     "fulfilled/1": "an answer in time that a back-dated raise makes late is revised after the breach",
+    "cancelled/1": "a ticket that was excluded after the breach, and is not",
     "escalated/1": "an escalation is told to whom the level says, and moves nothing",
 }
 TOPICS = [event.TOPIC for event in STORED]
@@ -68,7 +70,7 @@ def as_json(ticket: TicketSla) -> bytes:
     told: dict[str, Any] = {
         "id": ticket.id,
         "version": ticket.version,
-        "facts": [asdict(fact) | {"data": fact.data.model_dump(exclude_defaults=True)} for fact in ticket.facts],
+        "facts": [_told(fact) for fact in ticket.facts],
         "state": ticket.state,
         "known_at": ticket.known_at,
         "learned_at": ticket.learned_at,
@@ -78,6 +80,11 @@ def as_json(ticket: TicketSla) -> bytes:
         "told": sorted(ticket.told),
     }
     return msgspec.json.encode(told, order="sorted")
+
+
+def _told(fact: Fact) -> dict[str, Any]:
+    told = asdict(fact) | {"data": fact.data.model_dump(exclude_defaults=True)}
+    return {name: value for name, value in told.items() if name != "corrected_by" or value is not None}
 
 
 @each_topic

@@ -44,6 +44,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("http")]
 
 LEVELS, PRIORITIES = ("foundation", "professional", "enterprise"), ("critical", "serious", "minor")
 DETECTIONS, OUTCOMES = ("live", "late", "historic"), ("met", "late")
+SAID = (*OUTCOMES, "closed", "excluded", "open")
 STAGES = ("running", "fulfilled", "cancelled", "excluded", "paused")
 TYPES = [
     f"ticket.{kind}"
@@ -67,7 +68,8 @@ AT_ZERO = [  # each name with all its labels
     ("sla_breaches_total", PAIR | {"detection": DETECTIONS}),
     ("sla_breaches_retracted_total", PAIR | {"detection": DETECTIONS}),
     ("sla_responses_total", PAIR | {"outcome": OUTCOMES}),
-    ("sla_responses_revised_total", PAIR | {"from": OUTCOMES, "to": OUTCOMES}),
+    ("sla_responses_revised_total", PAIR | {"from": SAID, "to": SAID}),
+    ("sla_cancellations_total", PAIR | {"cause": ("closed", "excluded")}),
     ("sla_first_response_support_seconds_bucket", {"le": [f"{h * 3600.0}" for h in (1, 2, 4, 8, 12, 24)] + ["+Inf"]}),
     ("sla_first_response_support_seconds_count", {}),
     ("sla_first_response_support_seconds_sum", {}),

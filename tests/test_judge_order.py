@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sla.log import State
+from sla.policy import Policy
 from sla.ticket import TicketSla
 from tests.judge_oracle import Truth, truth
-from tests.memory import World
+from tests.memory import POLICY, World
 from tests.scenarios import SCENARIOS, Fact, Scenario, Tick, changed, escalated, opened, responded, stockholm
 from tests.test_judge import ONE_POLICY, check_ids, check_step, follow
 
@@ -68,6 +69,7 @@ HISTORIES: dict[str, tuple[Fact, ...]] = {
         responded("2025-11-04 10:00", by="automation"),
     ),
 }
+PAUSING = Policy.from_resolved(POLICY.resolved() | {"objectives": {"first_response": {"pauses": True}}})
 NAMED = pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
 
 
@@ -92,9 +94,9 @@ def end_of(history: Sequence[Fact], arrivals: Sequence[datetime] = ()) -> dateti
     return max([fact.time for fact in history] + list(arrivals)) + 14 * DAY
 
 
-def told(items: Sequence[Fact | Tick], end: datetime) -> World:
+def told(items: Sequence[Fact | Tick], end: datetime, policy: Policy = POLICY) -> World:
     """The world after these messages, a tick after each, and a last one at the end; checks each step on the way."""
-    world, standing = World(), set[str]()
+    world, standing = World(policy=policy), set[str]()
 
     def put(item: Fact | Tick) -> None:
         nonlocal standing
@@ -167,12 +169,27 @@ times = st.builds(
 close_times = st.one_of(times, st.sampled_from([BASE + n * HOUR for n in (1, 2, 3, 5, 9, 10, 10.5)]))
 levels = st.sampled_from(["foundation", "professional", "enterprise"])
 priorities = st.sampled_from(["critical", "serious", "minor"])
+reasons = st.sampled_from(["third_party", "training"])
+ids = st.sampled_from([f"f{n}" for n in range(8)])
+corrections = st.fixed_dictionaries(
+    {"corrects": ids},
+    optional={
+        "priority": priorities,
+        "service_level": levels,
+        "by": st.sampled_from(["agent", "automation"]),
+        "reason": reasons,
+        "time": close_times.map(datetime.isoformat),
+    },
+)
 kinds_of_data = st.one_of(
     st.tuples(st.just("opened"), st.fixed_dictionaries({"service_level": levels, "priority": priorities})),
     st.tuples(st.just("priority_changed"), st.fixed_dictionaries({"priority": priorities})),
+    st.tuples(st.just("service_level_changed"), st.fixed_dictionaries({"service_level": levels})),
     st.tuples(st.just("responded"), st.sampled_from([{}, {}, {"by": "agent"}, {"by": "automation"}])),
-    st.tuples(st.just("escalated"), st.just({})),
-    st.tuples(st.just("closed"), st.just({})),
+    st.tuples(st.sampled_from(["escalated", "closed", "reopened", "paused", "resumed"]), st.just({})),
+    st.tuples(st.sampled_from(["closed", "reopened"]), st.just({})),
+    st.tuples(st.sampled_from(["excluded", "exclusion_revoked"]), st.fixed_dictionaries({"reason": reasons})),
+    st.tuples(st.just("corrected"), corrections),
 )
 delays = st.one_of(
     st.just(timedelta(0)),
@@ -192,22 +209,33 @@ def histories(draw: st.DrawFn) -> list[Fact]:
     facts = []
     for n, (kind, data) in enumerate(said):
         time = draw(close_times if n else st.sampled_from([BASE + HOUR, BASE + 2 * HOUR, BASE + 30 * HOUR]))
-        facts.append(Fact(kind, data, time, time + draw(delays), f"f{n}", draw(anybody), draw(sequences)))
+        arrives = time + draw(delays)
+        fact = Fact(kind, data, time, arrives, f"f{n}", draw(anybody), draw(sequences))
+        facts.append(replace(fact, arrives=max([arrives, *(at - AHEAD for at in said_time(fact))])))
     return facts
 
 
+def said_time(fact: Fact) -> list[datetime]:
+    """The time that a correction gives."""
+    return [datetime.fromisoformat(fact.data["time"])] if "time" in fact.data else []
+
+
 @settings(max_examples=200, deadline=None)
-@given(histories(), st.lists(close_times, max_size=8), st.lists(st.integers(0, 7), max_size=4))
-def test_any_history_ends_as_the_oracle_says(facts: list[Fact], ticks: list[datetime], repeated: list[int]) -> None:
+@given(histories(), st.lists(close_times, max_size=8), st.lists(st.integers(0, 7), max_size=4), st.booleans())
+def test_any_history_ends_as_the_oracle_says(
+    facts: list[Fact], ticks: list[datetime], repeated: list[int], pauses: bool
+) -> None:
     """Any delays, any ticks in between, some facts told again."""
     repeats = [facts[n % len(facts)] for n in repeated]
     again = [replace(fact, arrives=fact.arrives + (n + 1) * HOUR) for n, fact in enumerate(repeats)]
     items = sorted([*facts, *again, *map(Tick, ticks)], key=lambda item: item.arrives)
     end = end_of(facts, [item.arrives for item in items])
-    world = told(items, end)
-    assert as_truth(world.state) == truth(facts, end)
+    policy = PAUSING if pauses else POLICY
+    world = told(items, end, policy)
+    assert as_truth(world.state) == truth(facts, end, pauses)
     assert world.state.next_at is None
-    in_order = told(sorted(({f.id: replace(f, arrives=f.time) for f in facts}).values(), key=lambda f: f.arrives), end)
+    at_once = [replace(fact, arrives=max([fact.time, *said_time(fact)])) for fact in facts]
+    in_order = told(sorted(at_once, key=lambda fact: fact.arrives), end, policy)
     assert outcome(world.state) == outcome(in_order.state)
     replayed = TicketSla.replay(None, world.memory.log[world.ticket])
     assert replayed == world.ticket_sla

@@ -93,13 +93,13 @@ def facts(rng: Random, number: int) -> Iterator[Fact]:
 def folds(monkeypatch: pytest.MonkeyPatch) -> list[Fact]:
     """The changes that were folded, each as often as that was done."""
     found = []
-    changed = sla.judge._changed
+    labelled = sla.judge._labelled
 
-    def counted(before, change, target, level):  # type: ignore[no-untyped-def]
+    def counted(stretch, change, policy):  # type: ignore[no-untyped-def]
         found.append(change)
-        return changed(before, change, target, level)
+        return labelled(stretch, change, policy)
 
-    monkeypatch.setattr(sla.judge, "_changed", counted)
+    monkeypatch.setattr(sla.judge, "_labelled", counted)
     return found
 
 

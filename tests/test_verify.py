@@ -198,8 +198,8 @@ TAMPERED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "an instant without a zone": ([edit("T-0", 3, "T08:00:00Z", "T08:00:00")], ["ticket T-0"]),
     "a number in the history": (
-        ["UPDATE stored_events SET originator_version = 99 WHERE originator_id = 'T-1' AND originator_version = 9"],
-        ["ticket T-1, event 9"],
+        ["UPDATE stored_events SET originator_version = 99 WHERE originator_id = 'T-1' AND originator_version = 10"],
+        ["ticket T-1, event 10"],
     ),
     "a place in the log": (
         ["UPDATE stored_events SET rowid = 999 WHERE originator_id = 'T-0' AND originator_version = 1"],
@@ -210,18 +210,18 @@ TAMPERED: dict[str, tuple[list[str], list[str]]] = {
         ["log", "ticket T-0, event 2"],
     ),
     "a fact that is gone": (
-        ["DELETE FROM stored_events WHERE originator_id = 'T-1' AND originator_version = 9"],
+        ["DELETE FROM stored_events WHERE originator_id = 'T-1' AND originator_version = 10"],
         ["log", "tickets T-1", "fact of T-1"],
     ),
     "what a fact says": (
-        [edit("T-1", 9, '"reason":"waits"', '"reason":"works"')],
+        [edit("T-1", 10, '"reason":"waits"', '"reason":"works"')],
         ["fact of T-1"],
     ),
     "when a fact happened": (
         [edit("T-0", 4, '"time":"2026-11-03T04', '"time":"2026-11-03T03')],
         ["ticket T-0, event 5", "fact of T-0"],
     ),
-    "who a fact is": ([edit("T-1", 9, '"id":"', '"id":"0')], ["fact of T-1", "fact of T-1"]),
+    "who a fact is": ([edit("T-1", 10, '"id":"', '"id":"0')], ["fact of T-1", "fact of T-1"]),
     "a policy": (
         ["UPDATE policies SET resolved = replace(resolved, '\"targets\"', '\"target\"')"],
         ["policy", *["ticket"] * 36],

@@ -43,7 +43,20 @@ STARTS = (
     "2026-10-23 20:00",
     "2026-11-16 08:00",
 )
-KINDS = ("opened", "priority_changed", "responded", "escalated", "closed")
+KINDS = {  # how often each happens, once a ticket is opened
+    "opened": 2,
+    "priority_changed": 6,
+    "responded": 5,
+    "escalated": 4,
+    "service_level_changed": 2,
+    "closed": 2,
+    "reopened": 2,
+    "excluded": 1,
+    "exclusion_revoked": 1,
+    "paused": 1,
+    "resumed": 1,
+    "corrected": 2,
+}
 LEVELS, PRIORITIES = ("foundation", "professional", "enterprise"), ("critical", "serious", "minor")
 
 _running: ContextVar["SimProcess"] = ContextVar("running")
@@ -363,12 +376,18 @@ class World:
         rng = self.rng
         ticket = rng.choice(list(self.facts))
         opened = any(fact.kind == "opened" for fact in self.facts[ticket])
-        kind = rng.choices(KINDS, (1 if opened else 12, 4, 3, 2, 1))[0]
+        kind = rng.choices(list(KINDS), [24 if kind == "opened" and not opened else n for kind, n in KINDS.items()])[0]
         data = {}
         if kind == "opened":
             data = {"service_level": rng.choice(LEVELS), "priority": rng.choice(PRIORITIES)}
         elif kind == "priority_changed":
             data = {"priority": rng.choice(PRIORITIES)}
+        elif kind == "service_level_changed":
+            data = {"service_level": rng.choice(LEVELS)}
+        elif kind in ("excluded", "exclusion_revoked"):
+            data = {"reason": rng.choice(("third_party", "training"))}
+        elif kind == "corrected":
+            data = self._correction(ticket)
         elif kind == "responded" and rng.random() < 0.2:
             data = {"by": "automation"}
         sequence = rng.choice((None, None, None, "1", "10", "9"))
@@ -376,6 +395,19 @@ class World:
             kind, data, self._when(ticket), self.time(), f"f{next(self._numbers)}", rng.choice(("/a", "/b")), sequence
         )
         return Sent(ticket, fact)
+
+    def _correction(self, ticket: str) -> dict[str, str]:
+        """Of a fact of this ticket, most often by another source; what it says may not be for that kind of fact."""
+        rng = self.rng
+        known = [fact.id for fact in self.facts[ticket] if fact.kind != "corrected"]
+        right = {
+            "priority": rng.choice(PRIORITIES),
+            "service_level": rng.choice(LEVELS),
+            "by": rng.choice(("agent", "automation")),
+            "time": self._when(ticket).isoformat(),
+        }
+        names = rng.sample(list(right), rng.randint(1, 3))
+        return {"corrects": rng.choice(known or ["f0"])} | {name: right[name] for name in names}
 
     def _when(self, ticket: str) -> datetime:
         """When it happened: now, a while ago, a little ahead; at an instant that matters, or just beside it."""
