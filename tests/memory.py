@@ -16,7 +16,7 @@ from sla.log import Announced as AnnouncedEvent
 from sla.log import Decision, Event, Recorded, State
 from sla.policy import Policy, load
 from sla.ticket import TicketSla
-from tests.scenarios import Announced, Edited, Fact, Given, Tick
+from tests.scenarios import Announced, Edited, Fact, Given, Scenario, Tick
 
 SHIPPED = Path(__file__).parent.parent / "sla" / "policies" / "cention-support.yaml"
 POLICY = load(SHIPPED)
@@ -29,6 +29,17 @@ def edited_policy() -> Policy:
     for level in resolved["levels"]:
         level["targets"] = {name: 2 * seconds for name, seconds in level["targets"].items()}
     return Policy.from_resolved(resolved)
+
+
+@cache
+def pausing_policy() -> Policy:
+    """The shipped policy, in which a pause stops the clock."""
+    return Policy.from_resolved(POLICY.resolved() | {"objectives": {"first_response": {"pauses": True}}})
+
+
+def policy_of(scenario: Scenario) -> Policy:
+    """The policy under which a scenario begins."""
+    return pausing_policy() if scenario.pauses else POLICY
 
 
 @dataclass
@@ -47,7 +58,7 @@ class Memory:
         return {key: self.keys[key] for key in keys if key in self.keys}
 
     def policy(self, fingerprint: str) -> Policy:
-        return {policy.fingerprint: policy for policy in (POLICY, edited_policy())}[fingerprint]
+        return {policy.fingerprint: policy for policy in (POLICY, edited_policy(), pausing_policy())}[fingerprint]
 
     def save(self, outcome: Outcome) -> None:
         for recorded in outcome.events:

@@ -78,6 +78,7 @@ class Scenario:
     """
     `given` in the order of arrival; `then` the kinds announced until `when`. In `also` a kind has what its last message
     says (all of them, if it is a tuple), `inbox` the outcomes, any other name a field of the state; instants as text.
+    It is the shipped policy's, or with `pauses` the one that differs from it in letting the clock pause.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Scenario:
     then: tuple[str, ...]
     also: Mapping[str, Any] = field(default_factory=dict)
     when: str = "2025-12-15 12:00"
+    pauses: bool = False
 
     def __post_init__(self) -> None:
         """Facts without an id are numbered: responded-1, responded-2 …"""
@@ -185,8 +187,9 @@ def _fact(kind: str, data: Mapping[str, Any], time: str, *, arrives: str = "", *
     )
 
 
-def opened(service_level: str, priority: str, time: str, **more: str) -> Fact:
-    return _fact("opened", {"service_level": service_level, "priority": priority}, time, **more)
+def opened(service_level: str, priority: str, time: str, channel: str = "", **more: str) -> Fact:
+    data = {"service_level": service_level, "priority": priority} | ({"channel": channel} if channel else {})
+    return _fact("opened", data, time, **more)
 
 
 def changed(priority: str, time: str, **more: str) -> Fact:
@@ -201,9 +204,39 @@ def escalated(time: str, reason: str = "", **more: str) -> Fact:
     return _fact("escalated", {"reason": reason} if reason else {}, time, **more)
 
 
-def happened(kind: str, time: str, data: Mapping[str, Any] | None = None, **more: str) -> Fact:
-    """A fact that has no rule yet."""
-    return _fact(kind, data or {}, time, **more)
+def levelled(service_level: str, time: str, **more: str) -> Fact:
+    return _fact("service_level_changed", {"service_level": service_level}, time, **more)
+
+
+def closed(time: str, reason: str = "", **more: str) -> Fact:
+    return _fact("closed", {"reason": reason} if reason else {}, time, **more)
+
+
+def reopened(time: str, **more: str) -> Fact:
+    return _fact("reopened", {}, time, **more)
+
+
+def excluded(reason: str, time: str, **more: str) -> Fact:
+    return _fact("excluded", {"reason": reason}, time, **more)
+
+
+def revoked(reason: str, time: str, **more: str) -> Fact:
+    return _fact("exclusion_revoked", {"reason": reason}, time, **more)
+
+
+def paused(time: str, reason: str = "", **more: str) -> Fact:
+    return _fact("paused", {"reason": reason} if reason else {}, time, **more)
+
+
+def resumed(time: str, **more: str) -> Fact:
+    return _fact("resumed", {}, time, **more)
+
+
+def corrected(corrects: str, at: str, *, source: str = "/helpdesk", arrives: str = "", **right: str) -> Fact:
+    """Said at `at`; `right` are the members of the data, a `time` in Stockholm's among them."""
+    if "time" in right:
+        right["time"] = stockholm(right["time"]).isoformat()
+    return _fact("corrected", {"corrects": corrects} | right, at, source=source, arrives=arrives)
 
 
 def again(fact: Fact, arrives: str) -> Fact:
@@ -2027,40 +2060,642 @@ PINNED = (
     ),
 )
 
-LATER_STAGE = (
+LEVEL_CHANGED = (
     Scenario(
-        "facts whose rule is still to come are recorded and change nothing",
+        "time before a change of level counts under the old hours, time after it under the new ones",
         rule=14,
         given=(
-            opened("foundation", "critical", "2025-11-03 10:00", id="o"),
-            happened("service_level_changed", "2025-11-03 10:10", {"service_level": "enterprise"}),
-            happened("paused", "2025-11-03 10:20"),
-            happened("resumed", "2025-11-03 10:30"),
-            happened("excluded", "2025-11-03 10:40", {"reason": "customer_environment"}),
-            happened("exclusion_revoked", "2025-11-03 10:50", {"reason": "customer_environment"}),
-            happened("corrected", "2025-11-03 11:00", {"corrects": "o", "priority": "minor"}),
-            happened("closed", "2025-11-03 11:10", {"reason": "solved"}),
-            happened("reopened", "2025-11-03 11:20"),
+            opened("foundation", "serious", "2025-11-07 16:00"),
+            levelled("enterprise", "2025-11-08 10:00"),
         ),
-        then=("applied", *WARNED, "breached"),
+        when="2025-11-08 11:00",
+        then=("applied", "target_changed", "warning"),
         also={
-            "inbox": ("recorded",) * 9,
-            "service_level": "foundation",
-            "priority": "critical",
-            "due_at": "2025-11-03 14:00",
+            "service_level": "enterprise",
+            "due_at": "2025-11-08 12:00",
+            "target": "4:00:00",
+            "target_changed": {
+                "cause": "service_level_changed",
+                "time": "2025-11-08 10:00",
+                "old_due_at": "2025-11-10 15:00",
+                "elapsed_seconds": 7200,
+                "subject": "sla.target_changed.enterprise.serious",
+            },
         },
     ),
     Scenario(
-        "a later level or correction must still be one that the policy has",
+        "a level whose target is used up already breaks the promise at the change, not before it",
+        rule=14,
+        given=(
+            opened("foundation", "minor", "2025-11-03 10:00"),
+            levelled("professional", "2025-11-05 12:00"),
+        ),
+        then=("applied", "warning", "warning", "target_changed", "breached"),
+        also={
+            "due_at": "2025-11-05 12:00",
+            "breached": {"cause": "service_level_changed", "breached_at": "2025-11-05 12:00", "elapsed_seconds": 72000},
+        },
+    ),
+    Scenario(
+        "level and priority change at one instant, and only the end of it counts",
+        rule=14,
+        given=(
+            opened("foundation", "minor", "2025-11-03 10:00"),
+            levelled("enterprise", "2025-11-03 11:00"),
+            changed("critical", "2025-11-03 11:00"),
+            responded("2025-11-03 11:30"),
+        ),
+        then=("applied", "target_changed", "target_changed", "warning", "fulfilled"),
+        also={"due_at": "2025-11-03 12:00", "service_level": "enterprise", "priority": "critical"},
+    ),
+    Scenario(
+        "once broken, another level is a label",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            levelled("enterprise", "2025-11-03 15:00"),
+            responded("2025-11-03 19:00"),
+        ),
+        then=("applied", *WARNED, "breached", "fulfilled"),
+        also={
+            "due_at": "2025-11-03 14:00",
+            "overdue": "4:00:00",
+            "service_level": "enterprise",
+            "judged_as": "foundation",
+            "fulfilled": {"subject": "sla.fulfilled.enterprise.critical", "elapsed_seconds": 28800},
+        },
+    ),
+    Scenario(
+        "a level that changed before the breach and arrives after it withdraws the breach",
+        rule=14,
+        given=(
+            opened("enterprise", "critical", "2025-11-03 10:00"),
+            levelled("foundation", "2025-11-03 11:00", arrives="2025-11-03 13:00"),
+            responded("2025-11-03 13:30"),
+        ),
+        then=("applied", *WARNED, "breached", "breach_retracted", "target_changed", "fulfilled"),
+        also={
+            "due_at": "2025-11-03 14:00",
+            "met": True,
+            "breach_retracted": {"reason": "deadline_moved", "subject": "sla.breach_retracted.enterprise.critical"},
+        },
+    ),
+    Scenario(
+        "a level the policy does not have is a dead letter, in a correction too",
         rule=14,
         given=(
             opened("foundation", "critical", "2025-11-03 10:00", id="o"),
-            happened("service_level_changed", "2025-11-03 10:10", {"service_level": "gold"}),
-            happened("corrected", "2025-11-03 11:00", {"corrects": "o", "priority": "urgent"}),
+            levelled("gold", "2025-11-03 10:10"),
+            corrected("o", "2025-11-03 11:00", priority="urgent"),
             responded("2025-11-03 11:30"),
         ),
         then=("applied", "fulfilled"),
         also={"inbox": ("recorded", "unknown_service_level", "unknown_priority", "recorded")},
+    ),
+)
+
+CLOSED = (
+    Scenario(
+        "closed without a response: cancelled, and no breach comes",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            closed("2025-11-03 11:30", reason="sent to the wrong address"),
+        ),
+        then=("applied", "cancelled"),
+        also={
+            "stage": "cancelled",
+            "reason": "sent to the wrong address",
+            "next_at": None,
+            "met": None,
+            "cancelled": {
+                "time": "2025-11-03 11:30",
+                "cause": "closed",
+                "cause_id": "closed-1",
+                "reason": "sent to the wrong address",
+                "elapsed_seconds": 5400,
+                "due_at": "2025-11-03 14:00",
+                "subject": "sla.cancelled.foundation.critical",
+            },
+        },
+    ),
+    Scenario(
+        "closed for no given reason",
+        rule=14,
+        given=(opened("foundation", "critical", "2025-11-03 10:00"), closed("2025-11-03 11:30")),
+        then=("applied", "cancelled"),
+        also={"reason": "closed", "cancelled": {"reason": "closed"}},
+    ),
+    Scenario(
+        "reopened: the same clock goes on, and the closed time does not count",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            closed("2025-11-03 11:00"),
+            reopened("2025-11-04 10:00"),
+            responded("2025-11-04 12:30"),
+        ),
+        then=("applied", "cancelled", "target_changed", *WARNED[:2], "fulfilled"),
+        also={
+            "started_at": "2025-11-03 10:00",
+            "due_at": "2025-11-04 13:00",
+            "met": True,
+            "target_changed": {
+                "cause": "reopened",
+                "old_due_at": "2025-11-03 14:00",
+                "target_seconds": 14400,
+                "elapsed_seconds": 3600,
+            },
+            "fulfilled": {"elapsed_seconds": 12600},
+        },
+    ),
+    Scenario(
+        "reopened and never answered breaks after what was left of the target",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            closed("2025-11-03 13:00"),
+            reopened("2025-11-06 10:00"),
+        ),
+        then=("applied", "warning", "cancelled", "target_changed", "warning", "warning", "breached"),
+        also={"breached_at": "2025-11-06 11:00", "due_at": "2025-11-06 11:00"},
+    ),
+    Scenario(
+        "an answered clock never restarts",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            responded("2025-11-03 11:00"),
+            closed("2025-11-03 12:00"),
+            reopened("2025-11-04 10:00"),
+        ),
+        then=("applied", "fulfilled"),
+        also={"stage": "fulfilled", "met": True, "responded_at": "2025-11-03 11:00"},
+    ),
+    Scenario(
+        "the answer with which a ticket is closed counts, at the same instant",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            closed("2025-11-03 11:00"),
+            responded("2025-11-03 11:00"),
+        ),
+        then=("applied", "cancelled", "fulfilled"),
+        also={"stage": "fulfilled", "met": True, "reason": None},
+    ),
+    Scenario(
+        "an answer while the ticket is closed is not the first response",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            closed("2025-11-03 11:00"),
+            responded("2025-11-03 12:00"),
+            reopened("2025-11-03 15:00"),
+            responded("2025-11-03 16:00", id="counts"),
+        ),
+        then=("applied", "cancelled", "target_changed", "fulfilled"),
+        also={"responded_at": "2025-11-03 16:00", "due_at": "2025-11-03 18:00", "fulfilled": {"cause_id": "counts"}},
+    ),
+    Scenario(
+        "closed after the breach: the breach stands",
+        rule=14,
+        given=(opened("foundation", "critical", "2025-11-03 10:00"), closed("2025-11-03 15:00")),
+        then=("applied", *WARNED, "breached", "cancelled"),
+        also={"stage": "cancelled", "breached_at": "2025-11-03 14:00"},
+    ),
+    Scenario(
+        "a close that arrives after the breach and happened before it withdraws the breach",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            closed("2025-11-03 13:00", arrives="2025-11-03 15:00"),
+        ),
+        then=("applied", *WARNED, "breached", "breach_retracted", "cancelled"),
+        also={"stage": "cancelled", "breached_at": None, "breach_retracted": {"reason": "closed"}},
+    ),
+    Scenario(
+        "priorities that change while the ticket is closed count when it goes on",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            closed("2025-11-03 11:00"),
+            changed("serious", "2025-11-03 12:00"),
+            reopened("2025-11-04 09:00"),
+        ),
+        when="2025-11-04 09:30",
+        then=("applied", "cancelled", "target_changed"),
+        also={"due_at": "2025-11-04 16:00", "target": "8:00:00"},
+    ),
+    Scenario(
+        "a close of a ticket that nobody has opened waits for the opening",
+        rule=14,
+        given=(closed("2025-11-03 11:00"),),
+        then=(),
+        also={"stage": "pending", "inbox": ("recorded",)},
+    ),
+    Scenario(
+        "a close dated before the opening is superseded by it",
+        rule=14,
+        given=(
+            closed("2025-11-03 09:00"),
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            responded("2025-11-03 11:00"),
+        ),
+        then=("applied", "fulfilled"),
+        also={"met": True},
+    ),
+    Scenario(
+        "reopened without a close: kept and flagged",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            reopened("2025-11-03 11:00"),
+            responded("2025-11-03 12:30"),
+        ),
+        then=("applied", "warning", "fulfilled"),
+        also={"flags": ("reopened_without_close",), "due_at": "2025-11-03 14:00"},
+    ),
+)
+
+EXCLUDED = (
+    Scenario(
+        "excluded: the promise does not apply, and no breach comes",
+        rule=14,
+        given=(opened("foundation", "critical", "2025-11-03 10:00"), excluded("third_party", "2025-11-03 11:00")),
+        then=("applied", "cancelled"),
+        also={
+            "stage": "excluded",
+            "reason": "third_party",
+            "next_at": None,
+            "cancelled": {"cause": "excluded", "reason": "third_party", "time": "2025-11-03 11:00"},
+        },
+    ),
+    Scenario(
+        "excluded after the breach: the breach is withdrawn",
+        rule=14,
+        given=(opened("foundation", "critical", "2025-11-03 10:00"), excluded("force_majeure", "2025-11-03 16:00")),
+        then=("applied", *WARNED, "breached", "breach_retracted", "cancelled"),
+        also={
+            "stage": "excluded",
+            "breached_at": None,
+            "breach_retracted": {"reason": "excluded", "cause_id": "excluded-1", "number": 1},
+        },
+    ),
+    Scenario(
+        "a ticket that was excluded after the breach, and is not",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            excluded("training", "2025-11-03 16:00"),
+            revoked("training", "2025-11-03 17:00"),
+            responded("2025-11-03 17:30"),
+        ),
+        then=(
+            "applied",
+            *WARNED,
+            "breached",
+            "breach_retracted",
+            "cancelled",
+            "target_changed",
+            "breached",
+            "fulfilled",
+        ),
+        also={
+            "stage": "fulfilled",
+            "met": False,
+            "breached_at": "2025-11-03 14:00",
+            "overdue": "3:30:00",
+            "target_changed": {"cause": "exclusion_revoked", "old_due_at": "2025-11-03 14:00"},
+            "breached": ({"number": 1}, {"number": 2, "breached_at": "2025-11-03 14:00"}),
+        },
+    ),
+    Scenario(
+        "revoked in time: as if it had never been excluded, and the time counts",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            excluded("training", "2025-11-03 11:00"),
+            revoked("training", "2025-11-03 12:30"),
+            responded("2025-11-03 13:30"),
+        ),
+        then=("applied", "cancelled", "target_changed", "warning", "warning", "fulfilled"),
+        also={"met": True, "due_at": "2025-11-03 14:00", "fulfilled": {"elapsed_seconds": 12600}},
+    ),
+    Scenario(
+        "excluded for two reasons, and one is revoked: still excluded",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            excluded("training", "2025-11-03 11:00"),
+            excluded("third_party", "2025-11-03 11:30"),
+            revoked("third_party", "2025-11-03 12:30"),
+        ),
+        then=("applied", "cancelled"),
+        also={"stage": "excluded", "reason": "training"},
+    ),
+    Scenario(
+        "an answered promise that is excluded is in no report; once revoked, it says again what it said",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            responded("2025-11-03 11:00"),
+            excluded("customer_environment", "2025-11-03 12:00"),
+            revoked("customer_environment", "2025-11-03 15:00"),
+        ),
+        then=("applied", "fulfilled", "cancelled", "fulfilled"),
+        also={
+            "stage": "fulfilled",
+            "met": True,
+            "fulfilled": ({"revision": 1}, {"revision": 2, "met": True, "responded_at": "2025-11-03 11:00"}),
+        },
+    ),
+    Scenario(
+        "a revocation that comes before the exclusion it is about is flagged, and the exclusion holds",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            revoked("training", "2025-11-03 11:00"),
+            excluded("training", "2025-11-03 12:30"),
+        ),
+        then=("applied", "warning", "cancelled"),
+        also={"stage": "excluded", "flags": ("revoked_without_exclusion",)},
+    ),
+    Scenario(
+        "a reason that the policy does not have is a dead letter",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            excluded("too busy", "2025-11-03 11:00"),
+            revoked("too busy", "2025-11-03 11:10"),
+            excluded("", "2025-11-03 11:20"),
+            responded("2025-11-03 11:30"),
+        ),
+        then=("applied", "fulfilled"),
+        also={"inbox": ("recorded", "invalid_data", "invalid_data", "invalid_data", "recorded")},
+    ),
+    Scenario(
+        "an exclusion of a ticket that nobody has opened yet holds once it is opened",
+        rule=14,
+        given=(
+            excluded("preview_feature", "2025-11-03 09:00"),
+            opened("foundation", "critical", "2025-11-03 10:00"),
+        ),
+        then=("applied", "cancelled"),
+        also={"stage": "excluded", "reason": "preview_feature"},
+    ),
+)
+
+PAUSED = (
+    Scenario(
+        "paused and resumed: the shipped policy lets the time count",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            paused("2025-11-03 11:00", reason="waits for the customer"),
+            resumed("2025-11-03 13:00"),
+            responded("2025-11-03 14:30"),
+        ),
+        then=("applied", *WARNED, "breached", "fulfilled"),
+        also={"due_at": "2025-11-03 14:00", "met": False},
+    ),
+    Scenario(
+        "where the policy lets it pause, what is left of the target is left when it goes on",
+        rule=14,
+        pauses=True,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            paused("2025-11-03 11:00"),
+            resumed("2025-11-04 13:00"),
+            responded("2025-11-04 14:30"),
+        ),
+        then=("applied", "target_changed", "warning", "fulfilled"),
+        also={
+            "due_at": "2025-11-04 16:00",
+            "met": True,
+            "target_changed": {"cause": "resumed", "old_due_at": "2025-11-03 14:00", "target_seconds": 14400},
+            "fulfilled": {"elapsed_seconds": 9000},
+        },
+    ),
+    Scenario(
+        "while it is paused nothing is due",
+        rule=14,
+        pauses=True,
+        given=(opened("foundation", "critical", "2025-11-03 10:00"), paused("2025-11-03 11:00")),
+        then=("applied",),
+        also={"stage": "paused", "next_at": None, "breached_at": None},
+    ),
+    Scenario(
+        "a priority that changes during a pause keeps the time used, and the pause",
+        rule=14,
+        pauses=True,
+        given=(
+            opened("foundation", "minor", "2025-11-03 10:00"),
+            paused("2025-11-03 12:00"),
+            changed("critical", "2025-11-03 15:00"),
+            resumed("2025-11-04 10:00"),
+        ),
+        when="2025-11-04 10:30",
+        then=("applied", "target_changed", "warning"),
+        also={"due_at": "2025-11-04 12:00", "target": "4:00:00", "stage": "running"},
+    ),
+    Scenario(
+        "whoever answers during a pause has used what was used before it",
+        rule=14,
+        pauses=True,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            paused("2025-11-03 11:00"),
+            responded("2025-11-05 11:00"),
+        ),
+        then=("applied", "fulfilled"),
+        also={"met": True, "fulfilled": {"elapsed_seconds": 3600}},
+    ),
+    Scenario(
+        "a pause that began before the breach and is told after it withdraws the breach",
+        rule=14,
+        pauses=True,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            paused("2025-11-03 13:00", arrives="2025-11-03 16:00"),
+        ),
+        then=("applied", *WARNED, "breached", "breach_retracted"),
+        also={"stage": "paused", "breached_at": None, "breach_retracted": {"reason": "paused"}},
+    ),
+    Scenario(
+        "a pause after the breach mends nothing",
+        rule=14,
+        pauses=True,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            paused("2025-11-03 15:00"),
+            resumed("2025-11-03 16:00"),
+            responded("2025-11-03 17:00"),
+        ),
+        then=("applied", *WARNED, "breached", "fulfilled"),
+        also={"met": False, "due_at": "2025-11-03 14:00", "overdue": "2:00:00"},
+    ),
+    Scenario(
+        "resumed without a pause: kept and flagged",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            resumed("2025-11-03 11:00"),
+            responded("2025-11-03 11:30"),
+        ),
+        then=("applied", "fulfilled"),
+        also={"flags": ("resumed_without_pause",), "inbox": ("recorded",) * 3},
+    ),
+)
+
+CORRECTED = (
+    Scenario(
+        "an opening told with the wrong priority is corrected from the start",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00", id="o"),
+            corrected("o", "2025-11-03 11:30", priority="serious"),
+        ),
+        when="2025-11-03 12:00",
+        then=("applied", "target_changed"),
+        also={
+            "priority": "serious",
+            "due_at": "2025-11-03 18:00",
+            "target_changed": {"cause": "corrected", "cause_id": "corrected-1", "old_due_at": "2025-11-03 14:00"},
+        },
+    ),
+    Scenario(
+        "a correction that shows that the promise was kept withdraws the breach",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            responded("2025-11-03 15:00", id="r"),
+            corrected("r", "2025-11-03 16:00", time="2025-11-03 12:00"),
+        ),
+        then=("applied", *WARNED, "breached", "fulfilled", "breach_retracted", "fulfilled"),
+        also={
+            "met": True,
+            "responded_at": "2025-11-03 12:00",
+            "breach_retracted": {"reason": "answered_in_time"},
+            "fulfilled": ({"revision": 1, "met": False}, {"revision": 2, "met": True, "cause_id": "corrected-1"}),
+        },
+    ),
+    Scenario(
+        "an answer that was an automatic acknowledgement after all is taken back",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            responded("2025-11-03 11:00", id="r"),
+            corrected("r", "2025-11-03 12:30", by="automation"),
+        ),
+        then=("applied", "fulfilled", "target_changed", *WARNED, "breached"),
+        also={
+            "stage": "running",
+            "met": None,
+            "breached_at": "2025-11-03 14:00",
+            "target_changed": {"cause": "corrected", "cause_id": "corrected-1"},
+        },
+    ),
+    Scenario(
+        "a correction that comes before what it corrects waits for it",
+        rule=14,
+        given=(
+            corrected("o", "2025-11-03 09:30", service_level="enterprise"),
+            opened("foundation", "critical", "2025-11-03 10:00", id="o"),
+            responded("2025-11-03 11:30"),
+        ),
+        then=("applied", "warning", "fulfilled"),
+        also={"service_level": "enterprise", "due_at": "2025-11-03 12:00", "flags": ()},
+    ),
+    Scenario(
+        "a correction of a fact that nobody has told: kept and flagged",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00", id="o"),
+            corrected("never", "2025-11-03 11:00", priority="minor"),
+            responded("2025-11-03 11:30"),
+        ),
+        then=("applied", "fulfilled"),
+        also={"flags": ("corrects_nothing",), "priority": "critical", "inbox": ("recorded",) * 3},
+    ),
+    Scenario(
+        "whoever did not tell a fact does not correct it",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00", id="o", source="/helpdesk"),
+            corrected("o", "2025-11-03 11:00", priority="minor", source="/crm"),
+            responded("2025-11-03 11:30"),
+        ),
+        then=("applied", "fulfilled"),
+        also={"flags": ("corrects_nothing",), "priority": "critical"},
+    ),
+    Scenario(
+        "two corrections of one fact: each says what it says, and the later one wins",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00", id="o"),
+            corrected("o", "2025-11-03 10:30", priority="minor", service_level="professional"),
+            corrected("o", "2025-11-03 10:40", priority="serious"),
+            responded("2025-11-03 10:50"),
+        ),
+        then=("applied", "target_changed", "target_changed", "fulfilled"),
+        also={"service_level": "professional", "priority": "serious", "due_at": "2025-11-03 14:00"},
+    ),
+    Scenario(
+        "a corrected time of opening moves the clock",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00", id="o"),
+            corrected("o", "2025-11-03 11:00", time="2025-11-03 09:00"),
+            responded("2025-11-03 12:45"),
+        ),
+        then=("applied", "target_changed", *WARNED, "fulfilled"),
+        also={"started_at": "2025-11-03 09:00", "due_at": "2025-11-03 13:00", "met": True},
+    ),
+    Scenario(
+        "a corrected time that no fact can have is a dead letter",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00", id="o"),
+            corrected("o", "2025-11-03 11:00", time="2025-11-03 12:00"),
+            corrected("o", "2025-11-03 11:00", time="1999-12-31 12:00"),
+            responded("2025-11-03 11:30"),
+        ),
+        then=("applied", "fulfilled"),
+        also={"inbox": ("recorded", "time_in_future", "time_out_of_range", "recorded"), "met": True},
+    ),
+)
+
+CHANNELS = (
+    Scenario(
+        "by phone for an Enterprise critical ticket, as the policy says",
+        rule=14,
+        given=(
+            opened("enterprise", "critical", "2025-11-03 10:00", channel="phone"),
+            responded("2025-11-03 10:30"),
+        ),
+        then=("applied", "fulfilled"),
+        also={"flags": ()},
+    ),
+    Scenario(
+        "a channel that the level does not have: accepted and flagged, and the promise holds",
+        rule=14,
+        given=(
+            opened("enterprise", "serious", "2025-11-03 10:00", channel="phone"),
+            responded("2025-11-03 14:30"),
+        ),
+        then=("applied", *WARNED, "breached", "fulfilled"),
+        also={"flags": ("channel_not_entitled",), "met": False},
+    ),
+    Scenario(
+        "a correction of the channel takes the flag back",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00", id="o", channel="phone"),
+            corrected("o", "2025-11-03 10:10", channel="email"),
+            responded("2025-11-03 10:30"),
+        ),
+        then=("applied", "fulfilled"),
+        also={"flags": ()},
     ),
 )
 
@@ -2079,5 +2714,10 @@ SCENARIOS: tuple[Scenario, ...] = (
     *ORDER,
     *WARNINGS,
     *PINNED,
-    *LATER_STAGE,
+    *LEVEL_CHANGED,
+    *CLOSED,
+    *EXCLUDED,
+    *PAUSED,
+    *CORRECTED,
+    *CHANNELS,
 )

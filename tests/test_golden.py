@@ -11,8 +11,8 @@ from eventsourcing.persistence import StoredEvent
 
 from events.promises import event_id
 from services.store import LogMapper
-from sla.log import STORED, Announced, Breached, BreachRetracted, Decision, Escalated, Fulfilled, Recorded
 from sla.judge import Fact
+from sla.log import STORED, Announced, Breached, BreachRetracted, Decision, Escalated, Fulfilled, Recorded
 from sla.ticket import TicketSla
 from tests.memory import World
 from tests.scenarios import SCENARIOS

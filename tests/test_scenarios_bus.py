@@ -43,7 +43,8 @@ def chosen() -> dict[str, Scenario]:
     return {
         ticket: scenario
         for ticket, scenario in EVERY.items()
-        if not any(isinstance(item, Edited) for item in scenario.given)
+        if not scenario.pauses
+        and not any(isinstance(item, Edited) for item in scenario.given)
         and "time_in_future" not in in_memory(ticket).memory.inbox
     }
 
@@ -112,6 +113,8 @@ def check_said(heard: list[Heard], state: State) -> None:
                 assert standing.pop().event["id"] == each.data["breach_id"]
             case "fulfilled":
                 answer = each
+            case "cancelled" | "target_changed":  # whatever it had come to, it runs again or has ended otherwise
+                answer = None
     assert [each.data["breached_at"] for each in standing] == ([text(state.breached_at)] if state.breached_at else [])
     assert ("applied" in [each.kind for each in heard]) == (state.stage != "pending")
     if answer is None:

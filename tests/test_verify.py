@@ -39,7 +39,7 @@ from tests.bus import (
     total,
     up,
 )
-from tests.memory import POLICY, World, edited_policy
+from tests.memory import POLICY, World, edited_policy, pausing_policy, policy_of
 from tests.scenarios import SCENARIOS
 from tests.test_projections import HOUR, START, Log
 
@@ -127,9 +127,10 @@ def test_no_scenario_is_judged_differently_the_second_time(tmp_path: Path) -> No
     kept: Any = Kept(tmp_path / "sla.db")
     kept.keep_policy(POLICY)
     kept.keep_policy(edited_policy())
+    kept.keep_policy(pausing_policy())
     for number, scenario in enumerate(SCENARIOS):
         world = World(f"SCENARIO-{number}")
-        world.memory, world.sequence, world.engine = kept, kept.taken(), Engine(POLICY, kept)
+        world.memory, world.sequence, world.engine = kept, kept.taken(), Engine(policy_of(scenario), kept)
         scenario.play(world.put, world.next_at)
     kept.close()
     check = verified(tmp_path / "sla.db")
