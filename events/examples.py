@@ -79,8 +79,8 @@ EXAMPLES: dict[str, Message] = {
         _ticket("ticket.service_level_changed", "fact-5", "2026-11-24T09:00:00Z", service_level="professional"),
         _ticket("ticket.closed", "fact-6", "2026-11-24T12:00:00Z", reason="Solved."),
         _ticket("ticket.reopened", "fact-7", "2026-11-25T08:00:00Z", reason="It came back."),
-        _ticket("ticket.excluded", "fact-8", "2026-11-25T09:00:00Z", reason="Customer's own network."),
-        _ticket("ticket.exclusion_revoked", "fact-9", "2026-11-25T10:00:00Z", reason="Customer's own network."),
+        _ticket("ticket.excluded", "fact-8", "2026-11-25T09:00:00Z", reason="customer_environment"),
+        _ticket("ticket.exclusion_revoked", "fact-9", "2026-11-25T10:00:00Z", reason="customer_environment"),
         _ticket("ticket.paused", "fact-10", "2026-11-25T11:00:00Z", reason="Waiting for logs."),
         _ticket("ticket.resumed", "fact-11", "2026-11-25T12:00:00Z", reason="Logs are here."),
         _ticket(

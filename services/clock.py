@@ -11,7 +11,7 @@ from events.cloudevents import encode_token
 from projections.deadlines import Deadlines, Row, microseconds
 from projections.follow import BATCH as ENTRIES
 from projections.follow import follow
-from services.bus import TICKETS, Bus, Outgoing
+from services.bus import TICKETS, Bus, Outgoing, Published
 from services.faults import reach
 from services.service import Now, Service, wall_clock
 from services.store import Store
@@ -113,17 +113,22 @@ class Clock(Service):
         published = await self.whole(self._publisher.publish(messages))
         reach("clock.after_tick")
         log.info("ticks", sent=len(messages), late_ms=round((self._bus_now() - rows[0].at) / 1000, 1))
-        await self._correct(rows, published[-1].sequence, sent_at)
+        await self._correct(rows, published[-1], sent_at)
 
-    async def _correct(self, rows: Sequence[Row], sequence: int, sent_at: int) -> None:
-        """If the broker stored the last tick too early, its clock is behind ours: send again after the missing time."""
-        stored = microseconds(await self.whole(self._bus.stored_at(TICKETS, sequence)))
-        self._behind = max(0, sent_at - stored)
+    async def _correct(self, rows: Sequence[Row], last: Published, sent_at: int) -> None:
+        """
+        If the broker stored the last tick too early, its clock is behind ours: send again after the missing time. One
+        that was stored before says nothing of the broker's clock now: if it was too early then, the next one is due.
+        """
+        stored = microseconds(await self.whole(self._bus.stored_at(TICKETS, last.sequence)))
         missing = rows[-1].at - stored
+        if not last.duplicate:
+            self._behind = max(0, sent_at - stored)
         if missing >= 0:
+            wait = 0.0 if last.duplicate else missing / 1e6
             for row in rows:
-                self._sent[row.ticket].again_at = _steady() + missing / 1e6
-            log.warning("early", seconds=missing / 1e6, hint="the broker's clock is behind this machine's")
+                self._sent[row.ticket].again_at = _steady() + wait
+            log.warning("early", seconds=missing / 1e6, hint="the broker's clock is behind that of the sender")
 
 
 def _steady() -> float:

@@ -361,6 +361,8 @@ def test_what_is_published_is_shown(engine: Engine) -> None:
         "escalation_level": 0,
         "policy_version": "2026-01",
         "facts": 2,
+        "reason": None,
+        "flags": [],
     }
 
 

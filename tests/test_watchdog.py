@@ -590,3 +590,19 @@ async def test_a_store_that_does_not_answer_is_asked_once(bench: Bench) -> None:
             await until("many looks later", lambda: len(bench.hopeless) > 10)
             assert threads() <= max(before, 1)
         await until("it answers", lambda: "store" not in dog.problems)
+
+
+@waiting
+async def test_a_tick_that_another_clock_sent_too_early_is_sent_again_at_its_time(bench: Bench) -> None:
+    """The broker takes the same tick for a duplicate for two minutes."""
+    bus, store, policy = bench.bus, bench.store, load_policy(Path(open_all_hours(bench.store.path.parent / "policy")))
+
+    async def ticks() -> bool:
+        return (await bus.count("TICKETS", "clock.due.T-1")).get("clock.due.T-1", 0) == 1
+
+    async with at_work(Intake(bus, store, policy, Limits(), bench.lock("intake"))):
+        await publish(bench.nc, opened("T-1", ago(minutes=59, seconds=56)))
+        async with at_work(Clock(bus, store, lambda: wall_clock() + 3_600_000_000)):
+            await until("it is sent", ticks)
+        async with at_work(Clock(bus, store)):
+            await until("half of the target is used", lambda: store.load("T-1").warned)

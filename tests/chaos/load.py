@@ -28,7 +28,7 @@ def falling(name: str, due_in: float, kind: int, late_by: float = 3.0) -> Life:
     """A ticket whose deadline falls while the engine works, `due_in` seconds from now."""
     due = now() + due_in * SECOND
     first = opened(name, due - TWO_HOURS)
-    match kind % 6:
+    match kind % 9:
         case 0:  # nobody answers
             return Life(name, [(0, first)], due, None)
         case 1:  # answered in time, and told in time
@@ -43,6 +43,19 @@ def falling(name: str, due_in: float, kind: int, late_by: float = 3.0) -> Life:
         case 4:  # lowered in time: the deadline is far away
             lowered = fact("priority_changed", name, due - HOUR, priority="minor")
             return Life(name, [(0, first), (max(0.0, due_in - 3), lowered)], None, None)
+        case 5:  # closed in time, and told too late
+            end = fact("closed", name, due - 60 * SECOND)
+            return Life(name, [(0, first), (due_in + late_by, end)], None, None)
+        case 6:  # excluded too late, and revoked: broken after all
+            out = fact("excluded", name, due, reason="training")
+            back = fact("exclusion_revoked", name, due + SECOND, reason="training")
+            return Life(name, [(0, first), (due_in + late_by, out), (due_in + late_by + 1, back)], due, None)
+        case 7:  # answered too late by mistake: corrected, it was in time
+            answer = responded(name, due + SECOND)
+            right = fact(
+                "corrected", name, due + SECOND, corrects=answer.event["id"], time=(due - 60 * SECOND).isoformat()
+            )
+            return Life(name, [(0, first), (due_in + late_by, answer), (due_in + late_by + 1, right)], None, True)
         case _:  # raised, told late: another instant is the deadline, and then it is broken there
             minor = opened(name, due - TWO_HOURS, "minor")
             raised = fact("priority_changed", name, due - HOUR, priority="critical")

@@ -114,7 +114,7 @@ class Chaos:
         """About twenty tickets a second; now and then many at once, and always some that cannot count."""
         while True:
             for _ in range(3):
-                publisher.live(falling(next(self._names), self.rng.uniform(3, 8), self.rng.randrange(6)))
+                publisher.live(falling(next(self._names), self.rng.uniform(3, 8), self.rng.randrange(9)))
             publisher.live(past(next(self._names), self.rng.randrange(3)))
             if self.rng.random() < 0.3:
                 publisher.refuse(bad(next(self._names), next(self._number)))
