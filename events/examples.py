@@ -91,6 +91,7 @@ EXAMPLES: dict[str, Message] = {
             time="2026-11-23T10:30:00Z",
             reason="The answer was given by telephone an hour earlier.",
         ),
+        _ticket("ticket.policy_changed", "fact-13", "2026-11-25T14:00:00Z", policy_version="2027-01"),
         _sla(
             "applied",
             1,
@@ -173,7 +174,7 @@ EXAMPLES: dict[str, Message] = {
             "2026-11-23T09:30:00Z",
             elapsed_seconds=9000,
             cause="closed",
-            cause_id="fact-13",
+            cause_id="fact-6",
             reason="closed",
         ),
     )

@@ -142,6 +142,13 @@ class Corrected(_Data):
     time: Instant | None = None
 
 
+class PolicyChanged(_Data):
+    """The ticket is judged by another version of the policy from now on; `sla policy migrate` says so."""
+
+    type: ClassVar[str] = "ticket.policy_changed"
+    policy_version: Annotated[str, Field(min_length=1, max_length=32)]
+
+
 TicketData = (
     Opened
     | PriorityChanged
@@ -155,6 +162,7 @@ TicketData = (
     | Paused
     | Resumed
     | Corrected
+    | PolicyChanged
 )
 
 DATA_TYPES: dict[str, type[TicketData]] = {
@@ -172,6 +180,7 @@ DATA_TYPES: dict[str, type[TicketData]] = {
         Paused,
         Resumed,
         Corrected,
+        PolicyChanged,
     )
 }
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 import structlog
@@ -15,6 +15,7 @@ from services.service import OUTAGES, Fatal, Service
 from services.store import Lock, Store, Superseded
 from sla.engine import TICK_PREFIX, DeadLetter, Engine, Limits, Message, Outcome
 from sla.policy import Policy
+from sla.versions import Refused
 
 log = structlog.get_logger()
 
@@ -26,10 +27,12 @@ class Intake(Service):
 
     name: ClassVar[str] = "intake"
 
-    def __init__(self, bus: Bus, store: Store, policy: Policy, limits: Limits, lock: Lock) -> None:
+    def __init__(
+        self, bus: Bus, store: Store, policy: Policy, limits: Limits, lock: Lock, notice: timedelta = timedelta(0)
+    ) -> None:
         super().__init__()
-        self._bus, self._store, self._policy, self._lock = bus, store, policy, lock
-        self._engine = Engine(policy, store, limits)
+        self._bus, self._store, self._policy, self._lock, self._notice = bus, store, policy, lock, notice
+        self._engine = Engine(store, limits)
         self._dead_letters = bus.publisher(DEAD_LETTERS)
         self._position = self._refused = self._letters = 0
 
@@ -38,7 +41,7 @@ class Intake(Service):
             self.works()  # a standby works by waiting
             await self.sleep(0.5)
         self._engine.forget()
-        await self.in_thread(self._store.keep_policy, self._policy)
+        await self.in_thread(self._publish)
         made_at = await self.whole(self._bus.made_at(TICKETS))
         await self._check_stream(made_at)
         self._position = await self.in_thread(self._store.taken)
@@ -56,6 +59,17 @@ class Intake(Service):
     async def stop(self) -> None:
         await super().stop()
         self._lock.free()
+
+    def _publish(self) -> None:
+        """Blocking. The policy of the file is published if there is none, or none of its version, yet."""
+        known = {version.name: version.policy for version in self._store.versions()}
+        if self._policy.version in known and known[self._policy.version].fingerprint == self._policy.fingerprint:
+            return
+        try:
+            version = self._store.publish(self._policy, lambda: datetime.now(UTC), self._notice, timedelta(0))
+        except Refused as error:
+            raise Fatal(f"policy {self._policy.name}: {error}") from None
+        log.info("published", version=version.name, effective_from=version.effective_from.isoformat())
 
     async def _where(self, made_at: datetime) -> tuple[int, int]:
         """The newest message that has its dead letter, committed or not, and the last sequence of DEAD_LETTERS."""

@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     policy_dir: Path = SHIPPED_POLICIES
     http_host: str = "127.0.0.1"
     http_port: Port = 8080
+    policy_notice: Annotated[Span, Field(description="between publication and effect of a material change")] = (
+        timedelta(0)
+    )
     historic_after: Span = timedelta(hours=24)
     max_ahead: Annotated[Span, Field(description="how far in the future a fact may be dated")] = timedelta(minutes=5)
     fault: Fault | None = None

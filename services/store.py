@@ -4,9 +4,9 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -29,6 +29,7 @@ from sla.engine import InboxRow, Outcome
 from sla.log import STORED, Event, Recorded
 from sla.policy import Policy
 from sla.ticket import TicketSla
+from sla.versions import LEAD, Version, Versions, next_version
 
 INTAKE = "intake"  # the position of the only writer: the stream sequence up to which everything is committed
 _TOPICS: dict[str, type[Event]] = {event.TOPIC: event for event in STORED}
@@ -42,6 +43,9 @@ _TABLES = (
     "CREATE UNIQUE INDEX IF NOT EXISTS inbox_fact ON inbox (fact_key) WHERE fact_key IS NOT NULL",
     "CREATE TABLE IF NOT EXISTS positions (name TEXT PRIMARY KEY, position INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS policies (fingerprint TEXT PRIMARY KEY, name TEXT NOT NULL, resolved BLOB NOT NULL)",
+    """CREATE TABLE IF NOT EXISTS policy_versions (
+        version TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, published_at BIGINT NOT NULL,
+        effective_from BIGINT NOT NULL UNIQUE, material INTEGER NOT NULL)""",
     """CREATE TABLE IF NOT EXISTS verifications (
         at BIGINT PRIMARY KEY, tickets BIGINT NOT NULL, differences BIGINT NOT NULL)""",
     f"INSERT INTO positions VALUES ('{INTAKE}', 0) ON CONFLICT DO NOTHING",
@@ -171,6 +175,8 @@ class Store:
             self._create()
         self._check()
         self._events: EventStore[str] = EventStore(LogMapper(), self._recorder)
+        self._versions = Versions([])
+        self._policies: dict[str, Policy] = {}
 
     def close(self) -> None:
         """Closes all connections; what was committed stays."""
@@ -214,13 +220,30 @@ class Store:
         with self._writer, self._facts.transaction(commit=True) as cursor:
             cursor.execute("UPDATE positions SET position = ? WHERE name = ?", (made_at, _made_at(stream)))
 
-    def keep_policy(self, policy: Policy) -> None:
-        """Stores the resolved policy once under its fingerprint, so that late news is judged as it was then."""
-        with self._facts.transaction(commit=True) as cursor:
+    def publish(
+        self, policy: Policy, now: Callable[[], datetime], notice: timedelta = timedelta(0), lead: timedelta = LEAD
+    ) -> Version:
+        """
+        Stores the policy as its version, resolved, so that late news is judged as it was then. Before the first ticket
+        event a version may be replaced. Raises Refused; then nothing is stored.
+        """
+        with self._writer, self._facts.transaction(commit=True) as cursor:
+            row = (policy.fingerprint, policy.name, msgspec.json.encode(policy.resolved()))
+            cursor.execute("INSERT INTO policies VALUES (?, ?, ?) ON CONFLICT DO NOTHING", row)
+            unused = "NOT EXISTS (SELECT 1 FROM stored_events)"
+            cursor.execute(f"DELETE FROM policy_versions WHERE version = ? AND {unused}", (policy.version,))
+            version = next_version(self._read_versions(cursor), policy, now(), notice, lead)
             cursor.execute(
-                "INSERT INTO policies VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                (policy.fingerprint, policy.name, msgspec.json.encode(policy.resolved())),
+                "INSERT INTO policy_versions VALUES (?, ?, ?, ?, ?)",
+                (
+                    version.name,
+                    policy.fingerprint,
+                    microseconds(version.published_at),
+                    microseconds(version.effective_from),
+                    version.material,
+                ),
             )
+        return version
 
     def keep_verification(self, found: Verification) -> None:
         """Stores what `sla verify` found; the metrics show the newest."""
@@ -229,6 +252,21 @@ class Store:
             cursor.execute("INSERT INTO verifications VALUES (?, ?, ?)", row)
 
     # ---- what everybody reads
+
+    def versions(self) -> Versions:
+        """The published versions of the policy; the same object as long as they are the same."""
+        with self._facts.transaction(commit=False) as cursor:
+            return self._read_versions(cursor)
+
+    def _read_versions(self, cursor: SQLiteCursor) -> Versions:
+        cursor.execute("SELECT fingerprint, published_at, effective_from, material FROM policy_versions ORDER BY 3")
+        rows = [tuple(row) for row in cursor.fetchall()]
+        if [row[0] for row in rows] != [version.policy.fingerprint for version in self._versions]:
+            self._versions = Versions(
+                Version(self._read_policy(cursor, fingerprint), instant(published), instant(effective), bool(material))
+                for fingerprint, published, effective, material in rows
+            )
+        return self._versions
 
     def verification(self) -> Verification | None:
         """What `sla verify` found the last time; None if it never ran."""
@@ -265,15 +303,18 @@ class Store:
         return rows
 
     def policy(self, fingerprint: str) -> Policy:
-        """The policy as it was resolved when the ticket was opened."""
+        """The policy as it was resolved when it was published."""
         with self._facts.transaction(commit=False) as cursor:
+            return self._read_policy(cursor, fingerprint)
+
+    def _read_policy(self, cursor: SQLiteCursor, fingerprint: str) -> Policy:
+        if fingerprint not in self._policies:
             cursor.execute("SELECT resolved FROM policies WHERE fingerprint = ?", (fingerprint,))
             row = cursor.fetchone()
-        if row is None:
-            raise StoreError(
-                f"policy {fingerprint} is not in the store, but a ticket was judged by it; restore a backup"
-            )
-        return Policy.from_resolved(msgspec.json.decode(row[0]))
+            if row is None:
+                raise StoreError(f"policy {fingerprint} is not in the store; restore a backup")
+            self._policies[fingerprint] = Policy.from_resolved(msgspec.json.decode(row[0]))
+        return self._policies[fingerprint]
 
     def entries(self, after: int, limit: int) -> list[Entry]:
         """The log after a position, in the order in which it was written."""
@@ -323,7 +364,7 @@ def _made_at(stream: str) -> str:
 
 
 def _check_schema(cursor: Any, path: Path) -> None:
-    ours = ("stored_events", "inbox", "positions", "policies", "verifications")
+    ours = ("stored_events", "inbox", "positions", "policies", "policy_versions", "verifications")
     marks = ",".join("?" * len(ours))
     cursor.execute(f"SELECT count(*) FROM sqlite_master WHERE name IN ({marks})", ours)
     if cursor.fetchone()[0] != len(ours):

@@ -14,12 +14,14 @@ from eventsourcing.persistence import PersistenceError
 
 from events.cloudevents import shown
 from events.tickets import DATA_TYPES, TicketEvent, content_digest, fact_key
+from projections.deadlines import instant
 from projections.follow import Projection
 from services.store import Entry, Store, StoreError, Verification, decode, encode
 from sla.engine import InboxRow
-from sla.log import Breached, Decision, Event, FactRecorded
+from sla.log import Breached, Event, FactRecorded
 from sla.policy import Policy
 from sla.ticket import NEVER, TicketSla
+from sla.versions import Version, Versions
 
 SHOWN = 20  # differences that are kept to be shown; all are counted
 BATCH = 1_000
@@ -58,7 +60,7 @@ class Verify:
     Compares a whole store, in one picture of it, with what follows from its facts. `views` and `tickets` do the work,
     and yield how many events they have done. A ticket counts once, with its first difference: the rest follows from it.
 
-    From the policy that the ticket was opened under, and the instants that were stored, each decision has to come out
+    From the version of the policy that was in force, and the instants that were stored, each decision has to come out
     as it was stored, with its id. One thing depends on a setting that nobody recorded: whether a breach that was over
     when the engine first heard of the ticket counted as historic (SLA_HISTORIC_AFTER). Either is accepted there, so
     that a changed setting is no difference; a breach that the engine could have seen must not be historic.
@@ -71,10 +73,10 @@ class Verify:
         self._views = [view() for view in views]
         self.head, self.tickets_seen, self.differences = 0, 0, 0
         self.first: list[Difference] = []
-        self._policies: dict[str, Policy] = {}
+        self._versions = Versions([])
         with self._readable("log"):
             self.head = self._one("SELECT max(rowid) FROM stored_events") or 0
-            self._policies.update(self._read_policies())
+            self._versions = Versions(self._read_versions())
 
     def result(self) -> Verification:
         """What is kept in the store."""
@@ -106,17 +108,21 @@ class Verify:
         row = self._stored.execute(statement, parameters).fetchone()
         return None if row is None else row[0]
 
-    def _read_policies(self) -> Iterator[tuple[str, Policy]]:
-        for fingerprint, resolved in self._stored.execute("SELECT fingerprint, resolved FROM policies"):
+    def _read_versions(self) -> Iterator[Version]:
+        for name, fingerprint, published_at, effective_from, material, resolved in self._stored.execute(
+            "SELECT version, fingerprint, published_at, effective_from, material, resolved "
+            "FROM policy_versions LEFT JOIN policies USING (fingerprint)"
+        ):
             try:
                 policy = Policy.from_resolved(msgspec.json.decode(resolved))
+                version = Version(policy, instant(published_at), instant(effective_from), bool(material))
             except Exception as error:  # noqa: BLE001 - whatever the row has, it is no policy
-                self._differs(f"policy {fingerprint}", "a resolved policy", _why(error))
+                self._differs(f"policy {name}", "a resolved policy", _why(error))
                 continue
-            if policy.fingerprint == fingerprint:
-                yield fingerprint, policy
+            if (policy.fingerprint, policy.version) == (fingerprint, name):
+                yield version
             else:
-                self._differs(f"policy {fingerprint}", "what has this fingerprint", f"that of {policy.fingerprint}")
+                self._differs(f"policy {name}", f"that of {fingerprint}", f"{policy.version} of {policy.fingerprint}")
 
     @contextmanager
     def _readable(self, what: str) -> Iterator[None]:
@@ -237,18 +243,9 @@ class Verify:
         facts = [_fact_row(fact) for _, fact in events if fact]
         self._spare.executemany("INSERT INTO facts VALUES (?, ?, ?)", facts)
         try:
-            return difference or _judged_again(TicketSla(id), events, self._policy_of(events))
+            return difference or _judged_again(TicketSla(id), events, self._versions)
         except Exception as error:  # noqa: BLE001 - whatever tampered events lead to, the next ticket has its turn
             return Difference(f"ticket {id}", "events that can be judged", _why(error))
-
-    def _policy_of(self, events: Sequence[Told]) -> Policy:
-        """The one policy of a ticket (rule 13). A ticket that was never opened has none: any will do."""
-        states = (event.state for event, _ in events if isinstance(event, Decision))
-        pinned = next((state.policy_fingerprint for state in states if state.policy_fingerprint), None)
-        fingerprint = pinned or next(iter(self._policies), "")
-        if fingerprint not in self._policies:
-            raise StoreError(f"policy {fingerprint} is not in the store, or is none")
-        return self._policies[fingerprint]
 
 
 def _why(error: Exception) -> str:
@@ -267,7 +264,7 @@ def _fact_row(fact: TicketEvent) -> tuple[str, str, str]:
     return fact.ticket, fact_key(fact.source, fact.id).hex().upper(), content_digest(fact).hex().upper()
 
 
-def _judged_again(ticket: TicketSla, events: Sequence[Told], policy: Policy) -> Difference | None:
+def _judged_again(ticket: TicketSla, events: Sequence[Told], versions: Versions) -> Difference | None:
     """Each fact recorded again, and a tick wherever a decision came without one; the first event that differs."""
     historic = {event.number: event.detection == "historic" for event, _ in events if isinstance(event, Breached)}
     place = 0
@@ -275,9 +272,9 @@ def _judged_again(ticket: TicketSla, events: Sequence[Told], policy: Policy) -> 
         event, fact = events[place]
         historic_after = timedelta(0) if historic.get(ticket.counts.get("breached", 0) + 1) else NEVER
         if fact is not None:
-            made = ticket.record(fact, policy, event.at, historic_after)
+            made = ticket.record(fact, versions, event.at, historic_after)
         else:
-            made = ticket.tick(policy, event.at, historic_after)
+            made = ticket.tick(versions, event.at, historic_after)
         for again, told in zip_longest(made, events[place : place + max(len(made), 1)]):
             if again is None or told is None or not _same(again.event, told.event):
                 sides = _unlike(_fields(again.event) if again else None, _fields(told.event) if told else None)

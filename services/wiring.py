@@ -180,7 +180,8 @@ class Process:
         match name:
             case "intake":
                 limits = Limits(settings.max_ahead, settings.historic_after)
-                return Intake(bus, store, self._policy, limits, lock_for(self._path, name))
+                lock = lock_for(self._path, name)
+                return Intake(bus, store, self._policy, limits, lock, settings.policy_notice)
             case "clock":
                 return Clock(bus, store)
             case "announcer":

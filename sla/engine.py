@@ -12,16 +12,17 @@ from events.tickets import (
     Excluded,
     ExclusionRevoked,
     Opened,
-    PriorityChanged,
-    ServiceLevelChanged,
+    PolicyChanged,
     TicketEvent,
     content_digest,
     fact_key,
     read,
 )
+from sla.judge import Fact, judge
 from sla.log import Recorded
 from sla.policy import Policy
 from sla.ticket import TicketSla
+from sla.versions import AFTER_ALL, Versions
 
 MAX_FACTS = 10_000  # of one ticket
 KEPT_TICKETS, KEPT_FACTS = 20_000, 200_000  # in memory between two batches; 0.8 kB a fact, measured
@@ -80,7 +81,7 @@ class Store(Protocol):
 
     def load_all(self, tickets: Iterable[str]) -> dict[str, TicketSla]: ...
     def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]: ...
-    def policy(self, fingerprint: str) -> Policy: ...
+    def versions(self) -> Versions: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +98,16 @@ class Engine:
     outcome must say so with `forget`.
     """
 
-    def __init__(self, policy: Policy, store: Store, limits: Limits | None = None) -> None:
-        self._policy, self._store, self._limits = policy, store, limits or Limits()
+    def __init__(self, store: Store, limits: Limits | None = None) -> None:
+        self._store, self._limits = store, limits or Limits()
+        self._versions = Versions([])
         self._tickets: OrderedDict[str, TicketSla] = OrderedDict()  # the one seen last is last
         self._facts = 0  # of these tickets
-        self._policies = {policy.fingerprint: policy}
 
     def take(self, messages: Sequence[Message]) -> Outcome:
         """Everything that follows from the messages. Raises what the store raises; BadFact never leaves."""
         outcome = Outcome(position=messages[-1].sequence)
+        self._versions = self._store.versions()  # after the messages came: whatever is in force for them is published
         items = [_read(message) for message in messages]
         known = self._store.digests(fact_key(item.source, item.id) for item in items if isinstance(item, TicketEvent))
         self._recall([item.ticket for item in items if not isinstance(item, BadFact)])
@@ -136,15 +138,14 @@ class Engine:
         ticket = self._tickets[id]
         if not ticket.version:
             return []  # a forged tick, of a ticket that nobody has spoken of
-        return ticket.tick(self._policy_of(ticket), now, self._limits.historic_after)
+        return ticket.tick(self._versions, now, self._limits.historic_after)
 
     def _fact(self, message: Message, event: TicketEvent, known: dict[bytes, bytes], outcome: Outcome) -> None:
         key, digest = fact_key(event.source, event.id), content_digest(event)
         try:
             if self._accept(event, message.stored_at, known.get(key), digest):
                 ticket = self._tickets[event.ticket]
-                policy, historic_after = self._policy_of(ticket), self._limits.historic_after
-                outcome.events += ticket.record(event, policy, message.stored_at, historic_after)
+                outcome.events += ticket.record(event, self._versions, message.stored_at, self._limits.historic_after)
                 self._facts += 1
                 outcome.inbox.append(
                     InboxRow(message.sequence, "recorded", event.type, None, key, digest, event.ticket)
@@ -161,7 +162,7 @@ class Engine:
     def _accept(self, event: TicketEvent, stored_at: datetime, known: bytes | None, digest: bytes) -> bool:
         """False for a duplicate. Raises BadFact in the order of section 3, after what `read` has checked."""
         ticket = self._tickets[event.ticket]
-        _check_names(event, self._policy_of(ticket))
+        _check_names(event, self._versions, ticket.state.policy_version, stored_at)
         check_time(event.time, stored_at, self._limits.ahead)
         if isinstance(event.data, Corrected) and event.data.time is not None:
             check_time(event.data.time, stored_at, self._limits.ahead)
@@ -176,6 +177,9 @@ class Engine:
                 Reason.TOO_MANY_FACTS,
                 f"ticket {shown(event.ticket)} has {MAX_FACTS} facts, the limit; look at the publisher",
             )
+        leads_elsewhere = isinstance(event.data, Opened | Corrected | PolicyChanged) or ticket.facts.moves
+        if known is None and leads_elsewhere and len(self._versions) > 1 and ticket.version:
+            _check_course(event, ticket, self._versions)
         return known is None
 
     def _recall(self, ids: Sequence[str]) -> None:
@@ -186,15 +190,6 @@ class Engine:
         self._facts += sum(len(ticket.facts) for ticket in found.values())
         for id in ids:
             self._tickets.move_to_end(id)
-
-    def _policy_of(self, ticket: TicketSla) -> Policy:
-        """The policy the ticket was opened under, as it was resolved then (rule 13); the one in force if it is new."""
-        fingerprint = ticket.state.policy_fingerprint
-        if fingerprint is None:
-            return self._policy
-        if fingerprint not in self._policies:
-            self._policies[fingerprint] = self._store.policy(fingerprint)
-        return self._policies[fingerprint]
 
 
 def _read(message: Message) -> TicketEvent | Tick | BadFact:
@@ -214,25 +209,36 @@ def _read_tick(subject: str) -> Tick:
         return Tick("")
 
 
-def _check_names(event: TicketEvent, policy: Policy) -> None:
-    """Levels, priorities and reasons are compared exactly; nothing gets a default."""
+def _check_names(event: TicketEvent, versions: Versions, judged_by: str | None, stored_at: datetime) -> None:
+    """Levels, priorities, reasons and versions are compared exactly; nothing gets a default."""
+    if isinstance(event.data, Opened):
+        policy = versions.of(event.data, event.time, stored_at)
+    else:
+        policy = versions.at(event.time) if judged_by is None else versions.named(judged_by)
+    level: str | None = getattr(event.data, "service_level", None)
+    priority: str | None = getattr(event.data, "priority", None)
     match event.data:
         case Excluded(reason=reason) | ExclusionRevoked(reason=reason):
             if policy.exclusions and reason not in policy.exclusions:
                 raise BadFact(Reason.INVALID_DATA, _unknown("data.reason", reason, policy, policy.exclusions))
-            return
-        case Opened(service_level=level, priority=priority) | Corrected(service_level=level, priority=priority):
-            pass
-        case ServiceLevelChanged(service_level=level):
-            priority = None
-        case PriorityChanged(priority=priority):
-            level = None
-        case _:
-            return
+        case PolicyChanged(policy_version=version):
+            if version not in (known := [each.name for each in versions]):
+                raise BadFact(Reason.INVALID_DATA, _unknown("data.policy_version", version, policy, known))
     if level is not None and level not in policy.levels:
         raise BadFact(Reason.UNKNOWN_SERVICE_LEVEL, _unknown("service level", level, policy, policy.levels))
     if priority is not None and priority not in policy.priorities:
         raise BadFact(Reason.UNKNOWN_PRIORITY, _unknown("priority", priority, policy, policy.priorities))
+
+
+def _check_course(event: TicketEvent, ticket: TicketSla, versions: Versions) -> None:
+    """Versions may differ in their names: each that this ticket is judged by must have all that its facts name."""
+    fact = Fact(event.source, event.id, event.time, event.data, event.sequence, event.time)
+    try:
+        judge(ticket.facts.with_one_more(fact), versions, AFTER_ALL)
+    except KeyError as error:
+        raise BadFact(
+            Reason.INVALID_DATA, f"{error.args[0]}, by which ticket {shown(event.ticket)} would be judged from then on"
+        ) from None
 
 
 def _unknown(what: str, name: str, policy: Policy, names: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from events.tickets import (
     ExclusionRevoked,
     Opened,
     Paused,
+    PolicyChanged,
     PriorityChanged,
     Reopened,
     Responded,
@@ -26,6 +27,7 @@ from events.tickets import (
     TicketData,
 )
 from sla.policy import Level, Policy
+from sla.versions import Versions
 
 ZERO = timedelta(0)
 AT_RISK_PERCENT = 75
@@ -62,6 +64,7 @@ class Cause(StrEnum):
     PRIORITY_CHANGED = "priority_changed"
     PRIORITY_RAISED = "priority_raised"
     SERVICE_LEVEL_CHANGED = "service_level_changed"
+    POLICY_CHANGED = "policy_changed"
     THRESHOLD_REACHED = "threshold_reached"
     DEADLINE_PASSED = "deadline_passed"
     RESPONDED = "responded"
@@ -113,7 +116,7 @@ class Stretch:
     """
     The clock from one change to the next. It is judged by `level` and `target`, of which `used` support time was gone
     at `since`; it runs out at `due_at`, or would have when it stopped. Labels are those that the facts give, whatever
-    it is judged by: once broken, a promise stays judged as it was (section 4, rule 4).
+    it is judged by: once broken, a promise stays judged as it was (section 4, rule 4), and by the policy it was.
     """
 
     since: datetime
@@ -125,6 +128,7 @@ class Stretch:
     set_by: Fact
     cause: Cause
     broken_at: datetime | None
+    policy: Policy
     service_level: Level
     priority: str
     closed_by: Fact | None = None
@@ -156,20 +160,17 @@ class Stretch:
 @dataclass(frozen=True, slots=True)
 class Clock:
     """
-    The clock of an opened ticket, in times at which things happened, up to the response if there is one. `broken_at` is
-    None while the promise holds; `excluded_by` is the fact for which it does not apply, `revoked_by` the last one that
-    said so of an exclusion.
+    The clock of an opened ticket, in times at which things happened, up to the response if there is one: `stretch` is
+    what it is judged by, `said` what the facts say now. `broken_at` is None while the promise holds; `excluded_by` is
+    the fact for which it does not apply, `revoked_by` the last one that said so of an exclusion.
     """
 
     opening: Fact
     stretch: Stretch
-    service_level: Level
-    priority: str
+    said: Stretch
     response: Fact | None
     broken_at: datetime | None
     overdue: timedelta | None
-    closed_by: Fact | None
-    paused: bool
     excluded_by: Fact | None
     revoked_by: Fact | None
     flags: tuple[Flag, ...]
@@ -183,6 +184,23 @@ class Clock:
     def met(self) -> bool | None:
         """Met if and only if the response is not later than the deadline: decided on instants (section 4, rule 1)."""
         return None if self.response is None else self.response.time <= self.stretch.due_at
+
+    @property
+    def service_level(self) -> Level:
+        return self.said.service_level
+
+    @property
+    def priority(self) -> str:
+        return self.said.priority
+
+    @property
+    def closed_by(self) -> Fact | None:
+        return self.said.closed_by
+
+    @property
+    def paused(self) -> bool:
+        """Does it wait, and does the policy let it?"""
+        return self.said.paused_by is not None and self.said.policy.pauses
 
     @property
     def running(self) -> bool:
@@ -215,6 +233,7 @@ class Facts:
     every: list[Fact] = field(default_factory=list)
     openings: list[Fact] = field(default_factory=list, compare=False)
     changes: list[Fact] = field(default_factory=list, compare=False)
+    moves: list[Fact] = field(default_factory=list, compare=False)
     answers: list[Fact] = field(default_factory=list, compare=False)
     escalations: list[Fact] = field(default_factory=list, compare=False)
     exclusions: list[Fact] = field(default_factory=list, compare=False)
@@ -266,9 +285,11 @@ class Facts:
             case Opened():
                 return (self.openings,)
             case PriorityChanged() | ServiceLevelChanged() | Closed() | Reopened() | Paused() | Resumed():
-                if self._course is not None:
-                    self._course.forget_from(fact.time)
+                self._forget_from(fact.time)
                 return (self.changes,)
+            case PolicyChanged():
+                self._forget_from(fact.time)
+                return (self.changes, self.moves)
             case Responded(by=by):
                 return (self.answers,) if by == "agent" else ()  # an automatic acknowledgement is not a first response
             case Escalated():
@@ -280,11 +301,24 @@ class Facts:
             case _:
                 assert_never(fact.data)
 
-    def course(self, opening: Fact, policy: Policy) -> "Course":
+    def _forget_from(self, time: datetime) -> None:
+        if self._course is not None:
+            self._course.forget_from(time)
+
+    def course(self, opening: Fact, versions: Versions) -> "Course":
         """The course of the clock from this opening on."""
-        if self._course is None or self._course.opening is not opening or self._course.policy is not policy:
-            self._course = Course(opening, policy)
+        if self._course is None or self._course.opening is not opening or self._course.versions is not versions:
+            self._course = Course(opening, versions)
         return self._course
+
+    def with_one_more(self, fact: Fact) -> "Facts":
+        """What they would be; these stay as they are."""
+        more = Facts()
+        for each in (*self._told.values(), *self.every):
+            if _key(each) not in self._told or each.corrected_by is None:
+                more.add(each)
+        more.add(fact)
+        return more
 
 
 def _key(fact: Fact) -> _Key:
@@ -308,15 +342,15 @@ def _corrected(fact: Fact, correction: Fact) -> Fact:
     )
 
 
-def judge(facts: Facts, policy: Policy, now: datetime) -> Verdict:
+def judge(facts: Facts, versions: Versions, now: datetime) -> Verdict:
     """
     Fold the facts that have happened by `now`. Pure: the same facts give the same verdict, whenever they arrived.
-    Raises KeyError for a level or priority the policy does not have (checked on arrival).
+    Raises KeyError for a level or priority that the version in force does not have (checked on arrival).
     """
     ahead = _until(facts.every, now)
     opening = facts.openings[0] if _until(facts.openings, now) else None
     return Verdict(
-        None if opening is None else _clock(facts, opening, policy, now),
+        None if opening is None else _clock(facts, opening, versions, now),
         tuple(facts.escalations[: _until(facts.escalations, now)]),
         facts.every[ahead].time if ahead < len(facts.every) else None,
     )
@@ -331,8 +365,8 @@ def _until(facts: Sequence[Fact], now: datetime) -> int:
     return bisect_right(facts, now, key=_time)
 
 
-def _clock(facts: Facts, opening: Fact, policy: Policy, now: datetime) -> Clock:
-    course = facts.course(opening, policy)
+def _clock(facts: Facts, opening: Fact, versions: Versions, now: datetime) -> Clock:
+    course = facts.course(opening, versions)
     before = bisect_left(facts.changes, opening.time, key=_time)  # superseded by the opening
     course.fold(facts.changes, before, _until(facts.changes, now))
     exclusions = facts.exclusions[: _until(facts.exclusions, now)]
@@ -348,13 +382,10 @@ def _clock(facts: Facts, opening: Fact, policy: Policy, now: datetime) -> Clock:
     return Clock(
         opening=opening,
         stretch=stretch,
-        service_level=said.service_level,
-        priority=said.priority,
+        said=said,
         response=response,
         broken_at=stretch.due_at if broken or (stretch.broken_at and excluded_by is None) else None,
         overdue=_overdue(course, stretch, response),
-        closed_by=said.closed_by,
-        paused=said.paused_by is not None and policy.pauses,
         excluded_by=excluded_by,
         revoked_by=next((fact for fact in reversed(exclusions) if isinstance(fact.data, ExclusionRevoked)), None),
         flags=_flags(facts, course, exclusions, now),
@@ -424,9 +455,10 @@ class Course:
     ticket is closed, or waits where the policy lets it, does not count: what is left of the target is left then too.
     """
 
-    def __init__(self, opening: Fact, policy: Policy) -> None:
+    def __init__(self, opening: Fact, versions: Versions) -> None:
         assert isinstance(opening.data, Opened)
-        self.opening, self.policy = opening, policy
+        self.opening, self.versions = opening, versions
+        self.policy = policy = versions.of(opening.data, opening.time)  # rule 13
         level, priority = policy.level(opening.data.service_level), opening.data.priority
         target = policy.target(level.name, priority)
         self._stretches = [
@@ -440,6 +472,7 @@ class Course:
                 set_by=opening,
                 cause=Cause.OPENED,
                 broken_at=None,
+                policy=policy,
                 service_level=level,
                 priority=priority,
             )
@@ -454,7 +487,7 @@ class Course:
     def fold(self, changes: Sequence[Fact], first: int, last: int) -> None:
         """Knows changes[first:last] afterwards, which begin after the opening and end with an instant's last one."""
         for n in range(first + len(self._times), last):
-            stretch = _labelled(self._stretches[-1], changes[n], self.policy)
+            stretch = _labelled(self._stretches[-1], changes[n], self.versions)
             if n + 1 == last or changes[n + 1].time > changes[n].time:  # several at one instant count as the last
                 stretch = self._turn(stretch, changes[bisect_left(changes, changes[n].time, key=_time) : n + 1])
             self._times.append(changes[n].time)
@@ -473,8 +506,8 @@ class Course:
         now = changes[-1].time
         if stretch.running and stretch.broken_at is None and now > stretch.due_at:
             stretch = replace(stretch, broken_at=stretch.due_at)
-        runs = stretch.closed_by is None and not (self.policy.pauses and stretch.paused_by is not None)
-        level, target = stretch.service_level, self.policy.target(stretch.service_level.name, stretch.priority)
+        runs = stretch.closed_by is None and not (stretch.policy.pauses and stretch.paused_by is not None)
+        level, target = stretch.service_level, stretch.policy.target(stretch.service_level.name, stretch.priority)
         if stretch.broken_at is not None:
             level, target = stretch.level, stretch.target
         if (level, target, runs) == (stretch.level, stretch.target, stretch.running):
@@ -487,12 +520,17 @@ class Course:
         return turned.goes_on(now, *_set_by(stretch, level, changes))
 
 
-def _labelled(stretch: Stretch, change: Fact, policy: Policy) -> Stretch:
+def _labelled(stretch: Stretch, change: Fact, versions: Versions) -> Stretch:
     match change.data:
         case PriorityChanged(priority=priority):
             return replace(stretch, priority=priority)
         case ServiceLevelChanged(service_level=name):
-            return replace(stretch, service_level=policy.level(name))
+            return replace(stretch, service_level=stretch.policy.level(name))
+        case PolicyChanged() if stretch.broken_at is not None or (stretch.running and change.time > stretch.due_at):
+            return stretch
+        case PolicyChanged(policy_version=version):
+            policy = versions.named(version)
+            return replace(stretch, policy=policy, service_level=policy.level(stretch.service_level.name))
         case Closed():
             return replace(stretch, closed_by=stretch.closed_by or change)
         case Reopened() if stretch.closed_by is None:
@@ -519,7 +557,7 @@ def _set_by(before: Stretch, level: Level, changes: Sequence[Fact]) -> tuple[Fac
     if not before.running:
         kinds = {Reopened: Cause.REOPENED, Resumed: Cause.RESUMED}
     elif level is not before.level:
-        kinds = {ServiceLevelChanged: Cause.SERVICE_LEVEL_CHANGED}
+        kinds = {ServiceLevelChanged: Cause.SERVICE_LEVEL_CHANGED, PolicyChanged: Cause.POLICY_CHANGED}
     else:
         kinds = {PriorityChanged: Cause.PRIORITY_CHANGED}
     return next((change, kinds[type(change.data)]) for change in reversed(changes) if type(change.data) in kinds)

@@ -10,8 +10,8 @@ import json
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import date, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from itertools import pairwise
 from operator import itemgetter
@@ -22,6 +22,7 @@ from typing import Any, Self, TypeVar
 
 import yaml
 
+from events.cloudevents import parse_time
 from sla.calendar import WEEKDAYS, SupportHours, Window, weekdays, zone_of
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ LARGEST_FILE = 256 * 1024
 DEEPEST_NESTING = 10
 FORMAT = 1
 REQUIRED = ("name", "version", "zone", "holidays", "priorities", "levels")
+OPTIONAL = ("effective_from", "material", "warn_at", "objectives", "exclusions")
 PLAIN_YAML = "a policy is plain YAML: indented with spaces, every bracket and quote closed, without anchors and tags"
 FIRST_RESPONSE = "objectives: first_response"
 SUNDAYS = "holidays: include_sundays"
@@ -96,6 +98,10 @@ class Policy:
     """SHA-256 (hex) of the canonical JSON of `resolved()`."""
     canonical: str
     """`resolved()` as JSON with sorted keys and no blanks."""
+    effective_from: datetime | None = None
+    """When the file says that it takes effect, if it does: no part of what it promises."""
+    material: bool | None = None
+    """Whether the file says that it promises something else than the version before, if it does."""
 
     @classmethod
     def from_resolved(cls, resolved: Json) -> Self:
@@ -154,7 +160,7 @@ def load(path: str | PathLike[str]) -> Policy:
     resolved = file.read()
     if resolved is None:
         raise PolicyError(file.problems())
-    return Policy.from_resolved(resolved)
+    return replace(Policy.from_resolved(resolved), effective_from=file.effective_from, material=file.material)
 
 
 def check(path: str | PathLike[str]) -> list[str]:
@@ -231,6 +237,22 @@ def _day(text: str) -> str:
     if day.year not in HORIZON:
         raise ValueError(f"{text} is out of range; dates lie in the years {HORIZON[0]} to {HORIZON[-1]}")
     return text
+
+
+def _from(zone: str) -> Callable[[str], datetime]:
+    """A date, which is its first instant in the zone of the policy; or an instant with its offset. In UTC."""
+
+    def parse(text: str) -> datetime:
+        if _DATE.fullmatch(text):
+            return datetime.combine(date.fromisoformat(_day(text)), time(), zone_of(zone)).astimezone(UTC)
+        try:
+            return parse_time(text.replace(" ", "T", 1))
+        except ValueError:
+            raise ValueError(
+                f"{text!r} is neither a date nor an instant; write YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SS+01:00"
+            ) from None
+
+    return parse
 
 
 def _duration(text: str) -> int:
@@ -361,6 +383,8 @@ class _File:
     def __init__(self, path: str | PathLike[str]) -> None:
         self._path = Path(path)
         self._found: list[tuple[int, str]] = []
+        self.effective_from: datetime | None = None
+        self.material: bool | None = None
 
     def problems(self) -> list[str]:
         return [f"{self._path}:{line}: {text}" for line, text in sorted(self._found, key=itemgetter(0))]
@@ -470,8 +494,10 @@ class _File:
     # --- the parts of a policy
 
     def _policy(self, root: yaml.Node) -> Json:
-        fields = self._fields(root, "the policy", REQUIRED, ("warn_at", "objectives", "exclusions"))
+        fields = self._fields(root, "the policy", REQUIRED, OPTIONAL)
         zone = self._value(fields.get("zone"), "zone", _zone)
+        self.effective_from = self._value(fields.get("effective_from"), "effective_from", _from(zone or "UTC"))
+        self.material = self._value(fields.get("material"), "material", _flag)
         holidays = self._holidays(fields.get("holidays"))
         priorities = self._priorities(fields.get("priorities"))
         levels = self._named(fields.get("levels"), "levels").items()

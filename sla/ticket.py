@@ -25,7 +25,7 @@ from sla.log import (
     TargetChanged,
     WarningRaised,
 )
-from sla.policy import Policy
+from sla.versions import Versions
 
 OBJECTIVE = "first_response"
 CYCLE = 1
@@ -61,7 +61,7 @@ class TicketSla:
         return ticket
 
     def record(
-        self, event: TicketEvent, policy: Policy, now: datetime, historic_after: timedelta = NEVER
+        self, event: TicketEvent, versions: Versions, now: datetime, historic_after: timedelta = NEVER
     ) -> list[Recorded]:
         """A fact, stored by the broker at `now`. It alone neither breaks a promise nor warns (section 4, rule 3)."""
         fact = FactRecorded(
@@ -74,20 +74,22 @@ class TicketSla:
             sequence=event.sequence,
         )
         recorded = self._append(fact)
-        return [recorded, *self._decide(policy, now, historic_after, event.id)]
+        return [recorded, *self._decide(versions, now, historic_after, event.id)]
 
-    def tick(self, policy: Policy, now: datetime, historic_after: timedelta = NEVER) -> list[Recorded]:
+    def tick(self, versions: Versions, now: datetime, historic_after: timedelta = NEVER) -> list[Recorded]:
         """It is `now`, says the broker. Returns nothing if nothing follows: a forged or doubled tick is harmless."""
-        return self._decide(policy, now, historic_after, None)
+        return self._decide(versions, now, historic_after, None)
 
-    def _decide(self, policy: Policy, now: datetime, historic_after: timedelta, fact_id: str | None) -> list[Recorded]:
+    def _decide(
+        self, versions: Versions, now: datetime, historic_after: timedelta, fact_id: str | None
+    ) -> list[Recorded]:
         now = max(now, self.known_at or now)
-        verdict = judge(self.facts, policy, now)
+        verdict = judge(self.facts, versions, now)
         if verdict.clock is None:
             pending = State(next_at=verdict.ahead)
             events: list[Event] = [] if pending == self.state else [StateUpdated(at=now, state=pending)]
         else:
-            events = Difference(self, policy, verdict, verdict.clock, now, historic_after, fact_id).events()
+            events = Difference(self, verdict, verdict.clock, now, historic_after, fact_id).events()
         return [self._append(event) for event in events]
 
     def _append(self, event: Event) -> Recorded:
@@ -129,14 +131,13 @@ class Difference:
     def __init__(
         self,
         ticket: TicketSla,
-        policy: Policy,
         verdict: Verdict,
         clock: Clock,
         now: datetime,
         historic_after: timedelta,
         fact_id: str | None,
     ) -> None:
-        self.ticket, self.policy, self.verdict, self.clock = ticket, policy, verdict, clock
+        self.ticket, self.verdict, self.clock, self.policy = ticket, verdict, clock, clock.stretch.policy
         self.now, self.historic_after, self.fact_id, self.is_tick = now, historic_after, fact_id, fact_id is None
         self.before = ticket.state
         self.withdrawn = ticket.breach if ticket.breach and ticket.breach.breached_at != clock.broken_at else None
@@ -401,7 +402,7 @@ class Difference:
         )
 
     def _severity(self) -> str:
-        return self.policy.severity(self.clock.priority, len(self.verdict.escalations))
+        return self.clock.said.policy.severity(self.clock.priority, len(self.verdict.escalations))
 
     def _number(self, kind: str) -> int:
         return self.ticket.counts.get(kind, 0) + 1

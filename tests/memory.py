@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from sla.log import Announced as AnnouncedEvent
 from sla.log import Decision, Event, Recorded, State
 from sla.policy import Policy, load
 from sla.ticket import TicketSla
+from sla.versions import Versions, next_version
 from tests.scenarios import Announced, Edited, Fact, Given, Scenario, Tick
 
+ZERO = timedelta(0)
 SHIPPED = Path(__file__).parent.parent / "sla" / "policies" / "cention-support.yaml"
 POLICY = load(SHIPPED)
 
@@ -44,8 +46,9 @@ def policy_of(scenario: Scenario) -> Policy:
 
 @dataclass
 class Memory:
-    """The log, the inbox and the policies, as the event store keeps them; tickets come from the log by replay."""
+    """The log, the inbox and the versions, as the event store keeps them; tickets come from the log by replay."""
 
+    published: Versions = field(default_factory=lambda: Versions.only(POLICY))
     log: dict[str, list[Recorded]] = field(default_factory=dict)
     keys: dict[bytes, bytes] = field(default_factory=dict)
     inbox: list[str] = field(default_factory=list)
@@ -57,8 +60,11 @@ class Memory:
     def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         return {key: self.keys[key] for key in keys if key in self.keys}
 
-    def policy(self, fingerprint: str) -> Policy:
-        return {policy.fingerprint: policy for policy in (POLICY, edited_policy(), pausing_policy())}[fingerprint]
+    def versions(self) -> Versions:
+        return self.published
+
+    def publish(self, policy: Policy, now: datetime) -> None:
+        self.published = Versions([*self.published, next_version(self.published, policy, now, ZERO, ZERO)])
 
     def save(self, outcome: Outcome) -> None:
         for recorded in outcome.events:
@@ -74,15 +80,15 @@ class World:
 
     def __init__(self, ticket: str = "T-1", policy: Policy = POLICY, forgets: bool = False) -> None:
         self.ticket, self.forgets = ticket, forgets
-        self.memory, self.sequence = Memory(), 0
+        self.memory, self.sequence = Memory(Versions.only(policy)), 0
         self.state, self.events = State(), list[Event]()
-        self.engine = Engine(policy, self.memory)
+        self.engine = Engine(self.memory)
 
     def put(self, item: Given) -> list[Event]:
         """Hands over one fact or tick; returns what was recorded because of it."""
         match item:
-            case Edited():
-                self.engine = Engine(edited_policy(), self.memory)
+            case Edited(arrives=now):
+                self.memory.publish(edited_policy(), now)
                 return []
             case Fact() | Tick():
                 return self.take([self.message(item)])

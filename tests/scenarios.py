@@ -65,7 +65,7 @@ class Asleep:
 
 @dataclass(frozen=True)
 class Edited:
-    """The engine is started again, with a later version of the policy in which every target is doubled."""
+    """A later version of the policy is published, in which every target is doubled. It takes effect at once."""
 
     arrives: datetime
 

@@ -25,6 +25,7 @@ from services.verify import Verify
 from services.wiring import VIEWS
 from sla.engine import Engine
 from sla.log import Announced
+from sla.versions import Versions
 from tests.bus import (
     SLA,
     Fact,
@@ -75,7 +76,7 @@ async def check(nc: Client, store: Path, policy: str) -> None:
     while not messages or messages[-1].sequence < last:
         messages += await reader.take()
     await reader.close()
-    expected = Engine(load_policy(Path(policy)), Memory()).take(messages)
+    expected = Engine(Memory(Versions.only(load_policy(Path(policy))))).take(messages)
     with closing(Store(store)) as found:
         log = found.entries(0, 1_000_000)
     assert [entry[1:] for entry in log] == [(recorded.originator_id, recorded.event) for recorded in expected.events]

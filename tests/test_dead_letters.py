@@ -136,6 +136,7 @@ async def test_a_message_counts_once_the_policy_has_what_it_names(deployed: Depl
             policy.read_text(encoding="utf-8")
             .replace("critical", "urgent")
             .replace("severity: urgent", "severity: critical")
+            .replace('version: "2026-01"', 'version: "2026-02"')
         )
         policy.write_text(text, encoding="utf-8")
         after = deployed.run(*SERVICES)

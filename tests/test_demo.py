@@ -42,6 +42,7 @@ from sla.engine import Engine, Message, Outcome
 from sla.log import Announced, Breached, BreachRetracted, Fulfilled, WarningRaised
 from sla.policy import Level, Policy, load
 from sla.ticket import TicketSla
+from sla.versions import Versions
 
 POLICY = load(SHIPPED_POLICIES / "cention-support.yaml")
 HALF_A_MINUTE = timedelta(seconds=30)
@@ -357,7 +358,8 @@ class Judged:
     """Takes planned messages at their instants, and ticks whenever a ticket asks for one."""
 
     def __init__(self, policy: Policy) -> None:
-        self._engine = Engine(policy, self)
+        self._versions = Versions.only(policy)
+        self._engine = Engine(self)
         self._digests: dict[bytes, bytes] = {}
         self._ticks: list[tuple[datetime, str]] = []
         self._sequence = 0
@@ -404,8 +406,8 @@ class Judged:
     def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         return {key: self._digests[key] for key in keys if key in self._digests}
 
-    def policy(self, fingerprint: str) -> Policy:
-        raise KeyError(fingerprint)
+    def versions(self) -> Versions:
+        return self._versions
 
 
 def judged(planned: Iterable[Planned], policy: Policy = POLICY) -> Judged:

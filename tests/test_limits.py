@@ -14,10 +14,12 @@ import sla.judge
 from events.tickets import Escalated, Opened, PriorityChanged
 from sla.engine import Engine, Message
 from sla.judge import Fact, Facts, judge
+from sla.versions import Versions
 from tests.bus import connected, deployment, nats_server, opened, position, rows, settled, stored, until
 from tests.memory import POLICY, Memory
 from tests.scenarios import Fact as Sent
 
+ONE = Versions.only(POLICY)
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
@@ -30,7 +32,7 @@ class Kept:
 
     def __init__(self) -> None:
         self.memory = Memory()
-        self.engine = Engine(POLICY, self.memory)
+        self.engine = Engine(self.memory)
         self._numbers = count(1)
 
     def take(self, ticket: str, kind: str, **data: str) -> None:
@@ -95,9 +97,9 @@ def folds(monkeypatch: pytest.MonkeyPatch) -> list[Fact]:
     found = []
     labelled = sla.judge._labelled
 
-    def counted(stretch, change, policy):  # type: ignore[no-untyped-def]
+    def counted(stretch, change, versions):  # type: ignore[no-untyped-def]
         found.append(change)
-        return labelled(stretch, change, policy)
+        return labelled(stretch, change, versions)
 
     monkeypatch.setattr(sla.judge, "_labelled", counted)
     return found
@@ -107,7 +109,7 @@ def test_each_fact_of_a_ticket_is_folded_once_if_they_arrive_in_their_order(fold
     known = Facts()
     for fact in facts(Random(1), 1_000):
         known.add(fact)
-        judge(known, POLICY, fact.time)
+        judge(known, ONE, fact.time)
     assert len(folds) == len({fact.id for fact in folds}) > 300
 
 
@@ -116,10 +118,10 @@ def test_a_fact_that_arrives_late_is_folded_with_those_that_happened_after_it(fo
     late = every.pop(200)
     for fact in every:
         known.add(fact)
-    judge(known, POLICY, START + 400 * SECOND)
+    judge(known, ONE, START + 400 * SECOND)
     folds.clear()
     known.add(late)
-    judge(known, POLICY, START + 400 * SECOND)
+    judge(known, ONE, START + 400 * SECOND)
     assert folds and {fact.time >= late.time for fact in folds} == {True}
 
 
@@ -140,7 +142,7 @@ def test_what_is_remembered_changes_no_verdict(seed: int) -> None:
         for each in every[:n]:
             afresh.add(each)
         for now in (START + rng.randrange(40) * SECOND, START + 40 * SECOND):
-            assert judge(known, POLICY, now) == judge(afresh, POLICY, now)
+            assert judge(known, ONE, now) == judge(afresh, ONE, now)
 
 
 # ---- the end

@@ -29,8 +29,9 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.store = Store(path, create=True)
+        self.store.publish(load_policy(SHIPPED_POLICIES), lambda: START)
         self.sequence = 0
-        self._engine = Engine(load_policy(SHIPPED_POLICIES), self.store)
+        self._engine = Engine(self.store)
 
     def take(self, at: datetime, *facts: Fact, ticks: Sequence[str] = ()) -> None:
         """All at one instant, in one batch."""

@@ -1,0 +1,180 @@
+"""Which version of the policy a ticket is judged by. What it promises is in policy.py, where it is kept in store.py.
+
+A version is never edited once it is published, and never takes effect before it is. So whatever has happened by now has
+one version for ever, whenever we are told of it.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from events.tickets import Opened
+from sla.policy import Policy
+
+ALWAYS = datetime(1999, 1, 1, tzinfo=UTC)
+"""When the first version took effect: before every fact that can count."""
+
+AFTER_ALL = datetime(2101, 1, 1, tzinfo=UTC)
+"""When all that can count has happened."""
+
+LEAD = timedelta(seconds=2)
+"""Between publication and effect at least, unless the file gives the instant: the engine looks after each batch."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A policy from `effective_from` on, until the next one; `material` if it promises something else than before."""
+
+    policy: Policy
+    published_at: datetime
+    effective_from: datetime
+    material: bool
+
+    @property
+    def name(self) -> str:
+        return self.policy.version
+
+
+class Versions:
+    """The published versions, by the instant of their effect."""
+
+    def __init__(self, versions: Iterable[Version]) -> None:
+        self._versions = sorted(versions, key=attrgetter("effective_from"))
+
+    @classmethod
+    def only(cls, policy: Policy) -> "Versions":
+        """A policy without any other, before or after."""
+        return cls([Version(policy, ALWAYS, ALWAYS, material=True)])
+
+    def __iter__(self) -> Iterator[Version]:
+        return iter(self._versions)
+
+    def __len__(self) -> int:
+        return len(self._versions)
+
+    def at(self, time: datetime) -> Policy:
+        """The policy in force at this time; the first one before all of them."""
+        in_force = [version for version in self._versions if version.effective_from <= time]
+        return (in_force or self._versions)[-1 if in_force else 0].policy
+
+    def of(self, opened: Opened, time: datetime, known_at: datetime = AFTER_ALL) -> Policy:
+        """
+        The policy in force when a ticket was opened. If that one lacks its level or priority, so that the opening could
+        not count then, it is the first one since, in effect at `known_at`, that has them.
+        """
+        in_force = self.at(time)
+        since = (each.policy for each in self._versions if time < each.effective_from <= known_at)
+        return next((policy for policy in (in_force, *since) if _has(policy, opened)), in_force)
+
+    def named(self, name: str) -> Policy:
+        """The policy of this version; KeyError if it is not published."""
+        for version in self._versions:
+            if version.name == name:
+                return version.policy
+        known = ", ".join(version.name for version in self._versions)
+        raise KeyError(f"policy version {name!r} is not published; the versions are {known}")
+
+
+def _has(policy: Policy, opened: Opened) -> bool:
+    return opened.service_level in policy.levels and opened.priority in policy.priorities
+
+
+class Refused(ValueError):
+    """This version cannot be published; the text says why, and what to do."""
+
+
+def next_version(
+    versions: Versions, policy: Policy, now: datetime, notice: timedelta, lead: timedelta = LEAD
+) -> Version:
+    """
+    The policy as the version it will be: the first one covers all history; a later one takes effect when it says, or
+    as soon as it may, which for a material change is after `notice`. Raises Refused.
+    """
+    if not len(versions):
+        return Version(policy, now, ALWAYS, material=True)
+    if policy.version in {version.name for version in versions}:
+        raise Refused(
+            f"version {policy.version} is published, and a published version is never edited; "
+            "give the file another version"
+        )
+    effective_from = policy.effective_from
+    before = versions.at(effective_from or now)
+    material = is_material(before, policy) if policy.material is None else policy.material
+    earliest = now + notice if material and notice else now
+    if effective_from is None:
+        effective_from = max(earliest, _whole_second(now + lead) if lead else now)
+    if effective_from < now:
+        raise Refused(
+            f"effective_from {_utc(effective_from)} lies before the publication, {_utc(now)}; "
+            "no version takes effect in the past: give a later one, or leave it out"
+        )
+    if effective_from < earliest:
+        raise Refused(
+            f"effective_from {_utc(effective_from)} is too soon for a material change: SLA_POLICY_NOTICE is {notice}; "
+            f"give {_utc(earliest)} or later"
+        )
+    for version in versions:
+        if version.effective_from == effective_from:
+            raise Refused(
+                f"version {version.name} takes effect at {_utc(effective_from)} too; give each its own instant"
+            )
+    return Version(policy, now, effective_from, material)
+
+
+class Change(NamedTuple):
+    """What differs between two policies: where, and what each says; "-" if it says nothing."""
+
+    what: str
+    before: str
+    after: str
+
+
+def changes(before: Policy, after: Policy) -> list[Change]:
+    """All that differs, name and version apart."""
+    one, other = dict(_said(before.resolved())), dict(_said(after.resolved()))
+    differ = sorted(what for what in one.keys() | other.keys() if one.get(what) != other.get(what))
+    return [Change(what, one.get(what, "-"), other.get(what, "-")) for what in differ]
+
+
+def is_material(before: Policy, after: Policy) -> bool:
+    """Is anything promised that was not, or the other way round? How loud a breach is and who is told is no promise."""
+    return any(not _is_label(change) for change in changes(before, after))
+
+
+def _is_label(change: Change) -> bool:
+    what, before, after = change
+    renamed = what.startswith("holidays.") and "-" not in (before, after)
+    return renamed or what == "warn_at" or what.endswith((".severity", ".tell"))
+
+
+def _said(part: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """A resolved policy as lines; lists of things with a name are told by their names."""
+    match part:
+        case dict() | [{"name": _}, *_]:
+            named = part.items() if isinstance(part, dict) else [(each["name"], each) for each in part]
+            for name, each in named:
+                path = f"{where}.{name}" if where else name
+                if path not in ("name", "version", "format") and not (where.count(".") == 1 and name == "name"):
+                    yield from _said(each, path)
+        case list():
+            yield where, ", ".join(map(str, part)) or "none"
+        case int() if ".targets." in where:
+            yield where, _span(part)
+        case _:
+            yield where, str(part)
+
+
+def _span(seconds: int) -> str:
+    """As a policy file writes it."""
+    parts = ((seconds // 3600, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"))
+    return " ".join(f"{number}{unit}" for number, unit in parts if number)
+
+
+def _utc(time: datetime) -> str:
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _whole_second(time: datetime) -> datetime:
+    return time if not time.microsecond else time.replace(microsecond=0) + timedelta(seconds=1)
