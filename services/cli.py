@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from services.dead_letters import Choice
     from services.settings import Settings
     from sla.policy import Policy
+    from sla.versions import Versions
 
 T = TypeVar("T")
 
@@ -374,6 +375,164 @@ def policy_check(file: Annotated[Path, typer.Argument(help="A policy file.")]) -
         raise typer.Exit(1) from None
     levels, priorities = ", ".join(policy.levels), ", ".join(policy.priorities)
     typer.echo(f"{file}: fine: {policy.name} {policy.version}, {policy.zone}; levels {levels}; priorities {priorities}")
+
+
+@policy_app.command("publish")
+def policy_publish(
+    file: Annotated[Path, typer.Argument(help="A policy file; it may say effective_from and material.")],
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Make a policy file the next version, in effect when it says, or at once. A published one is never edited."""
+    from services import client, policies, screen
+    from sla.policy import load
+    from sla.versions import Refused
+
+    settings, policy = _settings(), load(file)
+    with _usage():
+        store = client.open_store(settings, data)
+    try:
+        version = store.publish(policy, lambda: datetime.now(UTC), settings.policy_notice)
+    except Refused as error:
+        raise No(f"{file}: {error}") from None
+    versions, now = store.versions(), datetime.now(UTC)
+    store.close()
+    if output is Output.JSON:
+        screen.write_json(policies.report(version, versions, now))
+    else:
+        screen.table(policies.COLUMNS, [policies.row(version, versions, now)])
+
+
+@policy_app.command("list")
+def policy_list(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None:
+    """The published versions, the oldest first; the one in force has a star."""
+    from services import policies, screen
+
+    versions, now = _versions(data), datetime.now(UTC)
+    if output is Output.JSON:
+        screen.write_json([policies.report(version, versions, now) for version in versions])
+    else:
+        screen.table(policies.COLUMNS, (policies.row(version, versions, now) for version in versions))
+
+
+@policy_app.command("show")
+def policy_show(
+    version: Annotated[str | None, typer.Argument(help="A version, or a file; the one in force if not given.")] = None,
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """What a version says. With -o json as it was resolved when it was published: every date, every window."""
+    from services import policies, screen
+
+    versions, now = _versions(data), datetime.now(UTC)
+    with _usage():
+        policy = versions.at(now) if version is None else policies.find(version, versions)
+    if output is Output.JSON:
+        screen.write_json(policy.resolved())
+    else:
+        screen.pairs(policies.lines(policy, now))
+
+
+@policy_app.command("diff")
+def policy_diff(
+    before: Annotated[str, typer.Argument(help="A version, or a file.")],
+    after: Annotated[str, typer.Argument(help="Another one.")],
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """What one version says otherwise than another, and whether that is material."""
+    from services import policies, screen
+    from sla.versions import Change, changes, is_material
+
+    versions = _versions(data)
+    with _usage():
+        one, other = policies.find(before, versions), policies.find(after, versions)
+    found = changes(one, other)
+    if output is Output.JSON:
+        screen.write_json({"material": is_material(one, other), "changes": [change._asdict() for change in found]})
+    else:
+        if found:
+            screen.table(Change._fields, found)
+        _say(f"{len(found)} changes, {'material' if is_material(one, other) else 'none of them material'}")
+
+
+@policy_app.command("migrate")
+def policy_migrate(
+    to: Annotated[str, typer.Option("--to", help="The version by which they shall be judged from now on.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Move the open tickets to another version, each by an event: time used is kept, the rest of the clock is new."""
+    from services import client, policies, screen, what_if
+    from services.bus import TICKETS, Publisher
+
+    settings, now = _quiet(), datetime.now(UTC)
+    with _usage():
+        store = client.open_store(settings, data)
+        policy = policies.in_effect(to, store.versions(), now)
+    found = list(what_if.moves(store, policy, now))
+    store.close()
+    going = [move for move in found if move.why_not is None]
+    if not dry_run and going:
+        messages = [what_if.move_message(move.ticket, policy.version, now) for move in going]
+
+        async def send(nc: "Client") -> None:
+            publisher = Publisher(nc, TICKETS)
+            for start in range(0, len(messages), what_if.BATCH):
+                await publisher.publish(messages[start : start + what_if.BATCH])
+
+        _on_bus("policy migrate", data, send)
+    if output is Output.JSON:
+        screen.write_json({"to": to, "dry_run": dry_run, "moves": [move._asdict() for move in found]})
+    else:
+        screen.table(policies.MOVES, (policies.move_row(move, policy.zone) for move in found))
+        _say(policies.moved(found, dry_run))
+
+
+@app.command()
+def backtest(
+    policy: Annotated[Path, typer.Option("--policy", help="A policy file.")],
+    since: Annotated[str | None, typer.Option("--from", help="Only tickets opened then or later, with offset.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Only tickets opened before, with offset.")] = None,
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Judge all history under another policy, and write nothing: compliance before and after, tickets that flip."""
+    from services import client, policies, screen, what_if
+    from services.calculator import instant
+    from services.store import snapshot
+    from sla.policy import load
+
+    other = load(policy)
+    with _usage():
+        start, end = (None if text is None else instant(text) for text in (since, until))
+        path = client.store_file(_settings(), data)
+    versions = _versions(data)
+    test = what_if.Backtest(versions, other, datetime.now(UTC), start, end)
+    with snapshot(path) as stored:
+        (total,) = stored.execute("SELECT count(DISTINCT originator_id) FROM stored_events").fetchone()
+        for _ in screen.progress("tickets", test.run(stored), total):
+            pass
+    if output is Output.JSON:
+        screen.write_json(test.report())
+    else:
+        screen.table(policies.COMPLIANCE, policies.compliance_rows(test.compliance()))
+        if test.flips:
+            screen.table(policies.FLIPS, (policies.flip_row(flip, other.zone) for flip in test.flips))
+        _say(f"{test.tickets:,} tickets, of which {len(test.flips):,} flip")
+
+
+def _versions(data: Path) -> "Versions":
+    from services import client
+
+    with _usage():
+        store = client.open_store(_settings(), data)
+    versions = store.versions()
+    store.close()
+    if not len(versions):
+        raise No("no version is published yet; start the engine, or `sla policy publish FILE`")
+    return versions
 
 
 # ---- dead letters

@@ -36,6 +36,11 @@ class Version:
     def name(self) -> str:
         return self.policy.version
 
+    @property
+    def is_first(self) -> bool:
+        """Does it cover all of history?"""
+        return self.effective_from == ALWAYS
+
 
 class Versions:
     """The published versions, by the instant of their effect."""
@@ -133,9 +138,14 @@ class Change(NamedTuple):
 
 def changes(before: Policy, after: Policy) -> list[Change]:
     """All that differs, name and version apart."""
-    one, other = dict(_said(before.resolved())), dict(_said(after.resolved()))
+    one, other = dict(said(before)), dict(said(after))
     differ = sorted(what for what in one.keys() | other.keys() if one.get(what) != other.get(what))
     return [Change(what, one.get(what, "-"), other.get(what, "-")) for what in differ]
+
+
+def said(policy: Policy) -> Iterator[tuple[str, str]]:
+    """All that a policy says, as names and texts; its own name and version apart."""
+    yield from _said(policy.resolved())
 
 
 def is_material(before: Policy, after: Policy) -> bool:
