@@ -182,18 +182,19 @@ def moves(store: Store, to: Policy, now: datetime) -> Iterator[Move]:
     ]
     for start in range(0, len(wanted), BATCH):
         for ticket, found in store.load_all(wanted[start : start + BATCH]).items():
-            yield _moved(ticket, found.facts, versions, to, now)
+            verdict = judge(found.facts, versions, now)
+            if verdict.clock is not None and came_to(verdict) == "open":
+                yield _moved(ticket, found.facts, verdict.clock, versions, to, now)
 
 
-def _moved(ticket: str, facts: Facts, versions: Versions, to: Policy, now: datetime) -> Move:
-    clock = judge(facts, versions, now).clock
-    assert clock is not None, "a ticket that is open has a clock"
+def _moved(ticket: str, facts: Facts, clock: Clock, versions: Versions, to: Policy, now: datetime) -> Move:
     moved = Fact(SOURCE, "", now, PolicyChanged(policy_version=to.version), None, now)
     level, priority = clock.service_level.name, clock.priority
     stays = Move(ticket, level, priority, clock.stretch.policy.version, clock.stretch.due_at, None, False, None)
     try:
-        judge(facts.with_one_more(moved), versions, AFTER_ALL)
-        then = judge(facts.with_one_more(moved), versions, now + timedelta(microseconds=1)).clock
+        facts = facts.with_one_more(moved)
+        judge(facts, versions, AFTER_ALL)
+        then = judge(facts, versions, now + timedelta(microseconds=1)).clock
     except KeyError as error:
         return stays._replace(why_not=str(error.args[0]))
     assert then is not None

@@ -59,7 +59,7 @@ def truth(told: Sequence[Fact], now: datetime, pauses: bool = False) -> Truth:
     promise = history.promise(answered_at)
     in_time = answered_at is not None and answered_at <= promise.due_at  # rule 1
     broken = not in_time and promise.runs and now > promise.due_at and excluded_for is None  # rule 2
-    level, priority, closed_for, waits = history.now
+    level, priority, closed_for, waits, _ = history.now
     stage = "running"
     if excluded_for is not None:
         stage = "excluded"
@@ -88,7 +88,9 @@ def truth(told: Sequence[Fact], now: datetime, pauses: bool = False) -> Truth:
     )
 
 
-CHANGES = ("priority_changed", "service_level_changed", "closed", "reopened", "paused", "resumed")
+CHANGES = (
+    "priority_changed", "service_level_changed", "closed", "reopened", "paused", "resumed", "policy_changed",
+)  # fmt: skip
 SAYS = {  # what a correction can change of each kind
     "opened": ("service_level", "priority", "channel", "customer"),
     "priority_changed": ("priority",),
@@ -142,17 +144,17 @@ class Promise:
     runs: bool
 
 
-Labels = tuple[str, str, str | None, bool]  # level, priority, why it is closed, if it is, and whether it waits
+Labels = tuple[str, str, str | None, bool, int]  # level, priority, why it is closed, does it wait, times the target
 
 
 class _History:
     """What a ticket was from one instant to the next. Of several changes at one instant the last one counts."""
 
     def __init__(self, opening: Fact, changes: Sequence[Fact], pauses: bool) -> None:
-        self.now: Labels = (opening.data["service_level"], opening.data["priority"], None, False)
+        self.now: Labels = (opening.data["service_level"], opening.data["priority"], None, False, 1)
         self._from: dict[datetime, Labels] = {opening.time: self.now}
         for change in changes:
-            level, priority, closed, waits = self.now
+            level, priority, closed, waits, times = self.now
             if change.kind == "priority_changed":
                 priority = change.data["priority"]
             elif change.kind == "service_level_changed":
@@ -163,7 +165,9 @@ class _History:
                 closed = None
             elif change.kind in ("paused", "resumed"):
                 waits = pauses and change.kind == "paused"
-            self.now = (level, priority, closed, waits)
+            elif change.kind == "policy_changed":
+                times = 2 if change.data["policy_version"] == "edited" else 1
+            self.now = (level, priority, closed, waits, times)
             self._from[change.time] = self.now
 
     def is_closed_around(self, time: datetime) -> bool:
@@ -176,8 +180,8 @@ class _History:
         """Rules 4 and 14, walked forward from one change of hours, target or being open to the next."""
         over = None if answered_at is None else max(answered_at, min(self._from))
         parts: list[tuple[datetime, tuple[str, timedelta, bool]]] = []
-        for since, (level, priority, closed, waits) in self._from.items():
-            holds = (level, _target(level, priority), closed is None and not waits)
+        for since, (level, priority, closed, waits, times) in self._from.items():
+            holds = (level, times * _target(level, priority), closed is None and not waits)
             if (over is None or since <= over) and (not parts or parts[-1][1] != holds):
                 parts.append((since, holds))
         gone, due_at, promise = NOTHING, None, None
@@ -201,7 +205,7 @@ class _History:
     def open_time(self, promise: Promise, until: datetime) -> timedelta:
         """Support time from the deadline on, but for the time in which the ticket was closed or waited."""
         total, starts = NOTHING, list(self._from.items())
-        for (since, (_, _, closed, waits)), following in zip_longest(starts, starts[1:]):
+        for (since, (_, _, closed, waits, _)), following in zip_longest(starts, starts[1:]):
             end = until if following is None else min(until, following[0])
             if closed is None and not waits:
                 total += used(promise.level, max(since, promise.due_at), end)

@@ -16,7 +16,8 @@ from sla.log import Announced as AnnouncedEvent
 from sla.log import Decision, Event, Recorded, State
 from sla.policy import Policy, load
 from sla.ticket import TicketSla
-from sla.versions import Versions, next_version
+from sla.versions import AFTER_ALL, Version, Versions, next_version
+from sla.versions import ALWAYS as START_OF_ALL
 from tests.scenarios import Announced, Edited, Fact, Given, Scenario, Tick
 
 ZERO = timedelta(0)
@@ -25,9 +26,9 @@ POLICY = load(SHIPPED)
 
 
 @cache
-def edited_policy() -> Policy:
-    """A later version of the shipped policy, in which every target is doubled."""
-    resolved = POLICY.resolved() | {"version": "edited"}
+def edited_policy(policy: Policy = POLICY) -> Policy:
+    """A later version of the policy, in which every target is doubled."""
+    resolved = policy.resolved() | {"version": "edited"}
     for level in resolved["levels"]:
         level["targets"] = {name: 2 * seconds for name, seconds in level["targets"].items()}
     return Policy.from_resolved(resolved)
@@ -37,6 +38,12 @@ def edited_policy() -> Policy:
 def pausing_policy() -> Policy:
     """The shipped policy, in which a pause stops the clock."""
     return Policy.from_resolved(POLICY.resolved() | {"objectives": {"first_response": {"pauses": True}}})
+
+
+def in_turn(policy: Policy) -> Versions:
+    """The policy, and a version with doubled targets to which a ticket may be moved; it is in force for none yet."""
+    later = Version(edited_policy(policy), START_OF_ALL, AFTER_ALL, material=True)
+    return Versions([*Versions.only(policy), later])
 
 
 def policy_of(scenario: Scenario) -> Policy:
@@ -78,9 +85,11 @@ class Memory:
 class World:
     """One ticket in an engine of its own; with `forgets` it is replayed from the log for every message."""
 
-    def __init__(self, ticket: str = "T-1", policy: Policy = POLICY, forgets: bool = False) -> None:
+    def __init__(
+        self, ticket: str = "T-1", policy: Policy = POLICY, forgets: bool = False, versions: Versions | None = None
+    ) -> None:
         self.ticket, self.forgets = ticket, forgets
-        self.memory, self.sequence = Memory(Versions.only(policy)), 0
+        self.memory, self.sequence = Memory(versions or Versions.only(policy)), 0
         self.state, self.events = State(), list[Event]()
         self.engine = Engine(self.memory)
 

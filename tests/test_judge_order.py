@@ -14,7 +14,7 @@ from sla.log import State
 from sla.policy import Policy
 from sla.ticket import TicketSla
 from tests.judge_oracle import Truth, truth
-from tests.memory import POLICY, World, pausing_policy, policy_of
+from tests.memory import POLICY, World, in_turn, pausing_policy, policy_of
 from tests.scenarios import SCENARIOS, Fact, Scenario, Tick, changed, escalated, opened, responded, stockholm
 from tests.test_judge import ONE_POLICY, check_ids, check_step, follow
 
@@ -96,7 +96,7 @@ def end_of(history: Sequence[Fact], arrivals: Sequence[datetime] = ()) -> dateti
 
 def told(items: Sequence[Fact | Tick], end: datetime, policy: Policy = POLICY) -> World:
     """The world after these messages, a tick after each, and a last one at the end; checks each step on the way."""
-    world, standing = World(policy=policy), set[str]()
+    world, standing = World(versions=in_turn(policy)), set[str]()
 
     def put(item: Fact | Tick) -> None:
         nonlocal standing
@@ -190,6 +190,7 @@ kinds_of_data = st.one_of(
     st.tuples(st.sampled_from(["closed", "reopened"]), st.just({})),
     st.tuples(st.sampled_from(["excluded", "exclusion_revoked"]), st.fixed_dictionaries({"reason": reasons})),
     st.tuples(st.just("corrected"), corrections),
+    st.tuples(st.just("policy_changed"), st.sampled_from([{"policy_version": v} for v in ("2026-01", "edited")])),
 )
 delays = st.one_of(
     st.just(timedelta(0)),
@@ -211,7 +212,7 @@ def histories(draw: st.DrawFn) -> list[Fact]:
         time = draw(close_times if n else st.sampled_from([BASE + HOUR, BASE + 2 * HOUR, BASE + 30 * HOUR]))
         arrives = time + draw(delays)
         fact = Fact(kind, data, time, arrives, f"f{n}", draw(anybody), draw(sequences))
-        facts.append(replace(fact, arrives=max([arrives, *(at - AHEAD for at in said_time(fact))])))
+        facts.append(replace(fact, arrives=max([arrives, *said_time(fact)])))
     return facts
 
 
@@ -245,7 +246,7 @@ def test_any_history_ends_as_the_oracle_says(
 @given(histories())
 def test_at_any_time_a_tick_leaves_what_the_oracle_says(facts: list[Fact]) -> None:
     """Not only at the end: after each tick the state is the truth about the facts known by then."""
-    world = World()
+    world = World(versions=in_turn(POLICY))
     arrived: list[Fact] = []
     for fact in sorted(facts, key=lambda fact: fact.arrives):
         world.put(fact)
@@ -261,7 +262,7 @@ def test_a_clock_that_ticks_when_asked_leaves_nothing_undone(facts: list[Fact]) 
     """The clock's own ticks are enough: another one, at any time, would find nothing but a warning passed over."""
     given = tuple(sorted(facts, key=lambda fact: fact.arrives))
     scenario = Scenario("any", 11, given, (), when="2025-12-24 12:00")
-    world = World()
+    world = World(versions=in_turn(POLICY))
     scenario.play(world.put, world.next_at)
     end = stockholm(scenario.when)
     assert world.put(Tick(end)) == []

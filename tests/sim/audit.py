@@ -13,7 +13,7 @@ from services.wiring import VIEWS
 from sla.engine import Engine, Message
 from sla.log import Announced, Recorded
 from tests.judge_oracle import truth
-from tests.memory import Memory
+from tests.memory import POLICY, Memory, in_turn
 from tests.scenarios import Fact
 from tests.sim.bus import Stored
 from tests.sim.world import MINUTE, World
@@ -133,7 +133,7 @@ def _not_early(world: World) -> Iterator[Problem]:
 
 def _replay(world: World) -> Iterator[Problem]:
     """The stream judged again from its first message, one by one and without faults, gives the same log."""
-    memory = Memory()
+    memory = Memory(in_turn(POLICY))
     engine = Engine(memory)
     for each in world.broker.streams[TICKETS].messages:
         memory.save(engine.take([Message(each.sequence, instant(each.at), each.subject, each.headers, each.body)]))

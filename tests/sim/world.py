@@ -2,11 +2,13 @@
 
 import asyncio
 from collections import Counter, deque
+from contextlib import closing
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from itertools import count
+from operator import attrgetter
 from pathlib import Path
 from random import Random
 from sqlite3 import OperationalError
@@ -25,7 +27,7 @@ from services.store import Store
 from services.wiring import VIEWS, migrate_store
 from sla.engine import Limits
 from tests.judge_oracle import Truth, truth
-from tests.memory import POLICY
+from tests.memory import POLICY, edited_policy, in_turn
 from tests.scenarios import Fact
 from tests.sim.bus import Broker, SimBus
 from tests.sim.loop import Crashed, SimLoop
@@ -56,6 +58,7 @@ KINDS = {  # how often each happens, once a ticket is opened
     "paused": 1,
     "resumed": 1,
     "corrected": 2,
+    "policy_changed": 1,
 }
 LEVELS, PRIORITIES = ("foundation", "professional", "enterprise"), ("critical", "serious", "minor")
 
@@ -75,8 +78,13 @@ class Sent:
 def _migrated() -> bytes:
     """An empty store, made once and copied for each run."""
     with TemporaryDirectory(dir=MEMORY) as folder:
-        migrate_store(Path(folder) / "sla.db")
-        return (Path(folder) / "sla.db").read_bytes()
+        path = Path(folder) / "sla.db"
+        migrate_store(path)
+        with closing(Store(path)) as store:
+            for version in in_turn(POLICY):
+                policy = replace(version.policy, effective_from=version.effective_from)
+                store.publish(policy, partial(attrgetter("published_at"), version))
+        return path.read_bytes()
 
 
 class SimLock:
@@ -386,6 +394,8 @@ class World:
             data = {"service_level": rng.choice(LEVELS)}
         elif kind in ("excluded", "exclusion_revoked"):
             data = {"reason": rng.choice(("third_party", "training"))}
+        elif kind == "policy_changed":
+            data = {"policy_version": rng.choice((POLICY.version, edited_policy().version))}
         elif kind == "corrected":
             data = self._correction(ticket)
         elif kind == "responded" and rng.random() < 0.2:
@@ -404,7 +414,7 @@ class World:
             "priority": rng.choice(PRIORITIES),
             "service_level": rng.choice(LEVELS),
             "by": rng.choice(("agent", "automation")),
-            "time": self._when(ticket).isoformat(),
+            "time": min(self._when(ticket), self.time()).isoformat(),
         }
         names = rng.sample(list(right), rng.randint(1, 3))
         return {"corrects": rng.choice(known or ["f0"])} | {name: right[name] for name in names}
