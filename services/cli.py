@@ -204,6 +204,8 @@ def publish(
     channel: Annotated[str | None, typer.Option(help="How: email, portal, phone, …")] = None,
     customer: Annotated[str | None, typer.Option(help="Whose ticket it is.")] = None,
     corrects: Annotated[str | None, typer.Option(help="The id of the fact that is replaced.")] = None,
+    right_time: Annotated[str | None, typer.Option("--time", help="When the corrected fact happened.")] = None,
+    policy_version: Annotated[str | None, typer.Option(help="The version the ticket moves to.")] = None,
     at: Annotated[str | None, typer.Option(help="When it happened, with offset; now, if not given.")] = None,
     source: Annotated[str, typer.Option(help="Who says so.")] = "/cli",
     id: Annotated[str | None, typer.Option(help="The id of the fact; a new one, if not given.")] = None,
@@ -221,7 +223,9 @@ def publish(
         fact, message = publishing.fact(
             event,
             ticket,
-            given | {"channel": channel, "customer": customer, "corrects": corrects},
+            given
+            | {"channel": channel, "customer": customer, "corrects": corrects}
+            | {"time": right_time, "policy_version": policy_version},
             source=source,
             id=str(uuid4()) if id is None else id,
             time=datetime.now(UTC) if at is None else instant(at),

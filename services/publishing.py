@@ -17,6 +17,8 @@ OPTIONS = {
     "channel": "--channel",
     "customer": "--customer",
     "corrects": "--corrects",
+    "time": "--time",
+    "policy_version": "--policy-version",
 }
 """The members of `data` that have an option."""
 
