@@ -181,9 +181,10 @@ def _level(level: Json, zone: str, holidays: Mapping[str, str]) -> Level:
 
 
 def _support_hours(level: Json, zone: str, holidays: Mapping[str, str]) -> SupportHours:
+    """In the zone of the level, if it has its own."""
     closed = holidays if level["holidays"] == "closed" else {}
     return SupportHours(
-        zone,
+        level.get("zone", zone),
         level["hours"],
         holidays={date.fromisoformat(day): name for day, name in closed.items()},
         exceptions={date.fromisoformat(day): (it["name"], it["hours"]) for day, it in level["exceptions"].items()},
@@ -586,12 +587,13 @@ class _File:
         self, name: str, node: yaml.Node, priorities: tuple[str, ...], zone: str, holidays: Mapping[str, str]
     ) -> Json:
         what, found = f"level {name}", len(self._found)
-        optional = ("hours_from", "exceptions", "holidays", "channels", "escalation")
+        optional = ("zone", "hours_from", "exceptions", "holidays", "channels", "escalation")
         fields = self._fields(node, what, ("hours", "targets"), optional)
         changes = self._entries(fields.get("hours_from"), f"{what}: hours_from", _day)
         exceptions = self._entries(fields.get("exceptions"), f"{what}: exceptions", _day)
         closed = self._value(fields.get("holidays"), f"{what}: holidays", _one_of("closed", "open"))
         escalation = self._fields(fields.get("escalation"), f"{what}: escalation", ("tell",))
+        own_zone = self._value(fields.get("zone"), f"{what}: zone", _zone)
         level = {
             "name": name,
             "hours": self._week(fields.get("hours"), f"{what}: hours"),
@@ -601,6 +603,7 @@ class _File:
             "targets": self._targets(fields.get("targets"), f"{what}: targets", priorities),
             "channels": self._channels(fields.get("channels"), f"{what}: channels", priorities),
             "tell": self._values(escalation.get("tell"), f"{what}: tell", _label),
+            **({"zone": own_zone} if own_zone else {}),
         }
         if len(self._found) == found and not _is_ever_open(level, zone, holidays):
             self._reject(fields["hours"], f"{what} is never open; give it a window on a day that is not closed")
