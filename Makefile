@@ -27,14 +27,16 @@ check: .venv/dev.stamp ## format, lint, types, import contracts, generated files
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m events.generate --check
 	$(BIN)/python -m services.asyncapi --check
+	$(BIN)/python -m tests.policy_page --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 bench: .venv/dev.stamp ## figures as ratios to a floor measured in the same run
 	$(BIN)/python -m bench
 
-schemas: .venv/dev.stamp ## write events/schemas and docs/asyncapi.yaml from the code
+schemas: .venv/dev.stamp ## write events/schemas, docs/asyncapi.yaml and docs/policy.md from the code
 	$(BIN)/python -m events.generate
 	$(BIN)/python -m services.asyncapi
+	$(BIN)/python -m tests.policy_page
 
 clean: ## remove what make made, and the data of make run
 	rm -rf .venv .sla build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from sla.policy import load
+from tests.policy_page import RULES
+from tests.scenarios import SCENARIOS
 
 DOCS = Path(__file__).parent.parent / "docs"
 OFFSETS = {"UTC": 0, "EST": -5, "EDT": -4, "CET": 1, "CEST": 2}
@@ -37,7 +39,7 @@ def instant(text: str) -> datetime:
     return datetime.fromisoformat(f"{day} {time}").replace(tzinfo=timezone(timedelta(hours=OFFSETS[zone])))
 
 
-@pytest.mark.parametrize("row", rows(), ids=str)
+@pytest.mark.parametrize("row", list(rows()), ids=str)
 def test_a_policy_of_the_docs_promises_what_the_page_says(row: Row) -> None:
     level = load(DOCS / "policies" / f"{row.policy}.yaml").level(row.level)
     due = instant(row.due)
@@ -48,3 +50,9 @@ def test_a_policy_of_the_docs_promises_what_the_page_says(row: Row) -> None:
 def test_each_of_them_is_in_the_table() -> None:
     assert {row.policy for row in rows()} == {file.stem for file in (DOCS / "policies").iterdir()}
     assert len(list(rows())) == 11
+
+
+def test_every_scenario_is_on_the_page_under_its_rule() -> None:
+    grouped = [scenario for _, _, group in RULES for scenario in group]
+    assert sorted(each.name for each in grouped) == sorted(each.name for each in SCENARIOS)
+    assert all(str(scenario.rule) == rule for rule, _, group in RULES for scenario in group)
