@@ -244,7 +244,7 @@ def test_what_is_not_there_is_wrong_usage(log: Log) -> None:
 
 
 def test_a_backtest_says_what_would_have_become_of_each_ticket_and_writes_nothing(log: Log, tmp_path: Path) -> None:
-    """Every third T-n is critical (2 h), answered after 1.5 h; but two of them became minor before. OPEN-… are broken."""
+    """Every third T-n is critical (2 h), answered after 1.5 h; two of them became minor before. OPEN-… are broken."""
     before = everything(log.store.path)
     file = written(tmp_path, critical_2h="1h")
     report = json.loads(on(log, "backtest", "--policy", file, "-o", "json").out)
