@@ -91,6 +91,7 @@ EXAMPLES: dict[str, Message] = {
             time="2026-11-23T10:30:00Z",
             reason="The answer was given by telephone an hour earlier.",
         ),
+        _ticket("ticket.customer_replied", "fact-14", "2026-11-25T15:00:00Z", channel="email"),
         _ticket("ticket.policy_changed", "fact-13", "2026-11-25T14:00:00Z", policy_version="2027-01"),
         _sla(
             "applied",

@@ -39,7 +39,7 @@ class _Data(BaseModel):
     type: ClassVar[str]
 
     ticket_id: str
-    objective: Literal["first_response"] = "first_response"
+    objective: str = "first_response"
     cycle: Annotated[int, Field(ge=1)]
     service_level: str
     priority: str

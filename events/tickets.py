@@ -142,6 +142,13 @@ class Corrected(_Data):
     time: Instant | None = None
 
 
+class CustomerReplied(_Data):
+    """The customer wrote again: where the policy promises a next response, it starts to run."""
+
+    type: ClassVar[str] = "ticket.customer_replied"
+    channel: Channel | None = None
+
+
 class PolicyChanged(_Data):
     """The ticket is judged by another version of the policy from now on; `sla policy migrate` says so."""
 
@@ -163,6 +170,7 @@ TicketData = (
     | Resumed
     | Corrected
     | PolicyChanged
+    | CustomerReplied
 )
 
 DATA_TYPES: dict[str, type[TicketData]] = {
@@ -181,6 +189,7 @@ DATA_TYPES: dict[str, type[TicketData]] = {
         Resumed,
         Corrected,
         PolicyChanged,
+        CustomerReplied,
     )
 }
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from projections.follow import Cursor
 from projections.tickets import NONE
 from sla.engine import InboxRow
-from sla.log import Breached, BreachRetracted, Cancelled, Event, Fulfilled, State, TargetChanged
+from sla.log import Announced, Breached, BreachRetracted, Cancelled, Event, Fulfilled, State, TargetChanged
+from sla.policy import FIRST
 from sla.ticket import OPEN
 
 Count = tuple[str, str, str, str, str]  # what, and up to four labels
@@ -66,7 +67,12 @@ class Compliance(_Counters):
     def apply(self, cursor: Cursor, batch: Sequence[Any]) -> None:
         sums: Counter[Count] = Counter()
         for entry in batch:
-            _count(entry.event, sums)
+            if not isinstance(entry.event, Announced):
+                continue
+            if entry.event.objective == FIRST:
+                _count(entry.event, sums)
+            else:
+                _count_other(entry.event, sums)
         self._add(cursor, sums)
 
 
@@ -91,6 +97,12 @@ def _count(event: Event, sums: Counter[Count]) -> None:
             sums["revised", *_labels(event.state), undone, OPEN] += 1
         case _:
             pass  # not counted: it is a state, and states are for the tickets view
+
+
+def _count_other(event: Announced, sums: Counter[Count]) -> None:
+    """Of every other objective: how often which event was announced, and of answers whether they were in time."""
+    kind = outcome(event.met) if isinstance(event, Fulfilled) else event.KIND
+    sums["objective", event.objective, *_labels(event.state), kind] += 1
 
 
 def _labels(state: State) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""When must the clock look at a ticket next? One row for each ticket that time alone can change."""
+"""When must the clock look at a ticket next? One row for each promise that time alone can change."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from projections.follow import Cursor
 from sla.log import Decision
+from sla.policy import FIRST
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -21,6 +22,11 @@ def instant(at: int) -> datetime:
     return _EPOCH + timedelta(microseconds=at)
 
 
+def _promise(event: Decision) -> str:
+    """The name of one of a ticket's promises; the first response has none."""
+    return "" if event.objective == FIRST else f"{event.objective}/{event.cycle}"
+
+
 class Row(NamedTuple):
     """`at` is in microseconds since 1970, UTC."""
 
@@ -29,7 +35,7 @@ class Row(NamedTuple):
 
 
 class Deadlines:
-    """The next instant of interest of each ticket, by instant."""
+    """The next instant of interest of each promise of each ticket, by instant."""
 
     name: ClassVar[str] = "deadlines"
     source: ClassVar[str] = "entries"
@@ -44,19 +50,24 @@ class Deadlines:
     def create(self, cursor: Cursor) -> None:
         cursor.execute(
             f"CREATE TABLE IF NOT EXISTS {self._table} "
-            "(ticket TEXT PRIMARY KEY, at BIGINT NOT NULL, UNIQUE (at, ticket))"
+            "(ticket TEXT, promise TEXT, at BIGINT NOT NULL, "
+            "PRIMARY KEY (ticket, promise), UNIQUE (at, ticket, promise))"
         )
 
     def apply(self, cursor: Cursor, batch: Sequence[Any]) -> None:
-        last = {entry.ticket: entry.event.state.next_at for entry in batch if isinstance(entry.event, Decision)}
-        cursor.executemany(f"DELETE FROM {self._table} WHERE ticket = ?", [(ticket,) for ticket in last])
-        rows = [(ticket, microseconds(at)) for ticket, at in last.items() if at is not None]
-        cursor.executemany(f"INSERT INTO {self._table} VALUES (?, ?)", rows)
+        decisions = [(entry.ticket, entry.event) for entry in batch if isinstance(entry.event, Decision)]
+        last = {(ticket, _promise(event)): event.state.next_at for ticket, event in decisions}
+        cursor.executemany(f"DELETE FROM {self._table} WHERE ticket = ? AND promise = ?", list(last))
+        rows = [(*key, microseconds(at)) for key, at in last.items() if at is not None]
+        cursor.executemany(f"INSERT INTO {self._table} VALUES (?, ?, ?)", rows)
 
     def until(self, cursor: Cursor, at: int, limit: int) -> list[Row]:
-        """The rows up to an instant, the earliest first."""
+        """At most so many rows up to an instant, the earliest first; of each ticket the first one."""
         cursor.execute(f"SELECT at, ticket FROM {self._table} WHERE at <= ? ORDER BY at, ticket LIMIT ?", (at, limit))
-        return [Row(*row) for row in cursor.fetchall()]
+        first: dict[str, int] = {}
+        for due, ticket in cursor.fetchall():
+            first.setdefault(ticket, due)
+        return [Row(due, ticket) for ticket, due in first.items()]
 
     def after(self, cursor: Cursor, at: int) -> int | None:
         """The first instant after another one; None if there is none."""

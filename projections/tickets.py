@@ -1,4 +1,4 @@
-"""What is the state of each ticket, and how many are in each state? Why a ticket is there is for the log to say."""
+"""What became of each ticket's first response, and how many are in each state? Why it is there, the log says."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import msgspec
 from projections.deadlines import microseconds
 from projections.follow import Cursor
 from sla.log import Decision, FactRecorded, State
+from sla.policy import FIRST
 
 NONE = "none"  # the label of a pending ticket, which has no level yet
 
@@ -63,7 +64,7 @@ class Tickets:
             facts, state = rows.get(entry.ticket, (0, State()))
             if isinstance(entry.event, FactRecorded):
                 rows[entry.ticket] = (facts + 1, state)
-            elif isinstance(entry.event, Decision):
+            elif isinstance(entry.event, Decision) and entry.event.objective == FIRST:
                 rows[entry.ticket] = (facts, entry.event.state)
         self._save(cursor, rows)
         after = Counter(label(state) for _, state in rows.values())

@@ -23,7 +23,6 @@ from sla.log import (
     TargetChanged,
     WarningRaised,
 )
-from sla.ticket import CYCLE, OBJECTIVE
 
 log = structlog.get_logger()
 
@@ -180,8 +179,8 @@ def _common(ticket: str, event: Announced) -> dict[str, Any]:
     assert state.target is not None
     return {
         "ticket_id": ticket,
-        "objective": OBJECTIVE,
-        "cycle": CYCLE,
+        "objective": event.objective,
+        "cycle": event.cycle,
         "service_level": state.service_level,
         "priority": state.priority,
         "policy_version": state.policy_version,

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import groupby, islice, zip_longest
+from itertools import groupby, islice, takewhile, zip_longest
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -266,11 +266,10 @@ def _fact_row(fact: TicketEvent) -> tuple[str, str, str]:
 
 def _judged_again(ticket: TicketSla, events: Sequence[Told], versions: Versions) -> Difference | None:
     """Each fact recorded again, and a tick wherever a decision came without one; the first event that differs."""
-    historic = {event.number: event.detection == "historic" for event, _ in events if isinstance(event, Breached)}
     place = 0
     while place < len(events):
         event, fact = events[place]
-        historic_after = timedelta(0) if historic.get(ticket.counts.get("breached", 0) + 1) else NEVER
+        historic_after = _historic_after(ticket, events, place)
         if fact is not None:
             made = ticket.record(fact, versions, event.at, historic_after)
         else:
@@ -281,6 +280,17 @@ def _judged_again(ticket: TicketSla, events: Sequence[Told], versions: Versions)
                 return Difference(f"ticket {ticket.id}, event {place + 1}", *sides)
             place += 1
     return None
+
+
+def _historic_after(ticket: TicketSla, events: Sequence[Told], place: int) -> timedelta:
+    """A setting with which the breaches decided at this instant count as historic, or do not, as they were stored."""
+    at = events[place][0].at
+    same = takewhile(lambda told: told.event.at == at, events[place:])
+    found = [event for event, _ in same if isinstance(event, Breached)]
+    if not any(event.detection == "historic" for event in found):
+        return NEVER
+    learned_at = ticket.learned_at or at
+    return max([learned_at - each.breached_at for each in found if each.detection != "historic"], default=timedelta(0))
 
 
 def _same(made: Event, kept: Event) -> bool:

@@ -1,7 +1,7 @@
 """The judgement: what a ticket's facts mean for its promise at one instant. Nothing is remembered in here."""
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from events.tickets import (
     Closed,
     Corrected,
+    CustomerReplied,
     Escalated,
     Excluded,
     ExclusionRevoked,
@@ -26,12 +27,13 @@ from events.tickets import (
     ServiceLevelChanged,
     TicketData,
 )
-from sla.policy import Level, Policy
+from sla.policy import FIRST, Level, Objective, Policy
 from sla.versions import Versions
 
 ZERO = timedelta(0)
 AT_RISK_PERCENT = 75
 
+Spell = tuple[str, int]  # an objective, and its cycle from 1
 _Key = tuple[str, str]  # source and id of a fact
 
 
@@ -61,6 +63,7 @@ class Cause(StrEnum):
 
     OPENED = "opened"
     OPENING_REPLACED = "opening_replaced"
+    CUSTOMER_REPLIED = "customer_replied"
     PRIORITY_CHANGED = "priority_changed"
     PRIORITY_RAISED = "priority_raised"
     SERVICE_LEVEL_CHANGED = "service_level_changed"
@@ -200,7 +203,7 @@ class Clock:
     @property
     def paused(self) -> bool:
         """Does it wait, and does the policy let it?"""
-        return self.said.paused_by is not None and self.said.policy.pauses
+        return self.said.paused_by is not None and self.said.policy.objectives[self.course.objective].pauses
 
     @property
     def running(self) -> bool:
@@ -215,11 +218,15 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is so at one instant. `clock` is None until the ticket is opened; `ahead` is the next fact yet to happen."""
+    """
+    What is so at one instant. `clock` is that of the first response, None until the ticket is opened; `others` are
+    those of other objectives, by objective and cycle. `ahead` is the next fact yet to happen.
+    """
 
     clock: Clock | None
     escalations: tuple[Fact, ...]
     ahead: datetime | None
+    others: Mapping[Spell, Clock] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -235,11 +242,12 @@ class Facts:
     changes: list[Fact] = field(default_factory=list, compare=False)
     moves: list[Fact] = field(default_factory=list, compare=False)
     answers: list[Fact] = field(default_factory=list, compare=False)
+    replies: list[Fact] = field(default_factory=list, compare=False)
     escalations: list[Fact] = field(default_factory=list, compare=False)
     exclusions: list[Fact] = field(default_factory=list, compare=False)
     _corrections: dict[_Key, list[Fact]] = field(default_factory=dict, compare=False)
     _told: dict[_Key, Fact] = field(default_factory=dict, compare=False)
-    _course: "Course | None" = field(default=None, compare=False)
+    _courses: dict[tuple[str, _Key], "Course"] = field(default_factory=dict, compare=False)
 
     def __len__(self) -> int:
         return len(self.every)
@@ -292,6 +300,8 @@ class Facts:
                 return (self.changes, self.moves)
             case Responded(by=by):
                 return (self.answers,) if by == "agent" else ()  # an automatic acknowledgement is not a first response
+            case CustomerReplied():
+                return (self.replies,)
             case Escalated():
                 return (self.escalations,)
             case Excluded() | ExclusionRevoked():
@@ -302,14 +312,20 @@ class Facts:
                 assert_never(fact.data)
 
     def _forget_from(self, time: datetime) -> None:
-        if self._course is not None:
-            self._course.forget_from(time)
+        """A clock that was started later began with other labels."""
+        for key, course in list(self._courses.items()):
+            if isinstance(course.start.data, Opened) or course.start.time < time:
+                course.forget_from(time)
+            else:
+                del self._courses[key]
 
-    def course(self, opening: Fact, versions: Versions) -> "Course":
-        """The course of the clock from this opening on."""
-        if self._course is None or self._course.opening is not opening or self._course.versions is not versions:
-            self._course = Course(opening, versions)
-        return self._course
+    def course(self, objective: str, start: Fact, versions: Versions, labels: "Stretch | None" = None) -> "Course":
+        """The course of a clock from its start on; the labels are those that the facts gave then."""
+        key = (objective, _key(start))
+        course = self._courses.get(key)
+        if course is None or course.start is not start or course.versions is not versions:
+            course = self._courses[key] = Course(objective, start, labels or _labels(start, versions), versions)
+        return course
 
     def with_one_more(self, fact: Fact) -> "Facts":
         """What they would be; these stay as they are."""
@@ -348,12 +364,58 @@ def judge(facts: Facts, versions: Versions, now: datetime) -> Verdict:
     Raises KeyError for a level or priority that the version in force does not have (checked on arrival).
     """
     ahead = _until(facts.every, now)
-    opening = facts.openings[0] if _until(facts.openings, now) else None
-    return Verdict(
-        None if opening is None else _clock(facts, opening, versions, now),
-        tuple(facts.escalations[: _until(facts.escalations, now)]),
-        facts.every[ahead].time if ahead < len(facts.every) else None,
-    )
+    escalations = tuple(facts.escalations[: _until(facts.escalations, now)])
+    following = facts.every[ahead].time if ahead < len(facts.every) else None
+    if not _until(facts.openings, now):
+        return Verdict(None, escalations, following)
+    opening = facts.openings[0]
+    course = facts.course(FIRST, opening, versions)
+    before = bisect_left(facts.changes, opening.time, key=_time)  # superseded by the opening
+    course.fold(facts.changes, before, _until(facts.changes, now))
+    first = _clock(facts, course, _response(facts.answers, course, None, now), now)
+    if len(course.policy.objectives) == 1:
+        return Verdict(first, escalations, following)
+    return Verdict(first, escalations, following, dict(_others(facts, course, first, now)))
+
+
+def _others(facts: Facts, base: "Course", first: Clock, now: datetime) -> Iterator[tuple[Spell, Clock]]:
+    """The clocks of the other objectives, each cycle judged as the first response is."""
+    for objective in base.policy.objectives.values():
+        if objective.name == FIRST:
+            continue
+        for cycle, (start, stop) in enumerate(_spells(objective, facts, base, first, now), 1):
+            labels = None if isinstance(start.data, Opened) else base.at(start.time)
+            course = facts.course(objective.name, start, base.versions, labels)
+            where = bisect_left if labels is None else bisect_right
+            course.fold(facts.changes, where(facts.changes, start.time, key=_time), _until(facts.changes, now))
+            yield (objective.name, cycle), _clock(facts, course, stop, now)
+
+
+def _spells(
+    objective: Objective, facts: Facts, base: "Course", first: Clock, now: datetime
+) -> Iterator[tuple[Fact, Fact | None]]:
+    """From which fact to which a clock runs, cycle by cycle; it has not stopped if there is no second one."""
+    closed, reopened = base.turns(facts.changes, Closed, Reopened)
+    if objective.starts == "opened":
+        starts: Sequence[Fact] = [base.start, *(reopened if objective.stops == "closed" else ())]
+    elif first.response is None:
+        return
+    else:
+        starts = facts.replies[bisect_right(facts.replies, first.response.time, key=_time) : _until(facts.replies, now)]
+    stop: Fact | None = None
+    for start in starts:
+        if stop is not None and (start.time <= stop.time or not objective.repeats):
+            continue
+        if objective.stops == "closed" and not objective.repeats:
+            yield start, base.at(now).closed_by  # the same clock goes on when it is reopened
+            return
+        if objective.stops == "closed":
+            stop = next((fact for fact in closed if fact.time >= start.time), None)
+        else:
+            stop = _response(facts.answers, base, None if start is base.start else start.time, now)
+        yield start, stop
+        if stop is None:
+            return
 
 
 def _time(fact: Fact) -> datetime:
@@ -365,22 +427,18 @@ def _until(facts: Sequence[Fact], now: datetime) -> int:
     return bisect_right(facts, now, key=_time)
 
 
-def _clock(facts: Facts, opening: Fact, versions: Versions, now: datetime) -> Clock:
-    course = facts.course(opening, versions)
-    before = bisect_left(facts.changes, opening.time, key=_time)  # superseded by the opening
-    course.fold(facts.changes, before, _until(facts.changes, now))
+def _clock(facts: Facts, course: "Course", response: Fact | None, now: datetime) -> Clock:
     exclusions = facts.exclusions[: _until(facts.exclusions, now)]
     excluded_by = _excluded_by(exclusions)
-    response = _response(facts.answers, course, now)
     said = course.at(now)
-    end = now if response is None else max(response.time, opening.time)  # a change after that alters nothing
+    end = now if response is None else max(response.time, course.start.time)  # a change after that alters nothing
     stretch = course.at(end)
     if response is not None and not stretch.running and stretch.broken_at is None:
         stretch = stretch.goes_on(end, stretch.set_by, stretch.cause)  # whoever answers does not wait any longer
     answered = response is not None and response.time <= stretch.due_at
     broken = excluded_by is None and not answered and stretch.running and now > stretch.due_at
     return Clock(
-        opening=opening,
+        opening=course.start,
         stretch=stretch,
         said=said,
         response=response,
@@ -388,14 +446,15 @@ def _clock(facts: Facts, opening: Fact, versions: Versions, now: datetime) -> Cl
         overdue=_overdue(course, stretch, response),
         excluded_by=excluded_by,
         revoked_by=next((fact for fact in reversed(exclusions) if isinstance(fact.data, ExclusionRevoked)), None),
-        flags=_flags(facts, course, exclusions, now),
+        flags=_flags(facts, course, exclusions, now) if course.objective == FIRST else (),
         course=course,
     )
 
 
-def _response(answers: Sequence[Fact], course: "Course", now: datetime) -> Fact | None:
+def _response(answers: Sequence[Fact], course: "Course", since: datetime | None, now: datetime) -> Fact | None:
     """The first answer, unless the ticket was closed before it and still is: nobody waits for that one."""
-    for answer in answers[: _until(answers, now)]:
+    first = 0 if since is None else bisect_left(answers, since, key=_time)
+    for answer in answers[first : _until(answers, now)]:
         if course.before(answer.time).closed_by is None or course.at(answer.time).closed_by is None:
             return answer
     return None
@@ -431,7 +490,7 @@ def _flags(facts: Facts, course: "Course", exclusions: Sequence[Fact], now: date
 
 def _is_entitled(course: "Course") -> bool:
     """Policy 2: may a ticket of this level and priority come by this channel? A level without channels takes any."""
-    opened = course.opening.data
+    opened = course.start.data
     assert isinstance(opened, Opened)
     channels = course.policy.level(opened.service_level).channels
     return not channels or opened.channel is None or opened.priority in channels.get(opened.channel, ())
@@ -455,26 +514,23 @@ class Course:
     ticket is closed, or waits where the policy lets it, does not count: what is left of the target is left then too.
     """
 
-    def __init__(self, opening: Fact, versions: Versions) -> None:
-        assert isinstance(opening.data, Opened)
-        self.opening, self.versions = opening, versions
-        self.policy = policy = versions.of(opening.data, opening.time)  # rule 13
-        level, priority = policy.level(opening.data.service_level), opening.data.priority
-        target = policy.target(level.name, priority)
+    def __init__(self, objective: str, start: Fact, labels: Stretch, versions: Versions) -> None:
+        self.objective, self.start, self.versions, self.policy = objective, start, versions, labels.policy
+        self.started_by = _STARTED[type(start.data)]
+        level, target = labels.service_level, self._target(labels)
         self._stretches = [
-            Stretch(
-                since=opening.time,
+            replace(
+                labels,
+                since=start.time,
                 used=ZERO,
                 level=level,
                 target=target,
-                due_at=level.hours.due(opening.time, target),
-                running=True,
-                set_by=opening,
-                cause=Cause.OPENED,
+                due_at=level.hours.due(start.time, target),
+                running=self._runs(labels),
+                set_by=start,
+                cause=self.started_by,
                 broken_at=None,
-                policy=policy,
-                service_level=level,
-                priority=priority,
+                flags=(),
             )
         ]
         self._times: list[datetime] = []  # of the changes that are folded
@@ -493,6 +549,24 @@ class Course:
             self._times.append(changes[n].time)
             self._stretches.append(stretch)
 
+    def turns(
+        self, changes: Sequence[Fact], to: type[TicketData], back: type[TicketData]
+    ) -> tuple[list[Fact], list[Fact]]:
+        """The changes that closed the ticket, and those that opened it again, by the end of each instant."""
+        first = bisect_left(changes, self.start.time, key=_time)
+        there, again = list[Fact](), list[Fact]()
+        was = False
+        for n, time in enumerate(self._times):
+            if n + 1 < len(self._times) and self._times[n + 1] == time:
+                continue
+            closed_by = self._stretches[n + 1].closed_by
+            if closed_by is not None and not was:
+                there.append(closed_by)
+            elif closed_by is None and was:
+                again.append(changes[first + n])
+            was = closed_by is not None
+        return there, again
+
     def at(self, time: datetime) -> Stretch:
         """What is so after all that happened at this time."""
         return self._stretches[bisect_right(self._times, time)]
@@ -506,8 +580,7 @@ class Course:
         now = changes[-1].time
         if stretch.running and stretch.broken_at is None and now > stretch.due_at:
             stretch = replace(stretch, broken_at=stretch.due_at)
-        runs = stretch.closed_by is None and not (stretch.policy.pauses and stretch.paused_by is not None)
-        level, target = stretch.service_level, stretch.policy.target(stretch.service_level.name, stretch.priority)
+        runs, level, target = self._runs(stretch), stretch.service_level, self._target(stretch)
         if stretch.broken_at is not None:
             level, target = stretch.level, stretch.target
         if (level, target, runs) == (stretch.level, stretch.target, stretch.running):
@@ -518,6 +591,37 @@ class Course:
         if not runs:  # due as it would be if it went on at once
             return replace(turned.goes_on(now, stretch.set_by, stretch.cause), running=False)
         return turned.goes_on(now, *_set_by(stretch, level, changes))
+
+    def _target(self, labels: Stretch) -> timedelta:
+        return labels.policy.target(labels.service_level.name, labels.priority, self.objective)
+
+    def _runs(self, labels: Stretch) -> bool:
+        paused = labels.paused_by is not None and labels.policy.objectives[self.objective].pauses
+        return labels.closed_by is None and not paused
+
+
+_STARTED = {Opened: Cause.OPENED, CustomerReplied: Cause.CUSTOMER_REPLIED, Reopened: Cause.REOPENED}
+
+
+def _labels(opening: Fact, versions: Versions) -> Stretch:
+    """What an opening says."""
+    assert isinstance(opening.data, Opened)
+    policy = versions.of(opening.data, opening.time)  # rule 13
+    level = policy.level(opening.data.service_level)
+    return Stretch(
+        since=opening.time,
+        used=ZERO,
+        level=level,
+        target=ZERO,
+        due_at=opening.time,
+        running=True,
+        set_by=opening,
+        cause=Cause.OPENED,
+        broken_at=None,
+        policy=policy,
+        service_level=level,
+        priority=opening.data.priority,
+    )
 
 
 def _labelled(stretch: Stretch, change: Fact, versions: Versions) -> Stretch:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 from msgspec import Struct
 
 from events.promises import Detection
+from sla.policy import FIRST
 
 
 class State(Struct, frozen=True, omit_defaults=True):
@@ -60,9 +61,14 @@ class FactRecorded(Event, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Decision(Event, frozen=True, omit_defaults=True, kw_only=True):
-    """What follows. `state` is the promise after the whole judgement; nothing of it is computed again at replay."""
+    """
+    What follows for one promise: an objective, and its cycle from 1. `state` is the promise after the whole judgement;
+    nothing of it is computed again at replay.
+    """
 
     state: State
+    objective: str = FIRST
+    cycle: int = 1
 
 
 class StateUpdated(Decision, frozen=True, omit_defaults=True, kw_only=True):

@@ -18,7 +18,7 @@ from operator import itemgetter
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import yaml
 
@@ -45,7 +45,9 @@ FORMAT = 1
 REQUIRED = ("name", "version", "zone", "holidays", "priorities", "levels")
 OPTIONAL = ("effective_from", "material", "warn_at", "objectives", "exclusions")
 PLAIN_YAML = "a policy is plain YAML: indented with spaces, every bracket and quote closed, without anchors and tags"
-FIRST_RESPONSE = "objectives: first_response"
+FIRST = "first_response"
+FIRST_RESPONSE = f"objectives: {FIRST}"
+STARTS, STOPS = ("opened", "customer_replied"), ("responded", "closed")
 SUNDAYS = "holidays: include_sundays"
 
 _TOKEN = re.compile(r"[a-z0-9_-]{1,32}")
@@ -62,6 +64,20 @@ class PolicyError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
+class Objective(NamedTuple):
+    """
+    A clock of a ticket, as data. It starts with the opening, or with each reply of the customer to an answer; it stops
+    with the first response after that, or when the ticket is closed. `pauses`: time between paused and resumed is left
+    out. `repeats`: what starts it starts it again once it has stopped; a reopening does, if closing stops it.
+    """
+
+    name: str
+    starts: str
+    stops: str
+    pauses: bool
+    repeats: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Level:
     """What one service level is promised. Policy 2, 3, 5 and 9."""
@@ -70,6 +86,8 @@ class Level:
     hours: SupportHours
     targets: Mapping[str, timedelta]
     """Support time until the first response, by priority."""
+    objectives: Mapping[str, Mapping[str, timedelta]]
+    """Support time of every other objective, by its name and by priority."""
     channels: Mapping[str, tuple[str, ...]]
     """The priorities each channel may be used for."""
     tell: tuple[str, ...]
@@ -90,8 +108,8 @@ class Policy:
     levels: Mapping[str, Level]
     warn_at: tuple[int, ...]
     """Percent of the target at which to warn, ascending."""
-    pauses: bool
-    """Whether time between paused and resumed is left out of the first response. Section 4, rule 14: off."""
+    objectives: Mapping[str, Objective]
+    """What is promised beside hours and targets: the first response, and whatever else; by name."""
     exclusions: tuple[str, ...]
     """The reasons for which a promise does not apply; none here means any. Policy 7."""
     fingerprint: str
@@ -122,7 +140,7 @@ class Policy:
             ),
             levels=MappingProxyType({level.name: level for level in levels}),
             warn_at=tuple(resolved["warn_at"]),
-            pauses=resolved.get("objectives", {}).get("first_response", {}).get("pauses", False),
+            objectives=MappingProxyType(_objectives(resolved.get("objectives", {}))),
             exclusions=tuple(resolved.get("exclusions", ())),
             fingerprint=hashlib.sha256(canonical.encode()).hexdigest(),
             canonical=canonical,
@@ -139,9 +157,11 @@ class Policy:
             raise KeyError(f"service level {name!r} is not in policy {self.name}; it has {', '.join(self.levels)}")
         return self.levels[name]
 
-    def target(self, level: str, priority: str) -> timedelta:
-        """Support time until the first response; KeyError for an unknown level or priority. Policy 5."""
-        targets = self.level(level).targets
+    def target(self, level: str, priority: str, objective: str = FIRST) -> timedelta:
+        """Support time an objective gives; KeyError for an unknown level, priority or objective. Policy 5."""
+        if objective not in self.objectives:
+            raise KeyError(f"objective {objective!r} is not in policy {self.name}; it has {', '.join(self.objectives)}")
+        targets = self.level(level).targets if objective == FIRST else self.level(level).objectives[objective]
         if priority not in targets:
             raise KeyError(f"priority {priority!r} is not in policy {self.name}; it has {', '.join(self.priorities)}")
         return targets[priority]
@@ -170,11 +190,25 @@ def check(path: str | PathLike[str]) -> list[str]:
     return file.problems()
 
 
+def _objectives(resolved: Json) -> dict[str, Objective]:
+    """The first response is there whether it is said or not."""
+    said: dict[str, Any] = {FIRST: {"starts": "opened", "stops": "responded", "pauses": False, "repeats": False}}
+    for name, rules in resolved.items():
+        said[name] = said.get(name, {}) | rules
+    return {name: Objective(name, **rules) for name, rules in said.items()}
+
+
 def _level(level: Json, zone: str, holidays: Mapping[str, str]) -> Level:
     return Level(
         name=level["name"],
         hours=_support_hours(level, zone, holidays),
         targets=MappingProxyType({name: timedelta(seconds=target) for name, target in level["targets"].items()}),
+        objectives=MappingProxyType(
+            {
+                name: MappingProxyType({priority: timedelta(seconds=target) for priority, target in targets.items()})
+                for name, targets in level.get("objectives", {}).items()
+            }
+        ),
         channels=MappingProxyType({name: tuple(priorities) for name, priorities in level["channels"].items()}),
         tell=tuple(level["tell"]),
     )
@@ -507,6 +541,7 @@ class _File:
             optional["objectives"] = self._objectives(fields["objectives"])
         if "exclusions" in fields:
             optional["exclusions"] = self._exclusions(fields["exclusions"])
+        others = tuple(name for name in optional.get("objectives", ()) if name != FIRST)
         return {
             "format": FORMAT,
             "name": self._value(fields.get("name"), "name", _token),
@@ -516,15 +551,32 @@ class _File:
             "holidays": holidays,
             "warn_at": self._warn_at(fields["warn_at"]) if "warn_at" in fields else list(WARN_AT),
             "priorities": [{"name": name, "severity": severity} for name, severity in priorities.items()],
-            "levels": [self._level(name, node, tuple(priorities), zone or "UTC", holidays) for name, node in levels],
+            "levels": [
+                self._level(name, node, tuple(priorities), zone or "UTC", holidays, others) for name, node in levels
+            ],
             **optional,
         }
 
     def _objectives(self, node: yaml.Node) -> Json:
         """The clocks of a ticket, by name, and what stops each of them for a while."""
-        objectives = self._fields(node, "objectives", ("first_response",))
-        fields = self._fields(objectives.get("first_response"), FIRST_RESPONSE, ("pauses",))
-        return {"first_response": {"pauses": self._value(fields.get("pauses"), f"{FIRST_RESPONSE}: pauses", _flag)}}
+        objectives: Json = {}
+        for name, rules in self._named(node, "objectives").items():
+            what = f"objectives: {name}"
+            if name == FIRST:
+                fields = self._fields(rules, what, ("pauses",))
+                objectives[name] = {"pauses": self._value(fields.get("pauses"), f"{what}: pauses", _flag)}
+                continue
+            fields = self._fields(rules, what, ("starts", "stops"), ("pauses", "repeats"))
+            starts = self._value(fields.get("starts"), f"{what}: starts", _one_of(*STARTS))
+            stops = self._value(fields.get("stops"), f"{what}: stops", _one_of(*STOPS))
+            if (starts, stops) == ("customer_replied", "closed"):
+                self._reject(rules, f"{what}: starts customer_replied, stops closed: a reply waits for a response")
+            flags = {
+                flag: bool(flag in fields and self._value(fields[flag], f"{what}: {flag}", _flag))
+                for flag in ("pauses", "repeats")
+            }
+            objectives[name] = {"starts": starts, "stops": stops, **flags}
+        return objectives
 
     def _exclusions(self, node: yaml.Node) -> list[str]:
         reasons = self._values(node, "exclusions", _token)
@@ -584,11 +636,18 @@ class _File:
         return _holidays_of(country, subdivision, tuple(categories or ["public"]))
 
     def _level(
-        self, name: str, node: yaml.Node, priorities: tuple[str, ...], zone: str, holidays: Mapping[str, str]
+        self,
+        name: str,
+        node: yaml.Node,
+        priorities: tuple[str, ...],
+        zone: str,
+        holidays: Mapping[str, str],
+        objectives: tuple[str, ...],
     ) -> Json:
         what, found = f"level {name}", len(self._found)
+        required = ("hours", "targets", *(("objectives",) if objectives else ()))
         optional = ("zone", "hours_from", "exceptions", "holidays", "channels", "escalation")
-        fields = self._fields(node, what, ("hours", "targets"), optional)
+        fields = self._fields(node, what, required, optional)
         changes = self._entries(fields.get("hours_from"), f"{what}: hours_from", _day)
         exceptions = self._entries(fields.get("exceptions"), f"{what}: exceptions", _day)
         closed = self._value(fields.get("holidays"), f"{what}: holidays", _one_of("closed", "open"))
@@ -604,6 +663,7 @@ class _File:
             "channels": self._channels(fields.get("channels"), f"{what}: channels", priorities),
             "tell": self._values(escalation.get("tell"), f"{what}: tell", _label),
             **({"zone": own_zone} if own_zone else {}),
+            **({"objectives": self._objective_targets(fields, what, objectives, priorities)} if objectives else {}),
         }
         if len(self._found) == found and not _is_ever_open(level, zone, holidays):
             self._reject(fields["hours"], f"{what} is never open; give it a window on a day that is not closed")
@@ -634,6 +694,13 @@ class _File:
         fields = self._fields(node, what, ("name", "hours"))
         name = self._value(fields.get("name"), f"{what}: name", _label)
         return {"name": name, "hours": self._windows(fields.get("hours"), f"{what}: hours")}
+
+    def _objective_targets(
+        self, fields: Mapping[str, yaml.Node], what: str, objectives: tuple[str, ...], priorities: tuple[str, ...]
+    ) -> dict[str, dict[str, int | None]]:
+        """Every objective beside the first response has targets in every level."""
+        said = self._fields(fields.get("objectives"), f"{what}: objectives", objectives)
+        return {name: self._targets(node, f"{what}: objectives: {name}", priorities) for name, node in said.items()}
 
     def _targets(self, node: yaml.Node | None, what: str, priorities: tuple[str, ...]) -> dict[str, int | None]:
         targets = self._entries(node, what, _priority(priorities))

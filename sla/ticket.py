@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self
 
+from msgspec.structs import replace
+
 from events.promises import Detection, event_id
 from events.tickets import DATA_TYPES, TicketEvent
-from sla.judge import AT_RISK_PERCENT, Cause, Clock, Fact, Facts, Verdict, judge
+from sla.judge import AT_RISK_PERCENT, Cause, Clock, Fact, Facts, Spell, Verdict, judge
 from sla.log import (
     Announced,
     Applied,
@@ -25,14 +27,46 @@ from sla.log import (
     TargetChanged,
     WarningRaised,
 )
+from sla.policy import FIRST
 from sla.versions import Versions
 
-OBJECTIVE = "first_response"
-CYCLE = 1
 OPEN = "open"  # what a promise has come to whose answer turned out to be none
 LATE_AFTER = timedelta(seconds=2)  # a breach that the engine notices later than this is `late`
 NEVER = timedelta.max
 ENDED = ("fulfilled", "cancelled", "excluded")  # stages in which no time counts towards a deadline, for good
+
+
+@dataclass(slots=True)
+class Promise:
+    """What has been decided about one objective of a ticket, in one of its cycles."""
+
+    objective: str = FIRST
+    cycle: int = 1
+    state: State = field(default_factory=State)
+    breach: Breached | None = None
+    answer: Fulfilled | None = None
+    came_to: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    warned: dict[datetime, int] = field(default_factory=dict)
+
+    def apply(self, event: Decision) -> None:
+        """Takes over what the event says."""
+        self.state = event.state
+        if isinstance(event, Announced):
+            self.counts[event.KIND] = self.counts.get(event.KIND, 0) + 1
+        match event:
+            case Breached():
+                self.breach = event
+            case BreachRetracted():
+                self.breach = None
+            case Fulfilled():
+                self.answer, self.came_to = event, None
+            case Cancelled(cause=cause):
+                self.came_to = cause
+            case TargetChanged(undoes=str()):
+                self.came_to = OPEN
+            case WarningRaised(threshold_percent=percent, state=State(due_at=datetime() as due_at)):
+                self.warned[due_at] = percent
 
 
 @dataclass(slots=True)
@@ -42,15 +76,16 @@ class TicketSla:
     id: str
     version: int = 0
     facts: Facts = field(default_factory=Facts)
-    state: State = field(default_factory=State)
+    first: Promise = field(default_factory=Promise)
+    others: dict[Spell, Promise] = field(default_factory=dict)
     known_at: datetime | None = None
     learned_at: datetime | None = None
-    breach: Breached | None = None
-    answer: Fulfilled | None = None
-    came_to: str | None = None
-    counts: dict[str, int] = field(default_factory=dict)
     told: set[tuple[str, str]] = field(default_factory=set)
-    warned: dict[datetime, int] = field(default_factory=dict)
+
+    @property
+    def state(self) -> State:
+        """Of the first response."""
+        return self.first.state
 
     @classmethod
     def replay(cls, ticket: Self | None, events: Iterable[Any]) -> Self | None:
@@ -89,7 +124,12 @@ class TicketSla:
             pending = State(next_at=verdict.ahead)
             events: list[Event] = [] if pending == self.state else [StateUpdated(at=now, state=pending)]
         else:
-            events = Difference(self, verdict, verdict.clock, now, historic_after, fact_id).events()
+            events = Difference(self, self.first, verdict, verdict.clock, now, historic_after, fact_id).events()
+        for spell, clock in verdict.others.items():
+            promise = self.others.get(spell) or Promise(*spell)
+            events += Difference(self, promise, verdict, clock, now, historic_after, fact_id).events()
+        for spell in self.others.keys() - verdict.others.keys():
+            events += _withdrawn(self, self.others[spell], now, fact_id)
         return [self._append(event) for event in events]
 
     def _append(self, event: Event) -> Recorded:
@@ -105,24 +145,60 @@ class TicketSla:
             data = DATA_TYPES[event.type].model_validate(event.data)
             self.facts.add(Fact(event.source, event.id, event.time, data, event.sequence, event.at))
         if isinstance(event, Decision):
-            self.state = event.state
-        if isinstance(event, Announced):
-            self.counts[event.KIND] = self.counts.get(event.KIND, 0) + 1
-        match event:
-            case Breached():
-                self.breach = event
-            case BreachRetracted():
-                self.breach = None
-            case Fulfilled():
-                self.answer, self.came_to = event, None
-            case Cancelled(cause=cause):
-                self.came_to = cause
-            case TargetChanged(undoes=str()):
-                self.came_to = OPEN
-            case Escalated(source=source, cause_id=str(fact_id)):
-                self.told.add((source, fact_id))
-            case WarningRaised(threshold_percent=percent, state=State(due_at=datetime() as due_at)):
-                self.warned[due_at] = percent
+            self._promise(event).apply(event)
+        if isinstance(event, Escalated) and event.cause_id is not None:
+            self.told.add((event.source, event.cause_id))
+
+    def _promise(self, event: Decision) -> Promise:
+        if event.objective == FIRST:
+            return self.first
+        return self.others.setdefault((event.objective, event.cycle), Promise(event.objective, event.cycle))
+
+
+def _withdrawn(ticket: TicketSla, promise: Promise, now: datetime, fact_id: str | None) -> list[Event]:
+    """It turned out that this clock never started: late news about what started it, or stopped the one before it."""
+    before = promise.state
+    if before.stage == "cancelled" and before.reason == Cause.CORRECTED:
+        return []
+    state = replace(
+        before, stage="cancelled", reason=Cause.CORRECTED, breached_at=None, responded_at=None, met=None, overdue=None,
+        at_risk_at=None, next_at=None,
+    )  # fmt: skip
+    common: dict[str, Any] = {
+        "at": now, "objective": promise.objective, "cycle": promise.cycle, "state": state, "time": now,
+        "cause": Cause.CORRECTED, "cause_id": fact_id, "elapsed": timedelta(0),
+    }  # fmt: skip
+
+    def id_of(kind: str, number: int) -> str:
+        return event_id(ticket.id, promise.objective, promise.cycle, kind, number, 1)
+
+    events: list[Event] = []
+    if breach := promise.breach:
+        events.append(
+            BreachRetracted(
+                **common | {"time": breach.breached_at},
+                id=id_of("breach_retracted", breach.number),
+                **_of(breach),
+                reason=Cause.CORRECTED,
+            )
+        )
+    number = promise.counts.get("cancelled", 0) + 1
+    undoes = None if promise.answer is None else promise.came_to or ("met" if promise.answer.met else "late")
+    events.append(Cancelled(**common, id=id_of("cancelled", number), reason=Cause.CORRECTED, undoes=undoes))
+    return events
+
+
+def _of(breach: Breached) -> dict[str, Any]:
+    """Which one is withdrawn, with the labels it was announced under."""
+    return {
+        "breach_id": breach.id,
+        "number": breach.number,
+        "breached_at": breach.breached_at,
+        "service_level": breach.service_level,
+        "priority": breach.priority,
+        "severity": breach.severity,
+        "detection": breach.detection,
+    }
 
 
 class Difference:
@@ -131,6 +207,7 @@ class Difference:
     def __init__(
         self,
         ticket: TicketSla,
+        promise: Promise,
         verdict: Verdict,
         clock: Clock,
         now: datetime,
@@ -139,9 +216,9 @@ class Difference:
     ) -> None:
         self.ticket, self.verdict, self.clock, self.policy = ticket, verdict, clock, clock.stretch.policy
         self.now, self.historic_after, self.fact_id, self.is_tick = now, historic_after, fact_id, fact_id is None
-        self.before = ticket.state
-        self.withdrawn = ticket.breach if ticket.breach and ticket.breach.breached_at != clock.broken_at else None
-        self.stands = ticket.breach is not None and self.withdrawn is None
+        self.promise, self.before, breach = promise, promise.state, promise.breach
+        self.withdrawn = breach if breach and breach.breached_at != clock.broken_at else None
+        self.stands = breach is not None and self.withdrawn is None
         self.breaks = clock.broken_at is not None and not self.stands and self._shown(clock.broken_at)
         self.told = clock.broken_at is None or self.stands or self.breaks
         self.armed_above = self._armed_above()
@@ -165,7 +242,7 @@ class Difference:
         ]
         events = [event for event in found if event is not None]
         if not events and self.state != self.before:
-            return [StateUpdated(at=self.now, state=self.state)]
+            return [StateUpdated(**self._decided())]
         return events
 
     def _state(self) -> State:
@@ -234,7 +311,7 @@ class Difference:
         warned = self.before.warned_percent
         if warned and self._moved():
             warned = max((percent for percent in self._passed() if percent <= warned), default=0)
-        return max(warned, self.ticket.warned.get(self.clock.stretch.due_at, 0))
+        return max(warned, self.promise.warned.get(self.clock.stretch.due_at, 0))
 
     def _reached(self, percent: int) -> datetime:
         return self.clock.stretch.reached(percent)
@@ -256,13 +333,7 @@ class Difference:
         reason = self._why_kept()
         return BreachRetracted(
             **self._announced("breach_retracted", breach.breached_at, reason, self.fact_id, number=breach.number),
-            breach_id=breach.id,
-            number=breach.number,
-            breached_at=breach.breached_at,
-            service_level=breach.service_level,
-            priority=breach.priority,
-            severity=breach.severity,
-            detection=breach.detection,
+            **_of(breach),
             reason=reason,
         )
 
@@ -277,10 +348,10 @@ class Difference:
         return Cause.PAUSED if self.clock.paused and self.clock.broken_at is None else Cause.DEADLINE_MOVED
 
     def _applied(self) -> Applied | None:
-        if "applied" in self.ticket.counts:
+        if "applied" in self.promise.counts:
             return None
         opening = self.clock.opening
-        return Applied(**self._announced("applied", opening.time, Cause.OPENED, opening.id))
+        return Applied(**self._announced("applied", opening.time, self.clock.course.started_by, opening.id))
 
     def _target_changed(self) -> TargetChanged | None:
         """Of a clock that runs; and one that had ended and goes on says so, whether its deadline moved or not."""
@@ -315,8 +386,8 @@ class Difference:
 
     def _undone(self) -> str | None:
         """What the promise was last said to have come to; None if there was no answer, or it stands."""
-        answer = self.ticket.answer
-        return None if answer is None else self.ticket.came_to or ("met" if answer.met else "late")
+        answer = self.promise.answer
+        return None if answer is None else self.promise.came_to or ("met" if answer.met else "late")
 
     def _warning(self) -> WarningRaised | None:
         percent = self.state.warned_percent
@@ -356,7 +427,7 @@ class Difference:
         response, met, overdue = self.clock.response, self.clock.met, self.clock.overdue
         if response is None or met is None or overdue is None or self.state.stage != "fulfilled":
             return None
-        replaced, undone = self.ticket.answer, self.ticket.came_to
+        replaced, undone = self.promise.answer, self.promise.came_to
         if replaced is not None and undone is None and _said(replaced.state) == _said(self.state):
             return None
         revision = self._number("fulfilled")
@@ -386,7 +457,7 @@ class Difference:
         )
 
     def _escalated(self) -> list[Escalated]:
-        if len(self.verdict.escalations) == len(self.ticket.told):
+        if self.promise.objective != FIRST or len(self.verdict.escalations) == len(self.ticket.told):
             return []  # whoever was told of an escalation was told of one that has happened
         untold = [fact for fact in self.verdict.escalations if (fact.source, fact.id) not in self.ticket.told]
         return [self._escalation(fact, number) for number, fact in enumerate(untold, self._number("escalated"))]
@@ -405,19 +476,26 @@ class Difference:
         return self.clock.said.policy.severity(self.clock.priority, len(self.verdict.escalations))
 
     def _number(self, kind: str) -> int:
-        return self.ticket.counts.get(kind, 0) + 1
+        return self.promise.counts.get(kind, 0) + 1
 
     def _announced(
         self, kind: str, time: datetime, cause: Cause, cause_id: str | None, *, number: int = 1, revision: int = 1
     ) -> dict[str, Any]:
         return {
-            "at": self.now,
-            "state": self.state,
-            "id": event_id(self.ticket.id, OBJECTIVE, CYCLE, kind, number, revision),
+            **self._decided(),
+            "id": event_id(self.ticket.id, self.promise.objective, self.promise.cycle, kind, number, revision),
             "time": time,
             "cause": str(cause),
             "cause_id": cause_id,
             "elapsed": self.clock.elapsed(time),
+        }
+
+    def _decided(self) -> dict[str, Any]:
+        return {
+            "at": self.now,
+            "state": self.state,
+            "objective": self.promise.objective,
+            "cycle": self.promise.cycle,
         }
 
 

@@ -191,7 +191,7 @@ def test_a_backup_is_a_tar_that_only_its_owner_can_read(file: Path) -> None:
 
 async def test_a_stopped_engine_is_backed_up_too_and_durable_consumers_go_on(file: Path, tmp_path: Path) -> None:
     assert sla("restore", file, "--data", tmp_path / "data").returncode == 0
-    with up(tmp_path) as engine:
+    with up(tmp_path, SLA_POLICY_DIR=open_all_hours(tmp_path / "policy")) as engine:
         async with connected(engine.nats_url) as nc:
             pager = await nc.jetstream().pull_subscribe("sla.breached.>", durable="pager", stream="SLA")
             messages = await pager.fetch(5, timeout=1)

@@ -74,9 +74,9 @@ def as_json(ticket: TicketSla) -> bytes:
         "state": ticket.state,
         "known_at": ticket.known_at,
         "learned_at": ticket.learned_at,
-        "breach": ticket.breach and ticket.breach.id,
-        "answer": ticket.answer and ticket.answer.id,
-        "counts": ticket.counts,
+        "breach": ticket.first.breach and ticket.first.breach.id,
+        "answer": ticket.first.answer and ticket.first.answer.id,
+        "counts": ticket.first.counts,
         "told": sorted(ticket.told),
     }
     return msgspec.json.encode(told, order="sorted")

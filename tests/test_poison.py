@@ -373,10 +373,10 @@ async def test_a_fault_of_the_engine_puts_aside_only_the_message_that_meets_it(
     nc, store = own
     good_target = Policy.target
 
-    def faulty(policy: Policy, level: str, priority: str) -> timedelta:
+    def faulty(policy: Policy, level: str, priority: str, *objective: str) -> timedelta:
         if (level, priority) == ("foundation", "minor"):
             raise ZeroDivisionError("a fault in a rule")
-        return good_target(policy, level, priority)
+        return good_target(policy, level, priority, *objective)
 
     monkeypatch.setattr(Policy, "target", faulty)
     facts = [opened(f"T-{n}", ago(hours=1)) for n in range(20)]

@@ -259,8 +259,8 @@ TAMPERED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "an instant of a view": (["UPDATE deadlines SET at = at + 1 WHERE ticket = 'OPEN-T-0'"], ["deadlines OPEN-T-0"]),
     "a row of a view that is gone": (["DELETE FROM deadlines WHERE ticket = 'OPEN-T-0'"], ["deadlines OPEN-T-0"]),
-    "a row too many in a view": (["INSERT INTO deadlines VALUES ('X', 1)"], ["deadlines X"]),
-    "a row of nobody in a view": (["INSERT INTO deadlines VALUES (NULL, 1)"], ["deadlines None"]),
+    "a row too many in a view": (["INSERT INTO deadlines VALUES ('X', '', 1)"], ["deadlines X"]),
+    "a row of nobody in a view": (["INSERT INTO deadlines VALUES (NULL, '', 1)"], ["deadlines None"]),
     "a number of facts": (["UPDATE tickets SET facts = facts + 1 WHERE ticket = 'T-0'"], ["tickets T-0"]),
     "a state in a view": (["UPDATE tickets SET state = '?' WHERE ticket = 'T-0'"], ["tickets T-0"]),
     "a number of tickets": (

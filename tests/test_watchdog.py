@@ -605,4 +605,4 @@ async def test_a_tick_that_another_clock_sent_too_early_is_sent_again_at_its_tim
         async with at_work(Clock(bus, store, lambda: wall_clock() + 3_600_000_000)):
             await until("it is sent", ticks)
         async with at_work(Clock(bus, store)):
-            await until("half of the target is used", lambda: store.load("T-1").warned)
+            await until("half of the target is used", lambda: store.load("T-1").first.warned)
