@@ -90,7 +90,7 @@ class World:
     ) -> None:
         self.ticket, self.forgets = ticket, forgets
         self.memory, self.sequence = Memory(versions or Versions.only(policy)), 0
-        self.state, self.events = State(), list[Event]()
+        self.states, self.events = dict[tuple[str, int], State](), list[Event]()
         self.engine = Engine(self.memory)
 
     def put(self, item: Given) -> list[Event]:
@@ -117,11 +117,16 @@ class World:
         self.memory.save(outcome)
         new = [recorded.event for recorded in outcome.events]
         self.events += new
-        self.state = next((event.state for event in reversed(new) if isinstance(event, Decision)), self.state)
+        self.states |= {(event.objective, event.cycle): event.state for event in new if isinstance(event, Decision)}
         return new
 
+    @property
+    def state(self) -> State:
+        """Of the first response."""
+        return self.states.get(("first_response", 1), State())
+
     def next_at(self) -> datetime | None:
-        return self.state.next_at
+        return min((state.next_at for state in self.states.values() if state.next_at), default=None)
 
     @property
     def ticket_sla(self) -> TicketSla:
