@@ -28,7 +28,7 @@ from services.service import OUTAGES, Now, Service, wall_clock
 from services.store import Lock, Store
 from sla.engine import UNKNOWN_TYPE
 from sla.judge import Cause
-from sla.policy import Policy
+from sla.policy import FIRST, Policy
 from sla.ticket import OPEN
 
 STAGES = ("running", "fulfilled", "paused", "cancelled", "excluded")
@@ -36,6 +36,7 @@ DETECTIONS = ("live", "late", "historic")
 OUTCOMES = ("met", "late")
 CAUSES = (str(Cause.CLOSED), str(Cause.EXCLUDED))
 SAID = (*OUTCOMES, *CAUSES, OPEN)  # of a promise to which there was an answer
+OTHER_EVENTS = ("applied", "target_changed", "warning", "breached", "breach_retracted", *OUTCOMES, "cancelled")
 FOLLOWED = ("deadlines", POSITION, "tickets", "compliance")  # the positions whose lag is shown
 
 
@@ -48,6 +49,7 @@ class Metrics(Service, Collector):
         super().__init__()
         self._bus, self._store, self._policy, self._lock, self._now = bus, store, policy, lock, now
         self._tickets, self._compliance, self._arrivals = Tickets(), Compliance(), Arrivals()
+        self._policies = [policy]
         self._active = False
         self._stored = 0  # messages in TICKETS, as last seen
         self._letters: dict[str, int] = {}  # messages in DEAD_LETTERS by subject, as last seen
@@ -92,6 +94,9 @@ class Metrics(Service, Collector):
         yield from figures
 
     def _figures(self) -> Iterator[Metric]:
+        versions = self._store.versions()
+        self._policies = [each.policy for each in versions] or [self._policy]
+        in_force = versions.at(instant(self._now())) if len(versions) else self._policy
         with self._store.reading() as cursor:
             tickets, at_risk = self._tickets.counts(cursor), self._tickets.at_risk(cursor, instant(self._now()))
             sums = self._compliance.counts(cursor)
@@ -120,11 +125,14 @@ class Metrics(Service, Collector):
         )
         yield from self._verified()
         yield from self._lags(following)
-        info = {"version": version("sla-engine"), "policy": f"{self._policy.name} {self._policy.version}"}
+        info = {"version": version("sla-engine"), "policy": f"{in_force.name} {in_force.version}"}
         yield InfoMetricFamily("sla_build", "The version of the engine and of its policy.", value=info)
 
     def _pairs(self) -> list[tuple[str, str]]:
-        return [(level, priority) for level in self._policy.levels for priority in self._policy.priorities]
+        """Of all versions: what was counted under an earlier one stays."""
+        return list(
+            dict.fromkeys((level, name) for it in self._policies for level in it.levels for name in it.priorities)
+        )
 
     def _ticket_labels(self) -> list[tuple[str, str, str]]:
         return [(NONE, NONE, "pending"), *((*pair, stage) for pair in self._pairs() for stage in STAGES)]
@@ -175,10 +183,21 @@ class Metrics(Service, Collector):
             [(*each, cause) for each in self._pairs() for cause in CAUSES],
             _pick(sums, "cancelled", 3),
         )
+        others = dict.fromkeys(name for policy in self._policies for name in policy.objectives if name != FIRST)
+        yield _counter(
+            "sla_objective_events",
+            "What was announced of objectives beside the first response: answers by outcome, all else by its kind.",
+            ("objective", *pair, "event"),
+            [(name, *each, event) for name in others for each in self._pairs() for event in OTHER_EVENTS],
+            _pick(sums, "objective", 4),
+        )
 
     def _histograms(self, sums: dict[Count, int]) -> Iterator[Metric]:
         targets = {
-            target.total_seconds() for level in self._policy.levels.values() for target in level.targets.values()
+            target.total_seconds()
+            for policy in self._policies
+            for level in policy.levels.values()
+            for target in level.targets.values()
         }
         yield _histogram(
             "sla_first_response_support_seconds",

@@ -12,18 +12,23 @@ from services.screen import brief, left, span, wall
 from services.store import Store
 from sla.log import State
 from sla.policy import Policy
+from sla.ticket import Promise, TicketSla
 
 ALL = 2**63 - 1
 COLUMNS = ("ticket", "state", "level", "priority", "due", "left")
 
 
 class Standing(NamedTuple):
-    """How a ticket stands: its state as decided, the number of its facts, and its policy (None while it is pending)."""
+    """
+    How a ticket stands: its state as decided, the number of its facts, its policy (None while it is pending), and what
+    is promised beside the first response.
+    """
 
     ticket: str
     state: State
     facts: int
     policy: Policy | None
+    others: tuple[Promise, ...] = ()
 
     def elapsed(self, now: datetime) -> timedelta | None:
         """Support time used until the first response, or until now; None while the ticket is pending."""
@@ -78,6 +83,7 @@ class Standing(NamedTuple):
             "facts": self.facts,
             "reason": state.reason,
             "flags": list(state.flags),
+            "objectives": [_objective(promise) for promise in self.others],
         }
 
     def lines(self, now: datetime) -> list[tuple[str, str]]:
@@ -100,6 +106,7 @@ class Standing(NamedTuple):
             ("policy", f"{self.policy.name} {state.policy_version}" if self.policy else "-"),
             ("facts", str(self.facts)),
             ("look at", ", ".join(state.flags) or "-"),
+            *((f"{each.objective} {each.cycle}", _brief(each.state, zone)) for each in self.others),
         ]
 
     def row(self, now: datetime) -> tuple[str, ...]:
@@ -107,6 +114,32 @@ class Standing(NamedTuple):
         state, zone = self.state, self.policy.zone if self.policy else None
         level, priority = state.service_level or "-", state.priority or "-"
         return (self.ticket, self.word(now), level, priority, brief(state.due_at, zone), left(self.left(now)))
+
+
+def _objective(promise: Promise) -> dict[str, object]:
+    """As the object of a ticket, for one other objective; `stopped_at` is when it was answered or closed."""
+    state = promise.state
+    return {
+        "objective": promise.objective,
+        "cycle": promise.cycle,
+        "stage": state.stage,
+        "breached": state.breached_at is not None,
+        "breached_at": state.breached_at,
+        "started_at": state.started_at,
+        "due_at": state.due_at,
+        "target_seconds": _seconds(state.target),
+        "stopped_at": state.responded_at,
+        "met": state.met,
+        "overdue_seconds": _seconds(state.overdue),
+        "reason": state.reason,
+    }
+
+
+def _brief(state: State, zone: str | None) -> str:
+    """On one line, for people."""
+    word = {True: "met", False: "late"}.get(state.met, state.stage) if state.met is not None else state.stage
+    broken = ", breached" if state.breached_at is not None and state.met is None else ""
+    return f"{word}{broken}, due {wall(state.due_at, zone)}"
 
 
 def _seconds(length: timedelta | None) -> int | float | None:
@@ -119,7 +152,12 @@ def standing(store: Store, ticket: str) -> Standing | None:
     if found is None:
         return None
     fingerprint = found.state.policy_fingerprint
-    return Standing(ticket, found.state, len(found.facts), store.policy(fingerprint) if fingerprint else None)
+    policy = store.policy(fingerprint) if fingerprint else None
+    return Standing(ticket, found.state, len(found.facts), policy, _others(found))
+
+
+def _others(ticket: TicketSla) -> tuple[Promise, ...]:
+    return tuple(promise for _, promise in sorted(ticket.others.items()))
 
 
 def waiting(store: Store, limit: int | None) -> Iterator[Standing]:
@@ -129,6 +167,10 @@ def waiting(store: Store, limit: int | None) -> Iterator[Standing]:
     with store.reading() as cursor:
         rows = view.open(cursor, ALL if limit is None else limit)
     policy = cache(store.policy)
+    tickets: dict[str, TicketSla] = {}
+    if any(len(version.policy.objectives) > 1 for version in store.versions()):
+        tickets = store.load_all(row.ticket for row in rows)
     for row in rows:
         fingerprint = row.state.policy_fingerprint
-        yield Standing(row.ticket, row.state, row.facts, policy(fingerprint) if fingerprint else None)
+        others = _others(tickets[row.ticket]) if row.ticket in tickets else ()
+        yield Standing(row.ticket, row.state, row.facts, policy(fingerprint) if fingerprint else None, others)

@@ -312,19 +312,15 @@ class Facts:
                 assert_never(fact.data)
 
     def _forget_from(self, time: datetime) -> None:
-        """A clock that was started later began with other labels."""
-        for key, course in list(self._courses.items()):
-            if isinstance(course.start.data, Opened) or course.start.time < time:
-                course.forget_from(time)
-            else:
-                del self._courses[key]
+        for course in self._courses.values():
+            course.forget_from(time)
 
     def course(self, objective: str, start: Fact, versions: Versions, labels: "Stretch | None" = None) -> "Course":
-        """The course of a clock from its start on; the labels are those that the facts gave then."""
+        """The course of a clock from its start on; `labels` are what the facts said then, if it is not the opening."""
         key = (objective, _key(start))
         course = self._courses.get(key)
-        if course is None or course.start is not start or course.versions is not versions:
-            course = self._courses[key] = Course(objective, start, labels or _labels(start, versions), versions)
+        if course is None or (course.start, course.versions, course.labels) != (start, versions, labels):
+            course = self._courses[key] = Course(objective, start, labels, versions)
         return course
 
     def with_one_more(self, fact: Fact) -> "Facts":
@@ -514,8 +510,10 @@ class Course:
     ticket is closed, or waits where the policy lets it, does not count: what is left of the target is left then too.
     """
 
-    def __init__(self, objective: str, start: Fact, labels: Stretch, versions: Versions) -> None:
-        self.objective, self.start, self.versions, self.policy = objective, start, versions, labels.policy
+    def __init__(self, objective: str, start: Fact, told: Stretch | None, versions: Versions) -> None:
+        self.objective, self.start, self.labels, self.versions = objective, start, told, versions
+        labels = told or _labels(start, versions)
+        self.policy = labels.policy
         self.started_by = _STARTED[type(start.data)]
         level, target = labels.service_level, self._target(labels)
         self._stretches = [

@@ -27,7 +27,7 @@ POLICY = Path(__file__).parent.parent / "sla" / "policies" / "cention-support.ya
 KEYS = [
     "ticket_id", "service_level", "priority", "stage", "breached", "breached_at", "breaches", "started_at", "due_at",
     "target_seconds", "elapsed_seconds", "responded_at", "met", "overdue_seconds", "escalation_level",
-    "policy_version", "facts", "reason", "flags",
+    "policy_version", "facts", "reason", "flags", "objectives",
 ]  # fmt: skip
 
 
@@ -363,6 +363,7 @@ def test_what_is_published_is_shown(engine: Engine) -> None:
         "facts": 2,
         "reason": None,
         "flags": [],
+        "objectives": [],
     }
 
 
@@ -410,6 +411,7 @@ def test_the_list_has_the_open_ones_by_time_left_and_pending_ones_last(on: Calla
         "escalation_level": 0,
         "facts": 1,
         "flags": [],
+        "objectives": [],
     }
     assert pending == dict.fromkeys(KEYS) | known
     assert len(json.loads(on("list", "-o", "json", "--limit", "1").out)) == 1

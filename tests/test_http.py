@@ -50,7 +50,7 @@ TYPES = [
     f"ticket.{kind}"
     for kind in (
         "opened", "priority_changed", "responded", "escalated", "service_level_changed", "closed", "reopened",
-        "excluded", "exclusion_revoked", "paused", "resumed", "corrected",
+        "excluded", "exclusion_revoked", "paused", "resumed", "corrected", "policy_changed", "customer_replied",
     )
 ]  # fmt: skip
 REASONS = (

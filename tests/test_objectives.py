@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from projections.deadlines import Deadlines, instant
+from projections.follow import catch_up
+from services.wiring import VIEWS, migrate_store
 from sla.log import Announced, Breached, BreachRetracted, Fulfilled, State
 from sla.policy import Policy, PolicyError, load
 from sla.ticket import TicketSla
+from tests.bus import fact as sent
+from tests.bus import rows
 from tests.memory import POLICY, SHIPPED, World
 from tests.scenarios import (
     STOCKHOLM,
@@ -31,7 +37,10 @@ from tests.scenarios import (
 )
 from tests.scenarios import _fact as fact
 from tests.scenarios import excluded as excluded_for
+from tests.test_cli import sla
 from tests.test_judge_order import DAY, end_of, histories, outcome, said_time
+from tests.test_projections import HOUR, START, Log
+from tests.test_verify import verified
 
 RULES: dict[str, dict[str, Any]] = {
     "next_response": {"starts": "customer_replied", "stops": "responded", "pauses": False, "repeats": True},
@@ -259,6 +268,55 @@ def _is_gone(found: State) -> bool:
 
 def _fields(found: State) -> dict[str, Any]:
     return {name: getattr(found, name) for name in State.__struct_fields__}
+
+
+# ---- the store, the views and the command line
+
+
+def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> None:
+    migrate_store(tmp_path / "sla.db")
+    log = Log(tmp_path / "sla.db")
+    log.store.publish(with_objectives("resolution", "next_response"), lambda: START, lead=timedelta(0))
+    log.take(START, sent("opened", "T-1", START, service_level="enterprise", priority="critical"))
+    log.take(START + HOUR, sent("responded", "T-1", START + HOUR))
+    log.take(START + 2 * HOUR, sent("customer_replied", "T-1", START + 2 * HOUR))
+    deadlines = Deadlines()
+    now = START + 2 * HOUR
+    for _ in range(20):
+        catch_up(log.store, deadlines)
+        with log.store.reading() as cursor:
+            following = deadlines.after(cursor, 0)
+        if following is not None:
+            now = max(now, instant(following)) + timedelta(milliseconds=1)
+            log.take(now, ticks=["T-1"])
+    log.take(START + 9 * HOUR, sent("closed", "T-1", START + 9 * HOUR))
+    for view in VIEWS:
+        catch_up(log.store, view())
+    assert rows(log.store.path, "SELECT * FROM deadlines") == []
+    counted = rows(log.store.path, "SELECT a, d, n FROM compliance WHERE what = 'objective' ORDER BY a, d")
+    assert counted == [
+        ("next_response", "applied", 1), ("next_response", "breached", 1), ("next_response", "cancelled", 1),
+        ("next_response", "warning", 3), ("resolution", "applied", 1), ("resolution", "breached", 1),
+        ("resolution", "late", 1), ("resolution", "warning", 3),
+    ]  # fmt: skip
+    said = sla("show", "T-1", "-o", "json", SLA_DATABASE_URL=f"sqlite:///{log.store.path}")
+    report = json.loads(said.out)
+    assert (report["stage"], report["met"], report["breaches"]) == ("fulfilled", True, 0)
+    following, resolution = report["objectives"]
+    assert (following["objective"], following["cycle"], following["stage"]) == ("next_response", 1, "cancelled")
+    assert (following["breached"], following["met"]) == (True, None)
+    assert (resolution["met"], resolution["overdue_seconds"], resolution["target_seconds"]) == (False, 3600, 8 * 3600)
+    assert "resolution 1" in sla("show", "T-1", SLA_DATABASE_URL=f"sqlite:///{log.store.path}").out
+    log.store.close()
+    assert verified(tmp_path / "sla.db").first == []
+
+
+def test_a_breach_of_an_objective_names_it_on_the_bus() -> None:
+    world = told(with_objectives("resolution"), [opened("foundation", "critical", "2025-11-03 09:00")])
+    first, resolution = [each for each in world.announced() if each.kind == "breached"]
+    assert (first.said("objective"), resolution.said("objective")) == ("first_response", "resolution")
+    assert first.envelope["id"] != resolution.envelope["id"] and resolution.said("cycle") == 1
+    assert resolution.subject == first.subject
 
 
 # ---- the file
