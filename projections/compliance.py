@@ -63,6 +63,7 @@ class Compliance(_Counters):
 
     name: ClassVar[str] = "compliance"
     source: ClassVar[str] = "entries"
+    layout: ClassVar[int] = 1
 
     def apply(self, cursor: Cursor, batch: Sequence[Any]) -> None:
         sums: Counter[Count] = Counter()
@@ -129,6 +130,7 @@ class Arrivals(_Counters):
 
     name: ClassVar[str] = "arrivals"
     source: ClassVar[str] = "inbox"
+    layout: ClassVar[int] = 1
 
     def apply(self, cursor: Cursor, batch: Sequence[InboxRow]) -> None:
         sums: Counter[Count] = Counter()

@@ -39,6 +39,7 @@ class Deadlines:
 
     name: ClassVar[str] = "deadlines"
     source: ClassVar[str] = "entries"
+    layout: ClassVar[int] = 2
 
     def __init__(self, suffix: str = "") -> None:
         self._table = f"deadlines{suffix}"

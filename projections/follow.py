@@ -34,12 +34,14 @@ class Log(Protocol):
 class Projection(Protocol):
     """
     A read model: `apply` batches and answer questions. `source` is the log it follows: "entries" (facts and decisions)
-    or "inbox" (what became of messages). `suffix` stands behind the names of its tables while it is built again; their
-    indexes are constraints, which have no names that could collide.
+    or "inbox" (what became of messages). `layout` is the version of its tables: with another one it begins anew.
+    `suffix` stands behind the names of its tables while it is built again; their indexes are constraints, which have no
+    names that could collide.
     """
 
     name: ClassVar[str]
     source: ClassVar[str]
+    layout: ClassVar[int]
 
     def __init__(self, suffix: str = "") -> None: ...
 
@@ -58,11 +60,17 @@ class Projection(Protocol):
 
 
 def create(store: Log, projection: Projection, position_name: str | None = None) -> None:
-    """The tables of a view, and its position at the beginning of the log, if they do not exist."""
+    """The tables of a view, and its position at the beginning of the log, if they do not exist in this layout."""
+    name = position_name or projection.name
     with store.writing() as cursor:
-        cursor.execute(
-            "INSERT INTO positions VALUES (?, 0) ON CONFLICT DO NOTHING", (position_name or projection.name,)
-        )
+        cursor.execute("INSERT INTO positions VALUES (?, 1) ON CONFLICT DO NOTHING", (f"{name} layout",))
+        cursor.execute("SELECT position FROM positions WHERE name = ?", (f"{name} layout",))
+        if cursor.fetchone()[0] != projection.layout:
+            for table in projection.tables:
+                cursor.execute(f"DROP TABLE IF EXISTS {table}")
+            cursor.execute("DELETE FROM positions WHERE name = ?", (name,))
+            cursor.execute("UPDATE positions SET position = ? WHERE name = ?", (projection.layout, f"{name} layout"))
+        cursor.execute("INSERT INTO positions VALUES (?, 0) ON CONFLICT DO NOTHING", (name,))
         projection.create(cursor)
 
 

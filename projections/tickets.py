@@ -38,6 +38,7 @@ class Tickets:
 
     name: ClassVar[str] = "tickets"
     source: ClassVar[str] = "entries"
+    layout: ClassVar[int] = 1
 
     def __init__(self, suffix: str = "") -> None:
         self._table, self._counts = f"tickets{suffix}", f"ticket_counts{suffix}"

@@ -64,6 +64,21 @@ def log(tmp_path: Path) -> Iterator[Log]:
     found.store.close()
 
 
+def test_a_view_of_an_earlier_layout_begins_anew(log: Log) -> None:
+    log.live_through(range(10))
+    catch_up(log.store, Deadlines())
+    expected = table(log, Deadlines())
+    with log.store.writing() as cursor:
+        cursor.execute("DROP TABLE deadlines")
+        cursor.execute("CREATE TABLE deadlines (ticket TEXT PRIMARY KEY, at BIGINT NOT NULL)")
+        cursor.execute("DELETE FROM positions WHERE name = 'deadlines layout'")
+    create(log.store, Deadlines())
+    catch_up(log.store, Deadlines())
+    assert table(log, Deadlines()) == expected and len(expected[1]) > 0
+    create(log.store, Deadlines())
+    assert table(log, Deadlines()) == expected, "and only once"
+
+
 def table(log: Log, view: Projection) -> list[list[tuple[Any, ...]]]:
     """All rows of a view, and its position; without sums that are 0, which depend on how the log was cut in batches."""
     position = rows(log.store.path, "SELECT position FROM positions WHERE name = ?", view.name)
