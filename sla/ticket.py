@@ -403,8 +403,8 @@ class Difference:
             return None
         deadline, number = self.clock.stretch, self._number("breached")
         cause = deadline.cause if deadline.used > deadline.target else Cause.DEADLINE_PASSED
-        arrived = max(self.clock.opening.recorded_at, deadline.set_by.recorded_at, broken_at)
-        delay = self.now - arrived
+        rests_on = [self.clock.opening, deadline.set_by, *([self.clock.revoked_by] if self.clock.revoked_by else [])]
+        delay = self.now - max(broken_at, *(fact.recorded_at for fact in rests_on))
         return Breached(
             **self._announced("breached", broken_at, cause, deadline.set_by.told_by, number=number),
             number=number,

@@ -2455,7 +2455,7 @@ EXCLUDED = (
             "breached_at": "2025-11-03 14:00",
             "overdue": "3:30:00",
             "target_changed": {"cause": "exclusion_revoked", "old_due_at": "2025-11-03 14:00"},
-            "breached": ({"number": 1}, {"number": 2, "breached_at": "2025-11-03 14:00"}),
+            "breached": ({"number": 1}, {"number": 2, "breached_at": "2025-11-03 14:00", "detection": "live"}),
         },
     ),
     Scenario(

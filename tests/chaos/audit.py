@@ -98,11 +98,16 @@ def _promises(publisher: Publisher, said: list[Heard]) -> Iterator[Problem]:
     yield from _compare(expected, Counter(answers.items()), "answer")
 
 
+def _was_due(heard: Heard) -> bool:
+    """Time alone broke it, not news about a raise or of an exclusion that was revoked."""
+    return heard.data["cause"] == "deadline_passed" and heard.data["number"] == 1
+
+
 def _in_time(said: list[Heard], quiet: set[str]) -> Iterator[Problem]:
     for heard in said:
         if heard.kind == "breached":
             after = heard.stored_at - datetime.fromisoformat(heard.data["breached_at"])
             if after <= timedelta(0):
                 yield "early", f"{heard.ticket} by {-after}"
-            elif heard.ticket in quiet and after > ON_TIME and heard.data["cause"] == "deadline_passed":
+            elif heard.ticket in quiet and after > ON_TIME and _was_due(heard):
                 yield "late", f"{heard.ticket} by {after}"
