@@ -382,8 +382,7 @@ def _others(facts: Facts, base: "Course", first: Clock, now: datetime) -> Iterat
         for cycle, (start, stop) in enumerate(_spells(objective, facts, base, first, now), 1):
             labels = None if isinstance(start.data, Opened) else base.at(start.time)
             course = facts.course(objective.name, start, base.versions, labels)
-            where = bisect_left if labels is None else bisect_right
-            course.fold(facts.changes, where(facts.changes, start.time, key=_time), _until(facts.changes, now))
+            course.fold(facts.changes, bisect_left(facts.changes, start.time, key=_time), _until(facts.changes, now))
             yield (objective.name, cycle), _clock(facts, course, stop, now)
 
 

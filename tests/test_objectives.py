@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from projections.deadlines import Deadlines, instant
 from projections.follow import catch_up
 from services.wiring import VIEWS, migrate_store
-from sla.log import Announced, Breached, BreachRetracted, Fulfilled, State
+from sla.log import Announced, Breached, BreachRetracted, Escalated, Fulfilled, State
 from sla.policy import Policy, PolicyError, load
 from sla.ticket import TicketSla
 from tests.bus import fact as sent
@@ -27,6 +27,7 @@ from tests.scenarios import (
     Tick,
     changed,
     closed,
+    escalated,
     levelled,
     opened,
     paused,
@@ -145,6 +146,48 @@ def test_late_news_takes_a_cycle_away_and_withdraws_its_breach() -> None:
     ]  # fmt: skip
     gone = state(world, "next_response", 2)
     assert (gone.stage, gone.reason, gone.breached_at, gone.next_at) == ("cancelled", "corrected", None, None)
+
+
+def test_a_reply_at_the_instant_of_an_answer_was_before_it() -> None:
+    world = told(
+        with_objectives("next_response"),
+        [
+            opened("foundation", "serious", "2025-11-03 09:00"),
+            responded("2025-11-03 09:30"),
+            customer_replied("2025-11-03 09:30"),
+            customer_replied("2025-11-03 10:00"),
+            responded("2025-11-03 10:30"),
+            customer_replied("2025-11-03 10:30"),
+        ],
+    )
+    assert said(world, "next_response") == [("applied", 1), ("fulfilled", 1)]
+
+
+def test_another_opening_gives_a_reply_other_labels() -> None:
+    world = told(
+        with_objectives("next_response"),
+        [
+            opened("foundation", "serious", "2025-11-03 09:00"),
+            responded("2025-11-03 09:30"),
+            customer_replied("2025-11-03 10:00"),
+            opened("foundation", "critical", "2025-11-03 08:00", arrives="2025-11-03 11:00"),
+            responded("2025-11-03 13:30"),
+        ],
+    )
+    assert (state(world, "next_response").target, state(world, "next_response").priority) == (4 * HOUR, "critical")
+
+
+def test_an_escalation_is_told_once_whatever_is_promised() -> None:
+    world = told(
+        with_objectives("resolution"),
+        [
+            opened("foundation", "serious", "2025-11-03 09:00"),
+            escalated("2025-11-03 09:30"),
+            closed("2025-11-03 10:00"),
+        ],
+    )
+    assert [event.objective for event in world.events if isinstance(event, Escalated)] == ["first_response"]
+    assert state(world, "resolution").escalation_level == 1
 
 
 # ---- resolution
@@ -281,6 +324,10 @@ def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> Non
     log.take(START + HOUR, sent("responded", "T-1", START + HOUR))
     log.take(START + 2 * HOUR, sent("customer_replied", "T-1", START + 2 * HOUR))
     deadlines = Deadlines()
+    catch_up(log.store, deadlines)
+    with log.store.reading() as cursor:
+        (first,) = deadlines.until(cursor, 2**62, 10)
+    assert instant(first.at) == START + 3 * HOUR, "half of the next response, before half of the resolution"
     now = START + 2 * HOUR
     for _ in range(20):
         catch_up(log.store, deadlines)
@@ -293,6 +340,9 @@ def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> Non
     for view in VIEWS:
         catch_up(log.store, view())
     assert rows(log.store.path, "SELECT * FROM deadlines") == []
+    assert rows(log.store.path, "SELECT * FROM ticket_counts") == [("enterprise", "critical", "fulfilled", 1)]
+    (state,) = rows(log.store.path, "SELECT json_extract(state, '$.due_at') FROM tickets")
+    assert state == ((START + 2 * HOUR).isoformat().replace("+00:00", "Z"),)
     counted = rows(log.store.path, "SELECT a, d, n FROM compliance WHERE what = 'objective' ORDER BY a, d")
     assert counted == [
         ("next_response", "applied", 1), ("next_response", "breached", 1), ("next_response", "cancelled", 1),

@@ -293,6 +293,7 @@ def test_a_dry_run_says_what_a_move_would_change_and_changes_nothing(tmp_path: P
     log.take(at, opened("NEW", at, "minor"), opened("BROKEN", at - 9 * DAY, "minor"), fact("escalated", "PENDING", at))
     log.take(at, responded("NOBODY", at), opened("DONE", at, "critical"), responded("DONE", at))
     log.take(now(), ticks=["BROKEN"])
+    log.take(now(), opened("DUE", at - 9 * DAY, "minor"))  # and no tick has shown it yet
     file = written(tmp_path, minor_8h="30m")
     log.store.publish(load(file), lambda: now() - timedelta(minutes=1))
     before = log.store.head()
