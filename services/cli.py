@@ -231,7 +231,7 @@ def publish(
             time=datetime.now(UTC) if at is None else instant(at),
             sequence=sequence,
             ahead=_settings().max_ahead,
-            policy=_policy,
+            policy=lambda: _policy_in_force(data),
         )
     published = _on_bus("publish", data, lambda nc: Publisher(nc, TICKETS).publish([message]))
     receipt = publishing.receipt(fact, message, published[0].sequence)
@@ -720,6 +720,21 @@ def _policy() -> "Policy":
     from services.settings import load_policy
 
     return load_policy(_settings().policy_dir)
+
+
+def _policy_in_force(data: Path) -> "Policy":
+    """Of the store, if there is one with a version; that of the file otherwise."""
+    from services import client
+    from services.service import Fatal
+    from services.store import StoreError
+
+    try:
+        store = client.open_store(_settings(), data)
+    except (Fatal, StoreError):
+        return _policy()
+    versions = store.versions()
+    store.close()
+    return versions.at(datetime.now(UTC)) if len(versions) else _policy()
 
 
 def _bus(settings: "Settings") -> str:

@@ -62,8 +62,13 @@ class Intake(Service):
 
     def _publish(self) -> None:
         """Blocking. The policy of the file is published if there is none, or none of its version, yet."""
-        known = {version.name: version.policy for version in self._store.versions()}
-        if self._policy.version in known and known[self._policy.version].fingerprint == self._policy.fingerprint:
+        versions = self._store.versions()
+        if self._policy.fingerprint in {version.policy.fingerprint for version in versions}:
+            return
+        if len(versions) and (name := versions.at(datetime.now(UTC)).name) != self._policy.name:
+            log.warning(
+                "policy", file=self._policy.name, in_force=name, hint="the file is not published; it has another name"
+            )
             return
         try:
             version = self._store.publish(self._policy, lambda: datetime.now(UTC), self._notice, timedelta(0))

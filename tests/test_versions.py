@@ -22,6 +22,7 @@ from tests.bus import fact, now, opened, responded, rows, up
 from tests.memory import POLICY, SHIPPED, edited_policy
 from tests.scenarios import stockholm
 from tests.test_cli import Said, sla
+from tests.test_policies import DOCS
 from tests.test_projections import HOUR, START, Log
 
 DAY = timedelta(days=1)
@@ -363,6 +364,23 @@ def shown(data: Path, ticket: str, **wanted: object) -> dict[str, Any]:
         if wanted.items() <= found.items():
             return found
     raise AssertionError(f"{ticket} is {found}")
+
+
+def test_a_file_of_another_policy_is_not_published_at_a_start(tmp_path: Path) -> None:
+    """Whoever publishes by command need not name a folder; the shipped policy is in the default one."""
+    folder = tmp_path / "policy"
+    folder.mkdir()
+    (folder / "policy.yaml").write_bytes((DOCS / "policies" / "always-open.yaml").read_bytes())
+    names = ("--level", "carrier", "--priority", "p1")
+    with up(tmp_path, SLA_POLICY_DIR=str(folder)) as engine:
+        (first,) = json.loads(sla("policy", "list", "-o", "json", "--data", engine.data).out)
+        assert sla("publish", "opened", "T-1", "--level", "gold", "--priority", "p1", "--data", engine.data).code == 2
+        assert sla("publish", "opened", "T-1", *names, "--data", engine.data).code == 0
+        shown(engine.data, "T-1", stage="running")
+    with up(tmp_path) as engine:
+        assert json.loads(sla("policy", "list", "-o", "json", "--data", engine.data).out) == [first]
+        assert sla("publish", "opened", "T-2", *names, "--data", engine.data).code == 0
+        assert shown(engine.data, "T-2", stage="running")["policy_version"] == "2027-01"
 
 
 def test_an_engine_does_not_start_on_an_edited_version(tmp_path: Path) -> None:
