@@ -45,7 +45,8 @@ class Intake(Service):
         made_at = await self.whole(self._bus.made_at(TICKETS))
         await self._check_stream(made_at)
         self._position = await self.in_thread(self._store.taken)
-        self._refused, self._letters = await self.whole(self._where(made_at))
+        since = await self.in_thread(self._store.first_made_at, TICKETS)
+        self._refused, self._letters = await self.whole(self._where(since or 0))
         reader = self._bus.reader(TICKETS, self._position)
         try:
             await self.whole(reader.start())
@@ -76,10 +77,13 @@ class Intake(Service):
             raise Fatal(f"policy {self._policy.name}: {error}") from None
         log.info("published", version=version.name, effective_from=version.effective_from.isoformat())
 
-    async def _where(self, made_at: datetime) -> tuple[int, int]:
-        """The newest message that has its dead letter, committed or not, and the last sequence of DEAD_LETTERS."""
+    async def _where(self, since: int) -> tuple[int, int]:
+        """
+        The newest message that has its dead letter, committed or not, and the last sequence of DEAD_LETTERS. A letter
+        from before `since` is of another stream.
+        """
         newest = await self._bus.newest(DEAD_LETTERS, "dead_letters.*")
-        refused = int(newest[0].get("Sla-Sequence", 0)) if newest and newest[1] > made_at else 0
+        refused = int(newest[0].get("Sla-Sequence", 0)) if newest and microseconds(newest[1]) > since else 0
         return refused, await self._bus.last_sequence(DEAD_LETTERS)
 
     async def _check_stream(self, made_at: datetime) -> None:

@@ -218,7 +218,16 @@ class Store:
     def move_to(self, stream: str, made_at: int) -> None:
         """The stream was restored: the same messages under the same sequences, but made anew."""
         with self._writer, self._facts.transaction(commit=True) as cursor:
+            cursor.execute(
+                "INSERT INTO positions SELECT ?, position FROM positions WHERE name = ? ON CONFLICT DO NOTHING",
+                (_first_made_at(stream), _made_at(stream)),
+            )
             cursor.execute("UPDATE positions SET position = ? WHERE name = ?", (made_at, _made_at(stream)))
+
+    def first_made_at(self, stream: str) -> int | None:
+        """When the stream was made, before it was ever restored."""
+        first = self.position(_first_made_at(stream))
+        return self.position(_made_at(stream)) if first is None else first
 
     def publish(
         self, policy: Policy, now: Callable[[], datetime], notice: timedelta = timedelta(0), lead: timedelta = LEAD
@@ -361,6 +370,10 @@ class Store:
 
 def _made_at(stream: str) -> str:
     return f"{stream} made at"
+
+
+def _first_made_at(stream: str) -> str:
+    return f"{stream} first made at"
 
 
 def _check_schema(cursor: Any, path: Path) -> None:

@@ -151,6 +151,31 @@ async def test_a_backup_taken_under_load_goes_on_elsewhere(tmp_path: Path, monke
         assert sla("verify", "--data", engine.data).returncode == 0
 
 
+async def test_letters_that_the_backup_has_and_letters_that_it_lacks_come_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is saved before DEAD_LETTERS, and that before TICKETS: what is refused in between is in one of them."""
+    at_once = module._snapshot
+    with up(tmp_path / "first") as engine:
+        async with connected(engine.nats_url) as nc:
+            await publish(nc, fact("opened", "BAD-0", ago(hours=1)))
+            await settled(nc, engine.store)
+
+            async def later(nc: Client, stream: str, path: Path) -> Any:
+                await publish(nc, fact("opened", f"BAD-{stream}", ago(hours=1)))
+                await settled(nc, engine.store)
+                return await at_once(nc, stream, path)
+
+            monkeypatch.setattr(module, "_snapshot", later)
+            await asyncio.to_thread(backup, Settings(), engine.data, tmp_path / "sla.tar")
+    assert sla("restore", tmp_path / "sla.tar", "--data", tmp_path / "second" / "data").returncode == 0
+    with up(tmp_path / "second") as engine:
+        async with connected(engine.nats_url) as nc:
+            await settled(nc, engine.store)
+            letters = await stored(nc, "DEAD_LETTERS", "dead_letters.>")
+    assert [letter.headers["Sla-Sequence"] for letter in letters] == ["1", "2", "3", "4"]
+
+
 # ---- one small backup, for all that can go wrong with it
 
 
