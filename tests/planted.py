@@ -171,7 +171,7 @@ def dead_letters_after_the_commit() -> None:
 
 def late_at_the_deadline() -> None:
     """An answer at the very deadline is taken for late."""
-    Judged.met = property(lambda self: None if self.response is None else self.response.time < self.deadline.due_at)
+    Judged.met = property(lambda self: None if self.response is None else self.response.time < self.stretch.due_at)
 
 
 BUGS: dict[str, Callable[[], None]] = {
