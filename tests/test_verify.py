@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from projections.follow import catch_up, follow
-from services.store import Store, snapshot
+from services.sqlite import SqliteFile, SqliteStore
 from services.verify import SHOWN, Verify, keep
-from services.wiring import VIEWS, migrate_store
+from services.wiring import VIEWS
 from sla.engine import Engine, Limits, Outcome
 from sla.policy import Policy
 from tests.bus import (
@@ -41,6 +41,7 @@ from tests.bus import (
 )
 from tests.memory import World, policy_of
 from tests.scenarios import SCENARIOS, Scenario
+from tests.stores import path_of
 from tests.test_judge import ONE_POLICY
 from tests.test_projections import HOUR, START, Log
 
@@ -50,7 +51,7 @@ DAY = timedelta(days=1)
 
 
 def verified(path: Path) -> Verify:
-    with snapshot(path) as stored, Verify(stored, VIEWS) as check:
+    with SqliteFile(path).picture() as stored, Verify(stored, VIEWS) as check:
         for _ in (*check.views(), *check.tickets()):
             pass
     return check
@@ -73,7 +74,6 @@ def change(path: Path, *statements: str) -> None:
 @contextmanager
 def living(path: Path) -> Iterator[Log]:
     """A store in which all kinds of things have happened, with its views."""
-    migrate_store(path)
     log = Log(path)
     log.live_through(range(30))
     late = START + 6 * DAY
@@ -111,22 +111,22 @@ def store(original: Path, tmp_path: Path) -> Path:
 def test_a_store_that_nobody_touched_has_no_difference(store: Path) -> None:
     check = verified(store)
     assert (check.differences, check.first) == (0, [])
-    tickets, events = rows(store, "SELECT count(DISTINCT originator_id), count(*) FROM stored_events")[0]
+    tickets, events = rows(SqliteFile(store), "SELECT count(DISTINCT originator_id), count(*) FROM stored_events")[0]
     assert (check.tickets_seen, check.head) == (tickets, events) and tickets > 30
 
 
-class Kept(Store):
+class Kept(SqliteStore):
     """A store for a World."""
 
     def save(self, outcome: Outcome) -> None:
-        self.commit(outcome, self.taken())
+        self.commit(outcome, self.partitions())
 
     def publish(self, policy: Policy, now: datetime) -> None:  # type: ignore[override]
         super().publish(policy, lambda: now, lead=timedelta(0))
 
 
 def judged_twice(path: Path, scenarios: Iterable[Scenario]) -> Verify:
-    migrate_store(path)
+    SqliteFile(path).migrate(VIEWS)
     kept: Any = Kept(path)
     for number, scenario in enumerate(scenarios):
         if not number:
@@ -155,13 +155,13 @@ def test_where_versions_differ_each_ticket_is_judged_by_its_own(tmp_path: Path) 
 def test_a_view_that_is_behind_is_compared_up_to_where_it_stands(tmp_path: Path, view: Any) -> None:
     with living(tmp_path / "sla.db") as log:
         log.live_through(range(30, 60))
-        assert found(log.store.path) == []
+        assert found(path_of(log.database)) == []
         assert follow(log.store, view(), limit=37) > 0
-        assert found(log.store.path) == []
+        assert found(path_of(log.database)) == []
 
 
 def test_what_happens_meanwhile_is_not_seen(tmp_path: Path) -> None:
-    with living(tmp_path / "sla.db") as log, snapshot(log.store.path) as stored, Verify(stored, VIEWS) as check:
+    with living(tmp_path / "sla.db") as log, log.database.picture() as stored, Verify(stored, VIEWS) as check:
         for _ in chain(check.views(), check.tickets()):
             log.live_through(range(100, 110))
             for view in VIEWS:
@@ -302,7 +302,7 @@ def test_what_was_tampered_with_is_found_and_nothing_else(store: Path, what: str
 def test_one_ticket_that_cannot_be_read_hides_no_other(store: Path) -> None:
     change(store, "UPDATE stored_events SET state = X'00' WHERE originator_id IN ('T-0', 'T-20')")
     change(store, edit("T-9", 2, '"target":"PT7200S"', '"target":"PT7201S"'))
-    with snapshot(store) as stored, Verify(stored, ()) as check:
+    with SqliteFile(store).picture() as stored, Verify(stored, ()) as check:
         for _ in check.tickets():
             pass
     tickets = [each.where for each in check.first if each.where.startswith("ticket")]
@@ -311,7 +311,8 @@ def test_one_ticket_that_cannot_be_read_hides_no_other(store: Path) -> None:
 
 def test_a_file_that_is_broken_is_a_difference(store: Path) -> None:
     ((page, size),) = rows(
-        store, "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM sqlite_master WHERE name = 'inbox'"
+        SqliteFile(store),
+        "SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM sqlite_master WHERE name = 'inbox'",
     )
     with store.open("r+b") as file:
         file.seek((page - 1) * size)
@@ -331,9 +332,9 @@ def test_a_setting_that_was_changed_is_no_difference(tmp_path: Path) -> None:
         said = (
             "SELECT state FROM stored_events WHERE topic = 'breached/1' AND originator_id LIKE 'IMPORTED%' ORDER BY 1"
         )
-        detections = [json.loads(state)["detection"] for (state,) in rows(log.store.path, said)]
+        detections = [json.loads(state)["detection"] for (state,) in rows(log.database, said)]
         assert sorted(set(detections)) == ["historic", "live"]
-        assert found(log.store.path) == []
+        assert found(path_of(log.database)) == []
 
 
 # ---- the command
@@ -345,16 +346,16 @@ def sla_verify(store: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def test_the_answer_is_kept_for_the_metrics(store: Path) -> None:
-    assert Store(store).verification() is None
+    assert SqliteStore(store).verification() is None
     fine = sla_verify(store)
     assert (fine.returncode, fine.stderr) == (0, "") and fine.stdout.startswith("0 differences; 36 tickets")
     change(store, "UPDATE deadlines SET at = at + 1")
     wrong = sla_verify(store, "-o", "json")
     assert (wrong.returncode, wrong.stderr) == (1, "")
     report = json.loads(wrong.stdout)
-    assert report["differences"] == len(report["first"]) == len(rows(store, "SELECT 1 FROM deadlines"))
+    assert report["differences"] == len(report["first"]) == len(rows(SqliteFile(store), "SELECT 1 FROM deadlines"))
     assert report["first"][0]["where"] == "deadlines AHEAD"
-    kept = Store(store).verification()
+    kept = SqliteStore(store).verification()
     assert kept is not None and (kept.tickets, kept.differences) == (36, report["differences"])
     assert kept.at > ago(minutes=5)
     shown = sla_verify(store)
@@ -381,7 +382,7 @@ def test_a_store_that_may_only_be_read_is_verified_too(original: Path) -> None:
             if me == 0:
                 os.seteuid(65534)
             check = verified(store)
-            why_not = keep(store, check.result())
+            why_not = keep(SqliteFile(store), check.result())
         finally:
             os.seteuid(me)
             Path(folder).chmod(0o755)
@@ -395,10 +396,10 @@ async def test_the_engine_may_run_meanwhile(tmp_path: Path) -> None:
         assert "sla_verify" not in (await get(f"{engine.http_url}/metrics"))[1]  # nobody has verified yet
         async with connected(engine.nats_url) as nc:
             sending = asyncio.create_task(publish(nc, *(opened(f"T-{n}", ago(hours=n % 9)) for n in range(400))))
-            answers = [await asyncio.to_thread(sla_verify, engine.store) for _ in range(3)]
+            answers = [await asyncio.to_thread(sla_verify, path_of(engine.store)) for _ in range(3)]
             await sending
             await settled(nc, engine.store)
-            answers.append(await asyncio.to_thread(sla_verify, engine.store))
+            answers.append(await asyncio.to_thread(sla_verify, path_of(engine.store)))
         assert [answer.returncode for answer in answers] == [0, 0, 0, 0], answers
         assert "400 tickets" in answers[-1].stdout
         shown = await samples(engine.http_url)

@@ -23,8 +23,8 @@ from services.clock import Clock
 from services.intake import Intake
 from services.metrics import Metrics
 from services.service import Fatal, Keeper, Service
-from services.store import Store
-from services.wiring import VIEWS, migrate_store
+from services.sqlite import FileShares, SqliteFile, SqliteStore
+from services.wiring import VIEWS
 from sla.engine import Limits
 from tests.judge_oracle import Truth, truth
 from tests.memory import POLICY, edited_policy, in_turn
@@ -79,8 +79,8 @@ def _migrated() -> bytes:
     """An empty store, made once and copied for each run."""
     with TemporaryDirectory(dir=MEMORY) as folder:
         path = Path(folder) / "sla.db"
-        migrate_store(path)
-        with closing(Store(path)) as store:
+        SqliteFile(path).migrate(VIEWS)
+        with closing(SqliteStore(path)) as store:
             for version in in_turn(POLICY):
                 policy = replace(version.policy, effective_from=version.effective_from)
                 store.publish(policy, partial(attrgetter("published_at"), version))
@@ -135,7 +135,7 @@ class SimProcess:
         lock = SimLock(world.locks, name, self)
         match name:
             case "intake":
-                return Intake(bus, world.store, POLICY, Limits(), lock)
+                return Intake(bus, world.store, POLICY, Limits(), FileShares(lock))
             case "clock":
                 return Clock(bus, world.store, self.now)
             case "announcer":
@@ -174,7 +174,7 @@ class World:
         self._storage = TemporaryDirectory(dir=MEMORY, prefix="sla-sim-")
         path = Path(self._storage.name) / "sla.db"
         path.write_bytes(_migrated())
-        self.store = Store(path)
+        self.store = SqliteStore(path)
 
     def now(self) -> int:
         """The broker's time: microseconds since 1970."""
