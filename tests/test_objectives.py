@@ -357,7 +357,7 @@ def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> Non
     assert (resolution["met"], resolution["overdue_seconds"], resolution["target_seconds"]) == (False, 3600, 8 * 3600)
     assert "resolution 1" in sla("show", "T-1", SLA_DATABASE_URL=log.address).out
     log.store.close()
-    assert verified(tmp_path / "sla.db").first == []
+    assert verified(log.database).first == []
 
 
 def test_a_breach_of_an_objective_names_it_on_the_bus() -> None:
