@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_uppercase
 
 from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, statetimeline, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -37,10 +38,10 @@ Builder = stat.Panel | bargauge.Panel | timeseries.Panel | statetimeline.Panel
 def files() -> dict[Path, str]:
     """What belongs into deploy/grafana/dashboards."""
     overview = _dashboard(
-        "sla-overview", "SLA overview", "Is what we promised kept? For those who lead support.", OVERVIEW
+        "sla-overview", "SLA overview", "For those who lead support: what is promised, and is it kept?", OVERVIEW
     )
     overview.time("now-24h", "now").with_variable(_variable("service_level")).with_variable(_variable("priority"))
-    engine = _dashboard("sla-engine", "SLA engine health", "For those who run it: does it work?", ENGINE)
+    engine = _dashboard("sla-engine", "SLA engine health", "For those who run the engine: does it work?", ENGINE)
     engine.time("now-6h", "now")
     return {
         DASHBOARDS / f"{built.uid}.json": json.dumps(built, cls=JSONEncoder, indent=2, ensure_ascii=False) + "\n"
@@ -73,7 +74,7 @@ def _panel(panel: Panel, number: int) -> Builder:
     builder = _drawn(panel).id(number).title(panel.title).description(panel.description).span(panel.width)
     builder.unit(panel.unit).no_value(panel.empty).datasource(PROMETHEUS)
     _coloured(builder, panel)
-    for letter, (legend, expression) in zip("ABC", panel.queries.items(), strict=False):
+    for letter, (legend, expression) in zip(ascii_uppercase, panel.queries.items(), strict=False):
         query = prometheus.Dataquery().ref_id(letter).datasource(PROMETHEUS).expr(expression).legend_format(legend)
         builder.with_target(query.instant() if panel.kind in NOW else query.range())
     return builder
@@ -87,10 +88,8 @@ def _drawn(panel: Panel) -> Builder:
         case Kind.NAMES:
             return _stat(looks.BigValueTextMode.NAME)
         case Kind.BARS:
-            bars = (
-                bargauge.Panel().height(8).min(0).reduce_options(_last()).orientation(looks.VizOrientation.HORIZONTAL)
-            )
-            bars.display_mode(looks.BarGaugeDisplayMode.BASIC)
+            bars = bargauge.Panel().height(8).min(0).reduce_options(_last())
+            bars.display_mode(looks.BarGaugeDisplayMode.BASIC).orientation(looks.VizOrientation.HORIZONTAL)
             return bars.decimals(0) if panel.unit == "short" else bars
         case Kind.LINES:
             return _over_time(panel)

@@ -212,7 +212,7 @@ ENGINE: Sequence[str | Panel] = (
     "Does it keep up",
     Panel(LINES, "Messages that wait for intake", "short", 8, at_most(100, 1000),
           "Stored by the bus and not yet by the engine. A rise means that intake takes them slower than they come.",
-          {"waiting": "max(sla_intake_lag_messages)"}),
+          {"waiting": "sum(sla_intake_lag_messages)"}),
     Panel(LINES, "Views behind the log, in events", "short", 8, CALM,
           "announcements is the announcer, deadlines the clock, all others follow for the figures.",
           {"{{projection}}": "max by (projection) (sla_projection_lag_events)"}),
