@@ -263,10 +263,11 @@ def _sync(path: Path) -> None:
 def restore(settings: Settings, data: Path, file: Path) -> Manifest:
     """
     Puts a backup where there is nothing yet. It is made ready beside the folder, and gets its name when it is complete:
-    what was interrupted is not taken for an engine's data.
+    what was interrupted is not taken for an engine's data. With SLA_DATABASE_URL it goes into that database of
+    PostgreSQL, and onto the bus of SLA_NATS_URL.
     """
     if settings.database_url is not None:
-        raise ValueError(f"SLA_DATABASE_URL is set, but the store is restored to {data / STORE}; unset it")
+        return _restore_into(client.store(settings, data), settings, file)
     if data.exists() and (not data.is_dir() or any(data.iterdir())):
         raise Fatal(f"{data} is not empty; a backup is restored where there is nothing yet")
     data = data.resolve()
@@ -285,6 +286,26 @@ def restore(settings: Settings, data: Path, file: Path) -> Manifest:
             _sync(path)
         os.rename(whole, data)
     _sync(data.parent)
+    return manifest
+
+
+def _restore_into(store: Database, settings: Settings, file: Path) -> Manifest:
+    """The streams first: the rows of the store come in one transaction."""
+    if isinstance(store, SqliteFile):
+        raise ValueError("SLA_DATABASE_URL names a file, and a file is restored into a folder, with --data; unset it")
+    if settings.nats_url is None:
+        raise ValueError("SLA_NATS_URL is not set; the streams are restored onto the bus that it names")
+    with TemporaryDirectory(prefix="sla-restore-") as name:
+        parts = Path(name)
+        manifest = _unpack(file, parts)
+        store.migrate(VIEWS)
+        with closing(store.open()) as target:
+            if target.head() or target.taken():
+                raise Fatal(f"{store.name} is not empty; a backup is restored where there is nothing yet")
+            made_at = asyncio.run(_restore_onto(settings.nats_url, settings, manifest, parts))
+            with SqliteFile(parts / STORE).picture() as source:
+                _copy_rows(source, target)
+            target.move_to(TICKETS, microseconds(made_at))
     return manifest
 
 
@@ -322,9 +343,22 @@ def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
 async def _restore_streams(settings: Settings, manifest: Manifest, parts: Path, folder: Path) -> datetime:
     """With an embedded server of their own, whose files `restore` synchronises; when TICKETS was made, which is now."""
     async with _embedded(folder, settings, hasty=True) as nc:
-        for stream in IN_ORDER:
-            await _restore(nc, stream, manifest.streams[stream], parts / part_of(stream))
-        return await Bus(nc).made_at(TICKETS)
+        return await _restore_all(nc, manifest, parts)
+
+
+async def _restore_onto(url: str, settings: Settings, manifest: Manifest, parts: Path) -> datetime:
+    """On a bus that has none of the streams yet; when TICKETS was made, which is now."""
+    async with client.connected(url, "restore", settings) as nc:
+        names = [stream.config.name for stream in await nc.jetstream().streams_info()]
+        if there := [name for name in IN_ORDER if name in names]:
+            raise Fatal(f"the bus has {', '.join(there)} already; a backup is restored where there is nothing yet")
+        return await _restore_all(nc, manifest, parts)
+
+
+async def _restore_all(nc: Client, manifest: Manifest, parts: Path) -> datetime:
+    for stream in IN_ORDER:
+        await _restore(nc, stream, manifest.streams[stream], parts / part_of(stream))
+    return await Bus(nc).made_at(TICKETS)
 
 
 async def _restore(nc: Client, stream: str, found: Stream, path: Path) -> None:

@@ -1,6 +1,7 @@
 """What `sla show` and `sla list` say of a ticket. What is decided about it is in sla/, how it looks in screen.py."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from events.promises import seconds
 from projections.follow import catch_up
 from projections.tickets import Tickets
 from services.screen import brief, left, span, wall
-from services.store import Store
+from services.store import ReadOnly, Store
 from sla.log import State
 from sla.policy import Policy
 from sla.ticket import Promise, TicketSla
@@ -163,7 +164,8 @@ def _others(ticket: TicketSla) -> tuple[Promise, ...]:
 def waiting(store: Store, limit: int | None) -> Iterator[Standing]:
     """The open tickets by time left, least first; the pending ones last."""
     view = Tickets()
-    catch_up(store, view)
+    with suppress(ReadOnly):  # then it is as far as those who follow it are
+        catch_up(store, view)
     with store.reading() as cursor:
         rows = view.open(cursor, ALL if limit is None else limit)
     policy = cache(store.policy)

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -14,7 +15,7 @@ from events.tickets import DATA_TYPES, PolicyChanged, ticket_message
 from projections.follow import catch_up
 from projections.tickets import Tickets
 from services.bus import Outgoing
-from services.store import Picture, Store
+from services.store import Picture, ReadOnly, Store
 from sla.judge import Clock, Fact, Facts, Verdict, judge
 from sla.log import FactRecorded
 from sla.policy import Policy
@@ -171,7 +172,8 @@ class Move(NamedTuple):
 def moves(store: Store, to: Policy, now: datetime) -> Iterator[Move]:
     """What would become of every ticket that has a clock which has neither ended nor broken, and is not there yet."""
     versions, view = store.versions(), Tickets()
-    catch_up(store, view)
+    with suppress(ReadOnly):
+        catch_up(store, view)
     with store.reading() as cursor:
         rows = view.open(cursor, ALL)
     wanted = [
