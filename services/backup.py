@@ -177,24 +177,24 @@ async def _bus_of(settings: Settings, data: Path) -> AsyncIterator[Client]:
     """The bus of the engine; if none runs in the folder, the embedded server on the same data."""
     lock = FileLock(data / "engine.lock")
     if settings.nats_url is not None or not data.is_dir() or not lock.take():  # noqa: ASYNC240 - nothing else runs
-        async with client.connected(client.bus_url(settings, data), "backup", settings) as nc:
+        async with client.connected(client.bus_url(settings, data), "backup", client.access(settings)) as nc:
             yield nc
         return
     try:
         if not (data / "nats").exists():
             raise Fatal(f"there are no streams in {data}; set SLA_NATS_URL if the bus is elsewhere")
-        async with _embedded(data / "nats", settings) as nc:
+        async with _embedded(data / "nats") as nc:
             yield nc
     finally:
         lock.free()
 
 
 @asynccontextmanager
-async def _embedded(folder: Path, settings: Settings, hasty: bool = False) -> AsyncIterator[Client]:
+async def _embedded(folder: Path, hasty: bool = False) -> AsyncIterator[Client]:
     server = EmbeddedNats(folder, 0, hasty=hasty)
     try:
         await server.start()
-        async with client.connected(server.url, "backup", settings) as nc:
+        async with client.connected(server.url, "backup") as nc:
             yield nc
     finally:
         await server.stop()
@@ -276,7 +276,7 @@ def restore(settings: Settings, data: Path, file: Path) -> Manifest:
         parts, whole = Path(name) / "parts", Path(name) / "data"
         parts.mkdir()
         manifest = _unpack(file, parts)
-        made_at = asyncio.run(_restore_streams(settings, manifest, parts, whole / "nats"))
+        made_at = asyncio.run(_restore_streams(manifest, parts, whole / "nats"))
         for left in (path for path in (whole / "nats").iterdir() if path.is_file()):
             left.unlink()  # of the server that did it; the next one writes its own
         os.rename(parts / STORE, whole / STORE)
@@ -340,15 +340,15 @@ def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
     return found
 
 
-async def _restore_streams(settings: Settings, manifest: Manifest, parts: Path, folder: Path) -> datetime:
+async def _restore_streams(manifest: Manifest, parts: Path, folder: Path) -> datetime:
     """With an embedded server of their own, whose files `restore` synchronises; when TICKETS was made, which is now."""
-    async with _embedded(folder, settings, hasty=True) as nc:
+    async with _embedded(folder, hasty=True) as nc:
         return await _restore_all(nc, manifest, parts)
 
 
 async def _restore_onto(url: str, settings: Settings, manifest: Manifest, parts: Path) -> datetime:
     """On a bus that has none of the streams yet; when TICKETS was made, which is now."""
-    async with client.connected(url, "restore", settings) as nc:
+    async with client.connected(url, "restore", client.access(settings)) as nc:
         names = [stream.config.name for stream in await nc.jetstream().streams_info()]
         if there := [name for name in IN_ORDER if name in names]:
             raise Fatal(f"the bus has {', '.join(there)} already; a backup is restored where there is nothing yet")

@@ -17,7 +17,7 @@ import nats
 import nats.errors
 import nats.js.errors
 import structlog
-from nats.aio.client import Client, RawCredentials
+from nats.aio.client import Client, ServerVersion
 from nats.aio.msg import Msg
 from nats.js.api import (
     AckPolicy,
@@ -32,6 +32,7 @@ from nats.js.api import (
 )
 
 from events.cloudevents import MAX_BODY
+from services.access import ANYBODY, Access
 from services.faults import reach
 from sla.engine import Message
 
@@ -125,41 +126,65 @@ def public(url: str) -> str:
     return re.sub(r"//[^@/,]*@", "//", url)
 
 
+OLDEST = (2, 12)  # of nats-server: the first with atomic batches
+TRY_AGAIN = 2.0  # seconds until we look whether a server that is too old was replaced
+
+
+def too_old(version: ServerVersion) -> str | None:
+    """Why this nats-server will not do; None if it will."""
+    if (version.major, version.minor) >= OLDEST:
+        return None
+    found, needed = f"{version.major}.{version.minor}.{version.patch}", ".".join(map(str, OLDEST))
+    return f"nats-server is {found}, and {needed} or newer is needed; upgrade it"
+
+
 async def connect(
     url: str,
     name: str,
-    credentials: str | None = None,
+    access: Access = ANYBODY,
     within: float | None = None,
     told: Callable[[str], None] = lambda _: None,
 ) -> Client:
     """
-    A connection that reconnects for ever (TRAPS F7). Waits for a server that is not there yet; with `within`, at most
-    so many seconds, then BusError. `credentials` is the text of a NATS credentials file. `told` hears what goes wrong.
+    A connection that reconnects for ever (TRAPS F7). Waits for a server that is not there yet, is too old or refuses
+    us; with `within`, at most so many seconds, then BusError. `told` hears what goes wrong, and it is logged once.
     """
-    last = "nobody listens there"
+    last = ""
 
     async def failed(error: Exception) -> None:
         nonlocal last
-        last = str(error) or type(error).__name__
-        log.warning("bus", name=name, error=last)
+        if isinstance(error, ConnectionResetError | BrokenPipeError) and last:
+            return  # the broker hangs up on those whom it refuses, and we may see that first
+        said, last = last, access.explained(error)
+        if last != said:
+            log.warning("bus", name=name, error=last)
         told(last)
 
-    options: dict[str, Any] = {"user_credentials": RawCredentials(credentials)} if credentials else {}
+    async def connected_again() -> None:
+        nonlocal last
+        last = ""
+
+    options = {
+        "name": f"sla {name}",
+        "error_cb": failed,
+        "reconnected_cb": connected_again,
+        "max_reconnect_attempts": -1,
+        "reconnect_time_wait": 1,
+        "ping_interval": 5,
+        "max_outstanding_pings": 2,
+        "drain_timeout": 5,
+        **access.options(url),
+    }
     try:
         async with asyncio.timeout(within):
-            return await nats.connect(
-                url,
-                name=f"sla {name}",
-                error_cb=failed,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=1,
-                ping_interval=5,
-                max_outstanding_pings=2,
-                drain_timeout=5,
-                **options,
-            )
+            while why := too_old((nc := await nats.connect(url, **options)).connected_server_version):
+                await nc.close()
+                await failed(BusError(why))
+                await asyncio.sleep(TRY_AGAIN)
+            return nc
     except TimeoutError:
-        raise BusError(f"no bus at {public(url)} within {within:g} s: {last}; start it, or set SLA_NATS_URL") from None
+        why = last or "nobody listens there; start it, or set SLA_NATS_URL"
+        raise BusError(f"no bus at {public(url)} within {within:g} s: {why}") from None
 
 
 async def provision(nc: Client, partitions: int | None = None) -> list[str]:
@@ -390,6 +415,7 @@ class StreamReader:
             )
         by_time = self._since is not None and self._after == 0
         config = ConsumerConfig(
+            name=uuid4().hex,  # so that the subject of the request has it, and permissions can tell it from others
             deliver_policy=DeliverPolicy.BY_START_TIME if by_time else DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=None if by_time else self._after + 1,
             opt_start_time=self._since if by_time else None,

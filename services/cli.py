@@ -88,20 +88,24 @@ def up_command(
 @app.command()
 def migrate() -> None:
     """Create the database schema, the streams and what else the services need; safe to repeat."""
+    from services.client import access
     from services.logs import configure
     from services.up import provision
     from services.wiring import VIEWS
 
     settings = _settings()
     bus, store = _bus(settings), _store(settings)
+    with _usage():
+        who = access(settings)
     configure(settings)
     store.migrate(VIEWS)
-    asyncio.run(provision(bus, settings.nats_credentials, settings.partitions, store.shares()))
+    asyncio.run(provision(bus, who, settings.partitions, store.shares()))
 
 
 @app.command()
 def run(services: Annotated[list[str], typer.Argument(help="Of intake, clock, announcer, metrics.")]) -> None:
     """Run one or more services against SLA_NATS_URL and SLA_DATABASE_URL."""
+    from services.client import access
     from services.logs import configure
     from services.wiring import SERVICES, Process
 
@@ -109,8 +113,10 @@ def run(services: Annotated[list[str], typer.Argument(help="Of intake, clock, an
         raise Usage(f"{', '.join(unknown)}: no such service; the services are {', '.join(SERVICES)}")
     settings = _settings()
     bus, store = _bus(settings), _store(settings)
+    with _usage():
+        who = access(settings)
     configure(settings)
-    process = Process(list(dict.fromkeys(services)), settings, bus, store)
+    process = Process(list(dict.fromkeys(services)), settings, bus, store, who)
     raise typer.Exit(asyncio.run(process.run(lambda: _say(f"ready: {process.http.url}"))))
 
 
@@ -650,14 +656,14 @@ def _on_bus(name: str, data: Path, work: "Callable[[Client], Awaitable[T]]", sto
 
     settings = _quiet()
     with _usage():
-        url = client.bus_url(settings, data)
+        url, access = client.bus_url(settings, data), client.access(settings)
 
     async def working() -> T:
         task = asyncio.current_task()
         assert task is not None
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        async with client.connected(url, name, settings) as nc:
+        async with client.connected(url, name, access) as nc:
             return await work(nc)
 
     try:

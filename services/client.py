@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import nats.errors
 from nats.aio.client import Client
 
 from services import bus
+from services.access import ANYBODY, Access
 from services.service import Fatal
 from services.settings import Settings, database
 from services.sqlite import SqliteFile
@@ -37,12 +39,31 @@ def _running(data: Path) -> str:
     return str(url)
 
 
+def access(settings: Settings) -> Access:
+    """Who we are to the bus. Raises ValueError for settings that cannot work."""
+    names = ("user", "password", "credentials", "ca", "cert", "key")
+    found = Access(**{name: getattr(settings, f"nats_{name}") for name in names})
+    if settings.nats_url is not None:
+        found.check(settings.nats_url)
+    return found
+
+
 @asynccontextmanager
-async def connected(url: str, name: str, settings: Settings) -> AsyncIterator[Client]:
-    """The bus. Raises BusError if it does not answer."""
-    nc = await bus.connect(url, name, settings.nats_credentials, PATIENCE)
+async def connected(url: str, name: str, access: Access = ANYBODY) -> AsyncIterator[Client]:
+    """The bus. Raises BusError if it does not answer, or does not because the user may not ask (TRAPS F17)."""
+    denied: list[str] = []
+
+    def told(error: str) -> None:
+        if "permissions violation" in error.lower():
+            denied.append(error)
+
+    nc = await bus.connect(url, name, access, PATIENCE, told)
     try:
         yield nc
+    except (bus.BusError, nats.errors.Error) as error:
+        if not denied:
+            raise
+        raise bus.BusError(f"{denied[0]}; set SLA_NATS_USER to one that may") from error
     finally:
         await nc.close()
 

@@ -13,6 +13,7 @@ def configure(settings: Settings) -> None:
     last: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if settings.log_format == "console":
         last = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # nats-py over TLS makes it warn at the end of each connection
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -46,7 +46,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SLA_", env_file=".env", extra="ignore", frozen=True)
 
     nats_url: str | None = None
+    nats_user: Annotated[str | None, Field(pattern=r"^[^\s*>]*[^\s*>.]$")] = None
+    nats_password: str | None = None
     nats_credentials: Annotated[str | None, Field(description="the text of a NATS credentials file")] = None
+    nats_ca: Annotated[str | None, Field(description="in PEM, who signed the certificate of NATS; with tls://")] = None
+    nats_cert: Annotated[str | None, Field(description="in PEM, our own certificate, if NATS asks for one")] = None
+    nats_key: Annotated[str | None, Field(description="in PEM, the key of nats_cert")] = None
     nats_port: Annotated[Port, Field(description="of the embedded server of `sla up`; 0 takes any free one")] = 4222
     database_url: str | None = None
     partitions: Annotated[int | None, Field(ge=1, le=256, description="of TICKETS, for `sla migrate`")] = None

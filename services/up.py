@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from services import bus
+from services.access import ANYBODY, Access
 from services.client import RUN_FILE
 from services.demo import play
 from services.embedded import EmbeddedNats
@@ -63,13 +64,13 @@ async def up(settings: Settings, folder: Path, demo: bool = False) -> int:
 
 
 async def provision(
-    url: str, credentials: str | None = None, partitions: int | None = None, shares: Shares | None = None
+    url: str, access: Access = ANYBODY, partitions: int | None = None, shares: Shares | None = None
 ) -> None:
     """
     Creates the streams; logs what an operator has set otherwise. TICKETS is divided anew if it has another number of
     partitions, and no intake works; Fatal if one does.
     """
-    nc = await bus.connect(url, "migrate", credentials)
+    nc = await bus.connect(url, "migrate", access)
     try:
         for line in await bus.provision(nc, partitions):
             log.warning("drift", stream=line)

@@ -17,6 +17,7 @@ from projections.deadlines import Deadlines
 from projections.follow import Projection
 from projections.tickets import Tickets
 from services import bus, faults
+from services.access import ANYBODY, Access
 from services.announcer import Announcer
 from services.bus import Bus
 from services.clock import Clock
@@ -39,8 +40,11 @@ STOP_WITHIN = 8.0  # seconds a process may take to finish what it has begun
 class Process:
     """One or more services in one process, with their HTTP port. `run` returns the exit code."""
 
-    def __init__(self, names: Sequence[str], settings: Settings, nats_url: str, database: Database) -> None:
+    def __init__(
+        self, names: Sequence[str], settings: Settings, nats_url: str, database: Database, access: Access = ANYBODY
+    ) -> None:
         self._names, self._settings, self._url, self._database = names, settings, nats_url, database
+        self._access = access
         self._policy = load_policy(settings.policy_dir)
         self._problems: dict[str, str] = dict.fromkeys(names, "starting")
         self._keepers: dict[str, Keeper] = {}
@@ -124,8 +128,8 @@ class Process:
                 group.create_task(keeper.run(), name=keeper.name)
 
     async def _connect(self) -> Client:
-        name, credentials = "+".join(self._names), self._settings.nats_credentials
-        connecting = asyncio.create_task(bus.connect(self._url, name, credentials, told=self._told))
+        name = "+".join(self._names)
+        connecting = asyncio.create_task(bus.connect(self._url, name, self._access, told=self._told))
         while not connecting.done():
             await asyncio.wait([connecting], timeout=1.0)
             if not connecting.done():

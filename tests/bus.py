@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from nats.aio.msg import Msg
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from services import embedded
 from services.embedded import EmbeddedNats
 from services.store import Database
 from services.up import provision
@@ -32,6 +34,7 @@ from services.wiring import VIEWS
 from tests.stores import ON_POSTGRES, address, new_store, position, rows
 
 SLA = Path(sys.executable).with_name("sla")
+DEPLOY = Path(__file__).parents[1] / "deploy" / "nats"
 POLICIES = Path(__file__).parents[1] / "sla" / "policies"
 PATIENCE = 30.0  # seconds until a test gives up on what should take a fraction of one
 ENDS_WITHIN = 10.0  # seconds, promised in section 5
@@ -283,6 +286,58 @@ async def nats_server(folder: Path) -> AsyncIterator[Server]:
         yield server
     finally:
         await server.stop()
+
+
+class Broker:
+    """nats-server as deploy/nats configures it, with a password for each user, on a free port; its data in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(DEPLOY, folder)
+        for file in folder.glob("*.conf"):
+            text = file.read_text(encoding="utf-8")
+            file.write_text(text.replace("/data", f"{folder}/data").replace("/etc/nats", str(folder)), encoding="utf-8")
+        self.make_passwords()
+        self.url = f"nats://127.0.0.1:{free_port()}"
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def make_passwords(self) -> None:
+        subprocess.run([self.folder / "passwords", self.folder], check=True)
+
+    def password(self, user: str) -> str:
+        return (self.folder / f"nats_{user}").read_text(encoding="utf-8")
+
+    def settings(self, user: str) -> dict[str, str]:
+        """For our processes."""
+        file = str(self.folder / f"nats_{user}")
+        return {"SLA_NATS_URL": self.url, "SLA_NATS_USER": user, "SLA_NATS_PASSWORD_FILE": file}
+
+    def access(self, user: str) -> dict[str, Any]:
+        """For `nats.connect` and nothing of ours, as the README says it."""
+        return {"user": user, "password": self.password(user), "inbox_prefix": f"_INBOX.{user}"}
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text(encoding="utf-8")
+
+    def reload(self) -> None:
+        """As `nats-server --signal reload` does it."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGHUP)
+
+    @contextmanager
+    def running(self, config: str = "nats.conf") -> Iterator["Broker"]:
+        address = ("-a", "127.0.0.1", "-p", self.url.rpartition(":")[2], "--ports_file_dir", self.folder)
+        command = [embedded.binary(), "-c", self.folder / config, "-l", self.folder / "log", *address]
+        with subprocess.Popen(command) as self._server:
+            try:
+                ports, give_up = self.folder / f"nats-server_{self._server.pid}.ports", time.monotonic() + PATIENCE
+                while not (ports.exists() and ports.read_text()):
+                    assert self._server.poll() is None and time.monotonic() < give_up, self.log
+                    time.sleep(0.01)
+                yield self
+            finally:
+                self._server.terminate()
 
 
 def free_port() -> int:
