@@ -24,7 +24,7 @@ import sqlite3
 import tarfile
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import islice
@@ -349,9 +349,10 @@ async def _restore_streams(manifest: Manifest, parts: Path, folder: Path) -> dat
 async def _restore_onto(url: str, settings: Settings, manifest: Manifest, parts: Path) -> datetime:
     """On a bus that has none of the streams yet; when TICKETS was made, which is now."""
     async with client.connected(url, "restore", client.access(settings)) as nc:
-        names = [stream.config.name for stream in await nc.jetstream().streams_info()]
-        if there := [name for name in IN_ORDER if name in names]:
-            raise Fatal(f"the bus has {', '.join(there)} already; a backup is restored where there is nothing yet")
+        for stream in IN_ORDER:
+            with suppress(BusError):
+                await last_sequence(nc, stream)
+                raise Fatal(f"the bus has a stream {stream}; a backup is restored where there is nothing yet")
         return await _restore_all(nc, manifest, parts)
 
 

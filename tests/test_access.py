@@ -22,7 +22,8 @@ from nats.aio.client import ServerVersion
 from services import embedded
 from services.access import Access
 from services.bus import BusError, connect, provision, too_old
-from services.wiring import migrate_store
+from services.sqlite import SqliteFile
+from services.wiring import VIEWS
 from tests.bus import PATIENCE, SLA, Broker, Service, Sla, environment, free_port, nats_server, process, until
 from tests.chaos.proxy import Proxy
 
@@ -52,7 +53,7 @@ def sla(folder: Path, *arguments: str, **settings: str) -> Said:
 def service(folder: Path, name: str, **settings: str) -> Iterator[Service]:
     """`sla run`, which ends with 0 if the test goes well."""
     port, store = free_port(), folder / "sla.db"
-    migrate_store(store)
+    SqliteFile(store).migrate(VIEWS)
     settings |= {"SLA_HTTP_PORT": str(port), "SLA_DATABASE_URL": f"sqlite:///{store}"}
     running = Service(Sla(folder, "run", name, **settings), f"http://127.0.0.1:{port}")
     try:
