@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -13,6 +13,8 @@ from sla.log import Decision, FactRecorded, State
 from sla.policy import FIRST
 
 NONE = "none"  # the label of a pending ticket, which has no level yet
+
+OPEN = "open"  # any stage in which a ticket waits for its first response
 
 Label = tuple[str, str, str]  # service level, priority, stage
 
@@ -28,6 +30,29 @@ class Row(msgspec.Struct, frozen=True):
     state: State
 
 
+class Wanted(NamedTuple):
+    """Which tickets: those of a level, a priority, a stage; None is all. A stage `open` is all that wait."""
+
+    service_level: str | None = None
+    priority: str | None = None
+    stage: str | None = None
+
+
+class Mark(NamedTuple):
+    """The place of a ticket in the list: open ones by deadline, then all others (`until` None), both by id."""
+
+    until: int | None
+    ticket: str
+
+
+FIRST_MARK = Mark(-(2**62), "")  # before all
+
+
+def mark(row: Row) -> Mark:
+    """Where a ticket stands in the list."""
+    return Mark(_open_until(row.state), row.ticket)
+
+
 def label(state: State) -> Label:
     """Level, priority and stage, as the metrics name them."""
     return (state.service_level or NONE, state.priority or NONE, state.stage)
@@ -38,7 +63,7 @@ class Tickets:
 
     name: ClassVar[str] = "tickets"
     source: ClassVar[str] = "entries"
-    layout: ClassVar[int] = 1
+    layout: ClassVar[int] = 2
 
     def __init__(self, suffix: str = "") -> None:
         self._table, self._counts = f"tickets{suffix}", f"ticket_counts{suffix}"
@@ -50,7 +75,8 @@ class Tickets:
     def create(self, cursor: Cursor) -> None:
         cursor.execute(
             f"CREATE TABLE IF NOT EXISTS {self._table} (ticket TEXT PRIMARY KEY, facts INTEGER NOT NULL, "
-            "state TEXT NOT NULL, open_until BIGINT, at_risk_at BIGINT, "
+            "state TEXT NOT NULL, service_level TEXT NOT NULL, priority TEXT NOT NULL, stage TEXT NOT NULL, "
+            "open_until BIGINT, at_risk_at BIGINT, "
             "UNIQUE (open_until, ticket), UNIQUE (at_risk_at, ticket))"
         )
         cursor.execute(
@@ -84,11 +110,12 @@ class Tickets:
 
     def _save(self, cursor: Cursor, rows: dict[str, tuple[int, State]]) -> None:
         cursor.executemany(
-            f"INSERT INTO {self._table} VALUES (?, ?, ?, ?, ?) ON CONFLICT (ticket) DO UPDATE SET "
+            f"INSERT INTO {self._table} VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (ticket) DO UPDATE SET "
             "facts = excluded.facts, state = excluded.state, "
+            "service_level = excluded.service_level, priority = excluded.priority, stage = excluded.stage, "
             "open_until = excluded.open_until, at_risk_at = excluded.at_risk_at",
             [
-                (ticket, facts, _encoder.encode(state).decode(), _open_until(state), _at_risk_at(state))
+                (ticket, facts, _encoder.encode(state).decode(), *label(state), _open_until(state), _at_risk_at(state))
                 for ticket, (facts, state) in rows.items()
             ],
         )
@@ -101,6 +128,42 @@ class Tickets:
             (limit,),
         )
         return [Row(ticket, facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()]
+
+    def page(self, cursor: Cursor, wanted: Wanted, limit: int, after: Mark | None = None) -> list[Row]:
+        """At most so many tickets after a place in the list: the open ones by deadline, then all others by id."""
+        found: list[Row] = []
+        if after is None or after.until is not None:
+            found = self._select(
+                cursor, wanted, limit, "(open_until, ticket) > (?, ?)", after or FIRST_MARK, "open_until, ticket"
+            )
+            after = None
+        if len(found) < limit and wanted.stage != OPEN:
+            last = (after.ticket if after else "",)
+            found += self._select(
+                cursor, wanted, limit - len(found), "open_until IS NULL AND ticket > ?", last, "ticket"
+            )
+        return found
+
+    def _select(
+        self, cursor: Cursor, wanted: Wanted, limit: int, place: str, after: Sequence[Any], order: str
+    ) -> list[Row]:
+        stage = None if wanted.stage == OPEN else wanted.stage
+        named = {name: value for name, value in {**wanted._asdict(), "stage": stage}.items() if value is not None}
+        where = " AND ".join([place, *(f"{name} = ?" for name in named)])
+        cursor.execute(
+            f"SELECT ticket, facts, state FROM {self._table} WHERE {where} ORDER BY {order} LIMIT ?",
+            (*after, *named.values(), limit),
+        )
+        return [Row(ticket, facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()]
+
+    def late(self, cursor: Cursor, now: datetime) -> Counter[tuple[str, str]]:
+        """Tickets by level and priority that run, and whose deadline has passed at `now`."""
+        cursor.execute(
+            f"SELECT service_level, priority, count(*) FROM {self._table} "
+            "WHERE open_until <= ? AND stage = 'running' GROUP BY service_level, priority",
+            (microseconds(now),),
+        )
+        return Counter({(level, priority): n for level, priority, n in cursor.fetchall()})
 
     def counts(self, cursor: Cursor) -> dict[Label, int]:
         """How many tickets there are for each level, priority and stage."""

@@ -103,7 +103,7 @@ def migrate() -> None:
 
 
 @app.command()
-def run(services: Annotated[list[str], typer.Argument(help="Of intake, clock, announcer, metrics.")]) -> None:
+def run(services: Annotated[list[str], typer.Argument(help="Of intake, clock, announcer, metrics, board.")]) -> None:
     """Run one or more services against SLA_NATS_URL and SLA_DATABASE_URL."""
     from services.client import access
     from services.logs import configure

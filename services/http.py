@@ -1,4 +1,4 @@
-"""HTTP: /metrics, /health/live and /health/ready of one process. What is ready and what is counted is not in here."""
+"""HTTP: /metrics, /health/live and /health/ready of one process. What is ready, counted and shown is not in here."""
 
 import asyncio
 import errno
@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 import uvicorn
 from faststream.asgi import AsgiFastStream, AsgiResponse, get
-from faststream.asgi.types import Scope
+from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 log = structlog.get_logger()
@@ -26,15 +26,27 @@ class _Server(uvicorn.Server):
 
 
 class Http:
-    """The HTTP port of a process. `problems` says what does not work now, by service; empty means ready."""
+    """
+    The HTTP port of a process. `problems` says what does not work now, by service; empty means ready. `pages` answers
+    everywhere else.
+    """
 
     def __init__(
-        self, host: str, port: int, problems: Callable[[], dict[str, str]], registry: CollectorRegistry
+        self,
+        host: str,
+        port: int,
+        problems: Callable[[], dict[str, str]],
+        registry: CollectorRegistry,
+        pages: ASGIApp | None = None,
     ) -> None:
         self._socket = listen(host, port)
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
-            _app(problems, registry), log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=2
+            _app(problems, registry, pages),
+            log_config=None,
+            lifespan="off",
+            access_log=False,
+            timeout_graceful_shutdown=2,
         )
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
@@ -68,7 +80,7 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
-def _app(problems: Callable[[], dict[str, str]], registry: CollectorRegistry) -> Any:
+def _app(problems: Callable[[], dict[str, str]], registry: CollectorRegistry, pages: ASGIApp | None) -> Any:
     @get
     async def live(scope: Scope) -> AsgiResponse:
         return _json({"status": "live"}, 200)
@@ -84,7 +96,15 @@ def _app(problems: Callable[[], dict[str, str]], registry: CollectorRegistry) ->
         return AsgiResponse(body, 200, {"Content-Type": CONTENT_TYPE_LATEST})
 
     routes = [("/metrics", metrics), ("/health/live", live), ("/health/ready", ready)]
-    return AsgiFastStream(asgi_routes=routes, logger=None)
+    own = AsgiFastStream(asgi_routes=routes, logger=None)
+    if pages is None:
+        return own
+
+    async def both(scope: Scope, receive: Receive, send: Send) -> None:
+        is_own = scope["type"] != "http" or any(scope["path"] == path for path, _ in routes)
+        await (own if is_own else pages)(scope, receive, send)
+
+    return both
 
 
 def _json(body: dict[str, Any], status: int) -> AsgiResponse:

@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     policy_dir: Path = SHIPPED_POLICIES
     http_host: str = "127.0.0.1"
     http_port: Port = 8080
+    board_token: Annotated[str | None, Field(description="who has it may see the board and ask its API")] = None
     policy_notice: Annotated[Span, Field(description="between publication and effect of a material change")] = (
         timedelta(0)
     )

@@ -92,6 +92,7 @@ async def _play(process: Process, nats_url: str, store: Database, settings: Sett
     await ready.wait()
     welcome = (
         "SLA engine: a day of three helpdesks, dated back from now, then a steady trickle; Ctrl-C stops it",
+        f"board    {process.http.url}/",
         f"bus      {nats_url}",
         f"metrics  {process.http.url}/metrics",
         f"health   {process.http.url}/health/ready",
@@ -124,4 +125,5 @@ async def _watch(server: EmbeddedNats, process: Process) -> None:
 def _ready(process: Process, nats_url: str, run_file: Path) -> None:
     addresses = {"nats_url": nats_url, "http_url": process.http.url, "pid": os.getpid()}
     run_file.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
-    sys.stderr.write(f"ready: bus {nats_url}, metrics {process.http.url}/metrics, addresses in {run_file}\n")
+    http = process.http.url
+    sys.stderr.write(f"ready: board {http}/, bus {nats_url}, metrics {http}/metrics, addresses in {run_file}\n")

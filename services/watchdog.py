@@ -32,9 +32,15 @@ _STREAMS = {
     "clock": (TICKETS,),
     "announcer": (SLA,),
     "metrics": (TICKETS,),
+    "board": (),
 }
 _ARRIVALS = "arrivals"  # the view that follows the inbox, not the log
-_READERS = {"clock": ("deadlines",), "announcer": (POSITION,), "metrics": ("tickets", "compliance", _ARRIVALS)}
+_READERS = {
+    "clock": ("deadlines",),
+    "announcer": (POSITION,),
+    "metrics": ("tickets", "compliance", _ARRIVALS),
+    "board": ("tickets", "compliance"),
+}
 
 
 class Standing(NamedTuple):
@@ -63,7 +69,7 @@ class Watchdog:
     ) -> None:
         self._keepers, self._bus, self._store, self._hopeless, self._now = keepers, bus, store, hopeless, now
         self._every = every
-        self._readers = [reader for name in keepers for reader in _READERS.get(name, ())]
+        self._readers = list(dict.fromkeys(reader for name in keepers for reader in _READERS.get(name, ())))
         self._last: dict[str, Any] = {}
         self._still: defaultdict[str, int] = defaultdict(int)
         self._asked: dict[str, asyncio.Future[Any]] = {}

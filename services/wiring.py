@@ -11,14 +11,16 @@ from functools import partial
 import structlog
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
 
 from projections.compliance import Arrivals, Compliance
 from projections.deadlines import Deadlines
 from projections.follow import Projection
 from projections.tickets import Tickets
-from services import bus, faults
+from services import bus, faults, web
 from services.access import ANYBODY, Access
 from services.announcer import Announcer
+from services.board import Board
 from services.bus import Bus
 from services.clock import Clock
 from services.http import Http
@@ -32,7 +34,7 @@ from sla.engine import Limits
 
 log = structlog.get_logger()
 
-SERVICES = ("intake", "clock", "announcer", "metrics")
+SERVICES = ("intake", "clock", "announcer", "metrics", "board")
 VIEWS: tuple[type[Projection], ...] = (Deadlines, Tickets, Compliance, Arrivals)
 STOP_WITHIN = 8.0  # seconds a process may take to finish what it has begun
 
@@ -58,7 +60,9 @@ class Process:
         self._collected: Metrics | None = None
         if settings.fault is not None:
             faults.plan(settings.fault)
-        self.http = Http(settings.http_host, settings.http_port, self.problems, self._registry)
+        self._board: Board | None = None
+        pages = self._pages() if "board" in names else None
+        self.http = Http(settings.http_host, settings.http_port, self.problems, self._registry, pages)
 
     def problems(self) -> dict[str, str]:
         """Why the process is not ready, by service or part."""
@@ -176,8 +180,21 @@ class Process:
                 return Announcer(bus, store, self._database.lock(name))
             case "metrics":
                 return self._metrics(bus, store)
+            case "board":
+                self._board = Board(store)
+                return self._board
             case _:
                 raise ValueError(f"{name!r} is not a service; the services are {', '.join(SERVICES)}")
+
+    def _pages(self) -> ASGIApp:
+        """What a board answers. Raises Fatal if everybody on the network could ask it."""
+        host, token = self._settings.http_host, self._settings.board_token
+        if not token and not web.is_loopback(host):
+            raise Fatal(
+                f"the board would show tickets to everybody who can reach {host} (SLA_HTTP_HOST): set SLA_BOARD_TOKEN, "
+                "or listen on 127.0.0.1"
+            )
+        return web.app(lambda: self._board, token or None)
 
     def _metrics(self, bus: Bus, store: Store) -> Metrics:
         if self._collected is not None:
