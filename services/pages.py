@@ -14,7 +14,7 @@ from projections.tickets import Wanted
 from services.board import Line, News, Pair, Seen, Tally, windows_ahead
 from services.drawing import hours_chart
 from services.reading import Standing
-from services.screen import span, wall
+from services.screen import wall
 from sla.calendar import Segment, SupportHours, Week, zone_of
 from sla.log import (
     Announced,
@@ -86,7 +86,7 @@ def board(
         levels=[*policy.levels],
         matrix=[(name, [tallies.get((level, name), Tally()) for level in policy.levels]) for name in policy.priorities],
         breaches=breaches,
-        shown_breaches=[_news(news, policy.zone) for news in breaches[:6]],
+        shown_breaches=[_news(news, policy.zone) for news in breaches[:5]],
         chart=hours_chart([news.event.breached_at for news in breaches if isinstance(news.event, Breached)], now),
         newest=[_news(news, policy.zone) for news in newest],
         pages=[(text, _board_url({**_asked(wanted), "cursor": cursor})) for text, cursor in pages],
@@ -310,7 +310,14 @@ def _targets(policy: Policy, objective: str) -> list[tuple[str, list[str]]]:
     """One line a priority, one cell a level."""
     levels = policy.levels.values()
     targets = [level.targets if objective == FIRST else level.objectives.get(objective, {}) for level in levels]
-    return [(name, [span(each.get(name)) for each in targets]) for name in policy.priorities]
+    return [(name, [_short(each.get(name)) for each in targets]) for name in policy.priorities]
+
+
+def _short(target: timedelta | None) -> str:
+    """As a policy file writes it: `4h`, `1h 30m`."""
+    seconds = 0 if target is None else round(target.total_seconds())
+    parts = ((seconds // 3600, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"))
+    return " ".join(f"{number}{unit}" for number, unit in parts if number) or "-"
 
 
 class Day(NamedTuple):

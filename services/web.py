@@ -1,4 +1,4 @@
-"""The board's HTTP: pages, a read-only JSON API, and news as Server-Sent Events. What is shown is for board.py to say."""
+"""The board's HTTP: pages, a read-only JSON API, and news as Server-Sent Events. What is shown is in board.py."""
 
 import base64
 import binascii
@@ -35,7 +35,7 @@ from sla.policy import Policy
 from sla.versions import Versions
 
 PER_PAGE = 100
-NEWEST = 12
+NEWEST = 10
 MOST = 1_000  # tickets in one answer
 STAGES = (OPEN, "pending", "running", "paused", "fulfilled", "cancelled", "excluded")
 HEARTBEAT = 10.0  # seconds
