@@ -3,13 +3,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test sim chaos check bench schemas clean
+.PHONY: run test e2e picture sim chaos check bench schemas clean
 
 run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
 	@exec $(BIN)/sla up --demo
 
 test: .venv/dev.stamp ## the tests, on the real nats-server and SQLite; those in which a part fails are in make chaos
-	$(BIN)/pytest -n 3 --dist loadgroup -m "not chaos"
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not chaos and not e2e"
+
+e2e: .venv/dev.stamp ## the board in a real browser, Debian's chromium; screenshots are kept in build/board
+	$(BIN)/pytest -m e2e tests/e2e
+
+picture: .venv/dev.stamp ## the picture of the README, taken anew
+	BOARD_PICTURE=docs/board.png $(BIN)/pytest -m e2e tests/e2e -k pictures
 
 sim: .venv/dev.stamp ## 2,000 simulated runs, or a minute; make sim SEED=7 repeats one
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED))

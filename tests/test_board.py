@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 import schemathesis
+from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
@@ -44,7 +45,10 @@ from tests.bus import (
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("board")]
 
-ODD = ["a/b", "a/explain", "../../etc/passwd", "100%", "ä ö é", "?x=1&y=2#z", "<script>alert(1)</script>", "'\"`", "日本", "%2F"]  # fmt: skip
+ODD = [
+    "a/b", "a/explain", "../../etc/passwd", "100%", "ä ö é", "?x=1&y=2#z", "<script>alert(1)</script>", "'\"`", "日本",
+    "%2F",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -243,8 +247,6 @@ def test_every_answer_is_as_its_own_description_says(live: Live) -> None:
     ]
     calls = 0
     for path in ("/api/tickets", "/api/tickets/{id}", "/api/tickets/{id}/explain", "/api/report"):
-        from hypothesis import HealthCheck, given, settings
-
         @given(case=schema[path]["GET"].as_strategy())
         @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         def conforms(case: schemathesis.Case) -> None:
@@ -316,7 +318,7 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize(("theme", "colours"), _colours(), ids=["dark", "light"])
+@pytest.mark.parametrize(("theme", "colours"), list(_colours()), ids=["dark", "light"])
 def test_every_text_stands_out_from_its_ground(theme: str, colours: dict[str, str]) -> None:
     for text, ground in TEXTS:
         one, other = sorted((_luminance(colours[text]), _luminance(colours[ground])), reverse=True)

@@ -107,37 +107,46 @@ function connected(is) {
 }
 
 let heard = performance.now();
-let last = "";
+let last = page.dataset.position;
 
 function listen() {
-  const events = new EventSource("/events" + (last ? `?after=${encodeURIComponent(last)}` : ""));
+  const events = new EventSource(`/events?after=${encodeURIComponent(last)}`);
   const hear = () => {
     heard = performance.now();
     connected(true);
   };
   events.addEventListener("beat", hear);
-  events.addEventListener("error", () => connected(false));
+  events.addEventListener("error", () => {
+    connected(false); // the browser tries again by itself, but not if it was refused
+    if (events.readyState === EventSource.CLOSED) setTimeout(begin, PAUSE);
+  });
   events.addEventListener("message", (message) => {
     hear();
     last = message.lastEventId;
-    const broken = (JSON.parse(message.data).events ?? []).filter((event) => event.event === "breached");
+    const news = JSON.parse(message.data);
+    const broken = (news.events ?? []).filter((event) => event.event === "breached");
     if (broken.length) write(told, broken.map((event) => `${event.ticket_id}: ${event.says}`).slice(-3).join(", "));
+    document.dispatchEvent(new CustomEvent("news", { detail: news }));
     look();
   });
   return events;
 }
 
+let events;
+function begin() {
+  events?.close();
+  heard = performance.now();
+  events = listen();
+}
+
 written();
 tick();
 setInterval(tick, 1000);
-last = page.dataset.position;
-let events = listen();
+begin();
 setInterval(() => {
   if (performance.now() - heard > SILENCE) {
     connected(false);
-    events.close();
-    heard = performance.now();
-    events = listen();
+    begin();
   }
   if (performance.now() - looked > STALE) look();
 }, 5000);

@@ -1,0 +1,1 @@
+"""The board in a real browser, Debian's chromium; `make e2e`."""
