@@ -226,8 +226,12 @@ class Board(Service):
         """At most so many tickets of the list. Blocking."""
         with self.store.reading() as cursor:
             rows = self._views[0].page(cursor, wanted, limit, after)
-        policy = cache(self.store.policy)
-        return [_line(row, policy, now) for row in rows]
+        known = cache(self.store.policy)
+        policies = (known(row.state.policy_fingerprint) if row.state.policy_fingerprint else None for row in rows)
+        return [
+            line(Standing(row.ticket, row.state, row.facts, policy), now)
+            for row, policy in zip(rows, policies, strict=True)
+        ]
 
     def tallies(self, now: datetime) -> dict[Pair, Tally]:
         """How many tickets stand how, for each level and priority; pending ones have neither. Blocking."""
@@ -252,14 +256,15 @@ class Board(Service):
         }
 
 
-def _line(row: Row, policy: Callable[[str], Policy], now: datetime) -> Line:
-    state, fingerprint = row.state, row.state.policy_fingerprint
-    standing = Standing(row.ticket, state, row.facts, policy(fingerprint) if fingerprint else None)
+def line(standing: Standing, now: datetime) -> Line:
+    """A ticket with the support time that it has left."""
+    state = standing.state
+    place = mark(Row(standing.ticket, standing.facts, state))
     if standing.policy is None or state.service_level is None or state.due_at is None:
-        return Line(standing, None, None, mark(row))
+        return Line(standing, None, None, place)
     hours = standing.policy.level(state.judged_as or state.service_level).hours
     left = hours.elapsed(now, state.due_at) - hours.elapsed(state.due_at, now)
-    return Line(standing, hours, left, mark(row))
+    return Line(standing, hours, left, place)
 
 
 def _kept(sums: Mapping[Count, int], pair: Pair) -> int:

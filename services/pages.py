@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from projections.tickets import Wanted
 from services.board import Line, News, Pair, Seen, Tally, windows_ahead
-from services.drawing import hours_chart
-from services.reading import Standing
-from services.screen import wall
+from services.drawing import Sign, Stretch, course, hours_chart
+from services.screen import span, wall
 from sla.calendar import Segment, SupportHours, Week, zone_of
 from sla.log import (
     Announced,
@@ -98,10 +98,33 @@ def _is_wanted(event: Announced, wanted: Wanted) -> bool:
     return wanted.service_level in (None, level) and wanted.priority in (None, priority)
 
 
-def ticket(seen: Seen, found: Standing) -> str:
-    """One ticket, and why it stands as it does."""
-    zone = found.policy.zone if found.policy else "UTC"
-    return _render("ticket", seen, zone, ticket=found.ticket, lines=found.lines(seen.now))
+def ticket(seen: Seen, story: Mapping[str, Any], it: Line, at: datetime, given: Mapping[str, str]) -> str:
+    """One ticket at an instant, and why it stands as it does; `given` is what was asked of the past, word by word."""
+    zone, now, state = story["zone"] or "UTC", seen.now, it.standing.state
+    hours = {it.hours: windows_ahead(it.hours, at)} if it.hours else {}
+    row = _row(it, hours, at)
+    if any(given.values()):
+        row = row | {"hours": None}  # what was stands still
+    return _render(
+        "ticket",
+        seen,
+        zone,
+        story=story,
+        row=row,
+        hours=[_windows(windows, each.rules.zone, now) for each, windows in hours.items()],
+        waits=state.stage in ("running", "paused"),
+        tone=TONES.get(story["word"], ""),
+        past=_past(given, at, zone),
+        given=given,
+        clocks=[
+            {**clock, "name": _clock_name(clock), "drawing": _course(story, clock, it.hours, zone)}
+            for clock in story["clocks"]
+        ],
+        decisions=[{**decision, "what": _decided(decision)} for decision in story["decisions"]],
+        time=lambda at: "-" if at is None else _date(at, now, zone),
+        length=lambda seconds: "-" if seconds is None else span(timedelta(seconds=seconds)),
+        url=ticket_url,
+    )
 
 
 def policy(seen: Seen, it: Policy, versions: Sequence[Version], year: int) -> str:
@@ -292,6 +315,71 @@ def _kind(event: Announced) -> str:
             return "ok"
         case _:
             return "plain"
+
+
+# ---- parts of a ticket
+
+
+TONES = {"breached": "late", "answered late": "late", "at risk": "risk", "on track": "ok", "met": "ok"}
+
+
+def _past(given: Mapping[str, str], at: datetime, zone: str) -> str:
+    if given["known_at"]:
+        return f"As it was believed to be at {wall(at, zone)}."
+    return f"As it was at {wall(at, zone)}, by what is known now." if given["as_of"] else ""
+
+
+def _date(at: datetime, now: datetime, zone: str) -> str:
+    """`Thu 31 Dec 14:45:10`, with the year if it is another one."""
+    local = at.astimezone(zone_of(zone))
+    year = "" if local.year == now.astimezone(zone_of(zone)).year else f" {local.year}"
+    return f"{local:%a} {local.day} {local:%b}{year} {local:%H:%M:%S}"
+
+
+def _clock_name(clock: Mapping[str, Any]) -> str:
+    name = clock["objective"].replace("_", " ").capitalize()
+    return name if clock["objective"] == FIRST else f"{name} {clock['cycle']}"
+
+
+def _decided(decision: Mapping[str, Any]) -> str:
+    """In a few words, as `says`."""
+    details = decision["details"]
+    match decision["kind"]:
+        case "warning":
+            text = f"{details['threshold_percent']} % used"
+        case "fulfilled":
+            text = "answered in time" if details.get("met") else "answered late"
+        case "breach_retracted":
+            text = "breach withdrawn"
+        case "applied":
+            text = "clock started"
+        case kind:
+            text = kind.replace("_", " ")
+    return text if decision["objective"] == FIRST else f"{decision['objective']}: {text}"
+
+
+def _course(story: Mapping[str, Any], clock: Mapping[str, Any], hours: SupportHours | None, zone: str) -> Markup:
+    """The stretches so far, and of a clock that runs those until its deadline."""
+    stretches = [Stretch(each["from"], each["to"], each["counted"], each["reason"]) for each in clock["segments"]]
+    signs = [Sign(each["at"], f"{each['percent']} %", "percent") for each in clock["thresholds"]]
+    if clock["running"] and clock["ended_at"] is None and hours is not None:
+        ahead = hours.segments(max(story["at"], clock["started_at"]), clock["due_at"])
+        stretches += [Stretch(*each) for each in ahead]
+        signs.append(Sign(story["at"], "now", "now"))
+    if clock["due_at"] is not None:
+        signs.append(Sign(clock["due_at"], f"due {clock['due_at'].astimezone(zone_of(zone)):%a %H:%M}", "due"))
+    facts = [Sign(each["time"], _fact(each), _colour(each)) for each in story["facts"]]
+    return course(stretches, facts, signs, zone) if stretches else Markup("")
+
+
+def _fact(fact: Mapping[str, Any]) -> str:
+    name = fact["type"].removeprefix("ticket.").replace("_", " ")
+    to = fact["data"].get("priority") or fact["data"].get("service_level")
+    return f"{name}: {to}" if name.endswith("changed") and to else name
+
+
+def _colour(fact: Mapping[str, Any]) -> str:
+    return "answer" if fact["type"] == "ticket.responded" else "fact"
 
 
 # ---- parts of the policy

@@ -24,15 +24,20 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from events.cloudevents import shown
-from projections.tickets import NONE, OPEN, Mark, Wanted
+from events.cloudevents import parse_time, shown
+from projections.tickets import NONE, OPEN, Mark, Wanted, label
 from services import pages
-from services.board import Board, News, Seen
-from services.reading import standing
+from services.board import Board, Line, News, Seen, line
+from services.explaining import story
+from services.reading import NothingYet, moment, standing, waiting
+from services.reports import report
 from services.service import OUTAGES
 from sla.calendar import zone_of
+from sla.log import State
 from sla.policy import Policy
 from sla.versions import Versions
+
+Times = tuple[datetime | None, datetime | None]  # as of, known at
 
 PER_PAGE = 100
 NEWEST = 10
@@ -93,6 +98,7 @@ def app(board: Callable[[], Board | None], token: str | None) -> ASGIApp:
         Route("/api/openapi.json", _openapi),
     ]
     handlers: dict[Any, Any] = {Problem: _refuse, HTTPException: _no_such_page}
+    handlers[NothingYet] = _too_early
     handlers |= dict.fromkeys(OUTAGES, _outage)
     return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(_Guard, token=token)])
 
@@ -274,6 +280,10 @@ async def _no_such_page(request: Request, error: HTTPException) -> Response:
     return await _refuse(request, problem)
 
 
+async def _too_early(request: Request, error: Exception) -> Response:
+    return await _refuse(request, Problem(404, str(error)))
+
+
 async def _outage(request: Request, error: Exception) -> Response:
     text = str(error) or type(error).__name__
     return await _refuse(request, Problem(503, f"the store cannot be read now: {text}", {"Retry-After": "1"}))
@@ -283,27 +293,54 @@ async def _outage(request: Request, error: Exception) -> Response:
 
 
 def _tickets(board: Board, request: Request, seen: Seen) -> object:
-    wanted = _wanted(request, board.store.versions())
-    limit = _number(request, "limit", PER_PAGE, MOST)
-    lines = board.lines(wanted, limit + 1, _after(request), seen.now)
+    wanted, limit = _wanted(request, board.store.versions()), _number(request, "limit", PER_PAGE, MOST)
+    times, at = _times(request, seen.now)
+    after = _after(request)
+    lines = _then(board, wanted, after, times, at) if any(times) else board.lines(wanted, limit + 1, after, at)
     return {
-        "tickets": [line.standing.report(seen.now) for line in lines[:limit]],
+        "tickets": [each.standing.report(at) for each in lines[:limit]],
         "next": _cursor(lines[limit - 1].mark) if len(lines) > limit else None,
     }
 
 
+def _then(board: Board, wanted: Wanted, after: Mark | None, times: Times, at: datetime) -> list[Line]:
+    """The tickets that were open at another time."""
+    found = (line(standing, at) for standing in waiting(board.store, None, *times))
+    return [each for each in found if _is_wanted(each.standing.state, wanted) and (after is None or each.mark > after)]
+
+
+def _is_wanted(state: State, wanted: Wanted) -> bool:
+    level, priority, stage = label(state)
+    return (
+        wanted.service_level in (None, level)
+        and wanted.priority in (None, priority)
+        and wanted.stage in (None, OPEN, stage)
+    )
+
+
 def _ticket(board: Board, request: Request, seen: Seen) -> object:
-    ticket, _, part = _path_below(request, "/api/tickets/")
-    if part not in ("", "explain"):
-        raise HTTPException(404)
-    found = standing(board.store, ticket)
-    if found is None:
+    ticket, part = _path_below(request, "/api/tickets/")
+    times, at = _times(request, seen.now)
+    match part:
+        case None:
+            found = standing(board.store, ticket, *times) if _is_id(ticket) else None
+            answer = found and found.report(at)
+        case "explain":
+            answer = story(board.store, ticket, *times, seen.now) if _is_id(ticket) else None
+        case _:
+            raise HTTPException(404)
+    if answer is None:
         raise _unknown(ticket)
-    return found.report(seen.now)
+    return answer
 
 
 def _report(board: Board, request: Request, seen: Seen) -> object:
-    raise HTTPException(404)
+    by = [name for name in request.query_params.get("by", "").split(",") if name]
+    times, _ = _times(request, seen.now)
+    try:
+        return report(board.store, request.query_params.get("period", "all"), by, *times, seen.now)
+    except ValueError as error:
+        raise Problem(400, str(error)) from None
 
 
 # ---- pages
@@ -329,11 +366,13 @@ def _board_page(board: Board, request: Request, seen: Seen) -> str:
 
 
 def _ticket_page(board: Board, request: Request, seen: Seen) -> str:
-    ticket = request.query_params.get("id", "")
-    found = standing(board.store, ticket) if _is_id(ticket) else None
-    if found is None:
+    ticket, (times, at) = request.query_params.get("id", ""), _times(request, seen.now)
+    found = standing(board.store, ticket, *times) if _is_id(ticket) else None
+    told = story(board.store, ticket, *times, seen.now) if found else None
+    if found is None or told is None:
         raise _unknown(ticket)
-    return pages.ticket(seen, found)
+    given = {name: request.query_params.get(name, "") for name in ("as_of", "known_at")}
+    return pages.ticket(seen, told, line(found, at), at, given)
 
 
 def _policy_page(board: Board, request: Request, seen: Seen) -> str:
@@ -391,14 +430,33 @@ def _after(request: Request) -> Mark | None:
         raise Problem(400, f"cursor {shown(given)} is not one of ours; take `next` of an answer, or none") from None
 
 
-def _path_below(request: Request, prefix: str) -> tuple[str, str, str]:
-    """The ticket in a path, which may have a percent-encoded slash, and what stands behind it."""
+def _path_below(request: Request, prefix: str) -> tuple[str, str | None]:
+    """The ticket in a path, which may have a percent-encoded slash, and what stands behind the next one."""
     raw: bytes = request.scope["raw_path"]
-    token, slash, rest = raw.partition(b"?")[0][len(prefix) :].decode("ascii", "replace").partition("/")
+    token, slash, rest = raw.partition(b"?")[0][len(prefix) :].partition(b"/")
     try:
-        return unquote_to_bytes(token).decode(), slash, rest
+        return unquote_to_bytes(token).decode(), rest.decode("ascii", "replace") if slash else None
     except UnicodeDecodeError:
-        raise _unknown(token) from None
+        raise _unknown(token.decode("ascii", "replace")) from None
+
+
+def _times(request: Request, now: datetime) -> tuple[Times, datetime]:
+    """The times that are asked about, and the instant that is now by them."""
+    times = _time(request, "as_of"), _time(request, "known_at")
+    try:
+        return times, moment(*times, now)
+    except ValueError as error:
+        raise Problem(400, str(error)) from None
+
+
+def _time(request: Request, name: str) -> datetime | None:
+    given = request.query_params.get(name)
+    if not given:
+        return None
+    try:
+        return parse_time(given)
+    except ValueError as error:
+        raise Problem(400, f"{name}: {error}") from None
 
 
 def _is_id(ticket: str) -> bool:

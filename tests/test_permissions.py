@@ -39,7 +39,7 @@ def anyio_backend() -> str:
 
 
 USERS = (
-    *("publisher", "intake", "clock", "announcer", "metrics"),
+    *("publisher", "intake", "clock", "announcer", "metrics", "board"),
     *("notifier", "subscriber", "operator", "provisioner"),
 )
 CONFIGS = {config.name: config.as_dict() for config in STREAMS}
@@ -92,7 +92,7 @@ ATTEMPTS = (
     Attempt("hear sla.>",                                "subscriber"),
     Attempt("hear dead_letters.*",                       ""),
     Attempt("hear undelivered.*",                        ""),
-    Attempt("hear engine.log",                           "intake clock announcer metrics notifier"),
+    Attempt("hear engine.log",                           "intake clock announcer metrics board notifier"),
     Attempt("hear >",                                    ""),
     Attempt("hear $JS.>",                                ""),
     Attempt("hear $SYS.>",                               ""),
@@ -257,7 +257,7 @@ async def test_what_a_subject_refuses_cannot_be_asked_for_in_the_body(
 
 
 async def test_the_services_work_as_their_users_and_nothing_is_refused(tmp_path: Path) -> None:
-    services = ("intake", "clock", "announcer", "metrics")
+    services = ("intake", "clock", "announcer", "metrics", "board")
     shared = {
         "SLA_DATABASE_URL": f"sqlite:///{tmp_path / 'sla.db'}",
         "SLA_POLICY_DIR": open_all_hours(tmp_path / "policy"),

@@ -26,6 +26,7 @@ from tests.bus import (
     ago,
     connected,
     environment,
+    get,
     nats_server,
     open_all_hours,
     opened,
@@ -199,6 +200,7 @@ async def test_each_service_works_as_its_own_role_and_a_view_can_be_built_again(
         assert (await asyncio.to_thread(sla, "migrate", **settings)).returncode == 0
         roles = ("intake", "clock", "announcer", "metrics")
         services = [deployed.run(role, SLA_DATABASE_URL=urls[role]) for role in roles]
+        services.insert(0, deployed.run("board", SLA_DATABASE_URL=urls["reader"]))
         try:
             for service in services:
                 await service.ready()
@@ -216,6 +218,11 @@ async def test_each_service_works_as_its_own_role_and_a_view_can_be_built_again(
             assert verified.returncode == 0 and "0 differences" in verified.stdout
             assert "the result was not kept in the store" in verified.stderr
             assert total(await samples(services[-1].http_url), "sla_tickets", stage="running") == 2
+
+            async def shown() -> bool:
+                return '<dt>Late</dt><dd>2</dd>' in (await get(services[0].http_url))[1]
+
+            await until("the board, which may only read, shows both", shown)
             for service in services:
                 service.process.end()
         finally:

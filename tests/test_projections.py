@@ -13,7 +13,7 @@ import pytest
 from projections.compliance import Arrivals, Compliance
 from projections.deadlines import Deadlines
 from projections.follow import NotMigrated, Projection, catch_up, create, follow, rebuild
-from projections.tickets import Tickets
+from projections.tickets import Row, Tickets, Wanted, mark
 from services.settings import SHIPPED_POLICIES
 from services.wiring import VIEWS, load_policy
 from sla.engine import TICK_PREFIX, Engine, Message
@@ -236,6 +236,40 @@ def test_tickets_counts_are_those_of_its_rows(log: Log) -> None:
     states = [json.loads(state) for (state,) in rows(log.database, "SELECT state FROM tickets")]
     by_stage = Counter(state.get("stage", "pending") for state in states)
     assert by_stage == sum((Counter({label[2]: count}) for label, count in counts.items()), Counter())
+
+
+def test_tickets_are_listed_the_open_ones_by_deadline_then_all_others_page_by_page(log: Log) -> None:
+    log.live_through(range(60))
+    log.take(START + 2 * HOUR, opened("PRO", START, "minor", "professional"), fact("paused", "NEW", START))
+    view = Tickets()
+    catch_up(log.store, view)
+
+    def listed(wanted: Wanted) -> list[Row]:
+        found: list[Row] = []
+        with log.store.reading() as cursor:
+            while page := view.page(cursor, wanted, 7, mark(found[-1]) if found else None):
+                found += page
+        return found
+
+    found = listed(Wanted())
+    assert len({row.ticket for row in found}) == len(found) == rows(log.database, "SELECT count(*) FROM tickets")[0][0]
+    is_open = [row.state.stage in ("pending", "running", "paused") for row in found]
+    assert is_open == sorted(is_open, reverse=True) and 0 < sum(is_open) < len(found)
+    waiting = [row.state.due_at for row in found if row.state.stage == "running"]
+    assert waiting == sorted(waiting, key=lambda at: at or START)
+    assert [row.ticket for row in listed(Wanted(stage="open"))] == [row.ticket for row in found[: sum(is_open)]]
+    assert [row.ticket for row in listed(Wanted("professional", "minor"))] == ["PRO"]
+    for stage in ("pending", "running", "fulfilled"):
+        assert listed(Wanted(stage=stage)) == [row for row in found if row.state.stage == stage] != []
+
+
+def test_tickets_that_are_late_are_those_whose_deadline_has_passed(log: Log) -> None:
+    log.take(START, opened("A", START), opened("B", START, "serious"), opened("C", START), responded("C", START))
+    catch_up(log.store, Tickets())
+    with log.store.reading() as cursor:
+        assert Tickets().late(cursor, START + 2 * HOUR - HOUR / 3600) == {}
+        assert Tickets().late(cursor, START + 2 * HOUR) == {("enterprise", "critical"): 1}
+        assert Tickets().late(cursor, START + 4 * HOUR).total() == 2
 
 
 def test_compliance_and_arrivals_count_what_the_log_and_the_inbox_say(log: Log) -> None:
