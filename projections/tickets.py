@@ -88,7 +88,7 @@ class Tickets:
             "facts = excluded.facts, state = excluded.state, "
             "open_until = excluded.open_until, at_risk_at = excluded.at_risk_at",
             [
-                (ticket, facts, _encoder.encode(state).decode(), _open_until(state), _at_risk_at(state))
+                (ticket, facts, _encoder.encode(state).decode(), open_until(state), _at_risk_at(state))
                 for ticket, (facts, state) in rows.items()
             ],
         )
@@ -117,7 +117,8 @@ class Tickets:
 _PENDING = microseconds(datetime.fromisoformat("9999-01-01T00:00:00Z"))  # pending tickets are listed last
 
 
-def _open_until(state: State) -> int | None:
+def open_until(state: State) -> int | None:
+    """By what open tickets are listed: the deadline in microseconds; None for a ticket that waits for nothing."""
     if state.stage == "pending":
         return _PENDING
     return microseconds(state.due_at) if state.stage in ("running", "paused") and state.due_at else None
