@@ -50,7 +50,7 @@ FIRST_MARK = Mark(-(2**62), "")  # before all
 
 def mark(row: Row) -> Mark:
     """Where a ticket stands in the list."""
-    return Mark(_open_until(row.state), row.ticket)
+    return Mark(open_until(row.state), row.ticket)
 
 
 def label(state: State) -> Label:
@@ -115,7 +115,7 @@ class Tickets:
             "service_level = excluded.service_level, priority = excluded.priority, stage = excluded.stage, "
             "open_until = excluded.open_until, at_risk_at = excluded.at_risk_at",
             [
-                (ticket, facts, _encoder.encode(state).decode(), *label(state), _open_until(state), _at_risk_at(state))
+                (ticket, facts, _encoder.encode(state).decode(), *label(state), open_until(state), _at_risk_at(state))
                 for ticket, (facts, state) in rows.items()
             ],
         )
@@ -180,7 +180,8 @@ class Tickets:
 _PENDING = microseconds(datetime.fromisoformat("9999-01-01T00:00:00Z"))  # pending tickets are listed last
 
 
-def _open_until(state: State) -> int | None:
+def open_until(state: State) -> int | None:
+    """By what open tickets are listed: the deadline in microseconds; None for a ticket that waits for nothing."""
     if state.stage == "pending":
         return _PENDING
     return microseconds(state.due_at) if state.stage in ("running", "paused") and state.due_at else None

@@ -19,7 +19,6 @@ from services.service import Now, Service, T, wall_clock
 from services.store import Entry, ReadOnly, Store
 from sla.calendar import Segment, SupportHours
 from sla.log import Announced, Breached, BreachRetracted
-from sla.policy import Policy
 
 REMEMBERED = 1_000  # announced events that a browser may have missed, and is told when it is back
 DAY = timedelta(days=1)

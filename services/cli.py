@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
     from services.dead_letters import Choice
+    from services.past import When
     from services.settings import Settings
-    from services.store import Database
+    from services.store import Database, Store
     from sla.policy import Policy
     from sla.versions import Versions
 
@@ -39,6 +40,8 @@ class Output(StrEnum):
 
 
 Data = Annotated[Path, typer.Option("--data", help="The folder of `sla up`.")]
+AsOf = Annotated[str | None, typer.Option(help="What was so at that time, by what is known: with offset.")]
+KnownAt = Annotated[str | None, typer.Option(help="What was known at that time: only what was recorded by then.")]
 As = Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")]
 DEFAULT_DATA = Path(".sla")
 
@@ -281,41 +284,82 @@ def watch(
 @app.command()
 def show(
     ticket: Annotated[str, typer.Argument(help="The id of the ticket.")],
+    as_of: AsOf = None,
+    known_at: KnownAt = None,
     output: As = Output.TABLE,
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """How one ticket stands, replayed from its events."""
-    from services import client, reading, screen
+    """How one ticket stands, replayed from its events; or how it stood."""
+    from services import reading, screen
 
-    with _usage():
-        store = client.open_store(_settings(), data)
-    found, now = reading.standing(store, ticket), datetime.now(UTC)
-    store.close()
+    with _asking(data, as_of, known_at) as (store, when):
+        found = reading.standing(store, ticket, *when)
     if found is None:
         raise No(f"nothing is known of ticket {ticket!r}")
     if output is Output.JSON:
-        screen.write_json(found.report(now))
+        screen.write_json(found.report(when.at))
     else:
-        screen.pairs(found.lines(now))
+        screen.pairs(found.lines(when.at))
 
 
 @app.command("list")
 def list_command(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    as_of: AsOf = None,
+    known_at: KnownAt = None,
     output: As = Output.TABLE,
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """The tickets that wait for a first response, by time left; those that are too late come first."""
-    from services import client, reading, screen
+    """
+    The tickets that wait for a first response, by time left; those that are too late come first. At another time than
+    now, the whole log is read.
+    """
+    from services import reading, screen
+
+    with _asking(data, as_of, known_at) as (store, when):
+        found = list(reading.waiting(store, limit, *when))
+    if output is Output.JSON:
+        screen.write_json([each.report(when.at) for each in found])
+    else:
+        screen.table(reading.COLUMNS, (each.row(when.at) for each in found))
+
+
+@app.command()
+def explain(
+    ticket: Annotated[str, typer.Argument(help="The id of the ticket.")],
+    as_of: AsOf = None,
+    known_at: KnownAt = None,
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Why a ticket stands as it does: its facts, what was decided, which time counted and why, and so the deadline."""
+    from services import explaining, screen
+
+    with _asking(data, as_of, known_at) as (store, when):
+        story = explaining.story(store, ticket, *when)
+    if story is None:
+        raise No(f"nothing is known of ticket {ticket!r}")
+    if output is Output.JSON:
+        screen.write_json(story)
+    else:
+        explaining.tell(story)
+
+
+@contextmanager
+def _asking(data: Path, as_of: str | None, known_at: str | None) -> "Iterator[tuple[Store, When]]":
+    """The store, opened, and the moment a question is about."""
+    from services import client
+    from services.calculator import instant
+    from services.past import When
 
     with _usage():
+        at, known = (None if text is None else instant(text) for text in (as_of, known_at))
+        when = When(at, known, datetime.now(UTC)).check()
         store = client.open_store(_settings(), data)
-    found, now = list(reading.waiting(store, limit)), datetime.now(UTC)
-    store.close()
-    if output is Output.JSON:
-        screen.write_json([each.report(now) for each in found])
-    else:
-        screen.table(reading.COLUMNS, (each.row(now) for each in found))
+    try:
+        yield store, when
+    finally:
+        store.close()
 
 
 # ---- the calculator
@@ -768,11 +812,23 @@ def _refusals() -> tuple[type[Exception], ...]:
 
     from projections.follow import NotMigrated
     from services.bus import BusError
+    from services.past import NothingYet
     from services.service import Fatal
     from services.store import StoreError
     from sla.policy import PolicyError
 
-    return (No, PolicyError, StoreError, Fatal, BusError, NotMigrated, PersistenceError, nats.errors.Error, OSError)
+    return (
+        No,
+        NothingYet,
+        PolicyError,
+        StoreError,
+        Fatal,
+        BusError,
+        NotMigrated,
+        PersistenceError,
+        nats.errors.Error,
+        OSError,
+    )
 
 
 def main() -> None:

@@ -2,18 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
+from heapq import nsmallest
 from typing import NamedTuple
 
 from events.promises import seconds
 from projections.follow import catch_up
-from projections.tickets import Tickets
+from projections.tickets import Tickets, open_until
+from services.past import When, everybody, history
 from services.screen import brief, left, span, wall
 from services.store import ReadOnly, Store
+from sla.judge import judge
 from sla.log import State
 from sla.policy import Policy
 from sla.ticket import Promise, TicketSla
+from sla.versions import Versions
 
 ALL = 2**63 - 1
 COLUMNS = ("ticket", "state", "level", "priority", "due", "left")
@@ -22,7 +26,7 @@ COLUMNS = ("ticket", "state", "level", "priority", "due", "left")
 class Standing(NamedTuple):
     """
     How a ticket stands: its state as decided, the number of its facts, its policy (None while it is pending), and what
-    is promised beside the first response.
+    is promised beside the first response. `used` is the support time used before it was excluded, if it is.
     """
 
     ticket: str
@@ -30,10 +34,13 @@ class Standing(NamedTuple):
     facts: int
     policy: Policy | None
     others: tuple[Promise, ...] = ()
+    used: timedelta | None = None
 
     def elapsed(self, now: datetime) -> timedelta | None:
-        """Support time used until the first response, or until now; None while the ticket is pending."""
+        """Support time used until the first response, an exclusion, or now; None while the ticket is pending."""
         state = self.state
+        if self.used is not None:
+            return self.used
         if self.policy is None or state.service_level is None or state.started_at is None:
             return None
         if state.stopped:
@@ -147,22 +154,55 @@ def _seconds(length: timedelta | None) -> int | float | None:
     return None if length is None else seconds(length)
 
 
-def standing(store: Store, ticket: str) -> Standing | None:
-    """One ticket, replayed from its events, so that it is never behind; None if nothing is known of it."""
-    found = store.load(ticket)
-    if found is None:
+def standing(
+    store: Store,
+    ticket: str,
+    as_of: datetime | None = None,
+    known_at: datetime | None = None,
+    now: datetime | None = None,
+) -> Standing | None:
+    """
+    One ticket, replayed from its events, so that it is never behind; None if nothing is known of it. Raises ValueError
+    for a `known_at` that lies ahead, NothingYet for a time before its first event.
+    """
+    when = When(as_of, known_at, now or datetime.now(UTC)).check()
+    known = history(store, ticket, when)
+    if known is None:
         return None
-    fingerprint = found.state.policy_fingerprint
-    policy = store.policy(fingerprint) if fingerprint else None
-    return Standing(ticket, found.state, len(found.facts), policy, _others(found))
+    versions = when.versions(store.versions())
+    return as_it_stands(when.ticket(known, versions), versions, when)
+
+
+def as_it_stands(ticket: TicketSla, versions: Versions, when: When) -> Standing:
+    """The ticket at that time: as it was decided, and with `as_of` only with the facts that had happened."""
+    state = ticket.state
+    policy = versions.named(state.policy_version) if state.policy_version else None
+    facts = len(ticket.facts) if when.as_of is None else sum(fact.time <= when.as_of for fact in ticket.facts)
+    used = None
+    if state.stage == "excluded" and (clock := judge(ticket.facts, versions, when.at).clock):
+        used = clock.elapsed(clock.counts_until(when.at))
+    return Standing(ticket.id, state, facts, policy, _others(ticket), used)
 
 
 def _others(ticket: TicketSla) -> tuple[Promise, ...]:
     return tuple(promise for _, promise in sorted(ticket.others.items()))
 
 
-def waiting(store: Store, limit: int | None) -> Iterator[Standing]:
-    """The open tickets by time left, least first; the pending ones last."""
+def waiting(
+    store: Store,
+    limit: int | None,
+    as_of: datetime | None = None,
+    known_at: datetime | None = None,
+    now: datetime | None = None,
+) -> Iterator[Standing]:
+    """
+    The open tickets by time left, least first; the pending ones last. At another time than now the whole log is read.
+    Raises as `standing` does.
+    """
+    when = When(as_of, known_at, now or datetime.now(UTC)).check()
+    if not when.is_now:
+        yield from _waited(store, limit, when)
+        return
     view = Tickets()
     with suppress(ReadOnly):  # then it is as far as those who follow it are
         catch_up(store, view)
@@ -176,3 +216,12 @@ def waiting(store: Store, limit: int | None) -> Iterator[Standing]:
         fingerprint = row.state.policy_fingerprint
         others = _others(tickets[row.ticket]) if row.ticket in tickets else ()
         yield Standing(row.ticket, row.state, row.facts, policy(fingerprint) if fingerprint else None, others)
+
+
+def _waited(store: Store, limit: int | None, when: When) -> Iterator[Standing]:
+    """Those that were open then."""
+    versions = when.versions(store.versions())
+    found = (as_it_stands(ticket, versions, when) for ticket in everybody(store, when, versions))
+    waits = ((until, each.ticket, each) for each in found if (until := open_until(each.state)) is not None)
+    for _, _, each in nsmallest(ALL if limit is None else limit, waits):
+        yield each

@@ -1,7 +1,7 @@
 """The event store: facts and decisions, the inbox, pinned policies and positions. Where it is kept, its kinds say."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -314,16 +314,32 @@ class Store(ABC):
 
     def load_all(self, tickets: Iterable[str]) -> dict[str, TicketSla]:
         """The tickets replayed from their events; those that have none are left out."""
+        return {id: TicketSla.replay(None, events) or TicketSla(id) for id, events in self.histories(tickets)}
+
+    def histories(self, tickets: Iterable[str]) -> Iterator[tuple[str, list[Recorded]]]:
+        """The events of each of the tickets; those that have none are left out."""
         rows = self._select_all(
             "SELECT originator_id, originator_version, topic, state FROM stored_events "
             "WHERE originator_id IN ({}) ORDER BY originator_id, originator_version",
             tickets,
         )
-        found: dict[str, TicketSla] = {}
         for id, group in groupby(rows, itemgetter(0)):
-            events = (Recorded(id, version, decode(topic, state)) for _, version, topic, state in group)
-            found[id] = TicketSla.replay(None, events) or TicketSla(id)
-        return found
+            yield id, [Recorded(id, version, decode(topic, state)) for _, version, topic, state in group]
+
+    def tickets(self) -> Iterator[list[str]]:
+        """The ids of all tickets, some at a time, in their order; those that come meanwhile may be among them."""
+        last = ""
+        while True:
+            with self.asking() as cursor:
+                cursor.execute(
+                    "SELECT DISTINCT originator_id FROM stored_events WHERE originator_id > ? ORDER BY 1 LIMIT 500",
+                    (last,),
+                )
+                some = [row[0] for row in cursor.fetchall()]
+            if not some:
+                return
+            yield some
+            last = some[-1]
 
     def _select_all(self, statement: str, values: Iterable[Any]) -> list[Any]:
         """The rows for all values, which stand where the statement has `{}`; SQLite takes only so many at once."""

@@ -29,15 +29,13 @@ from projections.tickets import NONE, OPEN, Mark, Wanted, label
 from services import pages
 from services.board import Board, Line, News, Seen, line
 from services.explaining import story
-from services.reading import NothingYet, moment, standing, waiting
-from services.reports import report
+from services.past import NothingYet, When
+from services.reading import standing, waiting
 from services.service import OUTAGES
 from sla.calendar import zone_of
 from sla.log import State
 from sla.policy import Policy
 from sla.versions import Versions
-
-Times = tuple[datetime | None, datetime | None]  # as of, known at
 
 PER_PAGE = 100
 NEWEST = 10
@@ -294,18 +292,17 @@ async def _outage(request: Request, error: Exception) -> Response:
 
 def _tickets(board: Board, request: Request, seen: Seen) -> object:
     wanted, limit = _wanted(request, board.store.versions()), _number(request, "limit", PER_PAGE, MOST)
-    times, at = _times(request, seen.now)
-    after = _after(request)
-    lines = _then(board, wanted, after, times, at) if any(times) else board.lines(wanted, limit + 1, after, at)
+    when, after = _when(request, seen.now), _after(request)
+    lines = board.lines(wanted, limit + 1, after, seen.now) if when.is_now else _then(board, wanted, after, when)
     return {
-        "tickets": [each.standing.report(at) for each in lines[:limit]],
+        "tickets": [each.standing.report(when.at) for each in lines[:limit]],
         "next": _cursor(lines[limit - 1].mark) if len(lines) > limit else None,
     }
 
 
-def _then(board: Board, wanted: Wanted, after: Mark | None, times: Times, at: datetime) -> list[Line]:
+def _then(board: Board, wanted: Wanted, after: Mark | None, when: When) -> list[Line]:
     """The tickets that were open at another time."""
-    found = (line(standing, at) for standing in waiting(board.store, None, *times))
+    found = (line(standing, when.at) for standing in waiting(board.store, None, *when))
     return [each for each in found if _is_wanted(each.standing.state, wanted) and (after is None or each.mark > after)]
 
 
@@ -320,13 +317,13 @@ def _is_wanted(state: State, wanted: Wanted) -> bool:
 
 def _ticket(board: Board, request: Request, seen: Seen) -> object:
     ticket, part = _path_below(request, "/api/tickets/")
-    times, at = _times(request, seen.now)
+    when = _when(request, seen.now)
     match part:
         case None:
-            found = standing(board.store, ticket, *times) if _is_id(ticket) else None
-            answer = found and found.report(at)
+            found = standing(board.store, ticket, *when) if _is_id(ticket) else None
+            answer = found and found.report(when.at)
         case "explain":
-            answer = story(board.store, ticket, *times, seen.now) if _is_id(ticket) else None
+            answer = story(board.store, ticket, *when) if _is_id(ticket) else None
         case _:
             raise HTTPException(404)
     if answer is None:
@@ -335,12 +332,7 @@ def _ticket(board: Board, request: Request, seen: Seen) -> object:
 
 
 def _report(board: Board, request: Request, seen: Seen) -> object:
-    by = [name for name in request.query_params.get("by", "").split(",") if name]
-    times, _ = _times(request, seen.now)
-    try:
-        return report(board.store, request.query_params.get("period", "all"), by, *times, seen.now)
-    except ValueError as error:
-        raise Problem(400, str(error)) from None
+    raise HTTPException(404)
 
 
 # ---- pages
@@ -366,13 +358,13 @@ def _board_page(board: Board, request: Request, seen: Seen) -> str:
 
 
 def _ticket_page(board: Board, request: Request, seen: Seen) -> str:
-    ticket, (times, at) = request.query_params.get("id", ""), _times(request, seen.now)
-    found = standing(board.store, ticket, *times) if _is_id(ticket) else None
-    told = story(board.store, ticket, *times, seen.now) if found else None
+    ticket, when = request.query_params.get("id", ""), _when(request, seen.now)
+    found = standing(board.store, ticket, *when) if _is_id(ticket) else None
+    told = story(board.store, ticket, *when) if found else None
     if found is None or told is None:
         raise _unknown(ticket)
     given = {name: request.query_params.get(name, "") for name in ("as_of", "known_at")}
-    return pages.ticket(seen, told, line(found, at), at, given)
+    return pages.ticket(seen, told, line(found, when.at), when.at, given)
 
 
 def _policy_page(board: Board, request: Request, seen: Seen) -> str:
@@ -440,11 +432,9 @@ def _path_below(request: Request, prefix: str) -> tuple[str, str | None]:
         raise _unknown(token.decode("ascii", "replace")) from None
 
 
-def _times(request: Request, now: datetime) -> tuple[Times, datetime]:
-    """The times that are asked about, and the instant that is now by them."""
-    times = _time(request, "as_of"), _time(request, "known_at")
+def _when(request: Request, now: datetime) -> When:
     try:
-        return times, moment(*times, now)
+        return When(_time(request, "as_of"), _time(request, "known_at"), now).check()
     except ValueError as error:
         raise Problem(400, str(error)) from None
 

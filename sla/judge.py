@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import reduce
 from typing import assert_never
@@ -31,6 +31,7 @@ from sla.policy import FIRST, Level, Objective, Policy
 from sla.versions import Versions
 
 ZERO = timedelta(0)
+NEVER = datetime.max.replace(tzinfo=UTC)
 AT_RISK_PERCENT = 75
 
 Spell = tuple[str, int]  # an objective, and its cycle from 1
@@ -210,6 +211,10 @@ class Clock:
         """Does time count towards a deadline that may still be kept?"""
         ended = self.response or self.broken_at or self.excluded_by
         return ended is None and self.stretch.running
+
+    def counts_until(self, now: datetime) -> datetime:
+        """When it ended: with the response, or when it was excluded; or `now`. A closed clock only stands still."""
+        return min([now, *(fact.time for fact in (self.response, self.excluded_by) if fact is not None)])
 
     def elapsed(self, at: datetime) -> timedelta:
         """Support time used from the opening up to `at`; zero before it."""
@@ -545,6 +550,13 @@ class Course:
                 stretch = self._turn(stretch, changes[bisect_left(changes, changes[n].time, key=_time) : n + 1])
             self._times.append(changes[n].time)
             self._stretches.append(stretch)
+
+    def stretches(self, until: datetime) -> Iterator[tuple[datetime, datetime, Stretch]]:
+        """From when to when each stretch holds, up to an instant: several changes at one instant begin one stretch."""
+        edges = [self.start.time, *self._times]
+        for since, end, stretch in zip(edges, [*edges[1:], NEVER], self._stretches, strict=True):
+            if since <= until and since < end:
+                yield since, min(end, until), stretch
 
     def turns(
         self, changes: Sequence[Fact], to: type[TicketData], back: type[TicketData]

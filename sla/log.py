@@ -19,6 +19,7 @@ class State(Struct, frozen=True, omit_defaults=True):
     stage: str = "pending"
     service_level: str | None = None
     priority: str | None = None
+    customer: str | None = None
     policy_version: str | None = None
     policy_fingerprint: str | None = None
     opening_id: str | None = None

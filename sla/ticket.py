@@ -8,7 +8,7 @@ from typing import Any, Self
 from msgspec.structs import replace
 
 from events.promises import Detection, event_id
-from events.tickets import DATA_TYPES, TicketEvent
+from events.tickets import DATA_TYPES, Opened, TicketEvent
 from sla.judge import AT_RISK_PERCENT, Cause, Clock, Fact, Facts, Spell, Verdict, judge
 from sla.log import (
     Announced,
@@ -253,6 +253,7 @@ class Difference:
             stage=stage,
             service_level=clock.service_level.name,
             priority=clock.priority,
+            customer=self._customer(),
             policy_version=self.policy.version,
             policy_fingerprint=self.policy.fingerprint,
             opening_id=clock.opening.id,
@@ -271,6 +272,10 @@ class Difference:
             flags=tuple(map(str, clock.flags)),
             **self._counted(),
         )
+
+    def _customer(self) -> str | None:
+        opened = self.ticket.facts.openings[0].data
+        return opened.customer if isinstance(opened, Opened) else None
 
     def _counted(self) -> dict[str, Any]:
         """How time counts, unless that is still as it began."""

@@ -247,6 +247,7 @@ def test_every_answer_is_as_its_own_description_says(live: Live) -> None:
     ]
     calls = 0
     for path in ("/api/tickets", "/api/tickets/{id}", "/api/tickets/{id}/explain", "/api/report"):
+
         @given(case=schema[path]["GET"].as_strategy())
         @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         def conforms(case: schemathesis.Case) -> None:

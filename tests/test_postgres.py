@@ -220,7 +220,7 @@ async def test_each_service_works_as_its_own_role_and_a_view_can_be_built_again(
             assert total(await samples(services[-1].http_url), "sla_tickets", stage="running") == 2
 
             async def shown() -> bool:
-                return '<dt>Late</dt><dd>2</dd>' in (await get(services[0].http_url))[1]
+                return "<dt>Late</dt><dd>2</dd>" in (await get(services[0].http_url))[1]
 
             await until("the board, which may only read, shows both", shown)
             for service in services:
