@@ -12,10 +12,9 @@ from sla.calendar import zone_of
 HOUR = timedelta(hours=1)
 
 WIDTH, EDGE = 1_000, 12  # of the course of a ticket, in units of its drawing
-LANE, LANES = 22, 4  # the height of a line of text, and how many there are for facts
-LETTER = 7.4  # about the width of one
-BAND = LANES * LANE + 14  # where the stretches are, from above
-THICK = 34
+LETTER, LANE = 7.4, 22  # about the width of a letter, and the height of a line of words
+LANES = 4  # of words at most, above and below
+THICK = 34  # the height of the stretches
 
 
 def hours_chart(times: Iterable[datetime], now: datetime) -> Markup:
@@ -60,16 +59,19 @@ def course(stretches: Sequence[Stretch], facts: Sequence[Sign], signs: Sequence[
     def x(at: datetime) -> float:
         return round(EDGE + (WIDTH - 2 * EDGE) * ((at - start) / (end - start)), 1)
 
+    above, below = (_placed([each for each in some if start <= each.at <= end], x) for some in (facts, signs))
+    top = LANE * max((each.lane + 1 for each in above), default=0) + 6
+    bottom = top + THICK + LANE * max((each.lane + 1 for each in below), default=0) + 30
     due = next((sign.at for sign in signs if sign.kind == "due"), None)
     parts = [
-        *(_midnight(x(at), at) for at in _midnights(start, end, zone)),
-        *(_stretch(x(part.start), x(part.end), part, due) for each in stretches for part in _cut(each, due)),
-        *_signs([sign for sign in facts if start <= sign.at <= end], x, range(LANES), above=True),
-        *_signs([sign for sign in signs if start <= sign.at <= end], x, range(2), above=False),
+        *(_midnight(x(at), at, top, bottom) for at in _midnights(start, end, zone)),
+        *(_stretch(x(part.start), x(part.end), top, part, due) for each in stretches for part in _cut(each, due)),
+        *(_word(each, top - 8 - each.lane * LANE, top + THICK) for each in above),
+        *(_word(each, top + THICK + 18 + each.lane * LANE, top) for each in below),
     ]
     label = f"The course of the ticket: {len(facts)} facts; what counts and what does not is in the table below"
     return Markup('<svg class="course" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, BAND + THICK + 2 * LANE + 34, label, Markup("").join(parts)
+        WIDTH, bottom, label, Markup("").join(parts)
     )
 
 
@@ -80,42 +82,60 @@ def _cut(stretch: Stretch, due: datetime | None) -> list[Stretch]:
     return [stretch._replace(end=due), stretch._replace(start=due)]
 
 
-def _stretch(left: float, right: float, stretch: Stretch, due: datetime | None) -> Markup:
+def _stretch(left: float, right: float, top: int, stretch: Stretch, due: datetime | None) -> Markup:
     late = due is not None and stretch.start >= due
     kind = "idle" if not stretch.counted else "overdue" if late else "counted"
     return Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>').format(
-        kind, left, BAND, max(0.8, round(right - left, 1)), THICK, stretch.reason
+        kind, left, top, max(0.8, round(right - left, 1)), THICK, stretch.reason
     )
 
 
 def _midnights(start: datetime, end: datetime, zone: str) -> list[datetime]:
     """Those of the local days between, at most about a dozen."""
     first, last = start.astimezone(zone_of(zone)).date(), end.astimezone(zone_of(zone)).date()
-    step = max(1, (last - first).days // 12)
+    step = max(1, (last - first).days // 8)
     days = (first + timedelta(days=n) for n in range(1, (last - first).days + 1, step))
     return [datetime.combine(day, time(), zone_of(zone)) for day in days]
 
 
-def _midnight(x: float, at: datetime) -> Markup:
-    return Markup('<path class="day" d="M{0} {1}V{2}"/><text class="day" x="{3}" y="{2}">{4}</text>').format(
-        x, BAND - 4, BAND + THICK + 2 * LANE + 26, x + 4, f"{at:%a} {at.day} {at:%b}"
+def _midnight(x: float, at: datetime, top: int, bottom: int) -> Markup:
+    return Markup('<path class="day" d="M{0} {1}V{2}"/><text class="day" x="{3}" y="{4}">{5}</text>').format(
+        x, top - 4, bottom, x + 4, bottom - 5, f"{at:%a} {at.day} {at:%b}"
     )
 
 
-def _signs(signs: Sequence[Sign], x: Callable[[datetime], float], lanes: range, above: bool) -> Iterable[Markup]:
-    """Each with its word in the first lane in which there is room; if there is none it has only its line."""
-    full = [0.0 for _ in lanes]
-    for sign in sorted(signs, key=lambda each: each.at):
-        at, width = x(sign.at), LETTER * len(sign.word)
-        ends = at + width + 8 > WIDTH
-        begins = at - width - 6 if ends else at
-        lane = next((n for n in lanes if full[n] <= begins), None)
-        if lane is None:
-            lane, word = lanes[-1], ""
-        else:
-            full[lane], word = at + 8 if ends else at + width + 12, sign.word
-        y = BAND - 14 - lane * LANE if above else BAND + THICK + 18 + lane * LANE
-        line = f"M{at} {y - 12 if above else y + 2}V{BAND + THICK if above else BAND}"
-        yield Markup(
-            '<g class="{}"><title>{}</title><path d="{}"/><text x="{}" y="{}" text-anchor="{}">{}</text></g>'
-        ).format(sign.kind, sign.word, line, at - 5 if ends else at + 5, y, "end" if ends else "start", word)
+class _Placed(NamedTuple):
+    """A sign where it is drawn; without its word if there is no room for it."""
+
+    x: float
+    word: str
+    kind: str
+    lane: int
+    to_the_left: bool
+    says: str
+
+
+def _placed(signs: Sequence[Sign], x: Callable[[datetime], float]) -> list[_Placed]:
+    """Each in the first lane in which its word has room, the most important first."""
+    taken: list[list[tuple[float, float]]] = [[] for _ in range(LANES)]
+    found = []
+    for sign in sorted(signs, key=lambda each: (each.kind not in ("due", "answer"), each.at)):
+        at, width = x(sign.at), LETTER * len(sign.word) + 10
+        to_the_left = at + width > WIDTH
+        left, right = (at - width, at + 2) if to_the_left else (at - 2, at + width)
+        free = (n for n, lane in enumerate(taken) if all(right < other or end < left for other, end in lane))
+        lane = next(free, None)
+        if lane is not None:
+            taken[lane].append((left, right))
+        word = sign.word if lane is not None else ""
+        found.append(_Placed(at, word, sign.kind, lane or 0, to_the_left, sign.word))
+    return found
+
+
+def _word(sign: _Placed, y: int, through: int) -> Markup:
+    """The word at a height, and beside it a line from there through the stretches."""
+    line = f"M{sign.x} {y - 12 if through > y else y + 3}V{through}"
+    at, anchor = (sign.x - 5, "end") if sign.to_the_left else (sign.x + 5, "start")
+    return Markup(
+        '<g class="{}"><title>{}</title><path d="{}"/><text x="{}" y="{}" text-anchor="{}">{}</text></g>'
+    ).format(sign.kind, sign.says, line, at, y, anchor, sign.word)

@@ -86,7 +86,7 @@ def board(
         levels=[*policy.levels],
         matrix=[(name, [tallies.get((level, name), Tally()) for level in policy.levels]) for name in policy.priorities],
         breaches=breaches,
-        shown_breaches=[_news(news, policy.zone) for news in breaches[:5]],
+        shown_breaches=[_news(news, policy.zone) for news in breaches[:4]],
         chart=hours_chart([news.event.breached_at for news in breaches if isinstance(news.event, Breached)], now),
         newest=[_news(news, policy.zone) for news in newest],
         pages=[(text, _board_url({**_asked(wanted), "cursor": cursor})) for text, cursor in pages],
@@ -295,7 +295,7 @@ def _news(news: News, zone: str) -> dict[str, object]:
     return {
         "ticket": news.ticket,
         "url": ticket_url(news.ticket),
-        "at": f"{event.time.astimezone(zone_of(zone)):%H:%M:%S}",
+        "at": f"{event.time.astimezone(zone_of(zone)):%H:%M}",
         "wall": wall(event.time, zone),
         "says": says(event),
         "kind": _kind(event),
@@ -361,13 +361,18 @@ def _decided(decision: Mapping[str, Any]) -> str:
 def _course(story: Mapping[str, Any], clock: Mapping[str, Any], hours: SupportHours | None, zone: str) -> Markup:
     """The stretches so far, and of a clock that runs those until its deadline."""
     stretches = [Stretch(each["from"], each["to"], each["counted"], each["reason"]) for each in clock["segments"]]
-    signs = [Sign(each["at"], f"{each['percent']} %", "percent") for each in clock["thresholds"]]
+    due_at = clock["due_at"]
+    signs = [
+        Sign(each["at"], f"{each['percent']} %", "percent")
+        for each in clock["thresholds"]
+        if due_at is None or each["at"] < due_at
+    ]
     if clock["running"] and clock["ended_at"] is None and hours is not None:
-        ahead = hours.segments(max(story["at"], clock["started_at"]), clock["due_at"])
+        ahead = hours.segments(max(story["at"], clock["started_at"]), due_at)
         stretches += [Stretch(*each) for each in ahead]
         signs.append(Sign(story["at"], "now", "now"))
-    if clock["due_at"] is not None:
-        signs.append(Sign(clock["due_at"], f"due {clock['due_at'].astimezone(zone_of(zone)):%a %H:%M}", "due"))
+    if due_at is not None:
+        signs.append(Sign(due_at, f"due {due_at.astimezone(zone_of(zone)):%a %H:%M}", "due"))
     facts = [Sign(each["time"], _fact(each), _colour(each)) for each in story["facts"]]
     return course(stretches, facts, signs, zone) if stretches else Markup("")
 

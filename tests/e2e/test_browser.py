@@ -68,6 +68,9 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+STORY = "/ticket?id=ACME-4200"
+
+
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
@@ -338,9 +341,9 @@ async def test_pictures(tmp_path: Path, browser: Browser) -> None:
             ("board-dark", "/", {}),
             ("board-light", "/", {"color_scheme": "light"}),
             ("board-phone", "/", {"viewport": PHONE, "is_mobile": True}),
-            ("ticket-dark", "/ticket?id=ACME-4105", {}),
-            ("ticket-light", "/ticket?id=ACME-4105", {"color_scheme": "light"}),
-            ("ticket-phone", "/ticket?id=ACME-4105", {"viewport": PHONE, "is_mobile": True}),
+            ("ticket-dark", STORY, {}),
+            ("ticket-light", STORY, {"color_scheme": "light"}),
+            ("ticket-phone", STORY, {"viewport": PHONE, "is_mobile": True}),
             ("policy", "/policy", {"color_scheme": "light", "viewport": {"width": 1440, "height": 1000}}),
         ):
             async with look_at(browser, running.http_url, path, **options) as page:
@@ -364,4 +367,12 @@ async def _desk(nc: Client) -> None:
     for n in range(90, 112):
         at = ago(minutes=(112 - n) * 16)
         await publish(nc, opened(f"ACME-{4000 + n}", at, priorities[n % 3], levels[n * 7 % 3 if n % 4 else 2]))
-    await publish(nc, fact("escalated", "ACME-4105", ago(minutes=5), reason="the customer is blocked"))
+    await publish(
+        nc,
+        fact("escalated", "ACME-4105", ago(minutes=5), reason="the customer is blocked"),
+        opened("ACME-4200", ago(hours=52), "minor", "professional", channel="email", customer="Nordic Bikes"),
+        fact("priority_changed", "ACME-4200", ago(hours=51), priority="serious"),
+        fact("escalated", "ACME-4200", ago(hours=29), reason="the shop cannot take orders"),
+        responded("ACME-4200", ago(hours=4)),
+        fact("priority_changed", "ACME-4200", ago(hours=30), priority="critical"),
+    )
