@@ -141,7 +141,7 @@ function begin() {
 
 written();
 tick();
-setInterval(tick, 1000);
+setInterval(tick, 250);
 begin();
 setInterval(() => {
   if (performance.now() - heard > SILENCE) {
