@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 
+from projections.deadlines import MICROSECOND
 from projections.follow import Cursor
 from projections.tickets import NONE
 from sla.engine import InboxRow
@@ -15,7 +16,6 @@ from sla.ticket import OPEN
 
 Count = tuple[str, str, str, str, str]  # what, and up to four labels
 
-MICROSECOND = timedelta(microseconds=1)
 DELAY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 
 

@@ -9,12 +9,12 @@ from sla.log import Decision
 from sla.policy import FIRST
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 
 
 def microseconds(at: datetime) -> int:
     """An instant as microseconds since 1970, UTC: what tables keep."""
-    return (at - _EPOCH) // _MICROSECOND
+    return (at - _EPOCH) // MICROSECOND
 
 
 def instant(at: int) -> datetime:

@@ -1,20 +1,23 @@
 """What became of each ticket's first response, and how many are in each state? Why it is there, the log says."""
 
 from collections import Counter
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
-from projections.deadlines import microseconds
+from projections.deadlines import MICROSECOND, microseconds
 from projections.follow import Cursor
-from sla.log import Decision, FactRecorded, State
+from sla.log import BreachRetracted, Decision, Event, FactRecorded, Fulfilled, State
 from sla.policy import FIRST
 
 NONE = "none"  # the label of a pending ticket, which has no level yet
 
 OPEN = "open"  # any stage in which a ticket waits for its first response
+ANSWERED = ("met", "late")
+CAME_TO = (*ANSWERED, "breached", "open", "cancelled", "excluded")
 
 Label = tuple[str, str, str]  # service level, priority, stage
 
@@ -53,13 +56,83 @@ def mark(row: Row) -> Mark:
     return Mark(open_until(row.state), row.ticket)
 
 
+class Outcome(NamedTuple):
+    """
+    What the first response of an opened ticket came to: met, late, breached (and not answered), open, cancelled or
+    excluded. `broken` is 1 if a breach stands, `retracted` the number of those withdrawn, `answer` the support time
+    until the response. Instants and spans in microseconds.
+    """
+
+    ticket: str
+    opened_at: int
+    service_level: str
+    priority: str
+    customer: str
+    came_to: str
+    broken: int
+    retracted: int
+    answer: int | None
+
+
+@dataclass(slots=True)
+class Folded:
+    """What the log says of one ticket so far."""
+
+    facts: int = 0
+    state: State = field(default_factory=State)
+    retracted: int = 0
+    answer: timedelta | None = None
+
+    def take(self, event: Event) -> None:
+        """One more event of this ticket."""
+        if isinstance(event, FactRecorded):
+            self.facts += 1
+        elif isinstance(event, Decision) and event.objective == FIRST:
+            self.state = event.state
+            if isinstance(event, BreachRetracted):
+                self.retracted += 1
+            if isinstance(event, Fulfilled):
+                self.answer = event.elapsed
+
+    def outcome(self, ticket: str) -> Outcome | None:
+        """None for a ticket that is not opened yet."""
+        state = self.state
+        if state.started_at is None:
+            return None
+        came_to = _came_to(state)
+        return Outcome(
+            ticket=ticket,
+            opened_at=microseconds(state.started_at),
+            service_level=state.service_level or NONE,
+            priority=state.priority or NONE,
+            customer=state.customer or "",
+            came_to=came_to,
+            broken=int(state.breached_at is not None),
+            retracted=self.retracted,
+            answer=self.answer // MICROSECOND if self.answer is not None and came_to in ANSWERED else None,
+        )
+
+
+def _came_to(state: State) -> str:
+    match state.stage:
+        case "fulfilled":
+            return "met" if state.met else "late"
+        case "cancelled" | "excluded":
+            return state.stage
+        case _:
+            return "open" if state.breached_at is None else "breached"
+
+
 def label(state: State) -> Label:
     """Level, priority and stage, as the metrics name them."""
     return (state.service_level or NONE, state.priority or NONE, state.stage)
 
 
 class Tickets:
-    """One row a ticket, and the number of tickets for each level, priority and stage."""
+    """
+    One row a ticket, a smaller one of what it came to, which reports read by the million, and the number of tickets for
+    each level, priority and stage.
+    """
 
     name: ClassVar[str] = "tickets"
     source: ClassVar[str] = "entries"
@@ -67,10 +140,11 @@ class Tickets:
 
     def __init__(self, suffix: str = "") -> None:
         self._table, self._counts = f"tickets{suffix}", f"ticket_counts{suffix}"
+        self._outcomes = f"ticket_outcomes{suffix}"
 
     @property
     def tables(self) -> tuple[str, ...]:
-        return (self._table, self._counts)
+        return (self._table, self._counts, self._outcomes)
 
     def create(self, cursor: Cursor) -> None:
         cursor.execute(
@@ -83,18 +157,19 @@ class Tickets:
             f"CREATE TABLE IF NOT EXISTS {self._counts} (service_level TEXT, priority TEXT, stage TEXT, "
             "n INTEGER NOT NULL, PRIMARY KEY (service_level, priority, stage))"
         )
+        cursor.execute(
+            f"CREATE TABLE IF NOT EXISTS {self._outcomes} (ticket TEXT PRIMARY KEY, opened_at BIGINT NOT NULL, "
+            "service_level TEXT NOT NULL, priority TEXT NOT NULL, customer TEXT NOT NULL, came_to TEXT NOT NULL, "
+            "broken INTEGER NOT NULL, retracted INTEGER NOT NULL, answer BIGINT, UNIQUE (opened_at, ticket))"
+        )
 
     def apply(self, cursor: Cursor, batch: Sequence[Any]) -> None:
         rows = self._rows(cursor, {entry.ticket for entry in batch})
-        before = Counter(label(state) for _, state in rows.values())
+        before = Counter(label(row.state) for row in rows.values())
         for entry in batch:
-            facts, state = rows.get(entry.ticket, (0, State()))
-            if isinstance(entry.event, FactRecorded):
-                rows[entry.ticket] = (facts + 1, state)
-            elif isinstance(entry.event, Decision) and entry.event.objective == FIRST:
-                rows[entry.ticket] = (facts, entry.event.state)
+            rows.setdefault(entry.ticket, Folded()).take(entry.event)
         self._save(cursor, rows)
-        after = Counter(label(state) for _, state in rows.values())
+        after = Counter(label(row.state) for row in rows.values())
         after.subtract(before)
         cursor.executemany(
             f"INSERT INTO {self._counts} VALUES (?, ?, ?, ?) "
@@ -103,22 +178,69 @@ class Tickets:
         )
         cursor.execute(f"DELETE FROM {self._counts} WHERE n = 0")
 
-    def _rows(self, cursor: Cursor, tickets: set[str]) -> dict[str, tuple[int, State]]:
+    def _rows(self, cursor: Cursor, tickets: set[str]) -> dict[str, Folded]:
         marks = ",".join("?" * len(tickets))
-        cursor.execute(f"SELECT ticket, facts, state FROM {self._table} WHERE ticket IN ({marks})", list(tickets))
-        return {ticket: (facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()}
+        cursor.execute(
+            f"SELECT ticket, facts, state, retracted, answer FROM {self._table} "
+            f"LEFT JOIN {self._outcomes} USING (ticket) WHERE ticket IN ({marks})",
+            list(tickets),
+        )
+        return {
+            ticket: Folded(
+                facts, _decoder.decode(state), retracted or 0, None if answer is None else answer * MICROSECOND
+            )
+            for ticket, facts, state, retracted, answer in cursor.fetchall()
+        }
 
-    def _save(self, cursor: Cursor, rows: dict[str, tuple[int, State]]) -> None:
+    def _save(self, cursor: Cursor, rows: dict[str, Folded]) -> None:
         cursor.executemany(
             f"INSERT INTO {self._table} VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (ticket) DO UPDATE SET "
             "facts = excluded.facts, state = excluded.state, "
             "service_level = excluded.service_level, priority = excluded.priority, stage = excluded.stage, "
             "open_until = excluded.open_until, at_risk_at = excluded.at_risk_at",
             [
-                (ticket, facts, _encoder.encode(state).decode(), *label(state), open_until(state), _at_risk_at(state))
-                for ticket, (facts, state) in rows.items()
+                (
+                    ticket,
+                    row.facts,
+                    _encoder.encode(row.state).decode(),
+                    *label(row.state),
+                    open_until(row.state),
+                    _at_risk_at(row.state),
+                )
+                for ticket, row in rows.items()
             ],
         )
+        outcomes = [outcome for ticket, row in rows.items() if (outcome := row.outcome(ticket)) is not None]
+        columns = ", ".join(f"{name} = excluded.{name}" for name in Outcome._fields[1:])
+        cursor.executemany(
+            f"INSERT INTO {self._outcomes} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            f"ON CONFLICT (ticket) DO UPDATE SET {columns}",
+            outcomes,
+        )
+
+    def sums(
+        self, cursor: Cursor, by: Sequence[str], start: int | None = None, end: int | None = None
+    ) -> Iterable[tuple[Any, ...]]:
+        """
+        Of the tickets opened in [start, end): the columns `by` of Outcome, then what they came to, how many, how many
+        breaches stand, and how many were withdrawn.
+        """
+        columns, where, between = _of_period(by, start, end)
+        cursor.execute(
+            f"SELECT {columns}came_to, count(*), sum(broken), sum(retracted) FROM {self._outcomes}{where} "
+            f"GROUP BY {columns}came_to",
+            between,
+        )
+        return cursor.fetchall()
+
+    def answers(
+        self, cursor: Cursor, by: Sequence[str], start: int | None = None, end: int | None = None
+    ) -> Iterable[tuple[Any, ...]]:
+        """Of the same tickets, those with a response: the columns `by`, and the support time until it."""
+        columns, where, between = _of_period(by, start, end)
+        also = f"{where} AND" if where else " WHERE"
+        cursor.execute(f"SELECT {columns}answer FROM {self._outcomes}{also} answer IS NOT NULL", between)
+        return cursor.fetchall()
 
     def open(self, cursor: Cursor, limit: int) -> list[Row]:
         """Tickets without a first response, by deadline: those with no time left come first, then the pending ones."""
@@ -175,6 +297,14 @@ class Tickets:
         cursor.execute(f"SELECT state FROM {self._table} WHERE at_risk_at <= ?", (microseconds(now),))
         states = (_decoder.decode(state) for (state,) in cursor.fetchall())
         return Counter(label(state)[:2] for state in states)
+
+
+def _of_period(by: Sequence[str], start: int | None, end: int | None) -> tuple[str, str, list[int]]:
+    """Parts of a statement: columns, a condition, and its parameters."""
+    assert set(by) <= set(Outcome._fields)
+    bounds = [(f"opened_at {sign} ?", at) for sign, at in ((">=", start), ("<", end)) if at is not None]
+    where = f" WHERE {' AND '.join(text for text, _ in bounds)}" if bounds else ""
+    return "".join(f"{name}, " for name in by), where, [at for _, at in bounds]
 
 
 _PENDING = microseconds(datetime.fromisoformat("9999-01-01T00:00:00Z"))  # pending tickets are listed last

@@ -39,6 +39,12 @@ class Output(StrEnum):
     JSON = "json"
 
 
+class Sheet(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
 Data = Annotated[Path, typer.Option("--data", help="The folder of `sla up`.")]
 AsOf = Annotated[str | None, typer.Option(help="What was so at that time, by what is known: with offset.")]
 KnownAt = Annotated[str | None, typer.Option(help="What was known at that time: only what was recorded by then.")]
@@ -343,6 +349,31 @@ def explain(
         screen.write_json(story)
     else:
         explaining.tell(story)
+
+
+@app.command()
+def report(
+    period: Annotated[str, typer.Option(help="2026-10, 2026-W41, 2026-Q4, 2026, FROM..TO or all: opened in it.")],
+    by: Annotated[str, typer.Option(help="Of level, priority, customer: as many as wanted, with commas.")] = "",
+    as_of: AsOf = None,
+    known_at: KnownAt = None,
+    output: Annotated[Sheet, typer.Option("--output", "-o", help="For people, programs or sheets.")] = Sheet.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """
+    How the tickets opened in a period stand: promises kept and broken, and how fast answers were. At another time than
+    now, the whole log is read, which takes longer.
+    """
+    from services import reports, screen
+
+    with _asking(data, as_of, known_at) as (store, when), _usage():
+        found = reports.report(store, period, [name for name in by.split(",") if name], *when)
+    if output is Sheet.JSON:
+        screen.write_json(found)
+    elif output is Sheet.CSV:
+        reports.write_csv(found)
+    else:
+        screen.table(reports.columns(found), reports.rows(found))
 
 
 @contextmanager

@@ -99,8 +99,11 @@ def everything(store: Store, when: When) -> Iterator[list[Recorded]]:
                 yield known
 
 
-def everybody(store: Store, when: When, versions: Versions) -> Iterator[TicketSla]:
-    """Each ticket of which something was known and had happened. Raises NothingYet if there is none but later."""
+def everybody(store: Store, when: When, versions: Versions) -> Iterator[tuple[TicketSla, list[Recorded]]]:
+    """
+    Each ticket of which something was known and had happened, and what was known of it. Raises NothingYet if there is
+    none but later.
+    """
     begins: set[datetime] = set()
     for known in everything(store, when):
         try:
@@ -109,6 +112,6 @@ def everybody(store: Store, when: When, versions: Versions) -> Iterator[TicketSl
             begins.add(nothing.since)
         else:
             begins.add(when.at)
-            yield ticket
+            yield ticket, known
     if begins and min(begins) > when.at:
         raise NothingYet("nothing had happened", when.at, min(begins))

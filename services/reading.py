@@ -221,7 +221,7 @@ def waiting(
 def _waited(store: Store, limit: int | None, when: When) -> Iterator[Standing]:
     """Those that were open then."""
     versions = when.versions(store.versions())
-    found = (as_it_stands(ticket, versions, when) for ticket in everybody(store, when, versions))
+    found = (as_it_stands(ticket, versions, when) for ticket, _ in everybody(store, when, versions))
     waits = ((until, each.ticket, each) for each in found if (until := open_until(each.state)) is not None)
     for _, _, each in nsmallest(ALL if limit is None else limit, waits):
         yield each

@@ -31,6 +31,7 @@ from services.board import Board, Line, News, Seen, line
 from services.explaining import story
 from services.past import NothingYet, When
 from services.reading import standing, waiting
+from services.reports import report
 from services.service import OUTAGES
 from sla.calendar import zone_of
 from sla.log import State
@@ -332,7 +333,11 @@ def _ticket(board: Board, request: Request, seen: Seen) -> object:
 
 
 def _report(board: Board, request: Request, seen: Seen) -> object:
-    raise HTTPException(404)
+    by = [name for name in request.query_params.get("by", "").split(",") if name]
+    try:
+        return report(board.store, request.query_params.get("period", "all"), by, *_when(request, seen.now))
+    except ValueError as error:
+        raise Problem(400, str(error)) from None
 
 
 # ---- pages

@@ -124,7 +124,8 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("dead", "replay", "1", "--all"),                                   "--source, or --all"),
     (("dead", "replay", "--reason", "bad"),                              "too_large, malformed"),
     (("policy", "check"),                                                "Missing argument"),
-    (("report",),                                                        "No such command"),
+    (("reports",),                                                       "No such command"),
+    (("report",),                                                        "--period"),
 ]  # fmt: skip
 
 
