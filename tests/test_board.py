@@ -172,11 +172,38 @@ async def test_a_list_can_be_of_a_level_a_priority_and_a_stage(live: Live, query
     assert {ticket["ticket_id"] for ticket in await tickets(live.url, query)} == expected
 
 
-async def test_a_ticket_is_what_sla_show_says(live: Live) -> None:
-    command = [SLA, "show", "LATE", "--data", str(live.up.data), "-o", "json"]
-    shown = await asyncio.to_thread(subprocess.run, command, capture_output=True, env=environment())
-    found, expected = (await ask(live.url, "/api/tickets/LATE")).json, json.loads(shown.stdout)
-    assert found | {"elapsed_seconds": 0} == expected | {"elapsed_seconds": 0}
+AGES = {"at", "elapsed_seconds", "remaining_seconds"}  # what is another one a second later
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("/api/tickets/MET", ("show", "MET")),
+        ("/api/tickets/MET/explain", ("explain", "MET")),
+        ("/api/report?by=level,priority", ("report", "--period", "all", "--by", "level,priority")),
+    ],
+)
+async def test_the_api_says_what_the_command_line_does(live: Live, path: str, command: tuple[str, ...]) -> None:
+    call = [SLA, *command, "--data", str(live.up.data), "-o", "json"]
+    said = await asyncio.to_thread(subprocess.run, call, capture_output=True, env=environment(), check=True)
+    found, expected = (await ask(live.url, path)).json, json.loads(said.stdout)
+    assert {name: value for name, value in found.items() if name not in AGES} == {
+        name: value for name, value in expected.items() if name not in AGES
+    }
+
+
+async def test_another_time_can_be_asked_about(live: Live) -> None:
+    then = quote((ago(hours=2, minutes=30)).isoformat())
+    assert [ticket["ticket_id"] for ticket in await tickets(live.url, f"as_of={then}")] == ["LATE", "MET"]
+    assert await tickets(live.url, f"as_of={then}&level=foundation") == []
+    found = (await ask(live.url, f"/api/tickets/MET?as_of={then}")).json
+    assert (found["stage"], found["elapsed_seconds"]) == ("running", pytest.approx(1800, abs=5))
+    page = (await ask(live.url, f"/ticket?id=MET&as_of={then}")).body
+    assert "by what is known now" in page
+    assert "data-hours=" not in page  # it does not count
+    before = quote((await ask(live.url, "/api/tickets/MET/explain")).json["facts"][0]["recorded_at"])
+    known = (await ask(live.url, f"/api/tickets/MET?known_at={before}")).json
+    assert (known["stage"], known["facts"]) == ("running", 1)
 
 
 @pytest.mark.parametrize("ticket", ODD)
@@ -200,9 +227,22 @@ async def test_any_id_can_be_asked_for(live: Live, ticket: str) -> None:
         ("/api/tickets?limit=0", 400, "1 to 1000"),
         ("/api/tickets?limit=x", 400, "1 to 1000"),
         ("/api/tickets?cursor=x", 400, "cursor"),
+        ("/api/tickets?as_of=yesterday", 400, "as_of: 'yesterday' is not an RFC 3339 time"),
+        ("/api/tickets/LATE?as_of=2026-13-01T00:00:00Z", 400, "as_of"),
+        ("/api/tickets/LATE?known_at=2099-01-01T00:00:00Z", 400, "lies ahead"),
+        ("/api/tickets/LATE?known_at=2001-01-01T00:00:00Z", 404, "nothing was known of ticket 'LATE'"),
+        ("/api/tickets/LATE/explain?as_of=2001-01-01T00:00:00Z", 404, "nothing had happened to ticket 'LATE'"),
+        ("/api/tickets/NOBODY/explain", 404, "'NOBODY'"),
+        ("/api/tickets?as_of=2001-01-01T00:00:00Z", 404, "nothing had happened at 2001"),
+        ("/api/report?period=2026-13", 400, "'2026-13' is not a period"),
+        ("/api/report?period=soon", 400, "write 2026-10"),
+        ("/api/report?by=colour", 400, "level, priority, customer"),
+        ("/api/report?known_at=2001-01-01T00:00:00Z", 404, "nothing was known"),
         ("/api/nothing", 404, "/api/openapi.json"),
         ("/ticket?id=NOBODY", 404, "NOBODY"),
         ("/ticket", 404, "nothing is known"),
+        ("/ticket?id=LATE&as_of=soon", 400, "is not an RFC 3339 time"),
+        ("/ticket?id=LATE&as_of=2001-01-01T00:00:00Z", 404, "nothing had happened"),
         ("/?level=gold", 400, "gold"),
         ("/policy?version=1999", 404, "the versions are"),
         ("/policy?year=x", 400, "2000 to 2100"),
