@@ -66,8 +66,10 @@ def course(stretches: Sequence[Stretch], facts: Sequence[Sign], signs: Sequence[
     parts = [
         *(_midnight(x(at), at, top, bottom) for at in _midnights(start, end, zone)),
         *(_stretch(x(part.start), x(part.end), top, part, due) for each in stretches for part in _cut(each, due)),
-        *(_word(each, top - 8 - each.lane * LANE, top + THICK) for each in above),
-        *(_word(each, top + THICK + 18 + each.lane * LANE, top) for each in below),
+        *(_mark(each, top - 20 - each.lane * LANE, top + THICK) for each in above),
+        *(_mark(each, top, top + THICK + 21 + each.lane * LANE) for each in below),
+        *(_word(each, top - 8 - each.lane * LANE) for each in above),
+        *(_word(each, top + THICK + 18 + each.lane * LANE) for each in below),
     ]
     label = f"The course of the ticket: {len(facts)} facts; what counts and what does not is in the table below"
     return Markup('<svg class="course" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
@@ -132,10 +134,16 @@ def _placed(signs: Sequence[Sign], x: Callable[[datetime], float]) -> list[_Plac
     return found
 
 
-def _word(sign: _Placed, y: int, through: int) -> Markup:
-    """The word at a height, and beside it a line from there through the stretches."""
-    line = f"M{sign.x} {y - 12 if through > y else y + 3}V{through}"
+def _mark(sign: _Placed, start: int, end: int) -> Markup:
+    """A line through the stretches."""
+    return Markup('<path class="{}" d="M{} {}V{}"><title>{}</title></path>').format(
+        sign.kind, sign.x, start, end, sign.says
+    )
+
+
+def _word(sign: _Placed, y: int) -> Markup:
+    """The word beside the line."""
     at, anchor = (sign.x - 5, "end") if sign.to_the_left else (sign.x + 5, "start")
-    return Markup(
-        '<g class="{}"><title>{}</title><path d="{}"/><text x="{}" y="{}" text-anchor="{}">{}</text></g>'
-    ).format(sign.kind, sign.says, line, at, y, anchor, sign.word)
+    return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
+        sign.kind, at, y, anchor, sign.word
+    )

@@ -10,6 +10,7 @@ from datetime import datetime
 from hashlib import sha256
 from http import HTTPStatus
 from importlib.resources import files
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -24,10 +25,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from events.cloudevents import parse_time, shown
-from projections.tickets import NONE, OPEN, Mark, Wanted, label
+from events.cloudevents import shown
+from projections.tickets import FIRST_MARK, NONE, OPEN, Mark, Wanted, label
 from services import pages
 from services.board import Board, Line, News, Seen, line
+from services.calculator import instant
 from services.explaining import story
 from services.past import NothingYet, When
 from services.reading import standing, waiting
@@ -43,7 +45,6 @@ NEWEST = 10
 MOST = 1_000  # tickets in one answer
 STAGES = (OPEN, "pending", "running", "paused", "fulfilled", "cancelled", "excluded")
 HEARTBEAT = 10.0  # seconds
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 SAFE = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -79,7 +80,10 @@ class Problem(Exception):
 
 def is_loopback(host: str) -> bool:
     """Can nobody but this machine reach it?"""
-    return host in LOOPBACK or host.startswith("127.")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def app(board: Callable[[], Board | None], token: str | None) -> ASGIApp:
@@ -97,7 +101,7 @@ def app(board: Callable[[], Board | None], token: str | None) -> ASGIApp:
         Route("/api/openapi.json", _openapi),
     ]
     handlers: dict[Any, Any] = {Problem: _refuse, HTTPException: _no_such_page}
-    handlers[NothingYet] = _too_early
+    handlers |= {NothingYet: _too_early, Exception: _fault}
     handlers |= dict.fromkeys(OUTAGES, _outage)
     return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(_Guard, token=token)])
 
@@ -117,7 +121,7 @@ class _Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in SAFE.items():
                     headers[name] = value
-                headers.setdefault("Cache-Control", "no-cache")
+                headers.setdefault("Cache-Control", "private, no-cache")
             await send(message)
 
         problem = self._refused(Headers(scope=scope))
@@ -126,7 +130,7 @@ class _Guard:
 
     def _refused(self, headers: Headers) -> Problem | None:
         if self._token is None:
-            if _name_of(headers.get("host", "")) in LOOPBACK:
+            if is_loopback(_name_of(headers.get("host", ""))):
                 return None
             return Problem(
                 HTTPStatus.MISDIRECTED_REQUEST,
@@ -283,6 +287,10 @@ async def _too_early(request: Request, error: Exception) -> Response:
     return await _refuse(request, Problem(404, str(error)))
 
 
+async def _fault(request: Request, error: Exception) -> Response:
+    return await _refuse(request, Problem(500, "a fault of the board, which its log has; please report it"))
+
+
 async def _outage(request: Request, error: Exception) -> Response:
     text = str(error) or type(error).__name__
     return await _refuse(request, Problem(503, f"the store cannot be read now: {text}", {"Retry-After": "1"}))
@@ -304,7 +312,8 @@ def _tickets(board: Board, request: Request, seen: Seen) -> object:
 def _then(board: Board, wanted: Wanted, after: Mark | None, when: When) -> list[Line]:
     """The tickets that were open at another time."""
     found = (line(standing, when.at) for standing in waiting(board.store, None, *when))
-    return [each for each in found if _is_wanted(each.standing.state, wanted) and (after is None or each.mark > after)]
+    start = after if after and after.until is not None else FIRST_MARK
+    return [each for each in found if _is_wanted(each.standing.state, wanted) and each.mark > start]
 
 
 def _is_wanted(state: State, wanted: Wanted) -> bool:
@@ -422,7 +431,10 @@ def _after(request: Request) -> Mark | None:
     if given is None:
         return None
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(given + "=" * (-len(given) % 4)), type=Mark)
+        mark = msgspec.json.decode(base64.urlsafe_b64decode(given + "=" * (-len(given) % 4)), type=Mark)
+        if not mark.ticket.isprintable() or abs(mark.until or 0) >= 2**63:
+            raise ValueError("no store can have it")
+        return mark
     except (ValueError, msgspec.MsgspecError):
         raise Problem(400, f"cursor {shown(given)} is not one of ours; take `next` of an answer, or none") from None
 
@@ -449,7 +461,7 @@ def _time(request: Request, name: str) -> datetime | None:
     if not given:
         return None
     try:
-        return parse_time(given)
+        return instant(given)
     except ValueError as error:
         raise Problem(400, f"{name}: {error}") from None
 
