@@ -45,6 +45,7 @@ from tests.bus import (
     until,
     up,
 )
+from tests.stores import address
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("board")]
 
@@ -184,8 +185,9 @@ AGES = {"at", "elapsed_seconds", "remaining_seconds"}  # what is another one a s
     ],
 )
 async def test_the_api_says_what_the_command_line_does(live: Live, path: str, command: tuple[str, ...]) -> None:
-    call = [SLA, *command, "--data", str(live.up.data), "-o", "json"]
-    said = await asyncio.to_thread(subprocess.run, call, capture_output=True, env=environment(), check=True)
+    settings = environment(SLA_DATABASE_URL=address(live.up.store))
+    call = [SLA, *command, "-o", "json"]
+    said = await asyncio.to_thread(subprocess.run, call, capture_output=True, env=settings, check=True)
     found, expected = (await ask(live.url, path)).json, json.loads(said.stdout)
     assert {name: value for name, value in found.items() if name not in AGES} == {
         name: value for name, value in expected.items() if name not in AGES
