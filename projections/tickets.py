@@ -194,8 +194,8 @@ class Tickets:
         """
         columns, where, between = _of_period(by, start, end)
         cursor.execute(
-            f"SELECT {columns}came_to, count(*), sum(broken), sum(retracted) FROM {self._outcomes}{where} "
-            f"GROUP BY {columns}came_to",
+            f"SELECT {columns}came_to, count(*), CAST(sum(broken) AS BIGINT), CAST(sum(retracted) AS BIGINT) "
+            f"FROM {self._outcomes}{where} GROUP BY {columns}came_to",
             between,
         )
         return cursor.fetchall()
