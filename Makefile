@@ -35,16 +35,18 @@ check: .venv/dev.stamp ## format, lint, types, import contracts, generated files
 	$(BIN)/python -m services.asyncapi --check
 	$(BIN)/python -m deploy.grafana.generate --check
 	$(BIN)/python -m tests.policy_page --check
+	$(BIN)/python -m tests.explain_page --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 bench: .venv/dev.stamp ## figures as ratios to a floor measured in the same run
 	$(BIN)/python -m bench
 
-schemas: .venv/dev.stamp ## write events/schemas, docs/asyncapi.yaml, docs/policy.md and the dashboards from the code
+schemas: .venv/dev.stamp ## write events/schemas, docs/asyncapi.yaml, docs/policy.md, docs/explain.md and the dashboards from the code
 	$(BIN)/python -m events.generate
 	$(BIN)/python -m services.asyncapi
 	$(BIN)/python -m deploy.grafana.generate
 	$(BIN)/python -m tests.policy_page
+	$(BIN)/python -m tests.explain_page
 
 clean: ## remove what make made, and the data of make run
 	rm -rf .venv .sla build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -228,8 +228,7 @@ class Tickets:
         columns, where, between = _of_period(by, start, end)
         cursor.execute(
             f"SELECT {columns}came_to, count(*), CAST(sum(broken) AS BIGINT), CAST(sum(retracted) AS BIGINT) "
-            f"FROM {self._outcomes}{where} "  # PostgreSQL sums to a decimal
-            f"GROUP BY {columns}came_to",
+            f"FROM {self._outcomes}{where} GROUP BY {columns}came_to",
             between,
         )
         return cursor.fetchall()

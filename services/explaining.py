@@ -166,14 +166,13 @@ MARKS = {"counted": "█", "overdue": "▓", "not counted": "·", "to come": " "
 
 def tell(story: Json) -> None:
     """The story as text; wall times are those of the policy's zone."""
-    zone, at = story["zone"], story["at"]
+    zone = story["zone"]
     screen.pairs(
         [
             ("ticket", story["ticket_id"]),
             ("state", story["word"]),
-            ("at", wall(at, zone)),
-            *([("by what happened until", wall(story["as_of"], zone))] if story["as_of"] else []),
-            *([("by what was known at", wall(story["known_at"], zone))] if story["known_at"] else []),
+            ("as of", wall(story["at"], zone)),
+            *([("as known at", wall(story["known_at"], zone))] if story["known_at"] else []),
         ]
     )
     _title("Facts")

@@ -133,7 +133,7 @@ def _account(objective: str, cycle: int, clock: Clock, facts: Facts, at: datetim
         clock=clock,
         elapsed=clock.elapsed(end),
         parts=(*_parts(clock, end), *_excluded(clock, end, at)),
-        steps=tuple(_steps(clock, end, facts)),
+        steps=tuple(_steps(clock, at, facts)),
     )
 
 
@@ -166,10 +166,11 @@ def _excluded(clock: Clock, end: datetime, at: datetime) -> Iterator[Part]:
         yield Part(start, at, False, f"excluded: {fact.data.reason}", clock.stretch, overdue=False)
 
 
-def _steps(clock: Clock, end: datetime, facts: Facts) -> Iterator[Step]:
-    """Every change that is to be seen in what the clock is judged by, or in the labels."""
+def _steps(clock: Clock, at: datetime, facts: Facts) -> Iterator[Step]:
+    """Every change until the response that is to be seen in what the clock is judged by, or in the labels."""
     course, before = clock.course, None
-    for since, _, stretch in course.stretches(max(end, course.start.time)):
+    end = max(clock.response.time if clock.response else at, course.start.time)
+    for since, _, stretch in course.stretches(end):
         if before is None:
             yield Step(since, course.started_by, (course.start,), stretch, ZERO)
         elif _seen(before) != _seen(stretch):

@@ -395,7 +395,7 @@ def _spells(
     objective: Objective, facts: Facts, base: "Course", first: Clock, now: datetime
 ) -> Iterator[tuple[Fact, Fact | None]]:
     """From which fact to which a clock runs, cycle by cycle; it has not stopped if there is no second one."""
-    closed, reopened = base.turns(facts.changes, Closed, Reopened)
+    closed, reopened = base.turns(facts.changes, now)
     if objective.starts == "opened":
         starts: Sequence[Fact] = [base.start, *(reopened if objective.stops == "closed" else ())]
     elif first.response is None:
@@ -558,15 +558,14 @@ class Course:
             if since <= until and since < end:
                 yield since, min(end, until), stretch
 
-    def turns(
-        self, changes: Sequence[Fact], to: type[TicketData], back: type[TicketData]
-    ) -> tuple[list[Fact], list[Fact]]:
-        """The changes that closed the ticket, and those that opened it again, by the end of each instant."""
+    def turns(self, changes: Sequence[Fact], now: datetime) -> tuple[list[Fact], list[Fact]]:
+        """The changes that closed the ticket by `now`, and those that opened it again, by the end of each instant."""
         first = bisect_left(changes, self.start.time, key=_time)
         there, again = list[Fact](), list[Fact]()
         was = False
-        for n, time in enumerate(self._times):
-            if n + 1 < len(self._times) and self._times[n + 1] == time:
+        times = self._times[: bisect_right(self._times, now)]  # more are folded if it was asked about later before
+        for n, time in enumerate(times):
+            if n + 1 < len(times) and times[n + 1] == time:
                 continue
             closed_by = self._stretches[n + 1].closed_by
             if closed_by is not None and not was:

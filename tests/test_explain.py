@@ -1,5 +1,6 @@
 """The story of a ticket: what is counted adds up to the elapsed time, the deadline follows, and nothing is left out."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -7,23 +8,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services import explaining
 from services.past import When
 from services.reading import as_it_stands
 from sla.explain import Account, Story, explain
 from sla.judge import ZERO
-from sla.log import FactRecorded
+from sla.log import Breached, FactRecorded
+from sla.policy import Policy
+from tests import explain_page, test_objectives
 from tests.memory import POLICY, World, in_turn, pausing_policy, policy_of
 from tests.scenarios import (
     SCENARIOS,
+    STOCKHOLM,
     Fact,
     Scenario,
     Tick,
+    changed,
+    closed,
+    corrected,
+    excluded,
+    opened,
+    paused,
+    reopened,
+    responded,
+    resumed,
     stockholm,
 )
 from tests.test_judge_order import close_times, histories
 
-DAY = timedelta(days=1)
-OF_OLD = datetime.fromisoformat("2000-01-01T00:00:00Z")
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+WITH_OBJECTIVES = test_objectives.ALL
 
 
 def story(world: World, at: datetime) -> Story:
@@ -64,8 +78,7 @@ def _check_steps(account: Account) -> None:
         stretch = step.stretch
         if stretch.running and stretch.since == step.at and stretch.broken_at is None:
             assert stretch.due_at == stretch.level.hours.due(step.at, step.remaining)
-    if account.clock.excluded_by is None:
-        assert account.steps[-1].stretch.due_at == account.clock.stretch.due_at
+    assert account.steps[-1].stretch.due_at == account.clock.stretch.due_at
 
 
 def instants(world: World, end: datetime) -> list[datetime]:
@@ -97,3 +110,139 @@ def test_what_is_counted_adds_up_in_any_history(facts: list[Fact], at: datetime,
         world.put(fact)
     for instant in (at, max(fact.arrives for fact in facts) + 14 * DAY):
         check(story(world, instant), instant)
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories(), close_times)
+def test_what_is_counted_adds_up_for_every_other_objective(facts: list[Fact], at: datetime) -> None:
+    replies = [replace(fact, kind="customer_replied", data={}) if fact.kind == "escalated" else fact for fact in facts]
+    world = World(policy=WITH_OBJECTIVES)
+    for fact in sorted(replies, key=lambda fact: fact.arrives):
+        world.put(fact)
+    for instant in (at, max(fact.arrives for fact in facts) + 14 * DAY):
+        check(story(world, instant), instant)
+
+
+def told(*facts: Fact, policy: Policy = POLICY, when: str) -> Story:
+    """The story of these facts, and of the ticks of a clock until then."""
+    world = World(policy=policy)
+    Scenario("a story", 1, facts, (), when=when).play(world.put, world.next_at)
+    return story(world, stockholm(when))
+
+
+def parts(found: Story) -> list[tuple[str, str, str]]:
+    """Until when, in Stockholm, of the first response; with a star what counts, with two what is overdue too."""
+    return [
+        (
+            f"{part.end.astimezone(STOCKHOLM):%m-%d %H:%M}",
+            part.reason,
+            "*" * (part.counted + part.counted * part.overdue),
+        )
+        for part in found.accounts[0].parts
+    ]
+
+
+HOURS = "foundation hours, policy 2026-01"
+
+
+def test_holidays_are_named_and_a_change_ends_a_segment() -> None:
+    found = told(
+        opened("foundation", "minor", "2026-04-02 17:30"),
+        changed("serious", "2026-04-07 10:00"),
+        responded("2026-04-07 15:05"),
+        when="2026-04-08 12:00",
+    )
+    assert parts(found) == [
+        ("04-02 18:00", HOURS, "*"),
+        ("04-03 00:00", "outside support hours", ""),
+        ("04-04 00:00", "Good Friday", ""),
+        ("04-05 00:00", "outside support hours", ""),
+        ("04-06 00:00", "Easter Sunday", ""),
+        ("04-07 00:00", "Easter Monday", ""),
+        ("04-07 09:00", "outside support hours", ""),
+        ("04-07 10:00", HOURS, "*"),
+        ("04-07 15:05", HOURS, "*"),
+    ]
+    assert [(step.cause, step.stretch.target, step.used, step.remaining) for step in found.accounts[0].steps] == [
+        ("opened", 24 * HOUR, 0 * HOUR, 24 * HOUR),
+        ("priority_changed", 8 * HOUR, 1.5 * HOUR, 6.5 * HOUR),
+    ]
+
+
+def test_closed_paused_and_excluded_time_says_so() -> None:
+    found = told(
+        opened("foundation", "serious", "2025-11-03 09:00"),
+        paused("2025-11-03 10:00"),
+        resumed("2025-11-03 12:00"),
+        closed("2025-11-03 13:00"),
+        reopened("2025-11-03 15:00"),
+        excluded("training", "2025-11-03 16:00"),
+        policy=pausing_policy(),
+        when="2025-11-03 20:00",
+    )
+    assert parts(found) == [
+        ("11-03 10:00", HOURS, "*"),
+        ("11-03 12:00", "paused", ""),
+        ("11-03 13:00", HOURS, "*"),
+        ("11-03 15:00", "closed", ""),
+        ("11-03 16:00", HOURS, "*"),
+        ("11-03 20:00", "excluded: training", ""),
+    ]
+    assert [step.cause for step in found.accounts[0].steps] == ["opened", "paused", "resumed", "closed", "reopened"]
+    assert found.accounts[0].elapsed == 3 * HOUR
+
+
+def test_time_after_the_deadline_is_overdue_until_the_answer() -> None:
+    found = told(
+        opened("foundation", "critical", "2025-11-03 14:30"),
+        responded("2025-11-04 10:00"),
+        when="2025-11-05 12:00",
+    )
+    assert parts(found) == [
+        ("11-03 18:00", HOURS, "*"),
+        ("11-04 09:00", "outside support hours", ""),
+        ("11-04 09:30", HOURS, "*"),
+        ("11-04 10:00", HOURS, "**"),
+    ]
+
+
+def test_late_news_is_out_of_order_and_the_breach_that_it_withdraws_is_still_there() -> None:
+    found = told(
+        opened("foundation", "critical", "2025-11-03 10:00"),
+        responded("2025-11-03 13:00", arrives="2025-11-04 10:00"),
+        when="2025-11-05 12:00",
+    )
+    assert [learned.out_of_order for learned in found.facts] == [False, True]
+    assert [learned.told.at for learned in found.facts] == [
+        stockholm("2025-11-03 10:00"),
+        stockholm("2025-11-04 10:00"),
+    ]
+    (breach,) = [decided for decided in found.decisions if isinstance(decided.decision, Breached)]
+    assert breach.withdrawn_at == stockholm("2025-11-04 10:00")
+
+
+def test_a_corrected_fact_stands_as_it_is_right_and_says_what_it_was() -> None:
+    found = told(
+        opened("foundation", "critical", "2025-11-03 10:00"),
+        corrected("opened-1", "2025-11-03 12:00", priority="minor"),
+        when="2025-11-05 12:00",
+    )
+    opening = found.facts[0]
+    assert opening.told.data == {"service_level": "foundation", "priority": "critical"}
+    assert opening.fact.data.model_dump(exclude_none=True) == {"service_level": "foundation", "priority": "minor"}
+    assert opening.fact.corrected_by is not None and opening.fact.corrected_by.endswith("corrected-1")
+
+
+def test_a_ticket_that_nobody_has_opened_has_facts_and_no_clock() -> None:
+    found = told(responded("2025-11-03 10:00"), when="2025-11-05 12:00")
+    assert len(found.facts) == 1 and found.accounts == ()
+
+
+def test_a_part_of_a_second_is_added_up_in_the_text_too() -> None:
+    assert [explaining.exact(HOUR + timedelta(microseconds=n)) for n in (0, 1, 500_000)] == [
+        "1h 00m 00s", "1h 00m 00.000001s", "1h 00m 00.5s",
+    ]  # fmt: skip
+
+
+def test_the_page_has_what_the_commands_print() -> None:
+    assert explain_page.PAGE.read_text(encoding="utf-8") == explain_page.page(), "run `make schemas`"

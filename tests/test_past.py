@@ -1,0 +1,130 @@
+"""Another time: what was so then by what we know now, and what we believed then."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+
+from services import explaining, reading, reports
+from services.past import NothingYet, When
+from sla.log import State
+from tests.explain_page import Kept
+from tests.judge_oracle import truth
+from tests.memory import POLICY, World, in_turn
+from tests.scenarios import SCENARIOS, Fact, Given, Scenario, opened, responded, stockholm
+from tests.stores import new_store
+from tests.test_judge_order import as_truth, close_times, histories
+
+SECOND = timedelta(seconds=1)
+FAR = stockholm("2026-01-15 12:00")
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories(), close_times)
+def test_as_of_is_what_the_oracle_says_of_all_that_had_happened(facts: list[Fact], at: datetime) -> None:
+    world = World(versions=in_turn(POLICY))
+    for fact in sorted(facts, key=lambda fact: fact.arrives):
+        world.put(fact)
+    log, when = world.memory.log[world.ticket], When(at, None, FAR)
+    expected = truth(facts, at)
+    if world.ticket_sla.facts.every[0].time > at:
+        with pytest.raises(NothingYet):
+            when.ticket(log, world.memory.versions())
+    else:
+        assert as_truth(when.ticket(log, world.memory.versions()).state) == expected
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_known_at_is_what_was_decided_by_then(scenario: Scenario) -> None:
+    """After each message of every scenario; and both together is what was known, judged for that moment."""
+    world = World()
+    moments: list[tuple[datetime, State]] = []
+    scenario.play(lambda item: moments.append((item.arrives, _after(world, item))), world.next_at)
+    log = world.memory.log.get(world.ticket, [])
+    for n, (at, decided) in enumerate(moments):
+        when = When(None, at, FAR)
+        if (known := when.known(log)) and (n + 1 == len(moments) or moments[n + 1][0] > at):
+            assert when.ticket(known, world.memory.versions()).state == decided
+    assert When(None, FAR, FAR).known(log) == log
+
+
+def _after(world: World, item: Given) -> State:
+    world.put(item)
+    return world.state
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    """Opened on Monday at 10:00 with four hours, answered at 13:00, of which we were told on Tuesday at 10:00."""
+    found = Kept(new_store(tmp_path / "sla.db"))
+    late = responded("2025-11-03 13:00", arrives="2025-11-04 10:00")
+    found.play("T-1", Scenario("late news", 6, (opened("foundation", "critical", "2025-11-03 10:00"), late), ()))
+    yield found
+    found.store.close()
+
+
+MONDAY, BEFORE, AFTER = (stockholm(f"2025-11-{text}") for text in ("03 12:00", "04 09:00", "04 11:00"))
+EARLIER = stockholm("2025-11-03 09:00")
+WORDS = [  # as of, known at, the state
+    (None, None, "met"),
+    (MONDAY, None, "on track"),
+    (BEFORE, None, "met"),  # by what we know now
+    (None, BEFORE, "breached"),  # by what we knew
+    (None, AFTER, "met"),
+    (MONDAY, BEFORE, "on track"),
+    (BEFORE, BEFORE, "breached"),
+    (BEFORE, AFTER, "met"),
+    (stockholm("2025-11-03 15:00"), MONDAY, "breached"),  # what we then thought would be
+]
+
+
+@pytest.mark.parametrize(("as_of", "known_at", "word"), WORDS)
+def test_show_explain_list_and_report_tell_the_same_of_any_time(
+    kept: Kept, as_of: datetime | None, known_at: datetime | None, word: str
+) -> None:
+    when = When(as_of, known_at, FAR)
+    standing = reading.standing(kept.store, "T-1", *when)
+    story = explaining.story(kept.store, "T-1", *when)
+    assert standing is not None and story is not None
+    assert standing.word(when.at) == story["word"] == word
+    assert story["standing"] == standing.report(when.at)
+    assert story["clocks"][0]["elapsed_seconds"] == standing.report(when.at)["elapsed_seconds"]
+    assert [each.ticket for each in reading.waiting(kept.store, None, *when)] == ([] if word == "met" else ["T-1"])
+    total = reports.report(kept.store, "all", (), *when)["total"]
+    assert total[{"met": "met", "breached": "breached", "on track": "open"}[word]] == total["tickets"] == 1
+
+
+def test_a_breach_that_was_withdrawn_is_told_as_it_was_believed(kept: Kept) -> None:
+    def breaches(**when: datetime) -> list[bool]:
+        story = explaining.story(kept.store, "T-1", **when, now=FAR)
+        assert story is not None
+        return [bool(each["withdrawn_at"]) for each in story["decisions"] if each["kind"] == "breached"]
+
+    assert (breaches(), breaches(known_at=BEFORE), breaches(known_at=MONDAY)) == ([True], [False], [])
+    assert reports.report(kept.store, now=FAR)["total"]["retracted"] == 1
+    assert reports.report(kept.store, known_at=BEFORE, now=FAR)["total"]["retracted"] == 0
+
+
+@pytest.mark.parametrize("when", [{"as_of": EARLIER}, {"known_at": EARLIER}], ids=["as of", "known at"])
+def test_before_the_first_event_there_is_nothing_and_that_is_said(kept: Kept, when: dict[str, datetime]) -> None:
+    for ask in (
+        lambda: reading.standing(kept.store, "T-1", **when, now=FAR),
+        lambda: explaining.story(kept.store, "T-1", **when, now=FAR),
+        lambda: list(reading.waiting(kept.store, None, **when, now=FAR)),
+        lambda: reports.report(kept.store, **when, now=FAR),
+    ):
+        with pytest.raises(NothingYet, match="2025-11-03T08:00:00Z; the first of it is of 2025-11-03T09:00:00Z"):
+            ask()
+
+
+def test_what_will_be_known_nobody_knows(kept: Kept) -> None:
+    with pytest.raises(ValueError, match="--known-at is at most now"):
+        reading.standing(kept.store, "T-1", known_at=FAR + SECOND, now=FAR)
+    assert reading.standing(kept.store, "T-2", known_at=BEFORE, now=FAR) is None
+
+
+def test_a_fact_that_had_not_happened_is_not_counted(kept: Kept) -> None:
+    standing = reading.standing(kept.store, "T-1", as_of=MONDAY, now=FAR)
+    assert standing is not None and standing.facts == 1
