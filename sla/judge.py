@@ -2,12 +2,14 @@
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import reduce
 from typing import assert_never
 
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from events.tickets import (
@@ -37,8 +39,7 @@ Spell = tuple[str, int]  # an objective, and its cycle from 1
 _Key = tuple[str, str]  # source and id of a fact
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(Struct, frozen=True):
     """
     Something that happened to a ticket. `time` is when it happened, `recorded_at` when the broker stored it, and
     `corrected_by` the id of the fact that says so, if it was told wrong at first.
@@ -114,8 +115,7 @@ def _rank(data: TicketData) -> int:
             return 1
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(Struct, frozen=True):
     """
     The clock from one change to the next. It is judged by `level` and `target`, of which `used` support time was gone
     at `since`; it runs out at `due_at`, or would have when it stopped. Labels are those that the facts give, whatever
@@ -216,8 +216,7 @@ class Clock:
         return self.course.at(at).elapsed(at) if at > self.started_at else ZERO
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """
     What is so at one instant. `clock` is that of the first response, None until the ticket is opened; `others` are
     those of other objectives, by objective and cycle. `ahead` is the next fact yet to happen.
@@ -226,7 +225,7 @@ class Verdict:
     clock: Clock | None
     escalations: tuple[Fact, ...]
     ahead: datetime | None
-    others: Mapping[Spell, Clock] = field(default_factory=dict)
+    others: Mapping[Spell, Clock] = {}
 
 
 @dataclass(slots=True)
