@@ -19,7 +19,7 @@ from services.store import Store
 from sla.judge import Clock, Fact, Facts, Verdict, judge
 from sla.log import FactRecorded
 from sla.policy import Policy
-from sla.versions import AFTER_ALL, Versions
+from sla.versions import AFTER_ALL, Instead, Versions
 
 SOURCE = "/sla/policy"
 BATCH = 1_000
@@ -99,7 +99,7 @@ class Backtest:
 
     def run(self, stored: sqlite3.Connection) -> Iterator[int]:
         """Reads one picture of the store."""
-        other = Versions.only(self.policy)
+        other = Instead(self.policy)
         for done, (ticket, facts) in enumerate(history(stored), 1):
             clock = judge(facts, self.versions, self.now).clock
             if clock is not None and self._is_wanted(clock):

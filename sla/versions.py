@@ -82,6 +82,17 @@ class Versions:
         raise KeyError(f"policy version {name!r} is not published; the versions are {known}")
 
 
+class Instead(Versions):
+    """One policy in place of all that are published: always in force, and whatever version a ticket was moved to."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(Versions.only(policy))
+        self._policy = policy
+
+    def named(self, name: str) -> Policy:
+        return self._policy
+
+
 def _has(policy: Policy, opened: Opened) -> bool:
     return opened.service_level in policy.levels and opened.priority in policy.priorities
 

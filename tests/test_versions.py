@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +274,20 @@ def test_what_another_policy_cannot_judge_is_unknown_under_it(log: Log, tmp_path
     report = json.loads(on(log, "backtest", "--policy", file, "-o", "json").out)
     assert {flip["after"] for flip in report["flips"]} == {"unknown"}
     assert {flip["priority"] for flip in report["flips"]} == {"minor"}
+
+
+def test_a_ticket_that_was_moved_is_tried_under_the_other_policy_like_any_other(log: Log, tmp_path: Path) -> None:
+    """A move within its 1.5 h to a version with doubled targets: 4 h now, 1 h under the file."""
+    log.store.publish(replace(edited_policy(), effective_from=START + 6 * DAY), lambda: START + 6 * DAY)
+    log.take(START + 7 * DAY, fact("policy_changed", "T-0", START + HOUR, policy_version="edited"))
+    report = json.loads(on(log, "backtest", "--policy", written(tmp_path, critical_2h="1h"), "-o", "json").out)
+    (flip,) = [flip for flip in report["flips"] if flip["ticket"] == "T-0"]
+    assert (flip["before"], flip["after"]) == ("met", "broken")
+    assert flip["due_before"] == stamp(START + 4 * HOUR) and flip["due_after"] == stamp(START + HOUR)
+
+
+def stamp(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def test_a_backtest_agrees_with_what_was_decided(log: Log) -> None:
