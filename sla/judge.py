@@ -92,6 +92,7 @@ class Flag(StrEnum):
     REOPENED_WITHOUT_CLOSE = "reopened_without_close"
     RESUMED_WITHOUT_PAUSE = "resumed_without_pause"
     REVOKED_WITHOUT_EXCLUSION = "revoked_without_exclusion"
+    REASON_NOT_IN_POLICY = "reason_not_in_policy"
     CORRECTS_NOTHING = "corrects_nothing"
 
 
@@ -423,13 +424,13 @@ def _until(facts: Sequence[Fact], now: datetime) -> int:
 
 def _clock(facts: Facts, course: "Course", response: Fact | None, now: datetime) -> Clock:
     exclusions = facts.exclusions[: _until(facts.exclusions, now)]
-    excluded_by = _excluded_by(exclusions)
     said = course.at(now)
     end = now if response is None else max(response.time, course.start.time)  # a change after that alters nothing
     stretch = course.at(end)
     if response is not None and not stretch.running and stretch.broken_at is None:
         stretch = stretch.goes_on(end, stretch.set_by, stretch.cause)  # whoever answers does not wait any longer
     answered = response is not None and response.time <= stretch.due_at
+    excluded_by = _excluded_by(exclusions, stretch.policy)
     broken = excluded_by is None and not answered and stretch.running and now > stretch.due_at
     return Clock(
         opening=course.start,
@@ -440,7 +441,7 @@ def _clock(facts: Facts, course: "Course", response: Fact | None, now: datetime)
         overdue=_overdue(course, stretch, response),
         excluded_by=excluded_by,
         revoked_by=next((fact for fact in reversed(exclusions) if isinstance(fact.data, ExclusionRevoked)), None),
-        flags=_flags(facts, course, exclusions, now) if course.objective == FIRST else (),
+        flags=_flags(facts, course, stretch.policy, exclusions, now) if course.objective == FIRST else (),
         course=course,
     )
 
@@ -463,13 +464,16 @@ def _overdue(course: "Course", stretch: Stretch, response: Fact | None) -> timed
     return stretch.elapsed(response.time) - course.at(stretch.due_at).elapsed(stretch.due_at)
 
 
-def _excluded_by(exclusions: Sequence[Fact]) -> Fact | None:
-    """The last exclusion that stands: for its reason, nobody has revoked it since."""
+def _excluded_by(exclusions: Sequence[Fact], policy: Policy) -> Fact | None:
+    """The last exclusion that stands: the policy has its reason, for which nobody has revoked it since."""
     last = {fact.data.reason: fact for fact in exclusions if isinstance(fact.data, Excluded | ExclusionRevoked)}
-    return max((fact for fact in last.values() if isinstance(fact.data, Excluded)), key=order, default=None)
+    standing = (fact for reason, fact in last.items() if isinstance(fact.data, Excluded) and policy.excludes(reason))
+    return max(standing, key=order, default=None)
 
 
-def _flags(facts: Facts, course: "Course", exclusions: Sequence[Fact], now: datetime) -> tuple[Flag, ...]:
+def _flags(
+    facts: Facts, course: "Course", policy: Policy, exclusions: Sequence[Fact], now: datetime
+) -> tuple[Flag, ...]:
     flags = course.at(now).flags
     if _until(facts.openings, now) > 1:
         flags += (Flag.OPENED_AGAIN,)
@@ -477,6 +481,9 @@ def _flags(facts: Facts, course: "Course", exclusions: Sequence[Fact], now: date
         flags += (Flag.CHANNEL_NOT_ENTITLED,)
     if _is_revoked_first(exclusions):
         flags += (Flag.REVOKED_WITHOUT_EXCLUSION,)
+    reasons = {fact.data.reason for fact in exclusions if isinstance(fact.data, Excluded | ExclusionRevoked)}
+    if not all(map(policy.excludes, reasons)):
+        flags += (Flag.REASON_NOT_IN_POLICY,)
     if facts.corrects_nothing:
         flags += (Flag.CORRECTS_NOTHING,)
     return flags

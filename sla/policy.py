@@ -166,6 +166,10 @@ class Policy:
             raise KeyError(f"priority {priority!r} is not in policy {self.name}; it has {', '.join(self.priorities)}")
         return targets[priority]
 
+    def excludes(self, reason: str) -> bool:
+        """May a ticket be excluded for this reason? Policy 7."""
+        return not self.exclusions or reason in self.exclusions
+
     def severity(self, priority: str, escalations: int) -> str:
         """How loud a breach is: that of the priority, one step up for each escalation, at most critical."""
         if priority not in self.severities:

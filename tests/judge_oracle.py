@@ -19,6 +19,12 @@ LEVELS = {  # days of the week, Monday is 0; opening and closing hour; targets i
 }
 
 
+EXCLUDED_FOR = {  # what section 7 lists
+    "unauthorized_use", "customer_environment", "third_party", "custom_development", "training", "preview_feature",
+    "scheduled_maintenance", "force_majeure",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Truth:
     """What a history means at one instant, after a tick. Names are those of the state."""
@@ -124,11 +130,11 @@ def _in_order(facts: Sequence[Fact], *kinds: str) -> list[Fact]:
 
 
 def _excluded_for(facts: Sequence[Fact]) -> str | None:
-    """Rule 14: an exclusion holds from the start, unless it is revoked after it; the last one that holds."""
+    """Rule 14: an exclusion for a listed reason holds from the start, unless revoked after it; the last that holds."""
     standing: dict[str, None] = {}
     for fact in _in_order(facts, "excluded", "exclusion_revoked"):
         standing.pop(fact.data["reason"], None)
-        if fact.kind == "excluded":
+        if fact.kind == "excluded" and fact.data["reason"] in EXCLUDED_FOR:
             standing[fact.data["reason"]] = None
     return list(standing)[-1] if standing else None
 

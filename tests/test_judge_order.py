@@ -177,7 +177,7 @@ corrections = st.fixed_dictionaries(
         "priority": priorities,
         "service_level": levels,
         "by": st.sampled_from(["agent", "automation"]),
-        "reason": reasons,
+        "reason": st.one_of(reasons, st.just("too busy")),
         "time": close_times.map(datetime.isoformat),
     },
 )
