@@ -380,7 +380,7 @@ def _others(facts: Facts, base: "Course", first: Clock, now: datetime) -> Iterat
         if objective.name == FIRST:
             continue
         for cycle, (start, stop) in enumerate(_spells(objective, facts, base, first, now), 1):
-            labels = None if isinstance(start.data, Opened) else base.at(start.time)
+            labels = None if isinstance(start.data, Opened) else _labels_at(start.time, objective, facts, base)
             course = facts.course(objective.name, start, base.versions, labels)
             course.fold(facts.changes, bisect_left(facts.changes, start.time, key=_time), _until(facts.changes, now))
             yield (objective.name, cycle), _clock(facts, course, stop, now)
@@ -411,6 +411,23 @@ def _spells(
         yield start, stop
         if stop is None:
             return
+
+
+def _labels_at(time: datetime, objective: Objective, facts: Facts, base: "Course") -> "Stretch":
+    """
+    What the facts say when another clock begins. Its version is the last one that the ticket was moved to, though the
+    first response was given or broken by then, and though it stayed where it was: of those that can judge this clock.
+    """
+    labels = base.at(time)
+    if not facts.moves:
+        return labels
+    level, priority = labels.service_level.name, labels.priority
+    moves = (move.data for move in facts.moves if base.start.time <= move.time <= time)
+    named = (base.versions.named(move.policy_version) for move in moves if isinstance(move, PolicyChanged))
+    for policy in reversed((base.policy, *named)):
+        if objective.name in policy.objectives and level in policy.levels and priority in policy.priorities:
+            return replace(labels, policy=policy, service_level=policy.level(level))
+    return labels
 
 
 def _time(fact: Fact) -> datetime:
