@@ -22,6 +22,7 @@ from tests.bus import fact, now, opened, responded, rows, up
 from tests.memory import POLICY, SHIPPED, edited_policy
 from tests.scenarios import stockholm
 from tests.test_cli import Said, sla
+from tests.test_objectives import doubled
 from tests.test_policies import DOCS
 from tests.test_projections import HOUR, START, Log
 
@@ -43,8 +44,10 @@ def variant(**said: Any) -> Policy:
 
 
 def test_the_first_version_covers_all_history() -> None:
-    first = next_version(Versions([]), POLICY, NOW, DAY)
-    assert first.is_first and Versions([first]).at(stockholm("2000-01-01 00:00")) is POLICY
+    for says in (None, NOW - DAY, NOW + DAY):
+        policy = replace(POLICY, effective_from=says)
+        first = next_version(Versions([]), policy, NOW, DAY)
+        assert first.is_first and Versions([first]).at(stockholm("2000-01-01 00:00")) is policy
 
 
 def test_each_instant_has_the_version_in_force() -> None:
@@ -319,6 +322,29 @@ def test_a_dry_run_says_what_a_move_would_change_and_changes_nothing(tmp_path: P
     assert (move["ticket"], move["policy_version"], move["why_not"]) == ("NEW", "2026-01", None)
     table = on(log, "policy", "migrate", "--to", "2027-01", "--dry-run")
     assert table.err.startswith("1 tickets would move, of which ") and "NEW" in table.out
+    log.store.close()
+
+
+def test_a_ticket_that_is_answered_and_not_resolved_moves_too(tmp_path: Path) -> None:
+    migrate_store(tmp_path / "sla.db")
+    log = Log(tmp_path / "sla.db")
+    versions = list(doubled("resolution"))
+    log.store.publish(versions[0].policy, lambda: START)
+    at = now() - HOUR / 60
+    log.store.publish(replace(versions[1].policy, effective_from=at), lambda: at)
+    opening = fact("opened", "T", at - HOUR / 60, service_level="enterprise", priority="critical")
+    log.take(at, opening, responded("T", at - HOUR / 120))
+    command = ("policy", "migrate", "--to", "doubled", "--dry-run")
+    (move,) = json.loads(on(log, *command, "-o", "json").out)["moves"]
+    said = {name: move[name] for name in ("ticket", "objective", "cycle", "policy_version", "breaks", "why_not")}
+    assert said == {
+        "ticket": "T", "objective": "resolution", "cycle": 1, "policy_version": "objectives", "breaks": False,
+        "why_not": None,
+    }  # fmt: skip
+    assert on(log, *command).err == "1 tickets would move, of which 0 break at once; 0 cannot\n"
+    assert "resolution 1" in on(log, *command).out
+    log.take(now(), fact("policy_changed", "T", now(), policy_version="doubled"))
+    assert json.loads(on(log, *command, "-o", "json").out)["moves"] == []
     log.store.close()
 
 
