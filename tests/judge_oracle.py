@@ -45,10 +45,11 @@ class Truth:
     reason: str | None = None
 
 
-def truth(told: Sequence[Fact], now: datetime, pauses: bool = False) -> Truth:
+def truth(told: Sequence[Fact], now: datetime, pauses: bool = False, edited_at: datetime | None = None) -> Truth:
     """
     Each rule in its own words. Duplicates are dropped; facts that have not happened yet do not count. `pauses`: the
-    policy says that the budget waits between paused and resumed.
+    policy says that the budget waits between paused and resumed. From `edited_at` on the version `edited` is in force,
+    whose targets are doubled.
     """
     known = {(fact.source, fact.id): fact for fact in told}
     facts = [fact for fact in _as_corrected(list(known.values())) if fact.time <= now]
@@ -56,7 +57,9 @@ def truth(told: Sequence[Fact], now: datetime, pauses: bool = False) -> Truth:
     if not openings:
         return Truth("pending")
     opening = openings[0]  # rules 7 and 8: the earliest; the others are ignored
-    history = _History(opening, [fact for fact in _in_order(facts, *CHANGES) if fact.time >= opening.time], pauses)
+    history = _History(
+        opening, [fact for fact in _in_order(facts, *CHANGES) if fact.time >= opening.time], pauses, edited_at
+    )
     answers = [fact for fact in facts if fact.kind == "responded" and fact.data.get("by", "agent") == "agent"]
     answered_at = min(
         (fact.time for fact in answers if not history.is_closed_around(fact.time)), default=None
@@ -156,8 +159,9 @@ Labels = tuple[str, str, str | None, bool, int]  # level, priority, why it is cl
 class _History:
     """What a ticket was from one instant to the next. Of several changes at one instant the last one counts."""
 
-    def __init__(self, opening: Fact, changes: Sequence[Fact], pauses: bool) -> None:
-        self.now: Labels = (opening.data["service_level"], opening.data["priority"], None, False, 1)
+    def __init__(self, opening: Fact, changes: Sequence[Fact], pauses: bool, edited_at: datetime | None) -> None:
+        times = 2 if edited_at is not None and opening.time >= edited_at else 1  # rule 13: in force at the opening
+        self.now: Labels = (opening.data["service_level"], opening.data["priority"], None, False, times)
         self._from: dict[datetime, Labels] = {opening.time: self.now}
         for change in changes:
             level, priority, closed, waits, times = self.now
