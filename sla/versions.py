@@ -20,7 +20,7 @@ AFTER_ALL = datetime(2101, 1, 1, tzinfo=UTC)
 """When all that can count has happened."""
 
 LEAD = timedelta(seconds=2)
-"""Between publication and effect at least, unless the file gives the instant: the engine looks after each batch."""
+"""Between publication and effect at least: the engine looks after each batch, and must find what is in force for it."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def next_version(
 ) -> Version:
     """
     The policy as the version it will be: the first one covers all history; a later one takes effect when it says, or
-    as soon as it may, which for a material change is after `notice`. Raises Refused.
+    as soon as it may, which is after `lead`, and for a material change after `notice`. Raises Refused.
     """
     if not len(versions):
         return Version(policy, now, ALWAYS, material=True)
@@ -118,18 +118,19 @@ def next_version(
     effective_from = policy.effective_from
     before = versions.at(effective_from or now)
     material = is_material(before, policy) if policy.material is None else policy.material
-    earliest = now + notice if material and notice else now
+    earliest = now + max(lead, notice if material else lead)
     if effective_from is None:
-        effective_from = max(earliest, _whole_second(now + lead) if lead else now)
+        effective_from = _whole_second(earliest) if lead else earliest
     if effective_from < now:
         raise Refused(
             f"effective_from {_utc(effective_from)} lies before the publication, {_utc(now)}; "
             "no version takes effect in the past: give a later one, or leave it out"
         )
     if effective_from < earliest:
+        whom = "the engine to know" if earliest == now + lead else f"a material change: SLA_POLICY_NOTICE is {notice}"
         raise Refused(
-            f"effective_from {_utc(effective_from)} is too soon for a material change: SLA_POLICY_NOTICE is {notice}; "
-            f"give {_utc(earliest)} or later"
+            f"effective_from {_utc(effective_from)} is too soon for {whom}; "
+            f"give {_utc(_whole_second(earliest))} or later"
         )
     for version in versions:
         if version.effective_from == effective_from:
@@ -181,7 +182,7 @@ def _said(part: Any, where: str = "") -> Iterator[tuple[str, str]]:
                     yield from _said(each, path)
         case list():
             yield where, ", ".join(map(str, part)) or "none"
-        case int() if ".targets." in where:
+        case int() if ".targets." in where or ".objectives." in where:
             yield where, _span(part)
         case _:
             yield where, str(part)

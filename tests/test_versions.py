@@ -22,7 +22,7 @@ from tests.bus import fact, now, opened, responded, rows, up
 from tests.memory import POLICY, SHIPPED, edited_policy
 from tests.scenarios import stockholm
 from tests.test_cli import Said, sla
-from tests.test_objectives import doubled
+from tests.test_objectives import doubled, with_objectives
 from tests.test_policies import DOCS
 from tests.test_projections import HOUR, START, Log
 
@@ -87,6 +87,11 @@ def test_what_is_not_material_needs_no_notice() -> None:
         (POLICY, DAY * 0, "never edited; give the file another version"),
         (replace(edited_policy(), effective_from=NOW - DAY), DAY * 0, "lies before the publication"),
         (
+            replace(edited_policy(), effective_from=NOW + LEAD / 2),
+            DAY * 0,
+            "too soon for the engine to know; give 2026",
+        ),
+        (
             replace(edited_policy(), effective_from=NOW + DAY),
             2 * DAY,
             "SLA_POLICY_NOTICE is 2 days, 0:00:00; give 2026",
@@ -109,6 +114,8 @@ def test_what_differs_is_named_as_a_policy_file_says_it() -> None:
     assert ("levels.foundation.targets.critical", "4h", "8h") in found and len(found) == 9
     resolved = POLICY.resolved()
     resolved["holidays"] |= {"2026-12-24": "Christmas Eve"}
+    objectives = [change for change in changes(POLICY, with_objectives("resolution")) if ".objectives." in change.what]
+    assert ("levels.foundation.objectives.resolution.critical", "-", "16h") in objectives
     (added,) = changes(POLICY, Policy.from_resolved(resolved))
     assert added == ("holidays.2026-12-24", "-", "Christmas Eve")
 
@@ -281,7 +288,7 @@ def test_what_another_policy_cannot_judge_is_unknown_under_it(log: Log, tmp_path
 
 def test_a_ticket_that_was_moved_is_tried_under_the_other_policy_like_any_other(log: Log, tmp_path: Path) -> None:
     """A move within its 1.5 h to a version with doubled targets: 4 h now, 1 h under the file."""
-    log.store.publish(replace(edited_policy(), effective_from=START + 6 * DAY), lambda: START + 6 * DAY)
+    log.store.publish(replace(edited_policy(), effective_from=START + 6 * DAY), lambda: START + 5 * DAY)
     log.take(START + 7 * DAY, fact("policy_changed", "T-0", START + HOUR, policy_version="edited"))
     report = json.loads(on(log, "backtest", "--policy", written(tmp_path, critical_2h="1h"), "-o", "json").out)
     (flip,) = [flip for flip in report["flips"] if flip["ticket"] == "T-0"]
@@ -331,7 +338,7 @@ def test_a_ticket_that_is_answered_and_not_resolved_moves_too(tmp_path: Path) ->
     versions = list(doubled("resolution"))
     log.store.publish(versions[0].policy, lambda: START)
     at = now() - HOUR / 60
-    log.store.publish(replace(versions[1].policy, effective_from=at), lambda: at)
+    log.store.publish(replace(versions[1].policy, effective_from=at), lambda: at - DAY)
     opening = fact("opened", "T", at - HOUR / 60, service_level="enterprise", priority="critical")
     log.take(at, opening, responded("T", at - HOUR / 120))
     command = ("policy", "migrate", "--to", "doubled", "--dry-run")

@@ -175,7 +175,7 @@ class World:
         self.store = Store(path)
         within = timedelta(days=6) * self.rng.random()
         self.edited_at = self.time() + within if self.rng.random() < 0.5 else AFTER_ALL
-        self.store.publish(replace(edited_policy(), effective_from=self.edited_at), self.time)
+        self.store.publish(replace(edited_policy(), effective_from=self.edited_at), self.time, lead=timedelta(0))
 
     def now(self) -> int:
         """The broker's time: microseconds since 1970."""
