@@ -4,6 +4,7 @@ A version is never edited once it is published, and never takes effect before it
 one version for ever, whenever we are told of it.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -47,6 +48,7 @@ class Versions:
 
     def __init__(self, versions: Iterable[Version]) -> None:
         self._versions = sorted(versions, key=attrgetter("effective_from"))
+        self._effects = [version.effective_from for version in self._versions]
 
     @classmethod
     def only(cls, policy: Policy) -> "Versions":
@@ -61,8 +63,7 @@ class Versions:
 
     def at(self, time: datetime) -> Policy:
         """The policy in force at this time; the first one before all of them."""
-        in_force = [version for version in self._versions if version.effective_from <= time]
-        return (in_force or self._versions)[-1 if in_force else 0].policy
+        return self._versions[max(bisect_right(self._effects, time) - 1, 0)].policy
 
     def of(self, opened: Opened, time: datetime, known_at: datetime = AFTER_ALL) -> Policy:
         """
@@ -70,8 +71,10 @@ class Versions:
         not count then, it is the first one since, in effect at `known_at`, that has them.
         """
         in_force = self.at(time)
+        if _has(in_force, opened):
+            return in_force
         since = (each.policy for each in self._versions if time < each.effective_from <= known_at)
-        return next((policy for policy in (in_force, *since) if _has(policy, opened)), in_force)
+        return next((policy for policy in since if _has(policy, opened)), in_force)
 
     def named(self, name: str) -> Policy:
         """The policy of this version; KeyError if it is not published."""
