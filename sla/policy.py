@@ -285,11 +285,13 @@ def _from(zone: str) -> Callable[[str], datetime]:
         if _DATE.fullmatch(text):
             return datetime.combine(date.fromisoformat(_day(text)), time(), zone_of(zone)).astimezone(UTC)
         try:
-            return parse_time(text.replace(" ", "T", 1))
+            instant = parse_time(text.replace(" ", "T", 1))
         except ValueError:
             raise ValueError(
                 f"{text!r} is neither a date nor an instant; write YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SS+01:00"
             ) from None
+        _day(instant.date().isoformat())
+        return instant
 
     return parse
 

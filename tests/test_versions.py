@@ -151,9 +151,20 @@ def test_a_file_says_when_it_takes_effect(tmp_path: Path, text: str, instant: st
     assert policy.fingerprint == load(written(tmp_path)).fingerprint, "when it does is no part of what it promises"
 
 
-@pytest.mark.parametrize("text", ["soon", "2027-02-30", "2027-01-01T09:00:00", "[]"])
-def test_an_effective_date_that_is_none_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
-    with pytest.raises(PolicyError, match=r"policy\.yaml:1: effective_from.*write"):
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("soon", "write YYYY"),
+        ("2027-02-30", "write a day that exists"),
+        ("2027-01-01T09:00:00", "write YYYY"),
+        ("[]", "write a single value"),
+        ("2103-01-01", "dates lie in the years 1999 to 2102"),
+        ("9999-12-31T23:59:59-14:00", "dates lie in the years 1999 to 2102"),
+        ("0001-01-01T00:00:00+14:00", "dates lie in the years 1999 to 2102"),
+    ],
+)
+def test_an_effective_date_that_is_none_is_refused_with_its_line(tmp_path: Path, text: str, rule: str) -> None:
+    with pytest.raises(PolicyError, match=rf"policy\.yaml:1: effective_from.*{rule}"):
         load(written(tmp_path, f"effective_from: {text}\n"))
 
 
