@@ -27,15 +27,17 @@ check: .venv/dev.stamp ## format, lint, types, import contracts, generated files
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m events.generate --check
 	$(BIN)/python -m services.asyncapi --check
+	$(BIN)/python -m deploy.grafana.generate --check
 	$(BIN)/python -m tests.policy_page --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 bench: .venv/dev.stamp ## figures as ratios to a floor measured in the same run
 	$(BIN)/python -m bench
 
-schemas: .venv/dev.stamp ## write events/schemas, docs/asyncapi.yaml and docs/policy.md from the code
+schemas: .venv/dev.stamp ## write events/schemas, docs/asyncapi.yaml, docs/policy.md and the dashboards from the code
 	$(BIN)/python -m events.generate
 	$(BIN)/python -m services.asyncapi
+	$(BIN)/python -m deploy.grafana.generate
 	$(BIN)/python -m tests.policy_page
 
 clean: ## remove what make made, and the data of make run

@@ -10,7 +10,7 @@ from events import promises
 from events.promises import PromiseData, message, seconds, subject_for
 from services.bus import EXPECTED, SLA, Bus, Outgoing, chained
 from services.faults import reach
-from services.service import Fatal, Service
+from services.service import Fatal, Service, still_own
 from services.store import Entry, Lock, Store
 from sla.log import (
     Announced,
@@ -30,6 +30,7 @@ POSITION = "announcements"
 POSITION_HEADER = "Sla-Log-Position"
 BATCH = 500
 AS_ONE_FROM = 25  # messages; fewer are stored sooner one by one
+LOOK_EVERY = 1.0  # seconds between two looks at whether this process still has the role
 SAVE_EVERY = 0.1  # seconds: after a crash, what SLA says counts; the saved position is for metrics and a quick start
 
 
@@ -46,12 +47,11 @@ class Announcer(Service):
         self._bus, self._store, self._lock = bus, store, lock
         self._publisher = bus.publisher(SLA)
         self._batches = False
+        self._looked = 0.0  # at the lock, by the loop's time
         self._saved = (-1, 0.0)  # the position, and when it was saved (by the loop's time)
 
     async def run(self) -> None:
-        while not self._lock.take():
-            self.works()  # a standby works by waiting
-            await self.sleep(0.5)
+        await self.own(self._lock)
         position, sequence = await self.whole(self._where())
         self._batches = await self.whole(self._bus.takes_batches(SLA))
         while True:
@@ -69,6 +69,9 @@ class Announcer(Service):
 
     def _next(self, position: int, now: float) -> list[Entry]:
         """Blocking. What follows in the log; saves now and then how far everything was announced."""
+        if now - self._looked >= LOOK_EVERY:
+            still_own(self._lock)
+            self._looked = now
         if position != self._saved[0] and now - self._saved[1] >= SAVE_EVERY:
             self._save(position)
             self._saved = (position, now)

@@ -27,6 +27,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
@@ -36,17 +37,29 @@ from nats.aio.client import Client
 
 from projections.deadlines import microseconds
 from services import client
+from services.announcer import POSITION
 from services.bus import DEAD_LETTERS, SLA, TICKETS, Bus, BusError, last_sequence
 from services.embedded import EmbeddedNats
 from services.service import Fatal
 from services.settings import Settings
-from services.store import Lock, Store, StoreError, snapshot
+from services.sqlite import FileLock, SqliteFile, SqliteStore
+from services.store import Database, Picture, Store, StoreError, creation_of
+from services.wiring import VIEWS
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 STORE = "sla.db"
 IN_ORDER = (SLA, DEAD_LETTERS, TICKETS)
-CHUNK = 128 * 1024
+CHUNK, CHUNK_ROWS = 128 * 1024, 5_000
+COPIED = {
+    "stored_events": "rowid, originator_id, originator_version, topic, state",
+    "inbox": "sequence, outcome, type, reason, fact_key, digest, ticket",
+    "partitions": "number, position",
+    "positions": "name, position",
+    "policies": "fingerprint, name, resolved",
+    "policy_versions": "version, fingerprint, published_at, effective_from, material",
+    "verifications": "at, tickets, differences",
+}
 ANSWERS_WITHIN = 30.0  # seconds for a chunk
 RESTORES_WITHIN = 3600.0  # seconds in which the broker reads a whole stream, after its last chunk
 
@@ -99,7 +112,7 @@ def backup(settings: Settings, data: Path, file: Path) -> Manifest:
     Writes the file, which must not exist; a backup that is ended or fails leaves none. If the name ends with .gz or
     .tgz it is compressed. If no engine runs in the folder, its broker is started for as long as it takes.
     """
-    store = client.store_file(settings, data)
+    store = client.store(settings, data)
     if file.exists():
         raise Fatal(f"{file} exists; a backup replaces none: give it another name")
     with TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as name:
@@ -117,13 +130,30 @@ def backup(settings: Settings, data: Path, file: Path) -> Manifest:
     return manifest
 
 
-def _copy_store(store: Path, copy: Path) -> None:
-    """SQLite's online backup, in steps after which Ctrl-C is heard."""
-    with snapshot(store) as source, closing(sqlite3.connect(copy)) as target:
+def _copy_store(store: Database, copy: Path) -> None:
+    """A file of SQLite, whatever the store is. Of SQLite its online backup, in steps after which Ctrl-C is heard."""
+    if not isinstance(store, SqliteFile):
+        SqliteFile(copy).migrate(VIEWS)
+        with store.picture() as source, closing(SqliteStore(copy)) as target:
+            _copy_rows(source, target)
+        return
+    with store.picture() as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target, pages=1_000, progress=lambda *_: None)
         ((found,),) = target.execute("PRAGMA quick_check(1)")
         if found != "ok":
-            raise StoreError(f"{store} is damaged, a backup of it would be too: {found}")
+            raise StoreError(f"{store.name} is damaged, a backup of it would be too: {found}")
+
+
+def _copy_rows(source: Picture, target: Store) -> None:
+    """All that is no view, between stores of any kind. Views are built again from the log, and so have no position."""
+    with target.changing() as cursor:
+        cursor.execute("DELETE FROM partitions")
+        for table, columns in COPIED.items():
+            rows = iter(source.execute(f"SELECT {columns} FROM {table}"))
+            while some := list(islice(rows, CHUNK_ROWS)):
+                kept = [row for row in some if table != "positions" or row[0] in (POSITION, creation_of(TICKETS))]
+                marks = ", ".join("?" * len(some[0]))
+                cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", kept)
 
 
 async def _copy_streams(settings: Settings, data: Path, folder: Path) -> tuple[dict[str, Stream], datetime]:
@@ -135,7 +165,7 @@ async def _copy_streams(settings: Settings, data: Path, folder: Path) -> tuple[d
 
 def _position(copy: Path, tickets: Stream, made_at: datetime) -> int:
     """The message of TICKETS up to which the store has everything."""
-    with closing(Store(copy)) as store:
+    with closing(SqliteStore(copy)) as store:
         position = store.taken()
         if position > tickets.last or not store.belongs_to(TICKETS, microseconds(made_at)):
             raise Fatal(f"the store has not the messages of this {TICKETS}: together they are no backup")
@@ -145,7 +175,7 @@ def _position(copy: Path, tickets: Stream, made_at: datetime) -> int:
 @asynccontextmanager
 async def _bus_of(settings: Settings, data: Path) -> AsyncIterator[Client]:
     """The bus of the engine; if none runs in the folder, the embedded server on the same data."""
-    lock = Lock(data / "engine.lock")
+    lock = FileLock(data / "engine.lock")
     if settings.nats_url is not None or not data.is_dir() or not lock.take():  # noqa: ASYNC240 - nothing else runs
         async with client.connected(client.bus_url(settings, data), "backup", settings) as nc:
             yield nc
@@ -249,7 +279,7 @@ def restore(settings: Settings, data: Path, file: Path) -> Manifest:
         for left in (path for path in (whole / "nats").iterdir() if path.is_file()):
             left.unlink()  # of the server that did it; the next one writes its own
         os.rename(parts / STORE, whole / STORE)
-        with closing(Store(whole / STORE)) as store:
+        with closing(SqliteStore(whole / STORE)) as store:
             store.move_to(TICKETS, microseconds(made_at))
         for path in (*whole.rglob("*"), whole):
             _sync(path)

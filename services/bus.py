@@ -5,6 +5,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
@@ -27,6 +28,7 @@ from nats.js.api import (
     StorageType,
     StreamConfig,
     StreamInfo,
+    SubjectTransform,
 )
 
 from events.cloudevents import MAX_BODY
@@ -112,6 +114,12 @@ def chained(messages: Sequence[Outgoing], sequence: int) -> Sequence[Outgoing]:
     return messages
 
 
+def placed(subject: str) -> tuple[int, str]:
+    """Which partition of TICKETS a message is in, by the subject it was stored under, and the one it was sent to."""
+    number, _, rest = subject.partition(".")
+    return (int(number), rest) if number.isdecimal() else (0, subject)
+
+
 def public(url: str) -> str:
     """The address without user and password, for everybody to read."""
     return re.sub(r"//[^@/,]*@", "//", url)
@@ -154,10 +162,10 @@ async def connect(
         raise BusError(f"no bus at {public(url)} within {within:g} s: {last}; start it, or set SLA_NATS_URL") from None
 
 
-async def provision(nc: Client) -> list[str]:
+async def provision(nc: Client, partitions: int | None = None) -> list[str]:
     """
-    Creates the streams that are missing. Returns a line for each that differs from what we would create: an operator's
-    settings are reported, never reset (TRAPS F11).
+    Creates the streams that are missing, TICKETS in so many partitions, one if nothing is said. Returns a line for each
+    that differs from what we would create: an operator's settings are reported, never reset (TRAPS F11).
     """
     js = nc.jetstream()
     drift = []
@@ -166,10 +174,35 @@ async def provision(nc: Client) -> list[str]:
         try:
             found = (await js.stream_info(wanted.name)).config
         except nats.js.errors.NotFoundError:
-            await js.add_stream(wanted)
+            transform = divided(partitions or 1) if wanted.name == TICKETS else None
+            await js.add_stream(replace(wanted, subject_transform=transform))
             continue
         drift += _differences(wanted, found, (*BREAKING, "max_msg_size", "deny_delete", "deny_purge", "allow_atomic"))
     return drift
+
+
+def divided(partitions: int) -> SubjectTransform | None:
+    """
+    How TICKETS is stored in so many partitions: the number of the partition, the same for all that concerns a ticket,
+    before the subject. One partition needs none.
+    """
+    if partitions == 1:
+        return None
+    kept = "".join(f".{{{{wildcard({place})}}}}" for place in (1, 2, 3))
+    return SubjectTransform("*.*.*", f"{{{{partition({partitions},3)}}}}{kept}")
+
+
+def partitions_of(config: StreamConfig) -> int:
+    """In how many partitions a stream is stored."""
+    transform = config.subject_transform
+    found = re.match(r"\{\{ *partition\((\d+), *3\) *\}\}\.", transform.dest) if transform else None
+    return int(found[1]) if found else 1
+
+
+async def divide(nc: Client, partitions: int) -> None:
+    """Stores what comes from now on in so many partitions. No intake may work meanwhile."""
+    config = (await stream_info(nc, TICKETS)).config
+    await nc.jetstream().update_stream(replace(config, subject_transform=divided(partitions)))
 
 
 BREAKING = ("subjects", "discard", "sealed", "no_ack")
@@ -286,16 +319,18 @@ def _acknowledged(message: Msg) -> Published:
 
 class StreamReader:
     """
-    Reads a stream like a log, from a sequence on: in order, without acknowledgements, whatever has arrived. If messages
-    are missed or the consumer is gone (TRAPS F8), `take` raises BusError, and goes on after the last message that was
-    taken when it is called again.
+    Reads a stream like a log, from a sequence or an instant on, or some of its partitions: in order, without
+    acknowledgements, whatever has arrived. If messages are missed or the consumer is gone (TRAPS F8), `take` raises
+    BusError, and goes on after the last message that was taken when it is called again.
     """
 
     BATCH = 500
     SILENCE = 2.5  # seconds without a message or a heartbeat, after which the consumer is made again
 
-    def __init__(self, nc: Client, stream: str, after: int) -> None:
-        self._nc, self._stream = nc, stream
+    def __init__(
+        self, nc: Client, stream: str, after: int, partitions: Sequence[int] = (), since: datetime | None = None
+    ) -> None:
+        self._nc, self._stream, self._partitions, self._since = nc, stream, partitions, since
         self._after = after  # the last sequence taken
         self._arrived: deque[Message] = deque()
         self._wake = asyncio.Event()
@@ -353,9 +388,12 @@ class StreamReader:
                 f"stream {self._stream} ends at {newest}, but everything up to {self._after} is already stored: it is "
                 "not the stream this store belongs to; restore the stream, or start with an empty store"
             )
+        by_time = self._since is not None and self._after == 0
         config = ConsumerConfig(
-            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-            opt_start_seq=self._after + 1,
+            deliver_policy=DeliverPolicy.BY_START_TIME if by_time else DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=None if by_time else self._after + 1,
+            opt_start_time=self._since if by_time else None,
+            filter_subjects=[f"{number}.>" for number in self._partitions] or None,
             ack_policy=AckPolicy.NONE,
             inactive_threshold=30,
             mem_storage=True,
@@ -366,6 +404,18 @@ class StreamReader:
         self._generation += 1
         self._subscription = await self._nc.subscribe(self._inbox, cb=partial(self._receive, self._generation))
         self._asked, self._next = 0, 1
+
+    async def seen(self) -> int:
+        """The sequence up to which all was taken, as the broker says: a reader hears nothing of other partitions."""
+        newest = await last_sequence(self._nc, self._stream)
+        try:
+            info = await self._nc.jetstream(timeout=ANSWERS_WITHIN).consumer_info(self._stream, self._consumer)
+        except nats.js.errors.NotFoundError:
+            self._next = 0
+            return self._after
+        delivered = info.delivered.consumer_seq if info.delivered else 0
+        is_all = info.num_pending == 0 and delivered == self._next - 1 and not self._arrived
+        return newest if is_all else self._after
 
     async def _ask(self) -> None:
         request = {"batch": self.BATCH, "expires": 30_000_000_000, "idle_heartbeat": 1_000_000_000}
@@ -413,8 +463,33 @@ class Bus:
         """One for each stream: a service that is built again leaves no subscription behind."""
         return self._publishers.setdefault(stream, Publisher(self._nc, stream))
 
-    def reader(self, stream: str, after: int) -> StreamReader:
-        return StreamReader(self._nc, stream, after)
+    def reader(self, stream: str, after: int, partitions: Sequence[int] = ()) -> StreamReader:
+        return StreamReader(self._nc, stream, after, partitions)
+
+    async def partitions(self, stream: str) -> int:
+        """In how many partitions a stream is stored now."""
+        return partitions_of((await stream_info(self._nc, stream)).config)
+
+    async def letters_since(self, sequence: int) -> set[int]:
+        """Which messages of TICKETS after this one have a dead letter already."""
+        try:
+            since = await self.stored_at(TICKETS, sequence + 1)
+            newest = await self._nc.jetstream(timeout=ANSWERS_WITHIN).get_last_msg(DEAD_LETTERS, "dead_letters.*")
+        except nats.js.errors.NotFoundError:
+            return set()
+        found = set[int]()
+        if newest.time is None or newest.seq is None or newest.time < since:
+            return found
+        reader = StreamReader(self._nc, DEAD_LETTERS, 0, since=since)
+        try:
+            last = 0
+            while last < newest.seq:
+                letters = await reader.take()
+                found |= {int((letter.headers or {}).get("Sla-Sequence", 0)) for letter in letters}
+                last = letters[-1].sequence
+        finally:
+            await reader.close()
+        return found
 
     @property
     def closed(self) -> str | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from services.dead_letters import Choice
     from services.settings import Settings
+    from services.store import Database
     from sla.policy import Policy
     from sla.versions import Versions
 
@@ -89,13 +90,13 @@ def migrate() -> None:
     """Create the database schema, the streams and what else the services need; safe to repeat."""
     from services.logs import configure
     from services.up import provision
-    from services.wiring import migrate_store
+    from services.wiring import VIEWS
 
     settings = _settings()
     bus, store = _bus(settings), _store(settings)
     configure(settings)
-    migrate_store(store)
-    asyncio.run(provision(bus, settings.nats_credentials))
+    store.migrate(VIEWS)
+    asyncio.run(provision(bus, settings.nats_credentials, settings.partitions, store.shares()))
 
 
 @app.command()
@@ -122,21 +123,21 @@ def rebuild(
     from projections.follow import rebuild as build
     from services import client
     from services.screen import progress
-    from services.wiring import VIEWS, lock_for
+    from services.wiring import VIEWS
 
     known = {view.name: view for view in VIEWS}
     if unknown := [name for name in views or [] if name not in known]:
         raise Usage(f"{', '.join(unknown)}: no such view; the views are {', '.join(known)}")
     settings = _settings()
     with _usage():
-        store = client.open_store(settings, data)
-    lock = lock_for(store.path, "rebuild")
+        where = client.store(settings, data)
+    store, lock = where.open(), where.lock("rebuild")
     if not lock.take():
-        raise No(f"another `sla rebuild` works on {store.path}")
+        raise No(f"another `sla rebuild` works on {where.name}")
     for name in dict.fromkeys(views or known):
         total = store.taken() if known[name].source == "inbox" else store.head()
         for _ in progress(name, build(store, known[name]), total):
-            pass
+            lock.take()  # which a session that is silent for too long loses
     store.close()
 
 
@@ -144,17 +145,16 @@ def rebuild(
 def verify(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None:
     """Judge every ticket again and fold every view again: does the store say the same? The engine may run meanwhile."""
     from services import client, screen
-    from services.store import snapshot
     from services.verify import Difference, Verify, keep
     from services.wiring import VIEWS
 
     with _usage():
-        path = client.store_file(_settings(), data)
-    with snapshot(path) as stored, Verify(stored, VIEWS) as check:
+        store = client.store(_settings(), data)
+    with store.picture() as stored, Verify(stored, VIEWS) as check:
         for name, work in (("views", check.views()), ("tickets", check.tickets())):
             for _ in screen.progress(name, work, check.head):
                 pass
-    if why_not := keep(path, check.result()):
+    if why_not := keep(store, check.result()):
         _say(f"the result was not kept in the store: {why_not}")
     if output is Output.JSON:
         screen.write_json(check.report())
@@ -505,16 +505,15 @@ def backtest(
     """Judge all history under another policy, and write nothing: compliance before and after, tickets that flip."""
     from services import client, policies, screen, what_if
     from services.calculator import instant
-    from services.store import snapshot
     from sla.policy import load
 
     other = load(policy)
     with _usage():
         start, end = (None if text is None else instant(text) for text in (since, until))
-        path = client.store_file(_settings(), data)
+        store = client.store(_settings(), data)
     versions = _versions(data)
     test = what_if.Backtest(versions, other, datetime.now(UTC), start, end)
-    with snapshot(path) as stored:
+    with store.picture() as stored:
         (total,) = stored.execute("SELECT count(DISTINCT originator_id) FROM stored_events").fetchone()
         for _ in screen.progress("tickets", test.run(stored), total):
             pass
@@ -743,13 +742,15 @@ def _bus(settings: "Settings") -> str:
     return settings.nats_url
 
 
-def _store(settings: "Settings") -> Path:
-    from services.settings import store_path
+def _store(settings: "Settings") -> "Database":
+    from services.settings import database
 
     if settings.database_url is None:
-        raise Usage("SLA_DATABASE_URL is not set; give the store, like sqlite:///sla.db")
+        raise Usage(
+            "SLA_DATABASE_URL is not set; give the store, like sqlite:///sla.db or postgresql://sla@localhost/sla"
+        )
     try:
-        return store_path(settings.database_url)
+        return database(settings.database_url)
     except ValueError as error:
         raise Usage(f"SLA_DATABASE_URL: {error}") from None
 

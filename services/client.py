@@ -9,8 +9,9 @@ from nats.aio.client import Client
 
 from services import bus
 from services.service import Fatal
-from services.settings import Settings, store_path
-from services.store import Store
+from services.settings import Settings, database
+from services.sqlite import SqliteFile
+from services.store import Database, Store
 
 RUN_FILE = "run.json"
 PATIENCE = 4.0  # seconds for a connection: somebody waits at the terminal
@@ -46,19 +47,19 @@ async def connected(url: str, name: str, settings: Settings) -> AsyncIterator[Cl
         await nc.close()
 
 
-def store_file(settings: Settings, data: Path) -> Path:
-    """The file of SLA_DATABASE_URL, or that of the folder. ValueError for another kind of store, Fatal if none."""
+def store(settings: Settings, data: Path) -> Database:
+    """What SLA_DATABASE_URL names, or the file in the folder. ValueError for another kind of store, Fatal if none."""
     if settings.database_url is not None:
         try:
-            return store_path(settings.database_url)
+            return database(settings.database_url)
         except ValueError as error:
             raise ValueError(f"SLA_DATABASE_URL: {error}") from None
     path = data / "sla.db"
     if not path.exists():
         raise Fatal(f"there is no store in {data}; start `sla up`, or give --data DIR or SLA_DATABASE_URL")
-    return path
+    return SqliteFile(path)
 
 
 def open_store(settings: Settings, data: Path) -> Store:
-    """The store in `store_file`. Raises StoreError too, if there is none or it is not migrated."""
-    return Store(store_file(settings, data))
+    """The store, opened. Raises StoreError too, if there is none or it is not migrated."""
+    return store(settings, data).open()

@@ -26,7 +26,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
-from pathlib import Path
 from queue import Full, Queue
 from threading import Thread
 from typing import Any, ClassVar, NamedTuple
@@ -44,7 +43,7 @@ from projections.tickets import Tickets
 from services import bus
 from services.bus import DEAD_LETTERS, SLA, TICKETS, BusError, Outgoing, Publisher, StreamReader
 from services.service import Service
-from services.store import Store
+from services.store import Database, Store
 from sla.calendar import SupportHours, zone_of
 from sla.engine import Message
 from sla.policy import Level, Policy
@@ -327,13 +326,13 @@ class Reporter:
 # ---- the service
 
 
-async def play(url: str, path: Path, policy: Policy, welcome: Iterable[str], gone: Callable[[], None]) -> None:
+async def play(url: str, database: Database, policy: Policy, welcome: Iterable[str], gone: Callable[[], None]) -> None:
     """Feeds and shows until it is cancelled. `welcome` is what stands at the top."""
     display = Display(gone)
     for line in welcome:
         display.line(line)
     nc = await bus.connect(url, "demo")
-    store = await asyncio.to_thread(Store, path)
+    store = await asyncio.to_thread(database.open)
     demo = Demo(nc, store, policy, display)
     try:
         await demo.run()

@@ -1,18 +1,21 @@
 """Intake: reads TICKETS like a log and stores what follows. It alone writes the event store; the rules are in sla/."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from math import inf
 from typing import ClassVar
 
 import structlog
 
 from events.cloudevents import Reason
 from projections.deadlines import microseconds
-from services.bus import DEAD_LETTERS, TICKETS, Bus, Outgoing, chained
+from services.bus import DEAD_LETTERS, TICKETS, Bus, Outgoing, placed
 from services.faults import reach
 from services.service import OUTAGES, Fatal, Service
-from services.store import Lock, Store, Superseded
+from services.store import Shares, Store
 from sla.engine import TICK_PREFIX, DeadLetter, Engine, Limits, Message, Outcome
 from sla.policy import Policy
 from sla.versions import Refused
@@ -20,46 +23,110 @@ from sla.versions import Refused
 log = structlog.get_logger()
 
 IDLE = 0.9  # seconds after which intake comes round though nothing has arrived: at each heartbeat of the broker
+SHARE_EVERY = 0.5  # seconds between two looks at who owns which partition
 
 
 class Intake(Service):
-    """One transaction a batch holds the events, the inbox rows and the position: a crash loses and doubles nothing."""
+    """
+    One transaction a batch holds the events, the inbox rows and the positions: a crash loses and doubles nothing.
+
+    It reads the partitions of TICKETS that it owns, all together in the order of the stream, so that they stand at one
+    position from the first batch on. Others own the rest.
+    """
 
     name: ClassVar[str] = "intake"
 
     def __init__(
-        self, bus: Bus, store: Store, policy: Policy, limits: Limits, lock: Lock, notice: timedelta = timedelta(0)
+        self, bus: Bus, store: Store, policy: Policy, limits: Limits, shares: Shares, notice: timedelta = timedelta(0)
     ) -> None:
         super().__init__()
-        self._bus, self._store, self._policy, self._lock, self._notice = bus, store, policy, lock, notice
+        self._bus, self._store, self._policy, self._shares, self._notice = bus, store, policy, shares, notice
         self._engine = Engine(store, limits)
         self._dead_letters = bus.publisher(DEAD_LETTERS)
-        self._position = self._refused = self._letters = 0
+        self._positions: dict[int, int] = {}  # of the partitions that are read
+        self._refused: set[int] = set()  # messages that had their dead letters before it was known that they needed one
 
     async def run(self) -> None:
-        while not self._lock.take():
-            self.works()  # a standby works by waiting
-            await self.sleep(0.5)
-        self._engine.forget()
-        await self.in_thread(self._publish)
-        made_at = await self.whole(self._bus.made_at(TICKETS))
-        await self._check_stream(made_at)
-        self._position = await self.in_thread(self._store.taken)
-        since = await self.in_thread(self._store.first_made_at, TICKETS)
-        self._refused, self._letters = await self.whole(self._where(since or 0))
-        reader = self._bus.reader(TICKETS, self._position)
-        try:
-            await self.whole(reader.start())
-            while True:
-                self.works()
-                if messages := await reader.take(IDLE):
-                    await self.whole(self._take(messages))
-        finally:
-            await reader.close()
+        while True:
+            stored = await self.in_thread(self._store.partitions)
+            count = await self.whole(self._bus.partitions(TICKETS))
+            if count != len(stored):
+                await self._divide(stored, count)
+            elif mine := await self.in_thread(self._shares.mine, count):
+                await self._read(mine, partial(self._still_owns, mine, count))
+            else:
+                await self._stand_by()
+
+    def _still_owns(self, mine: frozenset[int], count: int) -> bool:
+        return self._shares.mine(count) == mine
+
+    async def _stand_by(self) -> None:
+        self.works()
+        await self.sleep(SHARE_EVERY)
 
     async def stop(self) -> None:
         await super().stop()
-        self._lock.free()
+        self._shares.free()
+
+    async def _divide(self, stored: Mapping[int, int], count: int) -> None:
+        """The number of partitions was changed: one intake alone takes what was stored before that."""
+
+        def owns_all() -> bool:
+            return self._shares.all(max(len(stored), count))
+
+        if not await self.in_thread(owns_all):
+            await self._stand_by()
+            return
+        newest = await self.whole(self._bus.last_sequence(TICKETS))
+        await self._read(frozenset(stored), owns_all, until=newest)
+        if self._lowest() >= newest:
+            await self.in_thread(self._store.repartition, count, self._positions)
+            log.info("divided", partitions=count, before=len(stored), position=self._lowest())
+
+    async def _read(self, mine: frozenset[int], owns: Callable[[], bool], until: float = inf) -> None:
+        """As long as this process owns these partitions; or until everything up to a message is stored."""
+        self._engine.forget()
+        await self.in_thread(self._publish)
+        await self._check_stream(await self.whole(self._bus.made_at(TICKETS)))
+        stored = await self.in_thread(self._store.partitions)
+        self._positions = {number: stored[number] for number in mine}
+        self._refused = await self.whole(self._bus.letters_since(self._lowest()))
+        some = sorted(mine) if len(mine) < len(stored) else []
+        reader = self._bus.reader(TICKETS, self._lowest(), some)
+        clock, look_at = asyncio.get_running_loop().time, 0.0
+        try:
+            await self.whole(reader.start())
+            while self._lowest() < until:
+                self.works()
+                if clock() >= look_at:
+                    if not await self.in_thread(owns):
+                        return
+                    look_at = clock() + SHARE_EVERY
+                if messages := await reader.take(IDLE):
+                    await self.whole(self._take_new(messages))
+                elif some:
+                    await self._pass_over(await self.whole(reader.seen()))
+        finally:
+            await reader.close()
+
+    def _lowest(self) -> int:
+        """Up to there everything is stored of what this process reads."""
+        return min(self._positions.values())
+
+    async def _take_new(self, messages: Sequence[Message]) -> None:
+        """Each partition from its own position on: they differ if they had different owners before."""
+        new = []
+        for message in messages:
+            number, subject = placed(message.subject)
+            if message.sequence > self._positions.get(number, 0):
+                new.append(message._replace(subject=subject))
+        if new:
+            await self._take(new)
+
+    async def _pass_over(self, seen: int) -> None:
+        """Nothing up to there is in these partitions."""
+        if seen > self._lowest():
+            await self.in_thread(self._put, Outcome(position=seen))
 
     def _publish(self) -> None:
         """Blocking. The policy of the file is published if there is none, or none of its version, yet."""
@@ -76,15 +143,6 @@ class Intake(Service):
         except Refused as error:
             raise Fatal(f"policy {self._policy.name}: {error}") from None
         log.info("published", version=version.name, effective_from=version.effective_from.isoformat())
-
-    async def _where(self, since: int) -> tuple[int, int]:
-        """
-        The newest message that has its dead letter, committed or not, and the last sequence of DEAD_LETTERS. A letter
-        from before `since` is of another stream.
-        """
-        newest = await self._bus.newest(DEAD_LETTERS, "dead_letters.*")
-        refused = int(newest[0].get("Sla-Sequence", 0)) if newest and microseconds(newest[1]) > since else 0
-        return refused, await self._bus.last_sequence(DEAD_LETTERS)
 
     async def _check_stream(self, made_at: datetime) -> None:
         """Sequences mean nothing in another stream of the same name: its first messages would never be read."""
@@ -134,20 +192,17 @@ class Intake(Service):
         return outcome
 
     async def _commit(self, outcome: Outcome) -> None:
-        letters = [dead_letter(dead) for dead in outcome.dead if dead.message.sequence > self._refused]
-        if letters:
-            published = await self._dead_letters.publish(chained(letters, self._letters))
-            self._refused, self._letters = outcome.dead[-1].message.sequence, published[-1].sequence
+        new = [dead for dead in outcome.dead if dead.message.sequence not in self._refused]
+        if new:
+            await self._dead_letters.publish([dead_letter(dead) for dead in new])
+            self._refused.update(dead.message.sequence for dead in new)
         reach("intake.after_dead_letters")
         await self.in_thread(self._put, outcome)
 
     def _put(self, outcome: Outcome) -> None:
         reach("intake.before_commit")
-        try:
-            self._store.commit(outcome, self._position)
-        except Superseded as error:
-            raise Fatal(str(error)) from None
-        self._position = outcome.position
+        self._store.commit(outcome, self._positions)
+        self._positions = {number: max(before, outcome.position) for number, before in self._positions.items()}
         reach("intake.after_commit")
 
     async def _one_by_one(self, messages: Sequence[Message]) -> Outcome:

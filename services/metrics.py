@@ -24,7 +24,7 @@ from projections.follow import follow
 from projections.tickets import NONE, Tickets
 from services.announcer import POSITION
 from services.bus import DEAD_LETTERS, TICKETS, Bus
-from services.service import OUTAGES, Now, Service, wall_clock
+from services.service import OUTAGES, Now, Service, still_own, wall_clock
 from services.store import Lock, Store
 from sla.engine import UNKNOWN_TYPE
 from sla.judge import Cause
@@ -55,9 +55,7 @@ class Metrics(Service, Collector):
         self._letters: dict[str, int] = {}  # messages in DEAD_LETTERS by subject, as last seen
 
     async def run(self) -> None:
-        while not self._lock.take():
-            self.works()  # a standby works by waiting
-            await self.sleep(0.5)
+        await self.own(self._lock)
         self._active = True
         while True:
             while await self.in_thread(self._follow):
@@ -73,6 +71,7 @@ class Metrics(Service, Collector):
         self._lock.free()
 
     def _follow(self) -> int:
+        still_own(self._lock)
         return sum(follow(self._store, view) for view in (self._tickets, self._compliance, self._arrivals))
 
     # ---- what a scrape shows

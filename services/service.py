@@ -14,7 +14,7 @@ from eventsourcing.persistence import InterfaceError, InternalError, Operational
 
 from projections.follow import NotMigrated
 from services.bus import BusError
-from services.store import StoreError
+from services.store import Lock, StoreError
 
 log = structlog.get_logger()
 
@@ -67,6 +67,12 @@ class Service(ABC):
         self.problem = None
         self.turns += 1
 
+    async def own(self, lock: Lock) -> None:
+        """Waits until this process owns the role: a standby works by waiting."""
+        while not await self.in_thread(lock.take):
+            self.works()
+            await self.sleep(0.5)
+
     def wake(self) -> None:
         """There is something to do."""
         self._awake.set()
@@ -99,6 +105,12 @@ class Service(ABC):
             if not task.cancelled() and (error := task.exception()):
                 log.warning("stopping", service=self.name, error=str(error) or type(error).__name__)
             raise
+
+
+def still_own(lock: Lock) -> None:
+    """StoreError if this process owns the role no more: it begins anew, as a standby."""
+    if not lock.take():
+        raise StoreError("another process has this role now")
 
 
 RETRY = (0.2, 5.0)  # seconds before a failed service starts again: the first time, and at most

@@ -16,6 +16,8 @@ from pydantic_settings import (
 )
 
 from services.faults import checked
+from services.sqlite import SqliteFile
+from services.store import Database
 from sla.policy import Policy, PolicyError, load
 
 SHIPPED_POLICIES = Path(__file__).parent.parent / "sla" / "policies"
@@ -47,6 +49,7 @@ class Settings(BaseSettings):
     nats_credentials: Annotated[str | None, Field(description="the text of a NATS credentials file")] = None
     nats_port: Annotated[Port, Field(description="of the embedded server of `sla up`; 0 takes any free one")] = 4222
     database_url: str | None = None
+    partitions: Annotated[int | None, Field(ge=1, le=256, description="of TICKETS, for `sla migrate`")] = None
     policy_dir: Path = SHIPPED_POLICIES
     http_host: str = "127.0.0.1"
     http_port: Port = 8080
@@ -98,8 +101,14 @@ def load_policy(folder: Path) -> Policy:
     return load(files[0])
 
 
-def store_path(database_url: str) -> Path:
-    """The file of `sqlite:///path`; ValueError for another kind of store."""
-    if not database_url.startswith("sqlite:///") or database_url == "sqlite:///":
-        raise ValueError(f"{database_url.split('@')[-1]!r} is not a store this version can use; write sqlite:///PATH")
-    return Path(database_url.removeprefix("sqlite:///"))
+def database(url: str) -> Database:
+    """Where the store is: `sqlite:///path` or `postgresql://…`. ValueError for what is neither."""
+    if url.startswith("sqlite:///") and url != "sqlite:///":
+        return SqliteFile(Path(url.removeprefix("sqlite:///")))
+    if url.startswith(("postgresql://", "postgres://")):
+        try:
+            from services.postgres import PostgresDatabase  # the packages it needs are an extra
+        except ImportError as error:
+            raise ValueError(f"{error}; install sla-engine[postgres]") from None
+        return PostgresDatabase(url)
+    raise ValueError(f"{url.split('@')[-1]!r} is not a store; write sqlite:///PATH or postgresql://USER@HOST/DATABASE")

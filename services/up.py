@@ -14,9 +14,10 @@ from services.demo import play
 from services.embedded import EmbeddedNats
 from services.logs import configure
 from services.service import Fatal
-from services.settings import Settings, load_policy, store_path
-from services.store import Lock
-from services.wiring import SERVICES, Process, migrate_store
+from services.settings import Settings, database, load_policy
+from services.sqlite import FileLock, SqliteFile
+from services.store import Database, Shares
+from services.wiring import SERVICES, VIEWS, Process
 
 log = structlog.get_logger()
 
@@ -29,21 +30,21 @@ async def up(settings: Settings, folder: Path, demo: bool = False) -> int:
     if demo and "log_level" not in settings.model_fields_set:
         configure(settings.model_copy(update={"log_level": "warning"}))
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs yet
-    lock = Lock(folder / "engine.lock")
+    lock = FileLock(folder / "engine.lock")
     if not lock.take():
         raise Fatal(f"another engine works in {folder}; stop it, or give this one its own folder with --data")
     run_file = folder / RUN_FILE
     run_file.unlink(missing_ok=True)
-    path = store_path(settings.database_url) if settings.database_url else folder / "sla.db"
-    await asyncio.to_thread(migrate_store, path)
+    store = database(settings.database_url) if settings.database_url else SqliteFile(folder / "sla.db")
+    await asyncio.to_thread(store.migrate, VIEWS)
     server = EmbeddedNats(folder / "nats", settings.nats_port)
     try:
         await server.start()
         await provision(server.url)
-        process = Process(SERVICES, settings, server.url, path)
+        process = Process(SERVICES, settings, server.url, store)
         watching = asyncio.create_task(_watch(server, process))
         ready = asyncio.Event()
-        playing = asyncio.create_task(_play(process, server.url, path, settings, ready)) if demo else None
+        playing = asyncio.create_task(_play(process, server.url, store, settings, ready)) if demo else None
 
         def is_ready() -> None:
             _ready(process, server.url, run_file)
@@ -61,17 +62,30 @@ async def up(settings: Settings, folder: Path, demo: bool = False) -> int:
         lock.free()
 
 
-async def provision(url: str, credentials: str | None = None) -> None:
-    """Creates the streams; logs what an operator has set otherwise."""
+async def provision(
+    url: str, credentials: str | None = None, partitions: int | None = None, shares: Shares | None = None
+) -> None:
+    """
+    Creates the streams; logs what an operator has set otherwise. TICKETS is divided anew if it has another number of
+    partitions, and no intake works; Fatal if one does.
+    """
     nc = await bus.connect(url, "migrate", credentials)
     try:
-        for line in await bus.provision(nc):
+        for line in await bus.provision(nc, partitions):
             log.warning("drift", stream=line)
+        before = await bus.Bus(nc).partitions(bus.TICKETS)
+        if partitions is not None and shares is not None and partitions != before:
+            if not await asyncio.to_thread(shares.all, before):
+                raise Fatal(f"{bus.TICKETS} has {before} partitions; to have {partitions}, stop every intake first")
+            await bus.divide(nc, partitions)
+            log.info("divided", partitions=partitions, before=before)
     finally:
+        if shares is not None:
+            shares.free()
         await nc.close()
 
 
-async def _play(process: Process, nats_url: str, path: Path, settings: Settings, ready: asyncio.Event) -> None:
+async def _play(process: Process, nats_url: str, store: Database, settings: Settings, ready: asyncio.Event) -> None:
     """The demo, as soon as the engine is ready; if it cannot go on, or nobody can see it, the engine ends."""
     policy = load_policy(settings.policy_dir)
     await ready.wait()
@@ -83,7 +97,7 @@ async def _play(process: Process, nats_url: str, path: Path, settings: Settings,
         f"policy   {policy.name} {policy.version}, times in {policy.zone}",
     )
     try:
-        await play(nats_url, path, policy, welcome, process.stop)
+        await play(nats_url, store, policy, welcome, process.stop)
     finally:
         process.stop()
 

@@ -6,7 +6,6 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, islice, takewhile, zip_longest
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -16,7 +15,7 @@ from events.cloudevents import shown
 from events.tickets import DATA_TYPES, TicketEvent, content_digest, fact_key
 from projections.deadlines import instant
 from projections.follow import Projection
-from services.store import Entry, Store, StoreError, Verification, decode, encode
+from services.store import Database, Entry, Picture, StoreError, Verification, decode, encode
 from sla.engine import InboxRow
 from sla.log import Breached, Event, FactRecorded
 from sla.policy import Policy
@@ -45,12 +44,12 @@ class Difference(NamedTuple):
     stored: str
 
 
-def keep(path: Path, found: Verification) -> str | None:
+def keep(database: Database, found: Verification) -> str | None:
     """Stores the result for the metrics; why not, if the store cannot be written."""
     try:
-        with closing(Store(path)) as store:
+        with closing(database.open()) as store:
             store.keep_verification(found)
-    except (PersistenceError, sqlite3.Error) as error:
+    except (StoreError, PersistenceError, sqlite3.Error) as error:
         return str(error)
     return None
 
@@ -68,7 +67,7 @@ class Verify:
     A tick that never came is not missed in here: that a clock is behind is for the metrics to say.
     """
 
-    def __init__(self, stored: sqlite3.Connection, views: Iterable[type[Projection]]) -> None:
+    def __init__(self, stored: Picture, views: Iterable[type[Projection]]) -> None:
         self._stored, self._spare = stored, _spare()
         self._views = [view() for view in views]
         self.head, self.tickets_seen, self.differences = 0, 0, 0
@@ -209,7 +208,7 @@ class Verify:
         self._spare.execute("CREATE TABLE facts (ticket TEXT, fact_key TEXT, digest TEXT)")
         with self._readable("log"):
             yield from self._judge_all()
-        inbox = "(SELECT ticket, hex(fact_key) fact_key, hex(digest) digest FROM inbox WHERE outcome = 'recorded')"
+        inbox = "(SELECT ticket, hex(fact_key) fact_key, hex(digest) digest FROM inbox WHERE outcome = 'recorded') told"
         with self._readable("inbox"):
             self._compare("fact", ["ticket", "fact_key"], "facts", inbox)
 

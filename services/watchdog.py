@@ -1,10 +1,8 @@
 """Watchdog: does what ought to move, move? By what the bus and the store say, not by what a service believes."""
 
 import asyncio
-import os
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import structlog
@@ -15,7 +13,7 @@ from projections.deadlines import Deadlines, Row
 from services.announcer import POSITION
 from services.bus import DEAD_LETTERS, SLA, TICKETS, Bus, BusError
 from services.service import OUTAGES, Fatal, Keeper, Now
-from services.store import INTAKE, Store
+from services.store import Store
 
 log = structlog.get_logger()
 
@@ -40,8 +38,9 @@ _READERS = {"clock": ("deadlines",), "announcer": (POSITION,), "metrics": ("tick
 
 
 class Standing(NamedTuple):
-    """What the store says: how far everybody is, who has more to read, and the first instant that is not judged."""
+    """What the store says: how far all are, intake too, who has more to read, and the first instant not judged."""
 
+    taken: int
     positions: Mapping[str, int]
     waiting: frozenset[str]
     overdue: Row | None
@@ -64,7 +63,6 @@ class Watchdog:
     ) -> None:
         self._keepers, self._bus, self._store, self._hopeless, self._now = keepers, bus, store, hopeless, now
         self._every = every
-        self._file = _file(store.path)
         self._readers = [reader for name in keepers for reader in _READERS.get(name, ())]
         self._last: dict[str, Any] = {}
         self._still: defaultdict[str, int] = defaultdict(int)
@@ -103,7 +101,7 @@ class Watchdog:
         if standing is not None:
             found |= self._stuck(standing)
             if newest is not None:
-                found |= self._backlog(newest, standing.positions[INTAKE])
+                found |= self._backlog(newest, standing.taken)
         return found | dict([*self._permissions(), *self._turns()])
 
     async def _answer(self, part: str, ask: Callable[[], Awaitable[T]], found: dict[str, str]) -> T | None:
@@ -142,17 +140,19 @@ class Watchdog:
 
     def _standing(self) -> Standing:
         """Blocking."""
-        if _file(self._store.path) != self._file:
+        if self._store.replaced():
             raise Fatal(
-                f"{self._store.path} was deleted or replaced while the engine worked on it, and what is stored now is "
-                "lost; put the store in its place, and start again"
+                "the store was deleted or replaced while the engine worked on it, and what is stored now is lost; put "
+                "it in its place, and start again"
             )
-        positions = {name: self._store.position(name) or 0 for name in (INTAKE, *self._readers)}
+        positions = {name: self._store.position(name) or 0 for name in self._readers}
         head = self._store.head()
         waiting = {name for name in self._readers if name != _ARRIVALS and positions[name] < head}
         if _ARRIVALS in positions and self._store.inbox(positions[_ARRIVALS], 1):
             waiting.add(_ARRIVALS)
-        return Standing(positions, frozenset(waiting), self._overdue() if "clock" in self._keepers else None)
+        return Standing(
+            self._store.taken(), positions, frozenset(waiting), self._overdue() if "clock" in self._keepers else None
+        )
 
     def _overdue(self) -> Row | None:
         late = round(STUCK * self._every * 1e6)
@@ -209,15 +209,6 @@ class Watchdog:
         self._still[what] = self._still[what] + 1 if waits and self._last.get(what) == value else 0
         self._last[what] = value
         return self._still[what]
-
-
-def _file(path: Path) -> tuple[int, int] | None:
-    """Which file it is that has this name now."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 class Readiness(Collector):

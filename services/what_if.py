@@ -1,6 +1,5 @@
 """What would be under another policy: all of history judged again, or open tickets moved. Nothing is changed here."""
 
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from events.tickets import DATA_TYPES, PolicyChanged, ticket_message
 from projections.follow import catch_up
 from projections.tickets import Tickets
 from services.bus import Outgoing
-from services.store import Store
+from services.store import Picture, Store
 from sla.judge import Clock, Fact, Facts, Spell, Verdict, judge
 from sla.log import FactRecorded
 from sla.policy import FIRST, Policy
@@ -34,7 +33,7 @@ class Was(NamedTuple):
     facts: Facts
 
 
-def history(stored: sqlite3.Connection) -> Iterator[Was]:
+def history(stored: Picture) -> Iterator[Was]:
     """Every ticket, in the order of their ids."""
     rows = stored.execute(
         "SELECT originator_id, state FROM stored_events WHERE topic = ? ORDER BY originator_id, originator_version",
@@ -94,7 +93,7 @@ class Backtest:
         default_factory=lambda: defaultdict(lambda: (Counter(), Counter()))
     )
 
-    def run(self, stored: sqlite3.Connection) -> Iterator[int]:
+    def run(self, stored: Picture) -> Iterator[int]:
         """Reads one picture of the store."""
         other = Instead(self.policy)
         for done, (ticket, facts) in enumerate(history(stored), 1):

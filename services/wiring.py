@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 
 import structlog
 from nats.aio.client import Client
@@ -15,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from projections.compliance import Arrivals, Compliance
 from projections.deadlines import Deadlines
-from projections.follow import Projection, create
+from projections.follow import Projection
 from projections.tickets import Tickets
 from services import bus, faults
 from services.announcer import Announcer
@@ -26,7 +25,7 @@ from services.intake import Intake
 from services.metrics import Metrics
 from services.service import OUTAGES, Fatal, Keeper, Service, wall_clock
 from services.settings import Settings, load_policy
-from services.store import Lock, Store
+from services.store import Database, Store
 from services.watchdog import Readiness, Watchdog
 from sla.engine import Limits
 
@@ -37,25 +36,11 @@ VIEWS: tuple[type[Projection], ...] = (Deadlines, Tickets, Compliance, Arrivals)
 STOP_WITHIN = 8.0  # seconds a process may take to finish what it has begun
 
 
-def migrate_store(path: Path) -> None:
-    """Creates the schema, if it does not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    store = Store(path, create=True)
-    for view in VIEWS:
-        create(store, view())
-    store.close()
-
-
-def lock_for(path: Path, role: str) -> Lock:
-    """The lock of a role, beside the store."""
-    return Lock(path.with_name(f"{path.name}.{role}.lock"))
-
-
 class Process:
     """One or more services in one process, with their HTTP port. `run` returns the exit code."""
 
-    def __init__(self, names: Sequence[str], settings: Settings, nats_url: str, store: Path) -> None:
-        self._names, self._settings, self._url, self._path = names, settings, nats_url, store
+    def __init__(self, names: Sequence[str], settings: Settings, nats_url: str, database: Database) -> None:
+        self._names, self._settings, self._url, self._database = names, settings, nats_url, database
         self._policy = load_policy(settings.policy_dir)
         self._problems: dict[str, str] = dict.fromkeys(names, "starting")
         self._keepers: dict[str, Keeper] = {}
@@ -152,7 +137,7 @@ class Process:
     async def _open(self) -> Store:
         while True:
             try:
-                return await asyncio.to_thread(Store, self._path)
+                return await asyncio.to_thread(self._database.open)
             except OUTAGES as error:
                 if self._problems.get("store") != str(error):
                     log.warning("waiting", service="store", reason=str(error))
@@ -180,12 +165,11 @@ class Process:
         match name:
             case "intake":
                 limits = Limits(settings.max_ahead, settings.historic_after)
-                lock = lock_for(self._path, name)
-                return Intake(bus, store, self._policy, limits, lock, settings.policy_notice)
+                return Intake(bus, store, self._policy, limits, self._database.shares(), settings.policy_notice)
             case "clock":
                 return Clock(bus, store)
             case "announcer":
-                return Announcer(bus, store, lock_for(self._path, name))
+                return Announcer(bus, store, self._database.lock(name))
             case "metrics":
                 return self._metrics(bus, store)
             case _:
@@ -194,6 +178,6 @@ class Process:
     def _metrics(self, bus: Bus, store: Store) -> Metrics:
         if self._collected is not None:
             self._registry.unregister(self._collected)
-        self._collected = Metrics(bus, store, self._policy, lock_for(self._path, "metrics"))
+        self._collected = Metrics(bus, store, self._policy, self._database.lock("metrics"))
         self._registry.register(self._collected)
         return self._collected

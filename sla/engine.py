@@ -204,9 +204,10 @@ def _read(message: Message) -> TicketEvent | Tick | BadFact:
 def _read_tick(subject: str) -> Tick:
     """The ticket is all that counts. A tick that names none concerns nobody, and leaves no trace (decision 2)."""
     try:
-        return Tick(decode_token(subject.removeprefix(TICK_PREFIX)))
+        ticket = decode_token(subject.removeprefix(TICK_PREFIX))
     except ValueError:
-        return Tick("")
+        ticket = ""
+    return Tick(ticket if ticket.isprintable() else "")  # no id of a ticket; a store need not know such a text
 
 
 def _check_names(event: TicketEvent, versions: Versions, judged_by: str | None, stored_at: datetime) -> None:

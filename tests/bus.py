@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -27,8 +26,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from services.embedded import EmbeddedNats
+from services.store import Database
 from services.up import provision
-from services.wiring import migrate_store
+from services.wiring import VIEWS
+from tests.stores import ON_POSTGRES, address, new_store, position, rows
 
 SLA = Path(sys.executable).with_name("sla")
 POLICIES = Path(__file__).parents[1] / "sla" / "policies"
@@ -356,19 +357,16 @@ def process(folder: Path, *arguments: str, command: Sequence[str | Path] = (SLA,
 
 
 class Deployment(NamedTuple):
-    """One nats-server, one SQLite file, and services as processes of their own."""
+    """One nats-server, one store, and services as processes of their own."""
 
     folder: Path
     server: Server
+    store: Database
     settings: dict[str, str]
-
-    @property
-    def store(self) -> Path:
-        return self.folder / "sla.db"
 
     async def migrate(self) -> None:
         """As `sla migrate` does it; but for a process of its own, which takes a second."""
-        await asyncio.to_thread(migrate_store, self.store)
+        await asyncio.to_thread(self.store.migrate, VIEWS)
         await provision(self.server.url)
 
     def run(self, *services: str, **settings: str) -> "Service":
@@ -398,8 +396,9 @@ class Service(NamedTuple):
 @asynccontextmanager
 async def deployment(folder: Path, server: Server, **settings: str) -> AsyncIterator[Deployment]:
     """Migrated, with no service yet. Processes that a test starts with `run` it has to end."""
-    addresses = {"SLA_NATS_URL": server.url, "SLA_DATABASE_URL": f"sqlite:///{folder / 'sla.db'}"}
-    found = Deployment(folder, server, addresses | settings)
+    store = new_store(folder / "sla.db")
+    addresses = {"SLA_NATS_URL": server.url, "SLA_DATABASE_URL": address(store)}
+    found = Deployment(folder, server, store, addresses | settings)
     await found.migrate()
     yield found
 
@@ -411,23 +410,23 @@ class Up(NamedTuple):
     data: Path
     nats_url: str
     http_url: str
-
-    @property
-    def store(self) -> Path:
-        return self.data / "sla.db"
+    store: Database
 
 
 @contextmanager
 def up(folder: Path, command: Sequence[str | Path] = (SLA,), **settings: str) -> Iterator[Up]:
     """`sla up` on free ports; its data in `folder`/data. It must end with 0 at SIGTERM, if the test did not end it."""
     data = folder / "data"
+    store = new_store(data / "sla.db")
+    if ON_POSTGRES:
+        settings["SLA_DATABASE_URL"] = address(store)
     with process(folder, "up", "--data", str(data), command=command, **settings) as started:
         run_file, give_up = data / "run.json", time.monotonic() + PATIENCE
         while not (run_file.exists() and run_file.read_text().endswith("\n")):
             assert started.must_run() and time.monotonic() < give_up, f"not ready: {started.log}"
             time.sleep(0.02)
         addresses = json.loads(run_file.read_text())
-        yield Up(started, data, addresses["nats_url"], addresses["http_url"])
+        yield Up(started, data, addresses["nats_url"], addresses["http_url"], store)
         if started.running():
             started.end()
 
@@ -463,32 +462,20 @@ async def readiness(http_url: str) -> tuple[int, dict[str, str]]:
     return status, json.loads(body)["reasons"] if body else {}
 
 
-def rows(store: Path, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-    """What a SQLite file holds, read beside the engine."""
-    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=PATIENCE)) as connection:
-        return connection.execute(statement, parameters).fetchall()
-
-
-def position(store: Path, name: str) -> int:
-    """How far a reader of the log has come."""
-    found = rows(store, "SELECT position FROM positions WHERE name = ?", name)
-    return int(found[0][0]) if found else 0
-
-
-async def taken(nc: Client, store: Path) -> None:
+async def taken(nc: Client, store: Database) -> None:
     """Waits until intake has stored every message that TICKETS has now."""
     newest = (await nc.jetstream().stream_info("TICKETS")).state.last_seq
     await until(f"intake has stored message {newest}", lambda: position(store, "intake") >= newest)
 
 
-async def announced(nc: Client, store: Path) -> None:
+async def announced(nc: Client, store: Database) -> None:
     """Waits until what TICKETS has now is stored, and all that followed from it is announced."""
     await taken(nc, store)
     head = int(rows(store, "SELECT max(rowid) FROM stored_events")[0][0] or 0)
     await until(f"announced up to {head}", lambda: position(store, "announcements") >= head)
 
 
-async def settled(nc: Client, store: Path) -> None:
+async def settled(nc: Client, store: Database) -> None:
     """Waits until every message is stored, every reader of the log is at its end, and no instant waits for its tick."""
 
     async def is_settled() -> bool:

@@ -12,14 +12,18 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from services.store import Database
+from tests.stores import ON_POSTGRES, address, new_store
+
 SLA = Path(sys.executable).with_name("sla")
 STARTS_WITHIN = 30.0  # seconds; it takes about 2 on a quiet machine
 
 
 class Engine(NamedTuple):
-    """A running `sla up`: its folder, and what its run.json says."""
+    """A running `sla up`: its folder, its store, and what its run.json says."""
 
     data: Path
+    store: Database
     nats_url: str
     http_url: str
     pid: int
@@ -37,13 +41,16 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     home = tmp_path_factory.mktemp("engine")
     data = home / "data"
     log = home / "stderr.log"
+    store = new_store(data / "sla.db")
     environment = clean_environment(SLA_NATS_PORT="0", SLA_HTTP_PORT="0", SLA_HISTORIC_AFTER="1000d")
+    if ON_POSTGRES:
+        environment["SLA_DATABASE_URL"] = address(store)
     with log.open("w") as stderr:
         process = subprocess.Popen(
             [SLA, "up", "--data", data], cwd=home, env=environment, stderr=stderr, stdout=subprocess.DEVNULL
         )
     try:
-        yield Engine(data, **_run_file(process, data / "run.json", log))
+        yield Engine(data, store, **_run_file(process, data / "run.json", log))
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0, log.read_text()
         assert "Traceback" not in log.read_text()

@@ -10,7 +10,8 @@ from projections import follow as following
 from services import announcer, clock, intake
 from services.announcer import POSITION, Announcer
 from services.bus import SLA
-from services.store import INTAKE, Store, _Recorder
+from services.sqlite import SqliteStore, _Recorder
+from services.store import Store
 from sla.engine import TICK_PREFIX, Engine, Message, Outcome
 from sla.judge import Clock as Judged
 from sla.ticket import Difference, TicketSla
@@ -39,25 +40,25 @@ def _believe_the_saved_position() -> None:
 
 def position_before_store() -> None:
     """As an acknowledgement before the commit: the position moves first, and what belongs to it follows."""
-    commit = Store.commit
+    commit = SqliteStore.commit
 
-    def apart(self: Store, outcome: Outcome, before: int) -> None:
+    def apart(self: SqliteStore, outcome: Outcome, before: dict[int, int]) -> None:
         with self.writing() as cursor:
-            cursor.execute("UPDATE positions SET position = ? WHERE name = ?", (outcome.position, INTAKE))
-        commit(self, outcome, outcome.position)
+            cursor.execute("UPDATE partitions SET position = ?", (outcome.position,))
+        commit(self, outcome, dict.fromkeys(before, outcome.position))
 
-    Store.commit = apart
+    SqliteStore.commit = apart
 
 
 def no_inbox() -> None:
     """Nobody remembers which facts are recorded."""
-    commit = Store.commit
+    commit = SqliteStore.commit
 
-    def keyless(self: Store, outcome: Outcome, before: int) -> None:
+    def keyless(self: SqliteStore, outcome: Outcome, before: dict[int, int]) -> None:
         outcome.inbox = [row._replace(key=None) for row in outcome.inbox]
         commit(self, outcome, before)
 
-    Store.commit = keyless
+    SqliteStore.commit = keyless
 
 
 def tick_without_queueing() -> None:
@@ -102,8 +103,8 @@ def no_compare_and_set() -> None:
     insert = _Recorder._insert_events
 
     def anyway(self: _Recorder, c: Any, stored_events: Any, **kwargs: Any) -> Any:
-        c.execute("SELECT position FROM positions WHERE name = ?", (INTAKE,))
-        return insert(self, c, stored_events, **kwargs | {"before": c.fetchone()[0]})
+        c.execute("SELECT number, position FROM partitions")
+        return insert(self, c, stored_events, **kwargs | {"before": {row[0]: row[1] for row in c.fetchall()}})
 
     _Recorder._insert_events = anyway
 

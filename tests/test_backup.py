@@ -20,7 +20,8 @@ from services import backup as module
 from services.backup import IN_ORDER, backup, restore
 from services.bus import StreamReader
 from services.settings import Settings, load_policy
-from services.store import Store, snapshot
+from services.sqlite import SqliteFile
+from services.store import Database
 from services.verify import Verify
 from services.wiring import VIEWS
 from sla.engine import Engine
@@ -69,7 +70,7 @@ def refused(*arguments: str | Path, **settings: str) -> str:
 # ---- what must be so after a restore
 
 
-async def check(nc: Client, store: Path, policy: str) -> None:
+async def check(nc: Client, store: Database, policy: str) -> None:
     """Log, SLA and DEAD_LETTERS are what an engine in memory makes of TICKETS: each decision once, in its order."""
     reader, messages = StreamReader(nc, "TICKETS", 0), []
     last = (await nc.jetstream().stream_info("TICKETS")).state.last_seq
@@ -77,7 +78,7 @@ async def check(nc: Client, store: Path, policy: str) -> None:
         messages += await reader.take()
     await reader.close()
     expected = Engine(Memory(Versions.only(load_policy(Path(policy))))).take(messages)
-    with closing(Store(store)) as found:
+    with closing(store.open()) as found:
         log = found.entries(0, 1_000_000)
     assert [entry[1:] for entry in log] == [(recorded.originator_id, recorded.event) for recorded in expected.events]
     decided = [(entry.event.id, entry.position) for entry in log if isinstance(entry.event, Announced)]
@@ -85,15 +86,15 @@ async def check(nc: Client, store: Path, policy: str) -> None:
     assert said == decided and len({id for id, _ in said}) == len(said)
     dead = await stored(nc, "DEAD_LETTERS", "dead_letters.>")
     assert [int(heard.headers["Sla-Sequence"]) for heard in dead] == [each.message.sequence for each in expected.dead]
-    with snapshot(store) as picture, Verify(picture, VIEWS) as verify:
+    with store.picture() as picture, Verify(picture, VIEWS) as verify:
         for _ in (*verify.views(), *verify.tickets()):
             pass
     assert verify.first == []
 
 
-def check_lives(store: Path, every: list[Life]) -> None:
+def check_lives(store: Database, every: list[Life]) -> None:
     """Each ticket has the state that was worked out by hand."""
-    with closing(Store(store)) as found:
+    with closing(store.open()) as found:
         tickets = found.load_all(life.ticket for life in every)
     states = {id: (ticket.state.breached_at, ticket.state.met) for id, ticket in tickets.items()}
     assert states == {life.ticket: (life.broken_at, life.met) for life in every}
@@ -107,7 +108,7 @@ async def trickle(nc: Client, facts: list[Fact]) -> None:
         await asyncio.sleep(0.01)
 
 
-def go_on_meanwhile(monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
+def go_on_meanwhile(monkeypatch: pytest.MonkeyPatch, store: Database) -> None:
     """Before each stream of a backup the engine does something, as it would if the parts were large."""
     at_once = module._snapshot
 
@@ -139,7 +140,7 @@ async def test_a_backup_taken_under_load_goes_on_elsewhere(tmp_path: Path, monke
 
     done = sla("restore", file, "--data", tmp_path / "second" / "data")
     assert done.returncode == 0 and f"TICKETS up to {last['TICKETS']:,}" in done.stderr, done.stderr
-    assert position(tmp_path / "second" / "data" / "sla.db", "intake") == manifest.position
+    assert position(SqliteFile(tmp_path / "second" / "data" / "sla.db"), "intake") == manifest.position
     with up(tmp_path / "second", SLA_POLICY_DIR=policy) as engine:
         async with connected(engine.nats_url) as nc:
             await settled(nc, engine.store)

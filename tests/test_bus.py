@@ -19,7 +19,6 @@ from nats.js.api import StreamConfig
 
 from projections.follow import rebuild
 from services.service import Service as EngineService
-from services.store import Store
 from services.wiring import VIEWS
 from tests.bus import (
     SLA,
@@ -53,6 +52,7 @@ from tests.bus import (
     until,
     up,
 )
+from tests.stores import address, new_store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("bus")]
 
@@ -342,7 +342,7 @@ async def test_a_forged_tick_does_nothing(nc: Client, sla: Subscriber, live: Up)
 async def test_a_second_copy_of_every_service_doubles_nothing(live: Up, nc: Client, sla: Subscriber) -> None:
     settings = {
         "SLA_NATS_URL": live.nats_url,
-        "SLA_DATABASE_URL": f"sqlite:///{live.store}",
+        "SLA_DATABASE_URL": address(live.store),
         "SLA_POLICY_DIR": str(live.data.parent / "policy"),
         "SLA_HTTP_PORT": str(free_port()),
     }
@@ -382,7 +382,7 @@ async def test_after_a_restart_and_a_rebuild_nothing_is_announced_again(tmp_path
             await announced(nc, first.store)
             before = await stored(nc)
     with up(tmp_path, SLA_POLICY_DIR=policy) as second:
-        store = Store(second.store)
+        store = second.store.open()
         for view in VIEWS:
             assert sum(rebuild(store, view)) > 0
         store.close()
@@ -446,8 +446,9 @@ async def test_services_wait_for_nats_and_the_store_then_work_and_end_cleanly(tm
     server = Server(tmp_path / "nats")
     await server.start()  # to learn a free port
     await server.stop()
-    addresses = {"SLA_NATS_URL": server.url, "SLA_DATABASE_URL": f"sqlite:///{tmp_path / 'sla.db'}"}
-    deployed = Deployment(tmp_path, server, addresses | {"SLA_POLICY_DIR": open_all_hours(tmp_path / "policy")})
+    store = new_store(tmp_path / "sla.db")
+    addresses = {"SLA_NATS_URL": server.url, "SLA_DATABASE_URL": address(store)}
+    deployed = Deployment(tmp_path, server, store, addresses | {"SLA_POLICY_DIR": open_all_hours(tmp_path / "policy")})
     services = [deployed.run("clock"), deployed.run("intake", "announcer", "metrics")]
     try:
         for service in services:

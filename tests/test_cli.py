@@ -145,7 +145,7 @@ def test_wrong_usage_is_2_and_says_what_is_right(
     [
         ("SLA_NATS_PORT", "many", "SLA_NATS_PORT: "),
         ("SLA_HISTORIC_AFTER", "soon", "SLA_HISTORIC_AFTER: "),
-        ("SLA_DATABASE_URL", "postgresql://sla:secret@db/sla", "SLA_DATABASE_URL: 'db/sla' is not a store"),
+        ("SLA_DATABASE_URL", "mysql://sla:secret@db/sla", "SLA_DATABASE_URL: 'db/sla' is not a store"),
         ("SLA_DATABASE_URL_FILE", "/nowhere/secret", "SLA_DATABASE_URL_FILE: /nowhere/secret: No such file"),
     ],
 )
@@ -537,7 +537,9 @@ def test_a_dead_letter_is_listed_shown_and_sent_again_as_it_was(on: Callable[...
     assert headers["X-Trace"] == "abc" and "Sla-Original-Nats-Msg-Id" not in headers
     assert message(engine.nats_url, second) == ("tickets.opened.D-1", body)
 
-    by_reason = json.loads(on("dead", "replay", "--reason", "unknown_service_level", "-o", "json").out)
+    by_reason = json.loads(
+        on("dead", "replay", "--reason", "unknown_service_level", "--source", "/crm", "-o", "json").out
+    )
     assert [each["sequence"] for each in by_reason] == [second]  # the first is gone
     dead(on, by_reason[0]["stored_as"])
 

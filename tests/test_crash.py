@@ -15,9 +15,9 @@ from nats.aio.client import Client
 
 from services.bus import Bus
 from services.intake import Intake
-from services.service import Fatal
 from services.settings import SHIPPED_POLICIES
-from services.store import Lock, Store
+from services.sqlite import FileLock, FileShares
+from services.store import Database, Superseded
 from services.wiring import load_policy
 from sla.engine import Limits
 from sla.log import Announced, Breached, BreachRetracted, Fulfilled
@@ -43,6 +43,7 @@ from tests.bus import (
     total,
     until,
 )
+from tests.stores import path_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.xdist_group("crash")]
 
@@ -149,7 +150,7 @@ class Crew:
         self.start(name)
 
     @property
-    def store(self) -> Path:
+    def store(self) -> Database:
         return self.deployed.store
 
     async def ready(self) -> None:
@@ -182,7 +183,7 @@ async def check(nc: Client, crew: Crew, every: list[Life]) -> None:
     outcomes = Counter(outcome for (outcome,) in rows(crew.store, "SELECT outcome FROM inbox"))
     messages = await stored(nc, "TICKETS", "tickets.>")
     assert outcomes == Counter(recorded=len(facts), duplicate=len(messages) - len(facts))
-    store = Store(crew.store)
+    store = crew.store.open()
     try:
         log = [entry for entry in store.entries(0, 1_000_000) if isinstance(entry.event, Announced)]
     finally:
@@ -278,6 +279,7 @@ def owner(store: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.on_file
 async def test_a_standby_takes_over_when_the_active_one_is_killed(crew: Crew) -> None:
     every = list(lives(160))
     facts = load(every)
@@ -286,8 +288,9 @@ async def test_a_standby_takes_over_when_the_active_one_is_killed(crew: Crew) ->
         async with connected(crew.deployed.server.url) as nc:
             for service in both:
                 await service.ready()
-            await until("each lock has its owner", lambda: len(list(crew.store.parent.glob("*.lock"))) == 3)
-            active, standby = sorted(both, key=lambda s: owner(crew.store) != s.process.process.pid)
+            file = path_of(crew.store)
+            await until("each lock has its owner", lambda: len(list(file.parent.glob("*.lock"))) == 3)
+            active, standby = sorted(both, key=lambda s: owner(file) != s.process.process.pid)
             crew.services["intake"] = standby
             sending = asyncio.create_task(send(nc, facts))
             await until("some is announced", lambda: position(crew.store, "announcements") > 50)
@@ -312,19 +315,20 @@ async def test_an_announcer_refuses_a_store_that_does_not_belong_to_the_stream(c
 
 
 @pytest.mark.slow
-async def test_an_intake_that_was_superseded_stores_nothing_more(crew: Crew) -> None:
+async def test_an_intake_that_was_superseded_stores_nothing_more(crew: Crew, tmp_path: Path) -> None:
     """Two that both believe to be the owner, as after a pause of one: the position in the store decides."""
-    store = Store(crew.store)
+    store = crew.store.open()
     policy = load_policy(SHIPPED_POLICIES)
     async with connected(crew.deployed.server.url) as nc:
         await publish(nc, *(opened(f"T-{n}", ago(hours=1)) for n in range(20)))
-        intakes = [Intake(Bus(nc), store, policy, Limits(), Lock(crew.store.with_name(f"{n}.lock"))) for n in range(2)]
+        locks = [FileLock(tmp_path / f"{n}.lock") for n in range(2)]
+        intakes = [Intake(Bus(nc), store, policy, Limits(), FileShares(lock)) for lock in locks]
         tasks = [asyncio.create_task(intake.run()) for intake in intakes]
         try:
             async with asyncio.timeout(PATIENCE):
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             (superseded,) = done
-            assert isinstance(error := superseded.exception(), Fatal)
+            assert isinstance(error := superseded.exception(), Superseded)
             assert "another intake works on this store" in str(error)
             await publish(nc, opened("T-20", ago(hours=1)))
             await until("the other goes on", lambda: position(crew.store, "intake") == 21)

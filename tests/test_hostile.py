@@ -8,7 +8,7 @@ import pytest
 from nats.aio.client import Client
 
 from events.cloudevents import decode_token
-from services.store import Store, StoreError, decode
+from services.store import StoreError, decode
 from tests.bus import (
     STRUCTURED,
     Fact,
@@ -98,7 +98,7 @@ async def test_a_ticket_of_any_name_breaches_under_its_own_name_alone(engine: Up
         assert len(parts) == 5 and decode_token(parts[-1]) == ticket
         assert all(c.isascii() and (c.isalnum() or c in "-_%") for c in parts[-1])
     assert len(said) == len({heard.event["id"] for heard in said})
-    store = Store(engine.store)
+    store = engine.store.open()
     try:
         assert store.load_all(TICKETS).keys() == set(TICKETS)
     finally:
@@ -151,7 +151,7 @@ async def test_members_with_names_of_our_libraries_make_nothing(engine: Up, nc: 
         nc, sent(subject="plain", id="p1", data=data), sent(subject="planted", id="p2", data=data | planted, **planted)
     )
     await settled(nc, engine.store)
-    store = Store(engine.store)
+    store = engine.store.open()
     try:
         plain, other = (store.load(ticket) for ticket in ("plain", "planted"))
     finally:

@@ -13,7 +13,6 @@ import pytest
 from prometheus_client.samples import Sample
 
 from projections.follow import rebuild
-from services.store import Store
 from services.wiring import VIEWS
 from tests.bus import (
     Fact,
@@ -243,7 +242,7 @@ async def test_counters_survive_a_restart_and_a_rebuild_lowers_none(tmp_path: Pa
     assert before["sla_responses_total", ("outcome", "met"), ("priority", "critical"), ("service_level", "enterprise")]
     with up(tmp_path, SLA_POLICY_DIR=policy) as second:
         assert counters(await shown(second.http_url, second.store)) == before
-        store = Store(second.store)
+        store = second.store.open()
         try:
             for view in VIEWS:
                 for _ in rebuild(store, view):

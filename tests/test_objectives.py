@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from projections.deadlines import Deadlines, instant
 from projections.follow import catch_up
-from services.wiring import VIEWS, migrate_store
+from services.wiring import VIEWS
 from sla.log import Announced, Breached, BreachRetracted, Escalated, Fulfilled, State
 from sla.policy import Policy, PolicyError, load
 from sla.ticket import TicketSla
 from sla.versions import AFTER_ALL, ALWAYS, Version, Versions
 from tests.bus import fact as sent
-from tests.bus import rows
 from tests.memory import POLICY, SHIPPED, World
 from tests.scenarios import (
     STOCKHOLM,
@@ -40,6 +39,7 @@ from tests.scenarios import (
 )
 from tests.scenarios import _fact as fact
 from tests.scenarios import excluded as excluded_for
+from tests.stores import rows
 from tests.test_cli import sla
 from tests.test_judge_order import DAY, end_of, histories, outcome, said_time
 from tests.test_projections import HOUR, START, Log
@@ -319,7 +319,6 @@ def _fields(found: State) -> dict[str, Any]:
 
 
 def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> None:
-    migrate_store(tmp_path / "sla.db")
     log = Log(tmp_path / "sla.db")
     log.store.publish(with_objectives("resolution", "next_response"), lambda: START, lead=timedelta(0))
     log.take(START, sent("opened", "T-1", START, service_level="enterprise", priority="critical"))
@@ -341,26 +340,26 @@ def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> Non
     log.take(START + 9 * HOUR, sent("closed", "T-1", START + 9 * HOUR))
     for view in VIEWS:
         catch_up(log.store, view())
-    assert rows(log.store.path, "SELECT * FROM deadlines") == []
-    assert rows(log.store.path, "SELECT * FROM ticket_counts") == [("enterprise", "critical", "fulfilled", 1)]
-    (state,) = rows(log.store.path, "SELECT json_extract(state, '$.due_at') FROM tickets")
-    assert state == ((START + 2 * HOUR).isoformat().replace("+00:00", "Z"),)
-    counted = rows(log.store.path, "SELECT a, d, n FROM compliance WHERE what = 'objective' ORDER BY a, d")
+    assert rows(log.database, "SELECT * FROM deadlines") == []
+    assert rows(log.database, "SELECT * FROM ticket_counts") == [("enterprise", "critical", "fulfilled", 1)]
+    ((state,),) = rows(log.database, "SELECT state FROM tickets")
+    assert json.loads(state)["due_at"] == (START + 2 * HOUR).isoformat().replace("+00:00", "Z")
+    counted = rows(log.database, "SELECT a, d, n FROM compliance WHERE what = 'objective' ORDER BY a, d")
     assert counted == [
         ("next_response", "applied", 1), ("next_response", "breached", 1), ("next_response", "cancelled", 1),
         ("next_response", "warning", 3), ("resolution", "applied", 1), ("resolution", "breached", 1),
         ("resolution", "late", 1), ("resolution", "warning", 3),
     ]  # fmt: skip
-    said = sla("show", "T-1", "-o", "json", SLA_DATABASE_URL=f"sqlite:///{log.store.path}")
+    said = sla("show", "T-1", "-o", "json", SLA_DATABASE_URL=log.address)
     report = json.loads(said.out)
     assert (report["stage"], report["met"], report["breaches"]) == ("fulfilled", True, 0)
     following, resolution = report["objectives"]
     assert (following["objective"], following["cycle"], following["stage"]) == ("next_response", 1, "cancelled")
     assert (following["breached"], following["met"]) == (True, None)
     assert (resolution["met"], resolution["overdue_seconds"], resolution["target_seconds"]) == (False, 3600, 8 * 3600)
-    assert "resolution 1" in sla("show", "T-1", SLA_DATABASE_URL=f"sqlite:///{log.store.path}").out
+    assert "resolution 1" in sla("show", "T-1", SLA_DATABASE_URL=log.address).out
     log.store.close()
-    assert verified(tmp_path / "sla.db").first == []
+    assert verified(log.database).first == []
 
 
 def test_a_breach_of_an_objective_names_it_on_the_bus() -> None:

@@ -18,8 +18,8 @@ from events.cloudevents import Reason
 from services.bus import Bus, BusError, Outgoing, Published, Publisher, connect, provision
 from services.intake import Intake
 from services.settings import SHIPPED_POLICIES
-from services.store import Store
-from services.wiring import load_policy, lock_for
+from services.store import Database, Store
+from services.wiring import VIEWS, load_policy
 from sla.engine import Limits
 from sla.policy import Policy
 from tests.bus import (
@@ -44,6 +44,7 @@ from tests.bus import (
     until,
     up,
 )
+from tests.stores import Alone, new_store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("poison")]
 
@@ -339,20 +340,22 @@ async def test_a_malformed_tick_is_ignored(live: Up, nc: Client) -> None:
 
 
 @pytest.fixture
-async def own(tmp_path: Path) -> AsyncIterator[tuple[Client, Store]]:
+async def own(tmp_path: Path) -> AsyncIterator[tuple[Client, Store, Database]]:
     """A connection and a store, migrated, and no service yet."""
     async with nats_server(tmp_path / "nats") as server:
         nc = await connect(server.url, "test")
         await provision(nc)
-        store = Store(tmp_path / "sla.db", create=True)
-        yield nc, store
+        place = new_store(tmp_path / "sla.db")
+        place.migrate(VIEWS)
+        store = place.open()
+        yield nc, store, place
         await nc.close()
         store.close()
 
 
 @asynccontextmanager
 async def working(nc: Client, store: Store) -> AsyncIterator[Intake]:
-    intake = Intake(Bus(nc), store, load_policy(SHIPPED_POLICIES), Limits(), lock_for(store.path, "intake"))
+    intake = Intake(Bus(nc), store, load_policy(SHIPPED_POLICIES), Limits(), Alone())
     task = asyncio.create_task(intake.run())
     try:
         yield intake
@@ -368,9 +371,9 @@ def outcomes(store: Store) -> list[tuple[Any, ...]]:
 
 
 async def test_a_fault_of_the_engine_puts_aside_only_the_message_that_meets_it(
-    own: tuple[Client, Store], monkeypatch: pytest.MonkeyPatch
+    own: tuple[Client, Store, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nc, store = own
+    nc, store, place = own
     good_target = Policy.target
 
     def faulty(policy: Policy, level: str, priority: str, *objective: str) -> timedelta:
@@ -384,7 +387,7 @@ async def test_a_fault_of_the_engine_puts_aside_only_the_message_that_meets_it(
     facts[8] = responded("T-7", ago(hours=0.5))
     await publish(nc, *facts)  # before intake starts: one batch
     async with working(nc, store):
-        await taken(nc, store.path)
+        await taken(nc, place)
         others = {f"T-{n}" for n in range(20)} - {"T-8"}
         recorded = {ticket for ticket, outcome, _ in outcomes(store) if outcome == "recorded"}
         assert recorded == others  # T-7 has its response
@@ -397,31 +400,31 @@ async def test_a_fault_of_the_engine_puts_aside_only_the_message_that_meets_it(
 
         monkeypatch.undo()
         await publish(nc, poison)
-        await taken(nc, store.path)
+        await taken(nc, place)
         assert outcomes(store)[-1] == ("T-7", "recorded", None)
         repaired = store.load("T-7")
         assert repaired is not None and repaired.state.stage == "fulfilled" and repaired.state.met
 
 
 async def test_a_tick_that_meets_a_fault_stops_nothing(
-    own: tuple[Client, Store], monkeypatch: pytest.MonkeyPatch
+    own: tuple[Client, Store, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nc, store = own
+    nc, store, place = own
     async with working(nc, store):
         await publish(nc, opened("T-1", ago(hours=1), "minor", "foundation"))
-        await taken(nc, store.path)
+        await taken(nc, place)
         monkeypatch.setattr(Policy, "target", lambda *_: 1 / 0)
         await nc.jetstream().publish("clock.due.T-1", b"")
         await publish(nc, responded("T-2", ago(hours=1)))
-        await taken(nc, store.path)
+        await taken(nc, place)
     assert outcomes(store) == [("T-1", "recorded", None), ("T-2", "recorded", None)]
     assert (await nc.jetstream().stream_info("DEAD_LETTERS")).state.messages == 0
 
 
 async def test_an_outage_while_a_dead_letter_is_published_blames_no_message(
-    own: tuple[Client, Store], monkeypatch: pytest.MonkeyPatch
+    own: tuple[Client, Store, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nc, store = own
+    nc, store, place = own
     publishing, refusals = Publisher.publish, 2
 
     async def refused(publisher: Publisher, messages: Sequence[Outgoing]) -> list[Published]:
@@ -434,28 +437,28 @@ async def test_an_outage_while_a_dead_letter_is_published_blames_no_message(
     monkeypatch.setattr(Publisher, "publish", refused)
     await publish(nc, opened("T-1", ago(hours=1)), opened("T-2", ago(hours=1), "urgent"))
     for _ in range(2):  # the process runs intake again after each
-        intake = Intake(Bus(nc), store, load_policy(SHIPPED_POLICIES), Limits(), lock_for(store.path, "intake"))
+        intake = Intake(Bus(nc), store, load_policy(SHIPPED_POLICIES), Limits(), Alone())
         with pytest.raises(BusError, match="insufficient storage"):
             async with asyncio.timeout(10):
                 await intake.run()
         await intake.stop()
         assert outcomes(store) == []
     async with working(nc, store):
-        await taken(nc, store.path)
+        await taken(nc, place)
     assert outcomes(store) == [("T-1", "recorded", None), (None, "dead_letter", "unknown_priority")]
 
 
 async def test_a_ticket_with_too_many_facts_takes_duplicates_but_no_more_facts(
-    own: tuple[Client, Store], monkeypatch: pytest.MonkeyPatch
+    own: tuple[Client, Store, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nc, store = own
+    nc, store, place = own
     monkeypatch.setattr(sla.engine, "MAX_FACTS", 3)
     start = ago(hours=1)
     facts = [opened("FULL", start), *(fact("escalated", "FULL", start, id=str(n)) for n in range(3))]
     other = fact("escalated", "FULL", start, id="0", reason="another text")
     async with working(nc, store):
         await publish(nc, *facts, facts[0], other, opened("NEXT", start, id="2"))
-        await taken(nc, store.path)
+        await taken(nc, place)
     assert outcomes(store) == [
         ("FULL", "recorded", None),
         ("FULL", "recorded", None),

@@ -1,33 +1,18 @@
 """Prometheus as operators run it: the rules by promtool, and a real Prometheus on a real engine, with a real alert."""
 
 import asyncio
-import json
-import os
 import re
-import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
-from urllib.request import urlopen
 
 import pytest
 import yaml
 
-from tests.bus import PATIENCE, ago, connected, fact, free_port, open_all_hours, opened, publish, samples, settled, up
+from tests.bus import ago, connected, fact, open_all_hours, opened, publish, samples, settled, up
+from tests.prometheus import NEEDS_PROMETHEUS, ROOT, RULES, firing, found, prometheus, soon
 
-ROOT = Path(__file__).parent.parent
-RULES = ROOT / "deploy" / "prometheus"
-pytestmark = [
-    pytest.mark.xdist_group("prometheus"),
-    pytest.mark.skipif(
-        shutil.which("promtool") is None and not os.environ.get("REQUIRE_PARTS"),
-        reason="Debian's prometheus is missing",
-    ),
-]
+pytestmark = [pytest.mark.xdist_group("prometheus"), NEEDS_PROMETHEUS]
 
 
 def promtool(*arguments: str) -> str:
@@ -57,50 +42,9 @@ def test_each_alert_fires_when_it_must() -> None:
 def test_each_alert_says_how_bad_it_is_and_what_to_do() -> None:
     page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     for rule in alerts():
-        assert rule["labels"]["severity"] and {"summary", "description", "runbook"} == set(rule["annotations"])
-        assert f"| `{rule['alert']}` |" in page
-
-
-@contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[str]:
-    """A real one that scrapes the target every second; its address."""
-    config = yaml.safe_load((RULES / "prometheus.yml").read_text(encoding="utf-8"))
-    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config["rule_files"] = [str(RULES / "rules.yml")]
-    config["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
-    folder.mkdir()
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    address = f"127.0.0.1:{free_port()}"
-    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=log, stderr=log)
-    try:
-        yield f"http://{address}"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def soon(what: str, found: Callable[[], Any]) -> Any:
-    """The first true value; Prometheus may not be up yet."""
-    give_up = time.monotonic() + PATIENCE
-    while time.monotonic() < give_up:
-        try:
-            if value := found():
-                return value
-        except OSError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"not within {PATIENCE:g} s: {what}")
-
-
-def asked(url: str, path: str) -> Any:
-    with urlopen(f"{url}/api/v1/{path}", timeout=5) as answer:
-        return json.load(answer)["data"]
-
-
-def firing(url: str) -> list[dict[str, Any]]:
-    return [alert for alert in asked(url, "alerts")["alerts"] if alert["state"] == "firing"]
+        assert rule["labels"]["severity"] and {"summary", "description", "runbook_url"} == set(rule["annotations"])
+        assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{rule['alert'].lower()}"
+        assert f"\n### {rule['alert']}\n" in page
 
 
 def test_a_breach_reaches_a_real_prometheus_and_fires(tmp_path: Path) -> None:
@@ -109,7 +53,7 @@ def test_a_breach_reaches_a_real_prometheus_and_fires(tmp_path: Path) -> None:
         up(tmp_path, SLA_POLICY_DIR=open_all_hours(tmp_path / "policy")) as engine,
         prometheus(tmp_path / "prometheus", engine.http_url.removeprefix("http://")) as url,
     ):
-        soon("it is scraped", lambda: asked(url, f"query?query={quote(zero)}")["result"])
+        soon("it is scraped", lambda: found(url, zero))
         assert firing(url) == []
         asyncio.run(breach(engine.nats_url, engine.store))
         (alert,) = soon("it fires", lambda: firing(url))

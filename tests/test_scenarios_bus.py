@@ -62,7 +62,7 @@ class Seen(NamedTuple):
 @pytest.fixture(scope="module")
 def seen(engine: Engine) -> Iterator[Seen]:
     heard = asyncio.run(run_all(engine))
-    store = Store(engine.data / "sla.db")
+    store = engine.store.open()
     yield Seen(store, heard)
     store.close()
 
@@ -72,7 +72,7 @@ async def run_all(engine: Engine) -> dict[str, list[Heard]]:
     heard: dict[str, list[Heard]] = {ticket: [] for ticket in CHOSEN}
     async with connected(engine.nats_url) as nc:
         await asyncio.gather(*(publish(nc, *messages(ticket, scenario)) for ticket, scenario in CHOSEN.items()))
-        await settled(nc, engine.data / "sla.db")
+        await settled(nc, engine.store)
         for each in await stored(nc):
             if each.ticket in heard:
                 heard[each.ticket].append(each)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from services.service import Service
-from services.store import Lock
+from services.sqlite import FileLock
 
 
 class Asking(Service):
@@ -46,7 +46,7 @@ def test_a_request_that_fails_while_its_service_stops_leaves_no_traceback() -> N
 
 
 def test_a_lock_whose_file_was_deleted_is_the_next_one_s(tmp_path: Path) -> None:
-    first, second = Lock(tmp_path / "role.lock"), Lock(tmp_path / "role.lock")
+    first, second = FileLock(tmp_path / "role.lock"), FileLock(tmp_path / "role.lock")
     assert first.take() and first.take() and not second.take()
     (tmp_path / "role.lock").unlink()
     assert second.take()

@@ -1,7 +1,6 @@
 """Versions of the policy: which one counts, what may be published, and what would be under another one."""
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,13 +13,14 @@ import pytest
 
 from events.tickets import Opened
 from projections.follow import catch_up
-from services.store import Store
-from services.wiring import VIEWS, migrate_store
+from services.store import Database
+from services.wiring import VIEWS
 from sla.policy import Policy, PolicyError, load
 from sla.versions import ALWAYS, LEAD, Refused, Version, Versions, changes, is_material, next_version
-from tests.bus import fact, now, opened, responded, rows, up
+from tests.bus import fact, now, opened, responded, up
 from tests.memory import POLICY, SHIPPED, edited_policy
 from tests.scenarios import stockholm
+from tests.stores import new_store, rows, tables
 from tests.test_cli import Said, sla
 from tests.test_objectives import doubled, with_objectives
 from tests.test_policies import DOCS
@@ -184,7 +184,6 @@ def written(folder: Path, first: str = "", version: str = "2027-01", **replaced:
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Log]:
     """A store with a history of November 2026."""
-    migrate_store(tmp_path / "sla.db")
     found = Log(tmp_path / "sla.db")
     found.live_through(range(30))
     for view in VIEWS:
@@ -194,7 +193,9 @@ def log(tmp_path: Path) -> Iterator[Log]:
 
 
 def test_before_the_first_ticket_event_a_version_may_be_replaced(tmp_path: Path) -> None:
-    with closing(Store(tmp_path / "sla.db", create=True)) as store:
+    place = new_store(tmp_path / "sla.db")
+    place.migrate(())
+    with closing(place.open()) as store:
         store.publish(variant(version="2026-01", warn_at=[10]), lambda: NOW)
         store.publish(POLICY, lambda: NOW)
         assert [version.policy.fingerprint for version in store.versions()] == [POLICY.fingerprint]
@@ -206,11 +207,11 @@ def test_after_it_no_version_is_replaced_and_nothing_is_left_of_a_refused_one(lo
         log.store.publish(variant(version="2026-01", warn_at=[10]), lambda: NOW)
     assert [version.policy.fingerprint for version in log.store.versions()] == [POLICY.fingerprint]
     assert edited.fingerprint == POLICY.fingerprint
-    assert rows(log.store.path, "SELECT count(*) FROM policies") == [(1,)]
+    assert rows(log.database, "SELECT count(*) FROM policies") == [(1,)]
 
 
 def test_another_process_sees_what_is_published(log: Log) -> None:
-    with closing(Store(log.store.path)) as other:
+    with closing(log.database.open()) as other:
         before = other.versions()
         assert other.versions() is before
         log.store.publish(edited_policy(), lambda: NOW)
@@ -220,13 +221,12 @@ def test_another_process_sees_what_is_published(log: Log) -> None:
 # ---- the commands, on a store
 
 
-def everything(path: Path) -> list[str]:
-    with closing(sqlite3.connect(path)) as store:
-        return list(store.iterdump())
+def everything(store: Database) -> list[object]:
+    return [rows(store, f"SELECT * FROM {table}") for table in sorted(tables(store))]
 
 
 def on(log: Log, *arguments: str | Path, **settings: str) -> Said:
-    return sla(*arguments, SLA_DATABASE_URL=f"sqlite:///{log.store.path}", **settings)
+    return sla(*arguments, SLA_DATABASE_URL=log.address, **settings)
 
 
 def test_a_version_is_published_listed_shown_and_compared(log: Log, tmp_path: Path) -> None:
@@ -267,10 +267,10 @@ def test_what_is_not_there_is_wrong_usage(log: Log) -> None:
 
 def test_a_backtest_says_what_would_have_become_of_each_ticket_and_writes_nothing(log: Log, tmp_path: Path) -> None:
     """Every third T-n is critical (2 h), answered after 1.5 h; two of them became minor before. OPEN-… are broken."""
-    before = everything(log.store.path)
+    before = everything(log.database)
     file = written(tmp_path, critical_2h="1h")
     report = json.loads(on(log, "backtest", "--policy", file, "-o", "json").out)
-    assert everything(log.store.path) == before
+    assert everything(log.database) == before
     assert report["tickets"] == 33 and report["policy_version"] == "2027-01"
     critical, serious, _ = report["compliance"]
     assert (critical["before"]["met"], critical["after"]["met"]) == (8, 0)
@@ -315,7 +315,7 @@ def test_a_backtest_agrees_with_what_was_decided(log: Log) -> None:
     """Under the policy that it was judged by, no ticket flips, and what it came to is what the state says."""
     report = json.loads(on(log, "backtest", "--policy", SHIPPED, "-o", "json").out)
     assert report["flips"] == []
-    tickets = log.store.load_all(ticket for (ticket,) in rows(log.store.path, "SELECT ticket FROM tickets"))
+    tickets = log.store.load_all(ticket for (ticket,) in rows(log.database, "SELECT ticket FROM tickets"))
     broken = sum(ticket.state.breached_at is not None for ticket in tickets.values())
     late = [id for id, ticket in tickets.items() if ticket.state.next_at and ticket.state.next_at < now()]
     counted = sum(row["before"]["broken"] for row in report["compliance"])
@@ -323,7 +323,6 @@ def test_a_backtest_agrees_with_what_was_decided(log: Log) -> None:
 
 
 def test_a_dry_run_says_what_a_move_would_change_and_changes_nothing(tmp_path: Path) -> None:
-    migrate_store(tmp_path / "sla.db")
     log = Log(tmp_path / "sla.db")
     at = now() - HOUR
     log.take(at, opened("NEW", at, "minor"), opened("BROKEN", at - 9 * DAY, "minor"), fact("escalated", "PENDING", at))
@@ -344,7 +343,6 @@ def test_a_dry_run_says_what_a_move_would_change_and_changes_nothing(tmp_path: P
 
 
 def test_a_ticket_that_is_answered_and_not_resolved_moves_too(tmp_path: Path) -> None:
-    migrate_store(tmp_path / "sla.db")
     log = Log(tmp_path / "sla.db")
     versions = list(doubled("resolution"))
     log.store.publish(versions[0].policy, lambda: START)
@@ -367,7 +365,6 @@ def test_a_ticket_that_is_answered_and_not_resolved_moves_too(tmp_path: Path) ->
 
 
 def test_tickets_cannot_move_to_a_version_without_their_names_or_not_in_effect(tmp_path: Path) -> None:
-    migrate_store(tmp_path / "sla.db")
     log = Log(tmp_path / "sla.db")
     at = now()
     log.take(at, opened("NEW", at, "minor"))
@@ -383,13 +380,14 @@ def test_tickets_cannot_move_to_a_version_without_their_names_or_not_in_effect(t
     said = on(log, "policy", "migrate", "--to", "edited")
     assert said.code == 2 and "version edited takes effect at" in said.err
     log.take(at, fact("policy_changed", "NEW", at, policy_version="2027-01"))
-    assert rows(log.store.path, "SELECT reason FROM inbox ORDER BY sequence DESC LIMIT 1") == [("invalid_data",)]
+    assert rows(log.database, "SELECT reason FROM inbox ORDER BY sequence DESC LIMIT 1") == [("invalid_data",)]
     log.store.close()
 
 
 # ---- a running engine
 
 
+@pytest.mark.on_file
 def test_a_running_engine_takes_over_what_is_published_and_moves_tickets(tmp_path: Path) -> None:
     with up(tmp_path) as engine:
         where = ("--data", engine.data)
@@ -408,8 +406,7 @@ def test_a_running_engine_takes_over_what_is_published_and_moves_tickets(tmp_pat
         assert (moved["target_seconds"], moved["facts"]) == (20 * 3600, 2)
         again = sla("policy", "migrate", "--to", "2027-01", *where)
         assert again.err.startswith("0 tickets move")
-        with closing(sqlite3.connect(engine.data / "sla.db")) as store:
-            (caused,) = store.execute("SELECT state FROM stored_events WHERE topic = 'target_changed/1'").fetchone()
+        ((caused,),) = rows(engine.store, "SELECT state FROM stored_events WHERE topic = 'target_changed/1'")
         assert json.loads(caused)["cause"] == "policy_changed"
 
 
@@ -424,6 +421,7 @@ def shown(data: Path, ticket: str, **wanted: object) -> dict[str, Any]:
     raise AssertionError(f"{ticket} is {found}")
 
 
+@pytest.mark.on_file
 def test_a_file_of_another_policy_is_not_published_at_a_start(tmp_path: Path) -> None:
     """Whoever publishes by command need not name a folder; the shipped policy is in the default one."""
     folder = tmp_path / "policy"
@@ -441,6 +439,7 @@ def test_a_file_of_another_policy_is_not_published_at_a_start(tmp_path: Path) ->
         assert shown(engine.data, "T-2", stage="running")["policy_version"] == "2027-01"
 
 
+@pytest.mark.on_file
 def test_an_engine_does_not_start_on_an_edited_version(tmp_path: Path) -> None:
     folder = tmp_path / "policy"
     folder.mkdir()

@@ -29,9 +29,10 @@ from services.intake import Intake
 from services.metrics import Metrics
 from services.service import Keeper, wall_clock
 from services.service import Service as EngineService
-from services.store import Lock, Store
+from services.sqlite import FileLock, FileShares, SqliteFile
+from services.store import Store
 from services.watchdog import Watchdog
-from services.wiring import load_policy, migrate_store
+from services.wiring import VIEWS, load_policy
 from sla.engine import Limits
 from tests.bus import (
     ENDS_WITHIN,
@@ -55,6 +56,7 @@ from tests.bus import (
     total,
     until,
 )
+from tests.stores import path_of
 
 SERVICES = ("intake", "clock", "announcer", "metrics")
 PARTS = ("store", "bus", "permissions", "streams", "backlog", "outbox", "views", "deadlines")
@@ -142,7 +144,7 @@ async def test_a_process_that_hangs_ends_when_it_is_asked_to_or_by_itself_but_a_
     tmp_path: Path,
 ) -> None:
     hang = {"SLA_FAULT": "intake.before_commit:1:hang"}
-    migrate_store(tmp_path / "other.db")
+    SqliteFile(tmp_path / "other.db").migrate(VIEWS)
     async with (
         nats_server(tmp_path / "nats") as server,
         deployment(tmp_path, server) as deployed,
@@ -289,7 +291,7 @@ async def test_a_store_that_cannot_be_read_or_written_or_is_another_one_shows_or
         connected(server.url) as nc,
         running(deployed, SERVICES) as (engine,),
     ):
-        with closing(sqlite3.connect(deployed.store, isolation_level=None)) as other:
+        with closing(sqlite3.connect(path_of(deployed.store), isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await publish(nc, opened("LOCKED", ago(hours=1)))
             await not_ready(engine, "intake", "database is locked")
@@ -305,8 +307,8 @@ async def test_a_store_that_cannot_be_read_or_written_or_is_another_one_shows_or
             await ready(engine)
             assert total(await samples(engine.http_url), "sla_tickets") == 2
 
-        shutil.copy(deployed.store, tmp_path / "copy")
-        os.replace(tmp_path / "copy", deployed.store)
+        shutil.copy(path_of(deployed.store), tmp_path / "copy")
+        os.replace(tmp_path / "copy", path_of(deployed.store))
         await ended(engine, "was deleted or replaced while the engine worked on it", within=10)
 
 
@@ -445,6 +447,7 @@ class Failing(EngineService):
 class Bench(NamedTuple):
     """A store and a bus, and what a watchdog needs."""
 
+    folder: Path
     store: Store
     nc: Client
     hopeless: list[str]
@@ -453,8 +456,8 @@ class Bench(NamedTuple):
     def bus(self) -> Bus:
         return Bus(self.nc)
 
-    def lock(self, name: str) -> Lock:
-        return Lock(self.store.path.with_name(f"{name}.lock"))
+    def lock(self, name: str) -> FileLock:
+        return FileLock(self.folder / f"{name}.lock")
 
     @asynccontextmanager
     async def watched(
@@ -494,13 +497,13 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         deployment(tmp_path, server) as deployed,
         connected(server.url) as nc,
     ):
-        with closing(Store(deployed.store)) as store:
-            yield Bench(store, nc, [])
+        with closing(deployed.store.open()) as store:
+            yield Bench(tmp_path, store, nc, [])
 
 
 @waiting
 async def test_what_ought_to_move_and_does_not_is_named_until_it_moves(bench: Bench) -> None:
-    bus, store, policy = bench.bus, bench.store, load_policy(Path(open_all_hours(bench.store.path.parent / "policy")))
+    bus, store, policy = bench.bus, bench.store, load_policy(Path(open_all_hours(bench.folder / "policy")))
     async with bench.watched(**dict.fromkeys(SERVICES, Idle)) as (dog, _):
 
         def problems() -> set[str]:
@@ -511,7 +514,7 @@ async def test_what_ought_to_move_and_does_not_is_named_until_it_moves(bench: Be
         await until("nobody takes it", lambda: problems() == {"backlog"})
         assert dog.problems["backlog"].startswith("1 messages wait, and none is taken")
 
-        async with at_work(Intake(bus, store, policy, Limits(), bench.lock("intake"))):
+        async with at_work(Intake(bus, store, policy, Limits(), FileShares(bench.lock("intake")))):
             await until("nobody reads the log", lambda: problems() == {"outbox", "views"})
             assert dog.problems["outbox"].startswith("nothing after 0 of the log is announced")
             behind = "deadlines after 0, tickets after 0, compliance after 0, arrivals after 0;"
@@ -595,12 +598,12 @@ async def test_a_store_that_does_not_answer_is_asked_once(bench: Bench) -> None:
 @waiting
 async def test_a_tick_that_another_clock_sent_too_early_is_sent_again_at_its_time(bench: Bench) -> None:
     """The broker takes the same tick for a duplicate for two minutes."""
-    bus, store, policy = bench.bus, bench.store, load_policy(Path(open_all_hours(bench.store.path.parent / "policy")))
+    bus, store, policy = bench.bus, bench.store, load_policy(Path(open_all_hours(bench.folder / "policy")))
 
     async def ticks() -> bool:
         return (await bus.count("TICKETS", "clock.due.T-1")).get("clock.due.T-1", 0) == 1
 
-    async with at_work(Intake(bus, store, policy, Limits(), bench.lock("intake"))):
+    async with at_work(Intake(bus, store, policy, Limits(), FileShares(bench.lock("intake")))):
         await publish(bench.nc, opened("T-1", ago(minutes=59, seconds=56)))
         async with at_work(Clock(bus, store, lambda: wall_clock() + 3_600_000_000)):
             await until("it is sent", ticks)

@@ -4,28 +4,28 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from nats.aio.client import Client
 
-from services.store import Store, snapshot
+from services.store import Database, Store
 from services.verify import Verify
 from services.wiring import VIEWS
 from sla.log import Announced
-from tests.bus import Heard, rows, stored
+from tests.bus import Heard, stored
 from tests.chaos.load import Publisher
+from tests.stores import rows
 
 Problem = tuple[str, str]  # lost, doubled, false, early, stuck, late, differs; and the story
 ON_TIME = timedelta(seconds=2)  # a breach that is stored later than this after its deadline is late
 
 
-async def audit(nc: Client, path: Path, publisher: Publisher, quiet: set[str]) -> AsyncIterator[Problem]:
+async def audit(nc: Client, place: Database, publisher: Publisher, quiet: set[str]) -> AsyncIterator[Problem]:
     """All that is wrong; `quiet` are the tickets whose breaches must be on time."""
     said, letters = await stored(nc), await stored(nc, "DEAD_LETTERS", "dead_letters.*")
     arrived = await stored(nc, "TICKETS", "tickets.>")
-    with closing(Store(path)) as store:
+    with closing(place.open()) as store:
         for found in (
-            _facts(store, publisher, arrived),
+            _facts(place, store, publisher, arrived),
             _dead_letters(publisher, arrived, letters),
             _announced_once(store, said),
             _promises(publisher, said),
@@ -33,7 +33,7 @@ async def audit(nc: Client, path: Path, publisher: Publisher, quiet: set[str]) -
         ):
             for problem in found:
                 yield problem
-    with snapshot(path) as kept, Verify(kept, VIEWS) as check:
+    with place.picture() as kept, Verify(kept, VIEWS) as check:
         for _ in (*check.views(), *check.tickets()):
             pass
         for difference in check.first:
@@ -47,13 +47,13 @@ def _compare(expected: Counter, found: Counter, what: str) -> Iterator[Problem]:
         yield ("doubled" if each in expected else "false"), f"{what} {each}, {times} times more"
 
 
-def _facts(store: Store, publisher: Publisher, arrived: list[Heard]) -> Iterator[Problem]:
+def _facts(place: Database, store: Store, publisher: Publisher, arrived: list[Heard]) -> Iterator[Problem]:
     sent = {(life.ticket, fact.event["id"]) for life in publisher.lives for _, fact in life.facts}
     yield from _compare(Counter(sent), Counter({key for each in arrived if (key := _key(each)) in sent}), "message")
     tickets = store.load_all({ticket for ticket, _ in sent})
     found = Counter((ticket, fact.id) for ticket, kept in tickets.items() for fact in kept.facts)
     yield from _compare(Counter(sent), found, "fact")
-    outcomes = Counter(outcome for (outcome,) in rows(store.path, "SELECT outcome FROM inbox"))
+    outcomes = Counter(outcome for (outcome,) in rows(place, "SELECT outcome FROM inbox"))
     yield from _compare(Counter(recorded=len(sent)), Counter(recorded=outcomes["recorded"]), "row of the inbox")
 
 

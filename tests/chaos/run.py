@@ -20,6 +20,7 @@ from tests.chaos.audit import Problem, audit
 from tests.chaos.crew import FAKETIME, FAULTS, Copy, Crew
 from tests.chaos.load import Publisher, bad, burst, falling, past
 from tests.chaos.proxy import Proxy
+from tests.stores import path_of
 
 STORM = 26.0  # seconds of disorder
 FAULTS_WITHIN, TURNS = 36.0, 6  # seconds more for the faults that did not happen by then; and turns taken meanwhile
@@ -155,11 +156,11 @@ class Chaos:
         self.seen["a clock cut off"] += 1
 
     async def _disk_full(self) -> None:
-        ballast = self.store.with_name("ballast")
+        ballast = path_of(self.store).with_name("ballast")
         with ballast.open("wb", buffering=0) as file, suppress(OSError):
             while file.write(b"\0" * 65536):
                 pass
-        self.seen["disk full"] += os.statvfs(self.store).f_bavail == 0
+        self.seen["disk full"] += os.statvfs(path_of(self.store)).f_bavail == 0
         await asyncio.sleep(self.rng.uniform(1.5, 3))
         ballast.unlink()
 

@@ -29,8 +29,9 @@ from nats.aio.client import Client
 
 from services import store as store_module
 from services.embedded import EmbeddedNats, binary
-from services.store import Store, StoreError, snapshot
-from services.wiring import migrate_store
+from services.sqlite import SqliteFile, SqliteStore
+from services.store import StoreError
+from services.wiring import VIEWS
 from tests.bus import (
     PATIENCE,
     SLA,
@@ -42,13 +43,13 @@ from tests.bus import (
     get,
     nats_server,
     open_all_hours,
-    position,
     settled,
     stored,
     subscribed,
     until,
     up,
 )
+from tests.stores import position
 from tests.test_backup import check, check_lives
 from tests.test_crash import lives, load, send
 
@@ -185,8 +186,8 @@ async def what_is_lost(data: Path, known: Known) -> Lost:
         facts = [heard.event["id"] for heard in await all_of(nc, "TICKETS", "tickets.>")]
         said = [heard.event["id"] for heard in await all_of(nc, "SLA", "sla.>")]
     try:
-        with snapshot(data / "sla.db") as picture:
-            ((taken,),) = picture.execute("SELECT position FROM positions WHERE name = 'intake'")
+        with SqliteFile(data / "sla.db").picture() as picture:
+            ((taken,),) = picture.execute("SELECT min(position) FROM partitions")
     except (StoreError, sqlite3.Error):
         taken = None
     return Lost(
@@ -252,8 +253,8 @@ HASTY = {
         embedded.EmbeddedNats._config = lambda self: config(self).replace("sync_interval: always, ", "")
     """,
     "SQLite synchronous OFF": """
-        store._Pool.synchronous = "OFF"
-        store.Store._check = lambda self: None
+        sqlite._Pool.synchronous = "OFF"
+        sqlite.SqliteStore._check = lambda self: None
     """,
 }
 
@@ -308,7 +309,7 @@ async def answered(url: str) -> tuple[int, str] | None:
 
 
 def test_a_store_that_does_not_synchronise_fully_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    migrate_store(tmp_path / "sla.db")
+    SqliteFile(tmp_path / "sla.db").migrate(VIEWS)
     monkeypatch.setattr(store_module._Pool, "synchronous", "NORMAL")
     with pytest.raises(StoreError, match="does not synchronise fully"):
-        Store(tmp_path / "sla.db")
+        SqliteStore(tmp_path / "sla.db")

@@ -99,12 +99,22 @@ class SimBus:
     def publisher(self, stream: str) -> "SimPublisher":
         return SimPublisher(self, self.broker.streams[stream])
 
-    def reader(self, stream: str, after: int) -> "SimReader":
+    def reader(self, stream: str, after: int, partitions: Sequence[int] = ()) -> "SimReader":
         return SimReader(self, self.broker.streams[stream], after)
 
     async def last_sequence(self, stream: str) -> int:
         await self.hop("request")
         return self.broker.streams[stream].newest
+
+    async def partitions(self, stream: str) -> int:
+        await self.hop("request")
+        return 1
+
+    async def letters_since(self, sequence: int) -> set[int]:
+        await self.hop("request")
+        messages = self.broker.streams[TICKETS].messages[sequence : sequence + 1]
+        letters = self.broker.streams[DEAD_LETTERS].messages
+        return {int(letter.headers["Sla-Sequence"]) for letter in letters if messages and letter.at >= messages[0].at}
 
     async def made_at(self, stream: str) -> datetime:
         await self.hop("request")

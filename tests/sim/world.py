@@ -22,8 +22,8 @@ from services.clock import Clock
 from services.intake import Intake
 from services.metrics import Metrics
 from services.service import Fatal, Keeper, Service
-from services.store import Store
-from services.wiring import VIEWS, migrate_store
+from services.sqlite import FileShares, SqliteFile, SqliteStore
+from services.wiring import VIEWS
 from sla.engine import Limits
 from sla.versions import AFTER_ALL, ALWAYS
 from tests.judge_oracle import Truth, truth
@@ -79,8 +79,8 @@ def _migrated() -> bytes:
     """An empty store, made once and copied for each run."""
     with TemporaryDirectory(dir=MEMORY) as folder:
         path = Path(folder) / "sla.db"
-        migrate_store(path)
-        with closing(Store(path)) as store:
+        SqliteFile(path).migrate(VIEWS)
+        with closing(SqliteStore(path)) as store:
             store.publish(POLICY, lambda: ALWAYS)
         return path.read_bytes()
 
@@ -133,7 +133,7 @@ class SimProcess:
         lock = SimLock(world.locks, name, self)
         match name:
             case "intake":
-                return Intake(bus, world.store, POLICY, Limits(), lock)
+                return Intake(bus, world.store, POLICY, Limits(), FileShares(lock))
             case "clock":
                 return Clock(bus, world.store, self.now)
             case "announcer":
@@ -172,7 +172,7 @@ class World:
         self._storage = TemporaryDirectory(dir=MEMORY, prefix="sla-sim-")
         path = Path(self._storage.name) / "sla.db"
         path.write_bytes(_migrated())
-        self.store = Store(path)
+        self.store = SqliteStore(path)
         within = timedelta(days=6) * self.rng.random()
         self.edited_at = self.time() + within if self.rng.random() < 0.5 else AFTER_ALL
         self.store.publish(replace(edited_policy(), effective_from=self.edited_at), self.time, lead=timedelta(0))

