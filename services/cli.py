@@ -483,9 +483,9 @@ def policy_migrate(
         policy = policies.in_effect(to, store.versions(), now)
     found = list(what_if.moves(store, policy, now))
     store.close()
-    going = [move for move in found if move.why_not is None]
+    going = dict.fromkeys(move.ticket for move in found if move.why_not is None)
     if not dry_run and going:
-        messages = [what_if.move_message(move.ticket, policy.version, now) for move in going]
+        messages = [what_if.move_message(ticket, policy.version, now) for ticket in going]
 
         async def send(nc: "Client") -> None:
             publisher = Publisher(nc, TICKETS)
