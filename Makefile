@@ -3,7 +3,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test sim chaos check bench schemas clean
+# Tests in which a store is written and read: all of them run on both kinds.
+STORES := $(addprefix tests/test_,$(addsuffix .py,projections verify versions objectives scenarios_bus bus poison \
+  hostile dead_letters http))
+
+.PHONY: run test test-postgres sim chaos check bench schemas clean
 
 run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
 	@exec $(BIN)/sla up --demo
@@ -11,12 +15,16 @@ run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
 test: .venv/dev.stamp ## the tests, on the real nats-server and SQLite; those in which a part fails are in make chaos
 	$(BIN)/pytest -n 3 --dist loadgroup -m "not chaos"
 
+test-postgres: .venv/dev.stamp ## those that write and read a store, on a real PostgreSQL; TEST_POSTGRES_DSN names one of your own
+	$(BIN)/python -m tests.postgres $(BIN)/pytest -n 3 --dist loadgroup -m "not chaos and not on_file" $(STORES)
+
 sim: .venv/dev.stamp ## 2,000 simulated runs, or a minute; make sim SEED=7 repeats one
 	$(BIN)/python -m tests.sim $(if $(SEED),--seed $(SEED))
 
 chaos: .venv/dev.stamp ## real processes, broken in every way we know (as root, with faketime); make chaos SEED=1 is one run
 ifndef SEED
 	$(BIN)/pytest -n 3 --dist loadgroup -m chaos
+	$(BIN)/python -m tests.postgres $(BIN)/pytest -n 2 --dist loadgroup -m "chaos and not on_file" tests/test_crash.py
 endif
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
