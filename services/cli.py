@@ -99,11 +99,11 @@ def migrate() -> None:
         who = access(settings)
     configure(settings)
     store.migrate(VIEWS)
-    asyncio.run(provision(bus, who, settings.partitions, store.shares()))
+    asyncio.run(provision(bus, who, settings.partitions, store.shares(), settings.notify))
 
 
 @app.command()
-def run(services: Annotated[list[str], typer.Argument(help="Of intake, clock, announcer, metrics.")]) -> None:
+def run(services: Annotated[list[str], typer.Argument(help="Of intake, clock, announcer, metrics, notifier.")]) -> None:
     """Run one or more services against SLA_NATS_URL and SLA_DATABASE_URL."""
     from services.client import access
     from services.logs import configure
@@ -112,7 +112,9 @@ def run(services: Annotated[list[str], typer.Argument(help="Of intake, clock, an
     if unknown := [name for name in services if name not in SERVICES]:
         raise Usage(f"{', '.join(unknown)}: no such service; the services are {', '.join(SERVICES)}")
     settings = _settings()
-    bus, store = _bus(settings), _store(settings)
+    if "notifier" in services and not settings.notifies:
+        raise Usage("notifier has nobody to tell; set SLA_ALERTMANAGER_URL, or SLA_NOTIFY_FILE")
+    bus, store = _bus(settings), None if services == ["notifier"] else _store(settings)
     with _usage():
         who = access(settings)
     configure(settings)
@@ -770,9 +772,21 @@ def _refusals() -> tuple[type[Exception], ...]:
     from services.bus import BusError
     from services.service import Fatal
     from services.store import StoreError
+    from services.targets import NotifyError
     from sla.policy import PolicyError
 
-    return (No, PolicyError, StoreError, Fatal, BusError, NotMigrated, PersistenceError, nats.errors.Error, OSError)
+    return (
+        No,
+        NotifyError,
+        PolicyError,
+        StoreError,
+        Fatal,
+        BusError,
+        NotMigrated,
+        PersistenceError,
+        nats.errors.Error,
+        OSError,
+    )
 
 
 def main() -> None:
