@@ -198,9 +198,7 @@ async def connect(
         raise BusError(f"no bus at {public(url)} within {within:g} s: {why}") from None
 
 
-async def provision(
-    nc: Client, partitions: int | None = None, consumers: Iterable[ConsumerConfig] = ()
-) -> list[str]:
+async def provision(nc: Client, partitions: int | None = None, consumers: Iterable[ConsumerConfig] = ()) -> list[str]:
     """
     Creates the streams that are missing, TICKETS in so many partitions, one if nothing is said, and durable consumers
     of SLA. Returns a line for each stream that differs from what we would create: an operator's settings are reported,
