@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # Tests in which a store is written and read: all of them run on both kinds.
-STORES := $(addprefix tests/test_,$(addsuffix .py,projections verify versions objectives scenarios_bus bus poison \
+STORES := $(addprefix tests/test_,$(addsuffix .py,store projections verify versions objectives scenarios_bus bus poison \
   hostile dead_letters http))
 
 .PHONY: run test test-postgres sim chaos check bench schemas clean

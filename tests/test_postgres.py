@@ -16,10 +16,9 @@ from nats.aio.client import Client
 from services.postgres import PostgresDatabase, SessionLock, SessionShares
 from services.settings import database
 from services.sqlite import SqliteFile
-from services.store import StoreError, Superseded
+from services.store import StoreError
 from services.verify import Verify
 from services.wiring import VIEWS
-from sla.engine import Outcome
 from tests.bus import (
     SLA,
     Deployment,
@@ -224,21 +223,6 @@ async def test_each_service_works_as_its_own_role_and_a_view_can_be_built_again(
 
 
 # ---- the store
-
-
-def test_who_was_superseded_stores_nothing(place: PostgresDatabase) -> None:
-    with closing(place.open()) as store:
-        store.commit(Outcome(position=5), {0: 0})
-        with pytest.raises(Superseded, match="another intake works on this store"):
-            store.commit(Outcome(position=6), {0: 4})
-        assert store.partitions() == {0: 5}
-        store.commit(Outcome(position=3), {0: 5})
-        assert store.partitions() == {0: 5}, "a position never goes back"
-        store.repartition(3, {0: 5})
-        with pytest.raises(Superseded):
-            store.repartition(2, {0: 5})
-        store.commit(Outcome(position=9), {0: 5, 2: 5})
-        assert store.partitions() == {0: 9, 1: 5, 2: 9} and store.taken() == 5
 
 
 def test_a_role_has_one_owner_until_its_session_ends(place: PostgresDatabase) -> None:
