@@ -257,17 +257,16 @@ class PostgresStore(Store):
 
 
 def _check_server(cursor: _Cursor, name: str) -> None:
-    cursor.execute(
-        "SELECT current_setting('server_version_num'), current_setting('server_version'), current_setting('fsync'), "
-        "current_setting('synchronous_commit'), current_setting('server_encoding')"
-    )
-    number, version, fsync, synchronous, encoding = cursor.fetchone()
-    if int(number) < OLDEST * 10_000:
-        raise StoreError(f"{name} is PostgreSQL {version}, and the engine needs {OLDEST} or newer; upgrade it")
+    cursor.execute("SELECT current_setting('server_encoding')::bytea, current_setting('server_version_num')::bigint")
+    encoding, version = cursor.fetchone()
+    if version < OLDEST * 10_000:
+        raise StoreError(f"{name} is PostgreSQL {version // 10_000}; the engine needs {OLDEST} or newer: upgrade it")
+    if encoding != b"UTF8":
+        raise StoreError(f"{name} is encoded in {encoding.decode()}; create the database with ENCODING 'UTF8'")
+    cursor.execute("SELECT current_setting('fsync'), current_setting('synchronous_commit')")
+    fsync, synchronous = cursor.fetchone()
     if fsync != "on" or synchronous == "off":
         raise StoreError(f"{name}: fsync is {fsync}, synchronous_commit {synchronous}; a power cut could lose commits")
-    if encoding != "UTF8":
-        raise StoreError(f"{name} is encoded in {encoding}; create the database with ENCODING 'UTF8'")
 
 
 class _Picture:

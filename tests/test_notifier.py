@@ -62,7 +62,7 @@ def announcement(kind: str, ticket: str = "T-1", **changed: Any) -> Announcement
     at = now() - timedelta(minutes=1)
     times = {"breached_at": at, "due_at": at, "detected_at": at, "started_at": at - timedelta(hours=4)}
     data = EXAMPLES[f"sla.{kind}"]["data"]
-    data |= {name: value.isoformat() for name, value in times.items() if name in data}
+    data = data | {name: value.isoformat() for name, value in times.items() if name in data}
     changed = {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in changed.items()}
     typed = DATA_TYPES[f"sla.{kind}"].model_validate_json(json.dumps({**data, "ticket_id": ticket, **changed}))
     return Announcement(event_id(ticket, "first_response", 1, kind, 1, 1), ticket, at, typed)

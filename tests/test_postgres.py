@@ -98,6 +98,7 @@ def test_a_database_without_the_schema_says_what_to_run(postgres: Server) -> Non
     ("statement", "says"),
     [
         ("CREATE DATABASE {} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'", "encoded in LATIN1"),
+        ("CREATE DATABASE {} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'", "encoded in SQL_ASCII"),
         ("CREATE DATABASE {0}; ALTER DATABASE {0} SET synchronous_commit = off", "a power cut could lose commits"),
     ],
 )
