@@ -7,13 +7,13 @@ BIN := .venv/bin
 STORES := $(addprefix tests/test_,$(addsuffix .py,store projections verify versions objectives scenarios_bus bus poison \
   hostile dead_letters http))
 
-.PHONY: run test test-postgres sim chaos check bench schemas clean
+.PHONY: run test test-postgres sim chaos compose-test check bench schemas clean
 
 run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
 	@exec $(BIN)/sla up --demo
 
 test: .venv/dev.stamp ## the tests, on the real nats-server and SQLite; those in which a part fails are in make chaos
-	$(BIN)/pytest -n 3 --dist loadgroup -m "not chaos"
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not chaos and not compose"
 
 test-postgres: .venv/dev.stamp ## those that write and read a store, on a real PostgreSQL; TEST_POSTGRES_DSN names one of your own
 	$(BIN)/python -m tests.postgres $(BIN)/pytest -n 3 --dist loadgroup -m "not chaos and not on_file" $(STORES)
@@ -28,6 +28,9 @@ ifndef SEED
 endif
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
+compose-test: .venv/dev.stamp ## docker-compose.yml in containers of podman, as root, with images that are made here: docs/operations.md
+	$(BIN)/pytest -rP -m compose tests/compose
+
 check: .venv/dev.stamp ## format, lint, types, import contracts, generated files, compose file
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -38,6 +41,7 @@ check: .venv/dev.stamp ## format, lint, types, import contracts, generated files
 	$(BIN)/python -m deploy.grafana.generate --check
 	$(BIN)/python -m tests.policy_page --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(if $(shell command -v podman),$(BIN)/podman-compose config > /dev/null,@echo "podman is missing: podman-compose has not read docker-compose.yml")
 
 bench: .venv/dev.stamp ## figures as ratios to a floor measured in the same run
 	$(BIN)/python -m bench
