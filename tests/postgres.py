@@ -44,6 +44,14 @@ class Server:
     def start(self) -> None:
         self._server.ensure_postgres_running()
 
+    def ask_passwords_of(self, role: str) -> None:
+        """A new role that has to say its password, which is `right`; all others are trusted."""
+        rules = self._folder / "pg_hba.conf"
+        rules.write_text(f"local all {role} scram-sha-256\n{rules.read_text()}")
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'right'")
+            connection.execute("SELECT pg_reload_conf()")
+
     def end(self) -> None:
         self._server.cleanup()
 

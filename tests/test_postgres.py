@@ -89,6 +89,14 @@ def test_a_server_that_is_not_there_is_named_without_the_password() -> None:
     assert "postgresql://127.0.0.1/sla: " in said.stderr and "refused" in said.stderr and "secret" not in said.stderr
 
 
+def test_a_wrong_password_is_named_and_not_told(postgres: Server) -> None:
+    postgres.ask_passwords_of("wary")
+    url = new_database(postgres.dsn).replace("//postgres@", "//wary:guessed@")
+    said = sla("list", SLA_DATABASE_URL=url)
+    assert (said.returncode, said.stdout) == (1, "") and said.stderr.count("\n") == 1
+    assert 'password authentication failed for user "wary"' in said.stderr and "guessed" not in said.stderr
+
+
 def test_a_database_without_the_schema_says_what_to_run(postgres: Server) -> None:
     said = sla("list", SLA_DATABASE_URL=new_database(postgres.dsn))
     assert said.returncode == 1 and said.stderr.endswith("run `sla migrate`\n")
