@@ -13,12 +13,13 @@ import psycopg.errors
 import pytest
 from nats.aio.client import Client
 
-from services.postgres import PostgresDatabase, SessionLock, SessionShares
+from services.postgres import PostgresDatabase
 from services.settings import database
 from services.sqlite import SqliteFile
-from services.store import StoreError
+from services.store import Store, StoreError
 from services.verify import Verify
 from services.wiring import VIEWS
+from sla.engine import Outcome
 from tests.bus import (
     SLA,
     Deployment,
@@ -235,7 +236,7 @@ async def test_each_service_works_as_its_own_role_and_a_view_can_be_built_again(
 
 
 def test_a_role_has_one_owner_until_its_session_ends(place: PostgresDatabase) -> None:
-    first, second, other = (SessionLock(place, role) for role in ("clock", "clock", "metrics"))
+    first, second, other = (place.lock(role) for role in ("clock", "clock", "metrics"))
     assert (first.take(), second.take(), other.take(), first.take()) == (True, False, True, True)
     end_sessions(place)
     with pytest.raises(StoreError, match="terminating connection"):
@@ -254,7 +255,7 @@ def end_sessions(place: PostgresDatabase) -> None:
 
 
 def test_partitions_are_shared_fairly(place: PostgresDatabase) -> None:
-    several = [SessionShares(place) for _ in range(3)]
+    several = [place.shares() for _ in range(3)]
 
     def settled_shares(count: int) -> list[int]:
         for _ in range(3):
@@ -265,7 +266,7 @@ def test_partitions_are_shared_fairly(place: PostgresDatabase) -> None:
     assert settled_shares(8) == [2, 3, 3]
     several.pop().free()
     assert settled_shares(8) == [4, 4]
-    several.append(SessionShares(place))
+    several.append(place.shares())
     assert settled_shares(8) == [2, 3, 3]
     assert settled_shares(2) == [0, 1, 1]
     assert not several[0].all(2)
@@ -273,6 +274,24 @@ def test_partitions_are_shared_fairly(place: PostgresDatabase) -> None:
         each.free()
     assert several[0].all(8)
     several[0].free()
+
+
+@pytest.mark.slow
+def test_who_is_paused_within_a_transaction_holds_nobody_up_for_long(place: PostgresDatabase) -> None:
+    with closing(place.open()) as paused, closing(place.open()) as other:
+        with pytest.raises(StoreError, match="idle-in-transaction"), paused.changing() as cursor:
+            cursor.execute("SELECT 1")
+            until_it_is_stored(other)
+            cursor.execute("SELECT 1")
+        assert other.partitions() == {0: 1}
+
+
+def until_it_is_stored(store: Store) -> None:
+    """Tries again as a service does."""
+    for _ in range(3):
+        with suppress(StoreError):
+            return store.commit(Outcome(position=1), {0: 0})
+    raise AssertionError("it was held up for more than 15 s")
 
 
 # ---- backup and restore, between kinds of store
