@@ -3,13 +3,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test e2e picture sim chaos check bench schemas clean
+# Tests in which a store is written and read: all of them run on both kinds.
+STORES := $(addprefix tests/test_,$(addsuffix .py,store projections verify versions objectives scenarios_bus bus poison \
+  hostile dead_letters http))
+
+.PHONY: run test test-postgres e2e picture sim chaos compose-test check bench schemas clean
 
 run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
 	@exec $(BIN)/sla up --demo
 
 test: .venv/dev.stamp ## the tests, on the real nats-server and SQLite; those in which a part fails are in make chaos
-	$(BIN)/pytest -n 3 --dist loadgroup -m "not chaos and not e2e"
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not chaos and not compose and not e2e"
+
+test-postgres: .venv/dev.stamp ## those that write and read a store, on a real PostgreSQL; TEST_POSTGRES_DSN names one of your own
+	$(BIN)/python -m tests.postgres $(BIN)/pytest -n 3 --dist loadgroup -m "not chaos and not on_file" $(STORES)
 
 e2e: .venv/dev.stamp ## the board in a real browser, Debian's chromium; screenshots are kept in build/board
 	$(BIN)/pytest -m e2e tests/e2e
@@ -23,8 +30,12 @@ sim: .venv/dev.stamp ## 2,000 simulated runs, or a minute; make sim SEED=7 repea
 chaos: .venv/dev.stamp ## real processes, broken in every way we know (as root, with faketime); make chaos SEED=1 is one run
 ifndef SEED
 	$(BIN)/pytest -n 3 --dist loadgroup -m chaos
+	$(BIN)/python -m tests.postgres $(BIN)/pytest -n 2 --dist loadgroup -m "chaos and not on_file" tests/test_crash.py
 endif
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
+
+compose-test: .venv/dev.stamp ## docker-compose.yml in containers of podman, as root, with images that are made here: docs/operations.md
+	$(BIN)/pytest -rP -m compose tests/compose
 
 check: .venv/dev.stamp ## format, lint, types, import contracts, generated files, compose file
 	$(BIN)/ruff format --check .
@@ -37,6 +48,7 @@ check: .venv/dev.stamp ## format, lint, types, import contracts, generated files
 	$(BIN)/python -m tests.policy_page --check
 	$(BIN)/python -m tests.explain_page --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(if $(shell command -v podman),$(BIN)/podman-compose config > /dev/null,@echo "podman is missing: podman-compose has not read docker-compose.yml")
 
 bench: .venv/dev.stamp ## figures as ratios to a floor measured in the same run
 	$(BIN)/python -m bench

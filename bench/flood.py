@@ -135,7 +135,7 @@ class Flood:
         """Waits until intake is at most so many messages behind."""
         with closing(sqlite3.connect(self._store)) as connection:
             while True:
-                ((position,),) = connection.execute("SELECT position FROM positions WHERE name = 'intake'")
+                ((position,),) = connection.execute("SELECT min(position) FROM partitions")
                 if await last_sequence(self._nc, TICKETS) - position <= ahead:
                     return
                 await asyncio.sleep(0.02)

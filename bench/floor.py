@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from services.bus import SLA, STREAMS, TICKETS, Outgoing, connect
+from services.postgres import PostgresDatabase
 
 BATCH = 500  # as services.bus.StreamReader
 IN, OUT = "FLOOR_IN", "FLOOR_OUT"  # the streams of the floor of latency, which works beside an engine
@@ -99,7 +100,7 @@ class Push:
             self._done.set()
 
 
-class Rows:
+class SqliteRows:
     """Inserts into the tables of a migrated store, and commits as safely as the engine does."""
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +111,7 @@ class Rows:
     def insert(self, events: Sequence[Any], inbox: Sequence[Any]) -> None:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute("UPDATE positions SET position = ? WHERE name = 'intake'", (inbox[-1][0],))
+        connection.execute("UPDATE partitions SET position = ?", (inbox[-1][0],))
         connection.executemany("INSERT INTO stored_events VALUES (?, ?, ?, ?)", events)
         connection.executemany("INSERT INTO inbox VALUES (?, ?, ?, ?, ?, ?, ?)", inbox)
         connection.execute("COMMIT")
@@ -119,10 +120,38 @@ class Rows:
         self._connection.close()
 
 
+class PostgresRows:
+    """The same in PostgreSQL: one transaction, rows as arrays, places in the log counted here."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._connection = database.connect()
+        self._place = 0
+
+    def insert(self, events: Sequence[Any], inbox: Sequence[Any]) -> None:
+        places = range(self._place + 1, self._place + len(events) + 1)
+        self._place += len(events)
+        with self._connection.pipeline(), self._connection.transaction():
+            self._connection.execute("UPDATE partitions SET position = %s", (inbox[-1][0],))
+            columns = [list(column) for column in zip(*events, strict=True)]
+            self._connection.execute(
+                "INSERT INTO stored_events SELECT * FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[], "
+                "%s::bigint[])",
+                (*columns, list(places)),
+            )
+            self._connection.execute(
+                "INSERT INTO inbox SELECT * FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[], "
+                "%s::bytea[], %s::text[])",
+                [list(column) for column in zip(*inbox, strict=True)],
+            )
+
+    def close(self) -> None:
+        self._connection.close()
+
+
 async def serve(url: str, path: Path) -> None:
     """For each message two rows of events, one of the inbox and one message out, of the size the engine's have."""
     nc = await connect(url, "floor")
-    pull, push, rows = Pull(nc, IN), Push(nc), Rows(path)
+    pull, push, rows = Pull(nc, IN), Push(nc), SqliteRows(path)
     await pull.start()
     await push.start()
     gc.freeze()

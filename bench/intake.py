@@ -1,12 +1,12 @@
-"""How fast a backlog is drained on SQLite: the engine against pulling, inserting and publishing the same without it."""
+"""How fast a backlog is drained: the engine against pulling, inserting and publishing the same without it."""
 
 import asyncio
 import gc
 import random
-import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from nats.aio.client import Client
 
-from bench.floor import Pull, Push, Rows
+from bench.floor import PostgresRows, Pull, Push, SqliteRows
 from bench.ratio import HEADER, compare
 from events.tickets import ticket_message
 from services.announcer import Announcer
@@ -24,12 +24,16 @@ from services.clock import Clock
 from services.embedded import EmbeddedNats
 from services.intake import Intake
 from services.metrics import Metrics
+from services.postgres import PostgresDatabase
 from services.service import Service
 from services.settings import SHIPPED_POLICIES, load_policy
-from services.store import Store
-from services.wiring import lock_for, migrate_store
+from services.sqlite import SqliteFile
+from services.wiring import VIEWS
 from sla.engine import Limits
 from sla.policy import Policy
+from tests.postgres import new_database, server
+
+Place = SqliteFile | PostgresDatabase
 
 FACTS = 5_000
 ROUNDS = 5
@@ -46,12 +50,24 @@ def main() -> int:
     """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     gc.set_threshold(50_000, 20, 50)  # as services.wiring
-    print(f"intake: {FACTS} facts a round (70 % opened, 20 % responded, 10 % priority changed), SQLite, one process")
+    print(f"intake: {FACTS} facts a round (70 % opened, 20 % responded, 10 % priority changed), one process")
     print(HEADER)
-    with TemporaryDirectory(prefix="sla-bench-") as folder, asyncio.Runner() as runner:
-        bench = Bench(Path(folder), runner)
+    with TemporaryDirectory(prefix="sla-bench-") as folder, server() as postgres:
+        numbers = count()
+        stores: dict[str, Callable[[], Place]] = {
+            "SQLite": lambda: SqliteFile(Path(folder) / f"{next(numbers)}.db"),
+            "PostgreSQL": lambda: PostgresDatabase(new_database(postgres.dsn)),
+        }
+        rows = [row for name, store in stores.items() for row in measured(name, Path(folder) / name, store)]
+        return 0 if all(rows) else 1
+
+
+def measured(name: str, folder: Path, store: Callable[[], Place]) -> list[bool]:
+    """The rows of one kind of store."""
+    with asyncio.Runner() as runner:
+        bench = Bench(name, folder, store, runner)
         try:
-            return 0 if all(bench.rows()) else 1
+            return bench.rows()
         finally:
             runner.run(bench.close())
 
@@ -59,11 +75,10 @@ def main() -> int:
 class Bench:
     """One broker with one backlog; every round starts with an empty store and an empty SLA stream."""
 
-    def __init__(self, folder: Path, runner: asyncio.Runner) -> None:
-        self._folder, self._runner = folder, runner
+    def __init__(self, name: str, folder: Path, store: Callable[[], Place], runner: asyncio.Runner) -> None:
+        self._name, self._new_store, self._runner = name, store, runner
         self._policy = load_policy(SHIPPED_POLICIES)
         self._server = EmbeddedNats(folder / "nats", 0)
-        self._round = 0
 
     async def close(self) -> None:
         await self._nc.close()
@@ -75,9 +90,9 @@ class Bench:
         one_by_one, as_one = self._timed(self._floor), self._timed(self._floor_as_one)
         two, four = self._timed(self._two), self._timed(self._four)
         table = (
-            ("intake, announcer", one_by_one, two),
-            ("intake, all services of sla up", one_by_one, four),
-            ("(not counted) batch floor", as_one, two),
+            (f"{self._name}: intake, announcer", one_by_one, two),
+            (f"{self._name}: all services", one_by_one, four),
+            (f"{self._name}: (not counted) batch floor", as_one, two),
         )
         rows = [
             compare(name, floor, ours, must=MUST, aim=AIM, rounds=ROUNDS, operations=FACTS)
@@ -91,37 +106,37 @@ class Bench:
         self._nc = await connect(self._server.url, "bench")
         await provision(self._nc)
         await Publisher(self._nc, TICKETS).publish(backlog(self._policy))
-        path = await self._fresh()
-        await self._two(path)
-        connection = sqlite3.connect(path)
-        self._events = connection.execute("SELECT * FROM stored_events ORDER BY rowid").fetchall()
-        self._inbox = connection.execute("SELECT * FROM inbox ORDER BY sequence").fetchall()
-        connection.close()
+        place = await self._fresh()
+        await self._two(place)
+        with place.picture() as stored:
+            events = "SELECT originator_id, originator_version, topic, state FROM stored_events ORDER BY rowid"
+            self._events = list(stored.execute(events))
+            self._inbox = list(stored.execute("SELECT * FROM inbox ORDER BY sequence"))
         self._outputs = await published(self._nc)
         assert (len(self._events), len(self._inbox), len(self._outputs)) == (2 * FACTS, FACTS, FACTS)
 
-    def _timed(self, drain: Callable[[Path], Awaitable[float]]) -> Callable[[], float]:
+    def _timed(self, drain: Callable[[Place], Awaitable[float]]) -> Callable[[], float]:
         async def once() -> float:
-            path = await self._fresh()
+            place = await self._fresh()
             gc.collect()
-            return await drain(path)
+            return await drain(place)
 
         return lambda: self._runner.run(once())
 
-    async def _fresh(self) -> Path:
-        self._round += 1
-        path = self._folder / f"{self._round}.db"
-        migrate_store(path)
+    async def _fresh(self) -> Place:
+        place = self._new_store()
+        place.migrate(VIEWS)
         js = self._nc.jetstream()
         await js.delete_stream(SLA)
         await js.add_stream(next(stream for stream in STREAMS if stream.name == SLA))
-        return path
+        return place
 
-    async def _floor_as_one(self, path: Path) -> float:
-        return await self._floor(path, as_one=True)
+    async def _floor_as_one(self, place: Place) -> float:
+        return await self._floor(place, as_one=True)
 
-    async def _floor(self, path: Path, as_one: bool = False) -> float:
-        pull, push, rows = Pull(self._nc, TICKETS), Push(self._nc), Rows(path)
+    async def _floor(self, place: Place, as_one: bool = False) -> float:
+        pull, push = Pull(self._nc, TICKETS), Push(self._nc)
+        rows = SqliteRows(place.path) if isinstance(place, SqliteFile) else PostgresRows(place)
         await pull.start()
         await push.start()
         start, done = perf_counter(), 0
@@ -140,20 +155,20 @@ class Bench:
         rows.close()
         return seconds
 
-    async def _two(self, path: Path) -> float:
-        return await self._engine(path, everything=False)
+    async def _two(self, place: Place) -> float:
+        return await self._engine(place, everything=False)
 
-    async def _four(self, path: Path) -> float:
-        return await self._engine(path, everything=True)
+    async def _four(self, place: Place) -> float:
+        return await self._engine(place, everything=True)
 
-    async def _engine(self, path: Path, everything: bool) -> float:
-        store, nc = Store(path), await connect(self._server.url, "engine")
+    async def _engine(self, place: Place, everything: bool) -> float:
+        store, nc = place.open(), await connect(self._server.url, "engine")
         services: list[Service] = [
-            Intake(Bus(nc), store, self._policy, Limits(), lock_for(path, "intake")),
-            Announcer(Bus(nc), store, lock_for(path, "announcer")),
+            Intake(Bus(nc), store, self._policy, Limits(), place.shares()),
+            Announcer(Bus(nc), store, place.lock("announcer")),
         ]
         if everything:
-            services += [Clock(Bus(nc), store), Metrics(Bus(nc), store, self._policy, lock_for(path, "metrics"))]
+            services += [Clock(Bus(nc), store), Metrics(Bus(nc), store, self._policy, place.lock("metrics"))]
         for service in services:
             await Bus(nc).on_nudge(service.wake)
         start = perf_counter()

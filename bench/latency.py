@@ -21,7 +21,8 @@ from bench import floor
 from bench.ratio import HEADER, compare
 from events.tickets import ticket_message
 from services.bus import connect
-from services.wiring import migrate_store
+from services.sqlite import SqliteFile
+from services.wiring import VIEWS
 
 ROUNDS = 5
 SECONDS = 3.0  # of each round of each side
@@ -177,7 +178,7 @@ def engine(folder: Path, **settings: str) -> Iterator[tuple[str, int]]:
 def _floor(folder: Path, url: str, runner: asyncio.Runner) -> Iterator[None]:
     """The floor in a process of its own, as the engine is, on streams and a store of its own."""
     path = folder / "floor.db"
-    migrate_store(path)
+    SqliteFile(path).migrate(VIEWS)
     runner.run(_provision(url))
     with _process([sys.executable, "-m", "bench.floor", url, str(path)], os.environ, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -1,13 +1,13 @@
 """Messages out: what became of a promise, for whoever listens on the SLA stream. When they are sent is not in here."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 from uuid import UUID, uuid5
 
 import msgspec
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 
-from events.cloudevents import CONTENT_TYPE, encode_token, format_time
+from events.cloudevents import CONTENT_TYPE, encode_token, format_time, parse_time
 
 SOURCE = "/sla"
 HEADERS = {"Content-Type": CONTENT_TYPE}
@@ -161,3 +161,33 @@ def message(type: str, id: str, ticket: str, time: datetime, data: PromiseData) 
         "data": msgspec.Raw(data.model_dump_json().encode()),
     }
     return HEADERS.copy(), msgspec.json.encode(envelope)
+
+
+class Announcement(NamedTuple):
+    """A message of the SLA stream, read back. `time` is the instant it is about."""
+
+    id: str
+    ticket: str
+    time: datetime
+    data: PromiseData
+
+
+class _Envelope(msgspec.Struct):
+    id: str
+    type: str
+    subject: str
+    time: str
+    data: msgspec.Raw
+
+
+_open = msgspec.json.Decoder(_Envelope).decode
+
+
+def read(body: bytes) -> Announcement:
+    """What `message` has made. Raises ValueError for anything else."""
+    try:
+        envelope = _open(body)
+        data = DATA_TYPES[envelope.type].model_validate_json(bytes(envelope.data))
+    except (msgspec.MsgspecError, KeyError) as error:
+        raise ValueError(f"not an announcement: {error}") from None
+    return Announcement(envelope.id, envelope.subject, parse_time(envelope.time), data)

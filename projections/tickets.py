@@ -287,6 +287,11 @@ class Tickets:
         )
         return Counter({(level, priority): n for level, priority, n in cursor.fetchall()})
 
+    def all(self, cursor: Cursor) -> list[Row]:
+        """Every ticket, by its id."""
+        cursor.execute(f"SELECT ticket, facts, state FROM {self._table} ORDER BY ticket")
+        return [Row(ticket, facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()]
+
     def counts(self, cursor: Cursor) -> dict[Label, int]:
         """How many tickets there are for each level, priority and stage."""
         cursor.execute(f"SELECT service_level, priority, stage, n FROM {self._counts}")

@@ -47,6 +47,23 @@ _DEAD_LETTER = {
     "payload": {"type": "string", "format": "binary", "description": "The original body."},
 }
 
+_UNDELIVERED = {
+    "name": "undelivered",
+    "title": "Undelivered announcement",
+    "summary": "An announcement that a target of the notifier refused, or did not take in time: as it was on SLA.",
+    "contentType": CONTENT_TYPE,
+    "headers": {
+        "type": "object",
+        "required": ["Sla-Target", "Sla-Error", "Sla-Subject"],
+        "properties": {
+            "Sla-Target": {"type": "string", "description": "The name of the target."},
+            "Sla-Error": {"type": "string", "description": "Why the last try failed."},
+            "Sla-Subject": {"type": "string", "description": "The subject of the announcement."},
+        },
+    },
+    "payload": {"type": "string", "format": "binary", "description": "The announcement, byte for byte."},
+}
+
 
 def document() -> dict[str, Any]:
     """AsyncAPI 3.0, seen from the engine: it receives ticket events and ticks, and sends everything else."""
@@ -95,6 +112,13 @@ def document() -> dict[str, Any]:
                 {"reason": {"enum": [reason.value for reason in Reason]}},
                 ["dead_letter"],
             ),
+            "undelivered": _channel(
+                "undelivered.{target}",
+                "UNDELIVERED",
+                "Announcements that could not be told to a target of the notifier.",
+                {"target": {"description": "The name of the target in SLA_NOTIFY."}},
+                ["undelivered"],
+            ),
         },
         "operations": {
             "receive_tickets": _operation("receive", "tickets", "Intake records every fact."),
@@ -104,10 +128,12 @@ def document() -> dict[str, Any]:
                 "send", "sla", "The announcer publishes what was decided, in order for each ticket."
             ),
             "send_dead_letters": _operation("send", "dead_letters", "Intake puts aside what it must refuse."),
+            "receive_sla": _operation("receive", "sla", "The notifier tells people and their systems."),
+            "send_undelivered": _operation("send", "undelivered", "The notifier keeps what it could not tell."),
         },
         "components": {
             "messages": {type: _message(type, schema["description"]) for type, schema in schemas().items()}
-            | {"clock.due": _TICK, "dead_letter": _DEAD_LETTER},
+            | {"clock.due": _TICK, "dead_letter": _DEAD_LETTER, "undelivered": _UNDELIVERED},
             "schemas": {type: _payload(schema) for type, schema in schemas().items()},
         },
     }

@@ -1,4 +1,4 @@
-"""NATS: the three streams, reading one like a log, and publishing in order. What the messages mean is not in here."""
+"""NATS: the streams, reading one like a log, and publishing in order. What the messages mean is not in here."""
 
 import asyncio
 import json
@@ -41,6 +41,7 @@ log = structlog.get_logger()
 TICKETS = "TICKETS"
 SLA = "SLA"
 DEAD_LETTERS = "DEAD_LETTERS"
+UNDELIVERED = "UNDELIVERED"
 NUDGE = "engine.log"  # core NATS, empty: the log has grown
 
 _GIB = 1024**3
@@ -82,6 +83,16 @@ STREAMS = (
         discard=DiscardPolicy.OLD,
         max_bytes=_GIB // 4,
         duplicate_window=24 * 3600,  # a crash between publishing and committing must not double one
+    ),
+    StreamConfig(
+        name=UNDELIVERED,
+        subjects=["undelivered.*"],
+        description="Announcements that a target of the notifier refused, or did not take in time",
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.OLD,
+        max_bytes=_GIB // 16,
+        duplicate_window=24 * 3600,
     ),
 )
 
@@ -187,10 +198,11 @@ async def connect(
         raise BusError(f"no bus at {public(url)} within {within:g} s: {why}") from None
 
 
-async def provision(nc: Client, partitions: int | None = None) -> list[str]:
+async def provision(nc: Client, partitions: int | None = None, consumers: Iterable[ConsumerConfig] = ()) -> list[str]:
     """
-    Creates the streams that are missing, TICKETS in so many partitions, one if nothing is said. Returns a line for each
-    that differs from what we would create: an operator's settings are reported, never reset (TRAPS F11).
+    Creates the streams that are missing, TICKETS in so many partitions, one if nothing is said, and durable consumers
+    of SLA. Returns a line for each stream that differs from what we would create: an operator's settings are reported,
+    never reset (TRAPS F11).
     """
     js = nc.jetstream()
     drift = []
@@ -203,6 +215,12 @@ async def provision(nc: Client, partitions: int | None = None) -> list[str]:
             await js.add_stream(replace(wanted, subject_transform=transform))
             continue
         drift += _differences(wanted, found, (*BREAKING, "max_msg_size", "deny_delete", "deny_purge", "allow_atomic"))
+    for consumer in consumers:
+        assert consumer.durable_name is not None
+        try:
+            await js.consumer_info(SLA, consumer.durable_name)
+        except nats.js.errors.NotFoundError:
+            await js.add_consumer(SLA, consumer)
     return drift
 
 
@@ -530,6 +548,13 @@ class Bus:
         """What about the settings of a stream breaks the engine; BusError if there is no stream."""
         (wanted,) = (config for config in STREAMS if config.name == stream)
         return _differences(wanted, (await stream_info(self._nc, stream)).config, BREAKING)
+
+    async def check_consumer(self, stream: str, durable: str) -> None:
+        """BusError if there is no such consumer."""
+        try:
+            await self._nc.jetstream(timeout=ANSWERS_WITHIN).consumer_info(stream, durable)
+        except nats.js.errors.NotFoundError:
+            raise BusError(f"consumer {durable} of {stream} does not exist; run `sla migrate`") from None
 
     async def made_at(self, stream: str) -> datetime:
         """When the stream was made: another instant means another stream of the same name."""

@@ -108,11 +108,13 @@ def migrate() -> None:
         who = access(settings)
     configure(settings)
     store.migrate(VIEWS)
-    asyncio.run(provision(bus, who, settings.partitions, store.shares()))
+    asyncio.run(provision(bus, who, settings.partitions, store.shares(), settings.notify))
 
 
 @app.command()
-def run(services: Annotated[list[str], typer.Argument(help="Of intake, clock, announcer, metrics, board.")]) -> None:
+def run(
+    services: Annotated[list[str], typer.Argument(help="Of intake, clock, announcer, metrics, notifier, board.")],
+) -> None:
     """Run one or more services against SLA_NATS_URL and SLA_DATABASE_URL."""
     from services.client import access
     from services.logs import configure
@@ -121,7 +123,9 @@ def run(services: Annotated[list[str], typer.Argument(help="Of intake, clock, an
     if unknown := [name for name in services if name not in SERVICES]:
         raise Usage(f"{', '.join(unknown)}: no such service; the services are {', '.join(SERVICES)}")
     settings = _settings()
-    bus, store = _bus(settings), _store(settings)
+    if "notifier" in services and not settings.notifies:
+        raise Usage("notifier has nobody to tell; set SLA_ALERTMANAGER_URL, or SLA_NOTIFY_FILE")
+    bus, store = _bus(settings), None if services == ["notifier"] else _store(settings)
     with _usage():
         who = access(settings)
     configure(settings)
@@ -558,9 +562,9 @@ def policy_migrate(
         policy = policies.in_effect(to, store.versions(), now)
     found = list(what_if.moves(store, policy, now))
     store.close()
-    going = [move for move in found if move.why_not is None]
+    going = dict.fromkeys(move.ticket for move in found if move.why_not is None)
     if not dry_run and going:
-        messages = [what_if.move_message(move.ticket, policy.version, now) for move in going]
+        messages = [what_if.move_message(ticket, policy.version, now) for ticket in going]
 
         async def send(nc: "Client") -> None:
             publisher = Publisher(nc, TICKETS)
@@ -846,11 +850,13 @@ def _refusals() -> tuple[type[Exception], ...]:
     from services.past import NothingYet
     from services.service import Fatal
     from services.store import StoreError
+    from services.targets import NotifyError
     from sla.policy import PolicyError
 
     return (
         No,
         NothingYet,
+        NotifyError,
         PolicyError,
         StoreError,
         Fatal,

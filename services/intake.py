@@ -130,9 +130,9 @@ class Intake(Service):
 
     def _publish(self) -> None:
         """Blocking. The policy of the file is published if there is none, or none of its version, yet."""
-        versions = self._store.versions()
-        if self._policy.fingerprint in {version.policy.fingerprint for version in versions}:
+        if self._is_published():
             return
+        versions = self._store.versions()
         if len(versions) and (name := versions.at(datetime.now(UTC)).name) != self._policy.name:
             log.warning(
                 "policy", file=self._policy.name, in_force=name, hint="the file is not published; it has another name"
@@ -141,8 +141,13 @@ class Intake(Service):
         try:
             version = self._store.publish(self._policy, lambda: datetime.now(UTC), self._notice, timedelta(0))
         except Refused as error:
+            if self._is_published():
+                return  # by another intake, a moment ago
             raise Fatal(f"policy {self._policy.name}: {error}") from None
         log.info("published", version=version.name, effective_from=version.effective_from.isoformat())
+
+    def _is_published(self) -> bool:
+        return self._policy.fingerprint in {version.policy.fingerprint for version in self._store.versions()}
 
     async def _check_stream(self, made_at: datetime) -> None:
         """Sequences mean nothing in another stream of the same name: its first messages would never be read."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
@@ -37,6 +38,8 @@ OUTCOMES = ("met", "late")
 CAUSES = (str(Cause.CLOSED), str(Cause.EXCLUDED))
 SAID = (*OUTCOMES, *CAUSES, OPEN)  # of a promise to which there was an answer
 OTHER_EVENTS = ("applied", "target_changed", "warning", "breached", "breach_retracted", *OUTCOMES, "cancelled")
+TARGETS = ("alertmanager", "webhook", "apprise")
+TRIED = ("sent", "retried", "given_up")
 FOLLOWED = ("deadlines", POSITION, "tickets", "compliance")  # the positions whose lag is shown
 
 
@@ -258,6 +261,29 @@ class Metrics(Service, Collector):
             )
 
 
+class Notifications(Collector):
+    """What became of each try to tell somebody, since the process that runs `notifier` was started."""
+
+    def __init__(self) -> None:
+        self._tried: Counter[tuple[str, ...]] = Counter()
+
+    def add(self, target: str, outcome: str) -> None:
+        """One more, of TARGETS and TRIED."""
+        self._tried[target, outcome] += 1
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield _counter(
+            "sla_notifications",
+            "Tries to tell a target; retried: it is away; given_up: it refuses, or was away too long.",
+            ("target", "outcome"),
+            [(target, outcome) for target in TARGETS for outcome in TRIED],
+            self._tried,
+        )
+
+
 def _pick(sums: dict[Count, int], what: str, labels: int) -> dict[tuple[str, ...], int]:
     return {key[1 : 1 + labels]: n for key, n in sums.items() if key[0] == what}
 
@@ -267,11 +293,11 @@ def _counter(
     help: str,
     labels: tuple[str, ...],
     always: Iterable[tuple[str, ...]],
-    values: dict[tuple[str, ...], int],
+    values: Mapping[tuple[str, ...], int],
 ) -> CounterMetricFamily:
     """Every label set exists from the start: a counter that first appears above 0 never makes `increase() > 0`."""
     family = CounterMetricFamily(name, help, labels=labels)
-    for label, value in sorted((dict.fromkeys(always, 0) | values).items()):
+    for label, value in sorted((dict.fromkeys(always, 0) | dict(values)).items()):
         family.add_metric(label, value)
     return family
 

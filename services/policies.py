@@ -7,7 +7,7 @@ from typing import Any
 
 from services.screen import brief, wall
 from services.what_if import Flip, Move
-from sla.policy import Policy, load
+from sla.policy import FIRST, Policy, load
 from sla.versions import Version, Versions, said
 
 COLUMNS = ("version", "in force from", "published", "material", "fingerprint")
@@ -66,7 +66,7 @@ def in_effect(name: str, versions: Versions, now: datetime) -> Policy:
 # ---- what would be
 
 
-MOVES = ("ticket", "level", "priority", "version", "due", "due then", "")
+MOVES = ("ticket", "objective", "level", "priority", "version", "due", "due then", "")
 COMPLIANCE = ("level", "priority", "", "met", "broken", "open", "cancelled", "excluded", "unknown", "compliance")
 FLIPS = ("ticket", "level", "priority", "before", "after", "due before", "due after")
 
@@ -74,15 +74,18 @@ FLIPS = ("ticket", "level", "priority", "before", "after", "due before", "due af
 def move_row(move: Move, zone: str) -> tuple[str, ...]:
     """In the order of MOVES."""
     said = move.why_not or ("breaks at once" if move.breaks else "")
+    objective = move.objective if move.objective == FIRST else f"{move.objective} {move.cycle}"
     due, then = brief(move.due_at, zone), brief(move.new_due_at, zone)
-    return move.ticket, move.service_level, move.priority, move.policy_version, due, then, said
+    return move.ticket, objective, move.service_level, move.priority, move.policy_version, due, then, said
 
 
 def moved(moves: Sequence[Move], dry_run: bool) -> str:
-    """How many, on one line."""
-    staying, breaking = sum(move.why_not is not None for move in moves), sum(move.breaks for move in moves)
+    """How many tickets, on one line."""
+    going = {move.ticket for move in moves if move.why_not is None}
+    staying = {move.ticket for move in moves if move.why_not is not None}
+    breaking = {move.ticket for move in moves if move.breaks}
     verb = "would move" if dry_run else "move"
-    return f"{len(moves) - staying:,} tickets {verb}, of which {breaking:,} break at once; {staying:,} cannot"
+    return f"{len(going):,} tickets {verb}, of which {len(breaking):,} break at once; {len(staying):,} cannot"
 
 
 def compliance_rows(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, ...]]:

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import cache
 from itertools import count
 from typing import Any
 
 import psycopg
-from eventsourcing.persistence import DatabaseError, StoredEvent
+from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import ConnectionPool, PostgresApplicationRecorder, PostgresDatastore
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -18,12 +18,12 @@ from psycopg_pool import PoolTimeout
 
 from projections.follow import Projection, create
 from services.faults import reach
-from services.store import FIRST, TABLES, ReadOnly, Store, StoreError, Superseded, another
+from services.sessions import SILENT, SessionLock, SessionShares, line, told
+from services.store import FIRST, TABLES, Store, StoreError, Superseded, another
 from sla.engine import Outcome
 
 OLDEST = 14  # the first version that ends sessions which are idle
 PATIENCE = 5  # seconds for a connection, and for a lock
-SILENT = 4  # seconds after which a session that holds locks and says nothing is ended by the server
 DEFAULTS: dict[str, str | int | None] = {
     "application_name": "sla",
     "connect_timeout": PATIENCE,
@@ -34,8 +34,7 @@ DEFAULTS: dict[str, str | int | None] = {
 }
 """A server that is gone without a word is noticed within 11 s. What the address says itself counts more."""
 
-APPEND, MIGRATE, ROLE, MEMBERS, PARTITION = 0x51A0, 0x51A1, 0x51A2, 0x51A3, 0x51A4
-"""Keys of advisory locks. The last three stand before a second one: the role, none, the partition."""
+APPEND, MIGRATE = 0x51A0, 0x51A1  # keys of advisory locks; services/sessions.py has more
 
 _EVENTS = """CREATE TABLE IF NOT EXISTS stored_events (
     originator_id TEXT NOT NULL, originator_version BIGINT NOT NULL, topic TEXT NOT NULL, state BLOB NOT NULL,
@@ -112,25 +111,6 @@ class _Cursor:
         return iter(self._cursor)
 
 
-@contextmanager
-def _told(address: str) -> Iterator[None]:
-    """What PostgreSQL says against it, in one line and with what to do."""
-    try:
-        yield
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise ReadOnly(f"{address}: {_line(error)}; see deploy/postgres/roles.sql, and run `sla migrate`") from None
-    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-        raise StoreError(f"{address}: {_line(error)}; run `sla migrate`") from None
-    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
-        raise StoreError(f"{address}: {_line(error)}") from None
-    except psycopg.Error as error:
-        raise DatabaseError(f"{address}: {_line(error)}") from error
-
-
-def _line(error: psycopg.Error) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
 class _Datastore(PostgresDatastore):
     """Connections by an address as libpq has it, which eventsourcing does not take; none of its types are used."""
 
@@ -147,6 +127,7 @@ class _Datastore(PostgresDatastore):
             open=False,
             timeout=PATIENCE,
             reconnect_timeout=PATIENCE,
+            configure=_not_for_ever,
         )
 
     def register_type_adapters(self) -> None:
@@ -155,13 +136,18 @@ class _Datastore(PostgresDatastore):
     @contextmanager
     def get_connection(self) -> Iterator[Connection[Any]]:
         self.pool.open()
-        with _told(self._database.name):
+        with told(self._database.name):
             try:
                 with self.pool.connection() as connection:
                     yield connection
             except PoolTimeout:
                 self._database.connect().close()  # says why
                 raise
+
+
+def _not_for_ever(connection: Connection[Any]) -> None:
+    """A process that is paused within a transaction would hold up all others: the server ends it."""
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{SILENT}s'")
 
 
 class _Recorder(PostgresApplicationRecorder):
@@ -257,17 +243,16 @@ class PostgresStore(Store):
 
 
 def _check_server(cursor: _Cursor, name: str) -> None:
-    cursor.execute(
-        "SELECT current_setting('server_version_num'), current_setting('server_version'), current_setting('fsync'), "
-        "current_setting('synchronous_commit'), current_setting('server_encoding')"
-    )
-    number, version, fsync, synchronous, encoding = cursor.fetchone()
-    if int(number) < OLDEST * 10_000:
-        raise StoreError(f"{name} is PostgreSQL {version}, and the engine needs {OLDEST} or newer; upgrade it")
+    cursor.execute("SELECT current_setting('server_encoding')::bytea, current_setting('server_version_num')::bigint")
+    encoding, version = cursor.fetchone()
+    if version < OLDEST * 10_000:
+        raise StoreError(f"{name} is PostgreSQL {version // 10_000}; the engine needs {OLDEST} or newer: upgrade it")
+    if encoding != b"UTF8":
+        raise StoreError(f"{name} is encoded in {encoding.decode()}; create the database with ENCODING 'UTF8'")
+    cursor.execute("SELECT current_setting('fsync'), current_setting('synchronous_commit')")
+    fsync, synchronous = cursor.fetchone()
     if fsync != "on" or synchronous == "off":
         raise StoreError(f"{name}: fsync is {fsync}, synchronous_commit {synchronous}; a power cut could lose commits")
-    if encoding != "UTF8":
-        raise StoreError(f"{name} is encoded in {encoding}; create the database with ENCODING 'UTF8'")
 
 
 class _Picture:
@@ -290,21 +275,21 @@ class PostgresDatabase:
         try:
             given: dict[str, Any] = dict(conninfo_to_dict(url))
         except psycopg.Error as error:
-            raise ValueError(f"{_line(error)}; write postgresql://USER@HOST/DATABASE") from None
+            raise ValueError(f"{line(error)}; write postgresql://USER@HOST/DATABASE") from None
         self.url = url
         self.conninfo = make_conninfo("", **DEFAULTS | given)
         self.name = f"postgresql://{given.get('host', 'localhost')}/{given.get('dbname', '')}"
 
     def connect(self) -> Connection[Any]:
         """A connection of its own, which commits each statement. StoreError if there is none."""
-        with _told(self.name):
+        with told(self.name):
             return psycopg.connect(self.conninfo, autocommit=True)
 
     def open(self) -> PostgresStore:
         return PostgresStore(self)
 
     def migrate(self, views: Iterable[type[Projection]]) -> None:
-        with closing(self.connect()) as alone, _told(self.name):
+        with closing(self.connect()) as alone, told(self.name):
             alone.execute("SELECT pg_advisory_lock(%s)", (MIGRATE,))  # two at once would fail (TRAPS E7)
             with closing(PostgresStore(self, create=True)) as store:
                 made = [view() for view in views]
@@ -316,15 +301,15 @@ class PostgresDatabase:
     @contextmanager
     def picture(self) -> Iterator[_Picture]:
         self.open().close()  # whether it can be read at all
-        with closing(self.connect()) as connection, _told(self.name), connection.transaction():
+        with closing(self.connect()) as connection, told(self.name), connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             yield _Picture(connection)
 
-    def lock(self, role: str) -> "SessionLock":
-        return SessionLock(self, role)
+    def lock(self, role: str) -> SessionLock:
+        return SessionLock(self.connect, role)
 
-    def shares(self) -> "SessionShares":
-        return SessionShares(self)
+    def shares(self) -> SessionShares:
+        return SessionShares(self.connect)
 
 
 def _grant(connection: Connection[Any], views: Sequence[str]) -> None:
@@ -341,115 +326,3 @@ def _grant(connection: Connection[Any], views: Sequence[str]) -> None:
             connection.execute(SQL(f"GRANT {privileges} ON {{table}} TO {{role}}").format(**names))
         new = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {VIEWS if role in FOLLOWERS else READS} ON TABLES TO {{}}")
         connection.execute(new.format(Identifier(role)))
-
-
-class _Session:
-    """
-    A connection that holds advisory locks, which the server frees when it ends. Whoever has them says something every
-    second or so; after SILENT seconds without a word the server ends the session, so that no paused process keeps them.
-    """
-
-    def __init__(self, database: PostgresDatabase) -> None:
-        self._database = database
-        self._connection: Connection[Any] | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self._connection is not None
-
-    def ask(self, statement: str, *parameters: Any) -> Any:
-        """The one value of an answer. StoreError if the session has ended, with all its locks."""
-        if self._connection is None:
-            self._connection = self._database.connect()
-            self._connection.execute(f"SET idle_session_timeout = '{SILENT}s'")
-        try:
-            with _told(self._database.name):
-                (value,) = self._connection.execute(statement, parameters).fetchone() or (None,)
-                return value
-        except StoreError:
-            self.close()
-            raise
-
-    def free(self) -> None:
-        """Gives its locks back now: the server ends a session a moment after its connection is closed."""
-        with suppress(StoreError):
-            if self._connection is not None:
-                self.ask("SELECT pg_advisory_unlock_all()")
-        self.close()
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-class SessionLock:
-    """One owner at a time of a role. StoreError if it was the owner and is it no more."""
-
-    def __init__(self, database: PostgresDatabase, role: str) -> None:
-        self._session, self._role = _Session(database), role
-        self._mine = False
-
-    def take(self) -> bool:
-        if self._mine:
-            self._mine = False
-            self._session.ask("SELECT 1")
-            self._mine = True
-        else:
-            self._mine = self._session.ask("SELECT pg_try_advisory_lock(%s, hashtext(%s))", ROLE, self._role)
-        return self._mine
-
-    def free(self) -> None:
-        self._mine = False
-        self._session.free()
-
-
-class SessionShares:
-    """Partitions, each with a lock. How many processes there are, a lock says that all of them share."""
-
-    def __init__(self, database: PostgresDatabase) -> None:
-        self._session = _Session(database)
-        self._held: set[int] = set()
-
-    def mine(self, count: int) -> frozenset[int]:
-        fair = -(-count // self._members())
-        for number in sorted(self._held, reverse=True):
-            if len(self._held) > fair or number >= count:
-                self._give(number)
-        for number in range(count):
-            if len(self._held) < fair and number not in self._held:
-                self._try(number)
-        return frozenset(self._held)
-
-    def all(self, count: int) -> bool:
-        self._members()
-        if all(number in self._held or self._try(number) for number in range(count)):
-            return True
-        for number in tuple(self._held):
-            self._give(number)
-        return False
-
-    def free(self) -> None:
-        self._held.clear()
-        self._session.free()
-
-    def _members(self) -> int:
-        if not self._session.is_open:
-            self._held.clear()
-            self._session.ask("SELECT pg_advisory_lock_shared(%s, 0)", MEMBERS)
-        members: int = self._session.ask(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s AND objsubid = 2 "
-            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            MEMBERS,
-        )
-        return members
-
-    def _try(self, number: int) -> bool:
-        got: bool = self._session.ask("SELECT pg_try_advisory_lock(%s, %s)", PARTITION, number)
-        if got:
-            self._held.add(number)
-        return got
-
-    def _give(self, number: int) -> None:
-        self._session.ask("SELECT pg_advisory_unlock(%s, %s)", PARTITION, number)
-        self._held.discard(number)

@@ -43,6 +43,8 @@ def fact(
     _check_options(name, data)
     if {"service_level", "priority"} & data.keys():
         _check_names(data, policy())
+    if name in ("excluded", "exclusion_revoked"):
+        _check_reason(data["reason"], policy())
     try:
         subject, headers, body = ticket_message(
             f"ticket.{name}", ticket, source=source, id=id, time=time, data=data, sequence=sequence
@@ -72,6 +74,11 @@ def _check_names(data: Mapping[str, str], policy: Policy) -> None:
     ):
         if field in data and data[field] not in names:
             raise ValueError(f"{what} {data[field]!r} is not in policy {policy.name}; it has {', '.join(names)}")
+
+
+def _check_reason(reason: str, policy: Policy) -> None:
+    if not policy.excludes(reason):
+        raise ValueError(f"reason {reason!r} is not in policy {policy.name}; it has {', '.join(policy.exclusions)}")
 
 
 def receipt(event: TicketEvent, message: Outgoing, sequence: int) -> dict[str, object]:

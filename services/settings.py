@@ -35,6 +35,12 @@ def _span(value: object) -> object:
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
+def _addresses(text: str) -> str:
+    if not all(re.match(r"https?://[^/@]", url.strip()) for url in text.split(",")):
+        raise ValueError("an Alertmanager has an address like http://127.0.0.1:9093; several have commas between them")
+    return text
+
+
 Span = Annotated[timedelta, BeforeValidator(_span)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Fault = Annotated[str, AfterValidator(checked), Field(description="for tests only; services/faults.py")]
@@ -64,9 +70,17 @@ class Settings(BaseSettings):
     )
     historic_after: Span = timedelta(hours=24)
     max_ahead: Annotated[Span, Field(description="how far in the future a fact may be dated")] = timedelta(minutes=5)
+    alertmanager_url: Annotated[str, AfterValidator(_addresses)] | None = None
+    notify: Annotated[str | None, Field(description="who is told, as YAML; services/targets.py")] = None
+    notify_for: Annotated[Span, Field(description="how long a target that is away is tried")] = timedelta(hours=24)
     fault: Fault | None = None
     log_format: Annotated[str, Field(pattern="^(json|console)$")] = "json"
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+
+    @property
+    def notifies(self) -> bool:
+        """Whether there is anybody to tell."""
+        return bool(self.alertmanager_url or self.notify)
 
     @classmethod
     def settings_customise_sources(

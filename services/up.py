@@ -14,10 +14,12 @@ from services.client import RUN_FILE
 from services.demo import play
 from services.embedded import EmbeddedNats
 from services.logs import configure
+from services.notifier import consumer
 from services.service import Fatal
 from services.settings import Settings, database, load_policy
 from services.sqlite import FileLock, SqliteFile
 from services.store import Database, Shares
+from services.targets import read
 from services.wiring import SERVICES, VIEWS, Process
 
 log = structlog.get_logger()
@@ -41,8 +43,9 @@ async def up(settings: Settings, folder: Path, demo: bool = False) -> int:
     server = EmbeddedNats(folder / "nats", settings.nats_port)
     try:
         await server.start()
-        await provision(server.url)
-        process = Process(SERVICES, settings, server.url, store)
+        await provision(server.url, notify=settings.notify)
+        names = [name for name in SERVICES if name != "notifier" or settings.notifies]
+        process = Process(names, settings, server.url, store)
         watching = asyncio.create_task(_watch(server, process))
         ready = asyncio.Event()
         playing = asyncio.create_task(_play(process, server.url, store, settings, ready)) if demo else None
@@ -64,15 +67,20 @@ async def up(settings: Settings, folder: Path, demo: bool = False) -> int:
 
 
 async def provision(
-    url: str, access: Access = ANYBODY, partitions: int | None = None, shares: Shares | None = None
+    url: str,
+    access: Access = ANYBODY,
+    partitions: int | None = None,
+    shares: Shares | None = None,
+    notify: str | None = None,
 ) -> None:
     """
-    Creates the streams; logs what an operator has set otherwise. TICKETS is divided anew if it has another number of
-    partitions, and no intake works; Fatal if one does.
+    Creates the streams, and a consumer for each target of SLA_NOTIFY; logs what an operator has set otherwise. TICKETS
+    is divided anew if it has another number of partitions, and no intake works; Fatal if one does.
     """
+    consumers = [consumer(target) for target in read(notify).targets]
     nc = await bus.connect(url, "migrate", access)
     try:
-        for line in await bus.provision(nc, partitions):
+        for line in await bus.provision(nc, partitions, consumers):
             log.warning("drift", stream=line)
         before = await bus.Bus(nc).partitions(bus.TICKETS)
         if partitions is not None and shares is not None and partitions != before:

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from projections.deadlines import Deadlines, Row
 from services.announcer import POSITION
-from services.bus import DEAD_LETTERS, SLA, TICKETS, Bus, BusError
+from services.bus import DEAD_LETTERS, SLA, TICKETS, UNDELIVERED, Bus, BusError
 from services.service import OUTAGES, Fatal, Keeper, Now
 from services.store import Store
 
@@ -33,6 +33,7 @@ _STREAMS = {
     "announcer": (SLA,),
     "metrics": (TICKETS,),
     "board": (),
+    "notifier": (SLA, UNDELIVERED),
 }
 _ARRIVALS = "arrivals"  # the view that follows the inbox, not the log
 _READERS = {
@@ -62,7 +63,7 @@ class Watchdog:
         self,
         keepers: Mapping[str, Keeper],
         bus: Bus,
-        store: Store,
+        store: Store | None,
         hopeless: Callable[[str], None],
         now: Now,
         every: float = EVERY,
@@ -141,28 +142,27 @@ class Watchdog:
             raise BusError("; ".join(wrong))
         return newest
 
-    async def _read(self) -> Standing:
-        return await asyncio.to_thread(self._standing)
+    async def _read(self) -> Standing | None:
+        return None if self._store is None else await asyncio.to_thread(self._standing, self._store)
 
-    def _standing(self) -> Standing:
+    def _standing(self, store: Store) -> Standing:
         """Blocking."""
-        if self._store.replaced():
+        if store.replaced():
             raise Fatal(
                 "the store was deleted or replaced while the engine worked on it, and what is stored now is lost; put "
                 "it in its place, and start again"
             )
-        positions = {name: self._store.position(name) or 0 for name in self._readers}
-        head = self._store.head()
+        positions = {name: store.position(name) or 0 for name in self._readers}
+        head = store.head()
         waiting = {name for name in self._readers if name != _ARRIVALS and positions[name] < head}
-        if _ARRIVALS in positions and self._store.inbox(positions[_ARRIVALS], 1):
+        if _ARRIVALS in positions and store.inbox(positions[_ARRIVALS], 1):
             waiting.add(_ARRIVALS)
-        return Standing(
-            self._store.taken(), positions, frozenset(waiting), self._overdue() if "clock" in self._keepers else None
-        )
+        overdue = self._overdue(store) if "clock" in self._keepers else None
+        return Standing(store.taken(), positions, frozenset(waiting), overdue)
 
-    def _overdue(self) -> Row | None:
+    def _overdue(self, store: Store) -> Row | None:
         late = round(STUCK * self._every * 1e6)
-        with self._store.reading() as cursor:
+        with store.reading() as cursor:
             rows = Deadlines().until(cursor, self._now() - late, 1)
         return rows[0] if rows else None
 

@@ -16,10 +16,10 @@ from projections.follow import catch_up
 from projections.tickets import Tickets
 from services.bus import Outgoing
 from services.store import Picture, ReadOnly, Store
-from sla.judge import Clock, Fact, Facts, Verdict, judge
+from sla.judge import Clock, Fact, Facts, Spell, Verdict, judge
 from sla.log import FactRecorded
-from sla.policy import Policy
-from sla.versions import AFTER_ALL, Versions
+from sla.policy import FIRST, Policy
+from sla.versions import AFTER_ALL, Instead, Versions
 
 SOURCE = "/sla/policy"
 BATCH = 1_000
@@ -52,11 +52,8 @@ def _fact(event: FactRecorded) -> Fact:
     return Fact(event.source, event.id, event.time, data, event.sequence, event.at)
 
 
-def came_to(verdict: Verdict) -> str:
-    """What a promise has come to: met, broken, open, cancelled or excluded; pending if nobody has opened the ticket."""
-    clock = verdict.clock
-    if clock is None:
-        return "pending"
+def came_to(clock: Clock) -> str:
+    """What a promise has come to: met, broken, open, cancelled or excluded."""
     if clock.excluded_by is not None:
         return "excluded"
     if clock.broken_at is not None:
@@ -99,7 +96,7 @@ class Backtest:
 
     def run(self, stored: Picture) -> Iterator[int]:
         """Reads one picture of the store."""
-        other = Versions.only(self.policy)
+        other = Instead(self.policy)
         for done, (ticket, facts) in enumerate(history(stored), 1):
             clock = judge(facts, self.versions, self.now).clock
             if clock is not None and self._is_wanted(clock):
@@ -112,12 +109,12 @@ class Backtest:
         return (self.start is None or opened >= self.start) and (self.end is None or opened < self.end)
 
     def _compare(self, ticket: str, facts: Facts, clock: Clock, other: Versions) -> None:
-        before = came_to(Verdict(clock, (), None))
+        before = came_to(clock)
         try:
             after_clock = judge(facts, other, self.now).clock
-            after = came_to(Verdict(after_clock, (), None))
         except KeyError:
-            after_clock, after = None, "unknown"
+            after_clock = None
+        after = came_to(after_clock) if after_clock else "unknown"
         self.tickets += 1
         level, priority = clock.service_level.name, clock.priority
         for counts, each in zip(self._counts[level, priority], (before, after), strict=True):
@@ -157,9 +154,14 @@ def _shares(counts: Counter[str]) -> dict[str, Any]:
 
 
 class Move(NamedTuple):
-    """An open ticket under another version: `breaks` if more is used than that one gives; why not, if it cannot go."""
+    """
+    A clock under another version, of an objective and its cycle: `breaks` if more is used than that one gives; why not,
+    if its ticket cannot go.
+    """
 
     ticket: str
+    objective: str
+    cycle: int
     service_level: str
     priority: str
     policy_version: str
@@ -170,36 +172,51 @@ class Move(NamedTuple):
 
 
 def moves(store: Store, to: Policy, now: datetime) -> Iterator[Move]:
-    """What would become of every ticket that has a clock which has neither ended nor broken, and is not there yet."""
+    """What would become of every clock that has neither ended nor broken, and is not there yet; by ticket."""
     versions, view = store.versions(), Tickets()
+    first_only = all(len(version.policy.objectives) == 1 for version in versions)
     with suppress(ReadOnly):
         catch_up(store, view)
     with store.reading() as cursor:
-        rows = view.open(cursor, ALL)
+        rows = view.open(cursor, ALL) if first_only else view.all(cursor)
     wanted = [
         row.ticket
         for row in rows
-        if row.state.stage != "pending" and row.state.breached_at is None and row.state.policy_version != to.version
+        if row.state.stage != "pending"
+        and not (first_only and (row.state.breached_at or row.state.policy_version == to.version))
     ]
     for start in range(0, len(wanted), BATCH):
         for ticket, found in store.load_all(wanted[start : start + BATCH]).items():
-            verdict = judge(found.facts, versions, now)
-            if verdict.clock is not None and came_to(verdict) == "open":
-                yield _moved(ticket, found.facts, verdict.clock, versions, to, now)
+            yield from _moved(ticket, found.facts, versions, to, now)
 
 
-def _moved(ticket: str, facts: Facts, clock: Clock, versions: Versions, to: Policy, now: datetime) -> Move:
+def _moved(ticket: str, facts: Facts, versions: Versions, to: Policy, now: datetime) -> Iterator[Move]:
+    here = {
+        spell: clock
+        for spell, clock in _clocks(judge(facts, versions, now))
+        if came_to(clock) == "open" and clock.stretch.policy.version != to.version
+    }
+    if not here:
+        return
     moved = Fact(SOURCE, "", now, PolicyChanged(policy_version=to.version), None, now)
-    level, priority = clock.service_level.name, clock.priority
-    stays = Move(ticket, level, priority, clock.stretch.policy.version, clock.stretch.due_at, None, False, None)
+    there, why_not = dict[Spell, Clock](), None
     try:
         facts = facts.with_one_more(moved)
         judge(facts, versions, AFTER_ALL)
-        then = judge(facts, versions, now + timedelta(microseconds=1)).clock
+        there = dict(_clocks(judge(facts, versions, now + timedelta(microseconds=1))))
     except KeyError as error:
-        return stays._replace(why_not=str(error.args[0]))
-    assert then is not None
-    return stays._replace(new_due_at=then.stretch.due_at, breaks=then.broken_at is not None)
+        why_not = str(error.args[0])
+    for spell, clock in here.items():
+        then, version, due_at = there.get(spell), clock.stretch.policy.version, clock.stretch.due_at
+        breaks, new_due_at = (False, None) if then is None else (then.broken_at is not None, then.stretch.due_at)
+        labels = (clock.service_level.name, clock.priority)
+        yield Move(ticket, *spell, *labels, version, due_at, new_due_at, breaks, why_not)
+
+
+def _clocks(verdict: Verdict) -> Iterator[tuple[Spell, Clock]]:
+    if verdict.clock is not None:
+        yield (FIRST, 1), verdict.clock
+        yield from verdict.others.items()
 
 
 def move_message(ticket: str, version: str, now: datetime) -> Outgoing:

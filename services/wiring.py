@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 
 import structlog
@@ -17,7 +17,7 @@ from projections.compliance import Arrivals, Compliance
 from projections.deadlines import Deadlines
 from projections.follow import Projection
 from projections.tickets import Tickets
-from services import bus, faults, web
+from services import bus, faults, targets, web
 from services.access import ANYBODY, Access
 from services.announcer import Announcer
 from services.board import Board
@@ -25,25 +25,32 @@ from services.bus import Bus
 from services.clock import Clock
 from services.http import Http
 from services.intake import Intake
-from services.metrics import Metrics
+from services.metrics import Metrics, Notifications
+from services.notifier import Notifier
 from services.service import OUTAGES, Fatal, Keeper, Service, wall_clock
 from services.settings import Settings, load_policy
-from services.store import Database, Store
+from services.store import Database, Lock, Store
+from services.targets import Targets
 from services.watchdog import Readiness, Watchdog
 from sla.engine import Limits
 
 log = structlog.get_logger()
 
-SERVICES = ("intake", "clock", "announcer", "metrics", "board")
+SERVICES = ("intake", "clock", "announcer", "metrics", "notifier", "board")
 VIEWS: tuple[type[Projection], ...] = (Deadlines, Tickets, Compliance, Arrivals)
 STOP_WITHIN = 8.0  # seconds a process may take to finish what it has begun
 
 
 class Process:
-    """One or more services in one process, with their HTTP port. `run` returns the exit code."""
+    """Services in one process, with their HTTP port. `run` returns the exit code. Only notifier needs no store."""
 
     def __init__(
-        self, names: Sequence[str], settings: Settings, nats_url: str, database: Database, access: Access = ANYBODY
+        self,
+        names: Sequence[str],
+        settings: Settings,
+        nats_url: str,
+        database: Database | None,
+        access: Access = ANYBODY,
     ) -> None:
         self._names, self._settings, self._url, self._database = names, settings, nats_url, database
         self._access = access
@@ -58,6 +65,10 @@ class Process:
         self._registry = CollectorRegistry()
         self._registry.register(Readiness(tuple(names), self.problems))
         self._collected: Metrics | None = None
+        if "notifier" in names:
+            self._targets = Targets(targets.read(settings.notify), settings.historic_after)
+            self._notifications = Notifications()
+            self._registry.register(self._notifications)
         if settings.fault is not None:
             faults.plan(settings.fault)
         self._board: Board | None = None
@@ -109,7 +120,8 @@ class Process:
     async def _work(self) -> None:
         self._nc = nc = await self._connect()
         try:
-            with closing(await self._open()) as store:
+            store = await self._open(self._database) if self._database else None
+            with closing(store) if store else nullcontext():
                 await self._serve(Bus(nc), store)
         except BaseExceptionGroup as errors:
             fatal, _ = errors.split(Fatal)
@@ -119,7 +131,7 @@ class Process:
         finally:
             await nc.close()
 
-    async def _serve(self, bus: Bus, store: Store) -> None:
+    async def _serve(self, bus: Bus, store: Store | None) -> None:
         gc.freeze()  # the collector would stop the process for tens of milliseconds (TRAPS F5)
         gc.set_threshold(50_000, 20, 50)
         self._keepers = {name: Keeper(name, partial(self._build, name, bus, store)) for name in self._names}
@@ -132,8 +144,7 @@ class Process:
                 group.create_task(keeper.run(), name=keeper.name)
 
     async def _connect(self) -> Client:
-        name = "+".join(self._names)
-        connecting = asyncio.create_task(bus.connect(self._url, name, self._access, told=self._told))
+        connecting = asyncio.create_task(self._connection())
         while not connecting.done():
             await asyncio.wait([connecting], timeout=1.0)
             if not connecting.done():
@@ -142,10 +153,13 @@ class Process:
         self._problems = dict.fromkeys(self._names, "starting")
         return connecting.result()
 
-    async def _open(self) -> Store:
+    async def _connection(self) -> Client:
+        return await bus.connect(self._url, "+".join(self._names), self._access, told=self._told)
+
+    async def _open(self, database: Database) -> Store:
         while True:
             try:
-                return await asyncio.to_thread(self._database.open)
+                return await asyncio.to_thread(database.open)
             except OUTAGES as error:
                 if self._problems.get("store") != str(error):
                     log.warning("waiting", service="store", reason=str(error))
@@ -168,18 +182,22 @@ class Process:
         for keeper in self._keepers.values():
             keeper.wake()
 
-    def _build(self, name: str, bus: Bus, store: Store) -> Service:
+    def _build(self, name: str, bus: Bus, store: Store | None) -> Service:
         settings = self._settings
+        if name == "notifier":
+            return self._notifier(bus)
+        database = self._database
+        assert store is not None and database is not None
         match name:
             case "intake":
                 limits = Limits(settings.max_ahead, settings.historic_after)
-                return Intake(bus, store, self._policy, limits, self._database.shares(), settings.policy_notice)
+                return Intake(bus, store, self._policy, limits, database.shares(), settings.policy_notice)
             case "clock":
                 return Clock(bus, store)
             case "announcer":
-                return Announcer(bus, store, self._database.lock(name))
+                return Announcer(bus, store, database.lock(name))
             case "metrics":
-                return self._metrics(bus, store)
+                return self._metrics(bus, store, database.lock(name))
             case "board":
                 self._board = Board(store)
                 return self._board
@@ -196,9 +214,15 @@ class Process:
             )
         return web.app(lambda: self._board, token or None)
 
-    def _metrics(self, bus: Bus, store: Store) -> Metrics:
+    def _metrics(self, bus: Bus, store: Store, lock: Lock) -> Metrics:
         if self._collected is not None:
             self._registry.unregister(self._collected)
-        self._collected = Metrics(bus, store, self._policy, self._database.lock("metrics"))
+        self._collected = Metrics(bus, store, self._policy, lock)
         self._registry.register(self._collected)
         return self._collected
+
+    def _notifier(self, bus: Bus) -> Notifier:
+        alertmanagers = [url.strip() for url in (self._settings.alertmanager_url or "").split(",") if url.strip()]
+        inbox = self._access.inbox(self._url)
+        tries_for = self._settings.notify_for
+        return Notifier(bus, self._connection, inbox, self._targets, alertmanagers, self._notifications, tries_for)

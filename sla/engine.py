@@ -220,7 +220,7 @@ def _check_names(event: TicketEvent, versions: Versions, judged_by: str | None, 
     priority: str | None = getattr(event.data, "priority", None)
     match event.data:
         case Excluded(reason=reason) | ExclusionRevoked(reason=reason):
-            if policy.exclusions and reason not in policy.exclusions:
+            if not policy.excludes(reason):
                 raise BadFact(Reason.INVALID_DATA, _unknown("data.reason", reason, policy, policy.exclusions))
         case PolicyChanged(policy_version=version):
             if version not in (known := [each.name for each in versions]):

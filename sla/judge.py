@@ -2,12 +2,14 @@
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import reduce
 from typing import assert_never
 
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from events.tickets import (
@@ -38,8 +40,7 @@ Spell = tuple[str, int]  # an objective, and its cycle from 1
 _Key = tuple[str, str]  # source and id of a fact
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(Struct, frozen=True):
     """
     Something that happened to a ticket. `time` is when it happened, `recorded_at` when the broker stored it, and
     `corrected_by` the id of the fact that says so, if it was told wrong at first.
@@ -92,6 +93,7 @@ class Flag(StrEnum):
     REOPENED_WITHOUT_CLOSE = "reopened_without_close"
     RESUMED_WITHOUT_PAUSE = "resumed_without_pause"
     REVOKED_WITHOUT_EXCLUSION = "revoked_without_exclusion"
+    REASON_NOT_IN_POLICY = "reason_not_in_policy"
     CORRECTS_NOTHING = "corrects_nothing"
 
 
@@ -115,8 +117,7 @@ def _rank(data: TicketData) -> int:
             return 1
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
+class Stretch(Struct, frozen=True):
     """
     The clock from one change to the next. It is judged by `level` and `target`, of which `used` support time was gone
     at `since`; it runs out at `due_at`, or would have when it stopped. Labels are those that the facts give, whatever
@@ -221,8 +222,7 @@ class Clock:
         return self.course.at(at).elapsed(at) if at > self.started_at else ZERO
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """
     What is so at one instant. `clock` is that of the first response, None until the ticket is opened; `others` are
     those of other objectives, by objective and cycle. `ahead` is the next fact yet to happen.
@@ -231,7 +231,7 @@ class Verdict:
     clock: Clock | None
     escalations: tuple[Fact, ...]
     ahead: datetime | None
-    others: Mapping[Spell, Clock] = field(default_factory=dict)
+    others: Mapping[Spell, Clock] = {}
 
 
 @dataclass(slots=True)
@@ -385,7 +385,7 @@ def _others(facts: Facts, base: "Course", first: Clock, now: datetime) -> Iterat
         if objective.name == FIRST:
             continue
         for cycle, (start, stop) in enumerate(_spells(objective, facts, base, first, now), 1):
-            labels = None if isinstance(start.data, Opened) else base.at(start.time)
+            labels = None if isinstance(start.data, Opened) else _labels_at(start.time, objective, facts, base)
             course = facts.course(objective.name, start, base.versions, labels)
             course.fold(facts.changes, bisect_left(facts.changes, start.time, key=_time), _until(facts.changes, now))
             yield (objective.name, cycle), _clock(facts, course, stop, now)
@@ -418,6 +418,23 @@ def _spells(
             return
 
 
+def _labels_at(time: datetime, objective: Objective, facts: Facts, base: "Course") -> "Stretch":
+    """
+    What the facts say when another clock begins. Its version is the last one that the ticket was moved to, though the
+    first response was given or broken by then, and though it stayed where it was: of those that can judge this clock.
+    """
+    labels = base.at(time)
+    if not facts.moves:
+        return labels
+    level, priority = labels.service_level.name, labels.priority
+    moves = (move.data for move in facts.moves if base.start.time <= move.time <= time)
+    named = (base.versions.named(move.policy_version) for move in moves if isinstance(move, PolicyChanged))
+    for policy in reversed((base.policy, *named)):
+        if objective.name in policy.objectives and level in policy.levels and priority in policy.priorities:
+            return replace(labels, policy=policy, service_level=policy.level(level))
+    return labels
+
+
 def _time(fact: Fact) -> datetime:
     return fact.time
 
@@ -429,13 +446,13 @@ def _until(facts: Sequence[Fact], now: datetime) -> int:
 
 def _clock(facts: Facts, course: "Course", response: Fact | None, now: datetime) -> Clock:
     exclusions = facts.exclusions[: _until(facts.exclusions, now)]
-    excluded_by = _excluded_by(exclusions)
     said = course.at(now)
     end = now if response is None else max(response.time, course.start.time)  # a change after that alters nothing
     stretch = course.at(end)
     if response is not None and not stretch.running and stretch.broken_at is None:
         stretch = stretch.goes_on(end, stretch.set_by, stretch.cause)  # whoever answers does not wait any longer
     answered = response is not None and response.time <= stretch.due_at
+    excluded_by = _excluded_by(exclusions, stretch.policy)
     broken = excluded_by is None and not answered and stretch.running and now > stretch.due_at
     return Clock(
         opening=course.start,
@@ -446,7 +463,7 @@ def _clock(facts: Facts, course: "Course", response: Fact | None, now: datetime)
         overdue=_overdue(course, stretch, response),
         excluded_by=excluded_by,
         revoked_by=next((fact for fact in reversed(exclusions) if isinstance(fact.data, ExclusionRevoked)), None),
-        flags=_flags(facts, course, exclusions, now) if course.objective == FIRST else (),
+        flags=_flags(facts, course, stretch.policy, exclusions, now) if course.objective == FIRST else (),
         course=course,
     )
 
@@ -469,13 +486,16 @@ def _overdue(course: "Course", stretch: Stretch, response: Fact | None) -> timed
     return stretch.elapsed(response.time) - course.at(stretch.due_at).elapsed(stretch.due_at)
 
 
-def _excluded_by(exclusions: Sequence[Fact]) -> Fact | None:
-    """The last exclusion that stands: for its reason, nobody has revoked it since."""
+def _excluded_by(exclusions: Sequence[Fact], policy: Policy) -> Fact | None:
+    """The last exclusion that stands: the policy has its reason, for which nobody has revoked it since."""
     last = {fact.data.reason: fact for fact in exclusions if isinstance(fact.data, Excluded | ExclusionRevoked)}
-    return max((fact for fact in last.values() if isinstance(fact.data, Excluded)), key=order, default=None)
+    standing = (fact for reason, fact in last.items() if isinstance(fact.data, Excluded) and policy.excludes(reason))
+    return max(standing, key=order, default=None)
 
 
-def _flags(facts: Facts, course: "Course", exclusions: Sequence[Fact], now: datetime) -> tuple[Flag, ...]:
+def _flags(
+    facts: Facts, course: "Course", policy: Policy, exclusions: Sequence[Fact], now: datetime
+) -> tuple[Flag, ...]:
     flags = course.at(now).flags
     if _until(facts.openings, now) > 1:
         flags += (Flag.OPENED_AGAIN,)
@@ -483,6 +503,9 @@ def _flags(facts: Facts, course: "Course", exclusions: Sequence[Fact], now: date
         flags += (Flag.CHANNEL_NOT_ENTITLED,)
     if _is_revoked_first(exclusions):
         flags += (Flag.REVOKED_WITHOUT_EXCLUSION,)
+    reasons = {fact.data.reason for fact in exclusions if isinstance(fact.data, Excluded | ExclusionRevoked)}
+    if not all(map(policy.excludes, reasons)):
+        flags += (Flag.REASON_NOT_IN_POLICY,)
     if facts.corrects_nothing:
         flags += (Flag.CORRECTS_NOTHING,)
     return flags

@@ -166,6 +166,10 @@ class Policy:
             raise KeyError(f"priority {priority!r} is not in policy {self.name}; it has {', '.join(self.priorities)}")
         return targets[priority]
 
+    def excludes(self, reason: str) -> bool:
+        """May a ticket be excluded for this reason? Policy 7."""
+        return not self.exclusions or reason in self.exclusions
+
     def severity(self, priority: str, escalations: int) -> str:
         """How loud a breach is: that of the priority, one step up for each escalation, at most critical."""
         if priority not in self.severities:
@@ -281,11 +285,13 @@ def _from(zone: str) -> Callable[[str], datetime]:
         if _DATE.fullmatch(text):
             return datetime.combine(date.fromisoformat(_day(text)), time(), zone_of(zone)).astimezone(UTC)
         try:
-            return parse_time(text.replace(" ", "T", 1))
+            instant = parse_time(text.replace(" ", "T", 1))
         except ValueError:
             raise ValueError(
                 f"{text!r} is neither a date nor an instant; write YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SS+01:00"
             ) from None
+        _day(instant.date().isoformat())
+        return instant
 
     return parse
 

@@ -4,6 +4,7 @@ A version is never edited once it is published, and never takes effect before it
 one version for ever, whenever we are told of it.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ AFTER_ALL = datetime(2101, 1, 1, tzinfo=UTC)
 """When all that can count has happened."""
 
 LEAD = timedelta(seconds=2)
-"""Between publication and effect at least, unless the file gives the instant: the engine looks after each batch."""
+"""Between publication and effect at least: the engine looks after each batch, and must find what is in force for it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Versions:
 
     def __init__(self, versions: Iterable[Version]) -> None:
         self._versions = sorted(versions, key=attrgetter("effective_from"))
+        self._effects = [version.effective_from for version in self._versions]
 
     @classmethod
     def only(cls, policy: Policy) -> "Versions":
@@ -65,8 +67,7 @@ class Versions:
 
     def at(self, time: datetime) -> Policy:
         """The policy in force at this time; the first one before all of them."""
-        in_force = [version for version in self._versions if version.effective_from <= time]
-        return (in_force or self._versions)[-1 if in_force else 0].policy
+        return self._versions[max(bisect_right(self._effects, time) - 1, 0)].policy
 
     def of(self, opened: Opened, time: datetime, known_at: datetime = AFTER_ALL) -> Policy:
         """
@@ -74,8 +75,10 @@ class Versions:
         not count then, it is the first one since, in effect at `known_at`, that has them.
         """
         in_force = self.at(time)
+        if _has(in_force, opened):
+            return in_force
         since = (each.policy for each in self._versions if time < each.effective_from <= known_at)
-        return next((policy for policy in (in_force, *since) if _has(policy, opened)), in_force)
+        return next((policy for policy in since if _has(policy, opened)), in_force)
 
     def named(self, name: str) -> Policy:
         """The policy of this version; KeyError if it is not published."""
@@ -84,6 +87,17 @@ class Versions:
                 return version.policy
         known = ", ".join(version.name for version in self._versions)
         raise KeyError(f"policy version {name!r} is not published; the versions are {known}")
+
+
+class Instead(Versions):
+    """One policy in place of all that are published: always in force, and whatever version a ticket was moved to."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(Versions.only(policy))
+        self._policy = policy
+
+    def named(self, name: str) -> Policy:
+        return self._policy
 
 
 def _has(policy: Policy, opened: Opened) -> bool:
@@ -99,7 +113,7 @@ def next_version(
 ) -> Version:
     """
     The policy as the version it will be: the first one covers all history; a later one takes effect when it says, or
-    as soon as it may, which for a material change is after `notice`. Raises Refused.
+    as soon as it may, which is after `lead`, and for a material change after `notice`. Raises Refused.
     """
     if not len(versions):
         return Version(policy, now, ALWAYS, material=True)
@@ -111,18 +125,19 @@ def next_version(
     effective_from = policy.effective_from
     before = versions.at(effective_from or now)
     material = is_material(before, policy) if policy.material is None else policy.material
-    earliest = now + notice if material and notice else now
+    earliest = now + max(lead, notice if material else lead)
     if effective_from is None:
-        effective_from = max(earliest, _whole_second(now + lead) if lead else now)
+        effective_from = _whole_second(earliest) if lead else earliest
     if effective_from < now:
         raise Refused(
             f"effective_from {_utc(effective_from)} lies before the publication, {_utc(now)}; "
             "no version takes effect in the past: give a later one, or leave it out"
         )
     if effective_from < earliest:
+        whom = "the engine to know" if earliest == now + lead else f"a material change: SLA_POLICY_NOTICE is {notice}"
         raise Refused(
-            f"effective_from {_utc(effective_from)} is too soon for a material change: SLA_POLICY_NOTICE is {notice}; "
-            f"give {_utc(earliest)} or later"
+            f"effective_from {_utc(effective_from)} is too soon for {whom}; "
+            f"give {_utc(_whole_second(earliest))} or later"
         )
     for version in versions:
         if version.effective_from == effective_from:
@@ -174,7 +189,7 @@ def _said(part: Any, where: str = "") -> Iterator[tuple[str, str]]:
                     yield from _said(each, path)
         case list():
             yield where, ", ".join(map(str, part)) or "none"
-        case int() if ".targets." in where:
+        case int() if ".targets." in where or ".objectives." in where:
             yield where, _span(part)
         case _:
             yield where, str(part)

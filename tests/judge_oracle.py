@@ -19,6 +19,12 @@ LEVELS = {  # days of the week, Monday is 0; opening and closing hour; targets i
 }
 
 
+EXCLUDED_FOR = {  # what section 7 lists
+    "unauthorized_use", "customer_environment", "third_party", "custom_development", "training", "preview_feature",
+    "scheduled_maintenance", "force_majeure",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Truth:
     """What a history means at one instant, after a tick. Names are those of the state."""
@@ -39,10 +45,11 @@ class Truth:
     reason: str | None = None
 
 
-def truth(told: Sequence[Fact], now: datetime, pauses: bool = False) -> Truth:
+def truth(told: Sequence[Fact], now: datetime, pauses: bool = False, edited_at: datetime | None = None) -> Truth:
     """
     Each rule in its own words. Duplicates are dropped; facts that have not happened yet do not count. `pauses`: the
-    policy says that the budget waits between paused and resumed.
+    policy says that the budget waits between paused and resumed. From `edited_at` on the version `edited` is in force,
+    whose targets are doubled.
     """
     known = {(fact.source, fact.id): fact for fact in told}
     facts = [fact for fact in _as_corrected(list(known.values())) if fact.time <= now]
@@ -50,7 +57,9 @@ def truth(told: Sequence[Fact], now: datetime, pauses: bool = False) -> Truth:
     if not openings:
         return Truth("pending")
     opening = openings[0]  # rules 7 and 8: the earliest; the others are ignored
-    history = _History(opening, [fact for fact in _in_order(facts, *CHANGES) if fact.time >= opening.time], pauses)
+    history = _History(
+        opening, [fact for fact in _in_order(facts, *CHANGES) if fact.time >= opening.time], pauses, edited_at
+    )
     answers = [fact for fact in facts if fact.kind == "responded" and fact.data.get("by", "agent") == "agent"]
     answered_at = min(
         (fact.time for fact in answers if not history.is_closed_around(fact.time)), default=None
@@ -124,11 +133,11 @@ def _in_order(facts: Sequence[Fact], *kinds: str) -> list[Fact]:
 
 
 def _excluded_for(facts: Sequence[Fact]) -> str | None:
-    """Rule 14: an exclusion holds from the start, unless it is revoked after it; the last one that holds."""
+    """Rule 14: an exclusion for a listed reason holds from the start, unless revoked after it; the last that holds."""
     standing: dict[str, None] = {}
     for fact in _in_order(facts, "excluded", "exclusion_revoked"):
         standing.pop(fact.data["reason"], None)
-        if fact.kind == "excluded":
+        if fact.kind == "excluded" and fact.data["reason"] in EXCLUDED_FOR:
             standing[fact.data["reason"]] = None
     return list(standing)[-1] if standing else None
 
@@ -150,8 +159,9 @@ Labels = tuple[str, str, str | None, bool, int]  # level, priority, why it is cl
 class _History:
     """What a ticket was from one instant to the next. Of several changes at one instant the last one counts."""
 
-    def __init__(self, opening: Fact, changes: Sequence[Fact], pauses: bool) -> None:
-        self.now: Labels = (opening.data["service_level"], opening.data["priority"], None, False, 1)
+    def __init__(self, opening: Fact, changes: Sequence[Fact], pauses: bool, edited_at: datetime | None) -> None:
+        times = 2 if edited_at is not None and opening.time >= edited_at else 1  # rule 13: in force at the opening
+        self.now: Labels = (opening.data["service_level"], opening.data["priority"], None, False, times)
         self._from: dict[datetime, Labels] = {opening.time: self.now}
         for change in changes:
             level, priority, closed, waits, times = self.now

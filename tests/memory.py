@@ -40,9 +40,9 @@ def pausing_policy() -> Policy:
     return Policy.from_resolved(POLICY.resolved() | {"objectives": {"first_response": {"pauses": True}}})
 
 
-def in_turn(policy: Policy) -> Versions:
-    """The policy, and a version with doubled targets to which a ticket may be moved; it is in force for none yet."""
-    later = Version(edited_policy(policy), START_OF_ALL, AFTER_ALL, material=True)
+def in_turn(policy: Policy, edited_at: datetime | None = None) -> Versions:
+    """The policy, and a version with doubled targets to which a ticket may be moved; in force from `edited_at` on."""
+    later = Version(edited_policy(policy), START_OF_ALL, edited_at or AFTER_ALL, material=True)
     return Versions([*Versions.only(policy), later])
 
 

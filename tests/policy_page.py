@@ -145,6 +145,10 @@ ODD = (
     ("a correction by another source", "whoever did not tell a fact does not correct it"),
     ("a correction to a time that cannot be", "a corrected time that no fact can have is a dead letter"),
     ("a reason outside the list", "a reason that the policy does not have is a dead letter"),
+    ("a correction to a reason outside the list", "an exclusion that is corrected to a reason that the policy does not "
+     "have is none: kept and flagged"),
+    ("a channel that the level does not have", "a channel that the level does not have: accepted and flagged, and the "
+     "promise holds"),
     ("an unknown level, or in a correction", "a level the policy does not have is a dead letter, in a correction too"),
     ("a move to an unknown version", "a move to a version that nobody has published is a dead letter"),
     ("a second opening", "a second opening with a later date is ignored"),

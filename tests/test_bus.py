@@ -113,6 +113,7 @@ async def test_the_streams_have_the_promised_names_and_subjects(nc: Client) -> N
         "TICKETS": ["clock.due.*", "tickets.*.*"],
         "SLA": ["sla.>"],
         "DEAD_LETTERS": ["dead_letters.*"],
+        "UNDELIVERED": ["undelivered.*"],
     }
     assert streams["TICKETS"].max_msg_size == 64 * 1024
     assert streams["TICKETS"].deny_purge and streams["TICKETS"].deny_delete

@@ -356,3 +356,23 @@ async def test_intake_goes_on_when_somebody_deletes_its_consumer(crew: Crew) -> 
             await until("it is stored", lambda n=n: position(crew.store, "intake") == n + 1)
     assert rows(crew.store, "SELECT count(*) FROM inbox WHERE outcome = 'recorded'") == [(3,)]
     crew.end()
+
+
+async def test_a_dead_letter_is_there_once_though_the_broker_has_forgotten_its_id(crew: Crew) -> None:
+    """Killed between the letter and the commit, longer ago than the broker remembers ids."""
+    async with connected(crew.deployed.server.url) as nc:
+        js = nc.jetstream()
+        config = (await js.stream_info("DEAD_LETTERS")).config
+        config.duplicate_window = 0.1
+        await js.update_stream(config)
+        crew.services["intake"] = crew.deployed.run("intake", SLA_FAULT="intake.after_dead_letters:1:kill")
+        await publish(nc, opened("T-1", ago(hours=1)), fact("opened", "BAD", ago(hours=1)))
+        await until("it was killed", lambda: not crew.services["intake"].process.running())
+        (letter,) = await stored(nc, "DEAD_LETTERS", "dead_letters.*")
+        await asyncio.sleep(0.2)  # the broker's window
+        crew.start("intake")
+        await publish(nc, fact("opened", "BAD-TOO", ago(hours=1)))
+        await until("all is stored", lambda: position(crew.store, "intake") == 3)
+        letters = await stored(nc, "DEAD_LETTERS", "dead_letters.*")
+        assert [each.headers["Sla-Sequence"] for each in letters] == [letter.headers["Sla-Sequence"], "3"]
+    crew.end()

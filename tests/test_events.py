@@ -821,6 +821,7 @@ def test_the_asyncapi_document_names_every_channel_with_its_stream_and_messages(
         "clock.due.{ticket}": "TICKETS",
         "sla.{event}.{service_level}.{priority}.{ticket}": "SLA",
         "dead_letters.{reason}": "DEAD_LETTERS",
+        "undelivered.{target}": "UNDELIVERED",
     }
     assert set(channels["tickets.{event}.{ticket}"]["messages"]) == set(tickets.DATA_TYPES)
     assert set(channels["sla.{event}.{service_level}.{priority}.{ticket}"]["messages"]) == set(promises.DATA_TYPES)

@@ -1,13 +1,13 @@
 """Histories as they were once stored: they must be read for ever. `python -m tests.test_golden` adds those missing."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from eventsourcing.persistence import StoredEvent
+from msgspec.structs import asdict
 
 from events.promises import event_id
 from services.store import LogMapper

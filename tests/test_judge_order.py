@@ -15,7 +15,24 @@ from sla.policy import Policy
 from sla.ticket import TicketSla
 from tests.judge_oracle import Truth, truth
 from tests.memory import POLICY, World, in_turn, pausing_policy, policy_of
-from tests.scenarios import SCENARIOS, Fact, Scenario, Tick, changed, escalated, opened, responded, stockholm
+from tests.scenarios import (
+    SCENARIOS,
+    Fact,
+    Scenario,
+    Tick,
+    changed,
+    closed,
+    corrected,
+    escalated,
+    excluded,
+    levelled,
+    moved,
+    opened,
+    reopened,
+    responded,
+    revoked,
+    stockholm,
+)
 from tests.test_judge import ONE_POLICY, check_ids, check_step, follow
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -69,6 +86,38 @@ HISTORIES: dict[str, tuple[Fact, ...]] = {
         escalated("2025-11-04 09:00"),
         responded("2025-11-04 10:00", by="automation"),
     ),
+    "closed twice, opened again between, answered while it was closed, another level": (
+        opened("foundation", "critical", "2025-11-03 10:00"),
+        closed("2025-11-03 12:00", id="a"),
+        reopened("2025-11-03 20:00"),
+        levelled("enterprise", "2025-11-03 21:00"),
+        closed("2025-11-03 22:00", id="b"),
+        responded("2025-11-03 13:00"),
+    ),
+    "excluded for two reasons, one revoked, one corrected to a reason that is none": (
+        opened("professional", "critical", "2025-11-03 10:00"),
+        excluded("training", "2025-11-03 10:30", id="a"),
+        excluded("third_party", "2025-11-03 12:00", id="b"),
+        revoked("third_party", "2025-11-03 12:00", id="c"),
+        corrected("a", "2025-11-03 13:00", reason="too busy"),
+        responded("2025-11-03 11:00:00.000001"),
+    ),
+    "corrections of an opening, of an answer, and of one another": (
+        opened("enterprise", "minor", "2025-11-03 10:00", id="o"),
+        responded("2025-11-03 12:00", id="r"),
+        corrected("o", "2025-11-03 12:00", time="2025-11-03 09:00", service_level="foundation"),
+        corrected("o", "2025-11-03 12:30", priority="critical"),
+        corrected("r", "2025-11-03 13:00", time="2025-11-03 13:00"),
+        changed("serious", "2025-11-03 09:30"),
+    ),
+    "moved to another version, back, and past the target between": (
+        opened("foundation", "critical", "2025-11-03 10:00", id="o"),
+        moved("edited", "2025-11-03 14:00", id="a"),
+        levelled("professional", "2025-11-03 14:00", id="b"),
+        moved("2026-01", "2025-11-03 15:00", id="c"),
+        closed("2025-11-03 14:30"),
+        reopened("2025-11-03 16:00"),
+    ),
 }
 NAMED = pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
 
@@ -94,9 +143,11 @@ def end_of(history: Sequence[Fact], arrivals: Sequence[datetime] = ()) -> dateti
     return max([fact.time for fact in history] + list(arrivals)) + 14 * DAY
 
 
-def told(items: Sequence[Fact | Tick], end: datetime, policy: Policy = POLICY) -> World:
+def told(
+    items: Sequence[Fact | Tick], end: datetime, policy: Policy = POLICY, edited_at: datetime | None = None
+) -> World:
     """The world after these messages, a tick after each, and a last one at the end; checks each step on the way."""
-    world, standing = World(versions=in_turn(policy)), set[str]()
+    world, standing = World(versions=in_turn(policy, edited_at)), set[str]()
 
     def put(item: Fact | Tick) -> None:
         nonlocal standing
@@ -177,7 +228,7 @@ corrections = st.fixed_dictionaries(
         "priority": priorities,
         "service_level": levels,
         "by": st.sampled_from(["agent", "automation"]),
-        "reason": reasons,
+        "reason": st.one_of(reasons, st.just("too busy")),
         "time": close_times.map(datetime.isoformat),
     },
 )
@@ -222,21 +273,27 @@ def said_time(fact: Fact) -> list[datetime]:
 
 
 @settings(max_examples=200, deadline=None)
-@given(histories(), st.lists(close_times, max_size=8), st.lists(st.integers(0, 7), max_size=4), st.booleans())
+@given(
+    histories(),
+    st.lists(close_times, max_size=8),
+    st.lists(st.integers(0, 7), max_size=4),
+    st.booleans(),
+    st.one_of(st.none(), close_times),
+)
 def test_any_history_ends_as_the_oracle_says(
-    facts: list[Fact], ticks: list[datetime], repeated: list[int], pauses: bool
+    facts: list[Fact], ticks: list[datetime], repeated: list[int], pauses: bool, edited_at: datetime | None
 ) -> None:
-    """Any delays, any ticks in between, some facts told again."""
+    """Any delays, any ticks in between, some facts told again; another version in force from any instant on."""
     repeats = [facts[n % len(facts)] for n in repeated]
     again = [replace(fact, arrives=fact.arrives + (n + 1) * HOUR) for n, fact in enumerate(repeats)]
     items = sorted([*facts, *again, *map(Tick, ticks)], key=lambda item: item.arrives)
     end = end_of(facts, [item.arrives for item in items])
     policy = pausing_policy() if pauses else POLICY
-    world = told(items, end, policy)
-    assert as_truth(world.state) == truth(facts, end, pauses)
+    world = told(items, end, policy, edited_at)
+    assert as_truth(world.state) == truth(facts, end, pauses, edited_at)
     assert world.state.next_at is None
     at_once = [replace(fact, arrives=max([fact.time, *said_time(fact)])) for fact in facts]
-    in_order = told(sorted(at_once, key=lambda fact: fact.arrives), end, policy)
+    in_order = told(sorted(at_once, key=lambda fact: fact.arrives), end, policy, edited_at)
     assert outcome(world.state) == outcome(in_order.state)
     replayed = TicketSla.replay(None, world.memory.log[world.ticket])
     assert replayed == world.ticket_sla

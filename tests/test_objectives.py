@@ -17,6 +17,7 @@ from services.wiring import VIEWS
 from sla.log import Announced, Breached, BreachRetracted, Escalated, Fulfilled, State
 from sla.policy import Policy, PolicyError, load
 from sla.ticket import TicketSla
+from sla.versions import AFTER_ALL, ALWAYS, Version, Versions
 from tests.bus import fact as sent
 from tests.memory import POLICY, SHIPPED, World
 from tests.scenarios import (
@@ -28,6 +29,7 @@ from tests.scenarios import (
     closed,
     escalated,
     levelled,
+    moved,
     opened,
     paused,
     reopened,
@@ -414,6 +416,51 @@ def written(folder: Path, old: str, new: str) -> Path:
     path = folder / "policy.yaml"
     path.write_text(text.replace(old, new), encoding="utf-8")
     return path
+
+
+# ---- versions: every clock that begins after the move is judged by the other one
+
+
+def doubled(*names: str) -> Versions:
+    """A policy of a next response and a resolution, and a version with doubled targets and the objectives named."""
+    before, after = with_objectives("next_response", "resolution"), with_objectives(*names)
+    resolved = after.resolved() | {"version": "doubled"}
+    for level in resolved["levels"]:
+        for targets in (level["targets"], *level["objectives"].values()):
+            targets.update({priority: 2 * target for priority, target in targets.items()})
+    later = Version(Policy.from_resolved(resolved), ALWAYS, AFTER_ALL, material=True)
+    return Versions([*Versions.only(before), later])
+
+
+@pytest.mark.parametrize("move", ["2025-11-03 09:00", "2025-11-03 10:00", "2025-11-03 13:00", "2025-11-04 09:00"])
+@pytest.mark.parametrize("answer", ["2025-11-03 09:30", "2025-11-03 14:00"])
+def test_a_next_response_is_judged_by_the_version_the_ticket_was_moved_to_before(move: str, answer: str) -> None:
+    """Foundation, critical: the first response is due at 13:00, the next one has 8 hours after the move."""
+    world = World(versions=doubled("next_response", "resolution"))
+    for each in (
+        opened("foundation", "critical", "2025-11-03 09:00", id="o"),
+        moved("doubled", move, id="m"),
+        responded(answer, arrives="2025-11-04 09:00", id="r"),
+        customer_replied("2025-11-05 09:00", id="c"),
+    ):
+        world.put(each)
+    found = state(world, "next_response")
+    assert (found.policy_version, found.target) == ("doubled", 8 * HOUR)
+    assert state(world, "resolution").policy_version == "doubled"
+
+
+def test_an_objective_that_the_other_version_does_not_have_goes_on_under_the_one_before() -> None:
+    """Moved while nobody waits for a next response; the reply after it is no dead letter."""
+    world = World(versions=doubled("resolution"))
+    for each in (
+        opened("foundation", "critical", "2025-11-03 09:00", id="o"),
+        moved("doubled", "2025-11-03 09:30", id="m"),
+        responded("2025-11-03 10:00", id="r"),
+        customer_replied("2025-11-05 09:00", id="c"),
+    ):
+        world.put(each)
+    assert world.memory.inbox == ["recorded"] * 4
+    assert (world.state.policy_version, state(world, "next_response").target) == ("doubled", 4 * HOUR)
 
 
 # ---- levels: the label of every clock

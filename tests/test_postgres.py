@@ -13,10 +13,10 @@ import psycopg.errors
 import pytest
 from nats.aio.client import Client
 
-from services.postgres import PostgresDatabase, SessionLock, SessionShares
+from services.postgres import PostgresDatabase
 from services.settings import database
 from services.sqlite import SqliteFile
-from services.store import StoreError, Superseded
+from services.store import Store, StoreError
 from services.verify import Verify
 from services.wiring import VIEWS
 from sla.engine import Outcome
@@ -91,6 +91,14 @@ def test_a_server_that_is_not_there_is_named_without_the_password() -> None:
     assert "postgresql://127.0.0.1/sla: " in said.stderr and "refused" in said.stderr and "secret" not in said.stderr
 
 
+def test_a_wrong_password_is_named_and_not_told(postgres: Server) -> None:
+    postgres.ask_passwords_of("wary")
+    url = new_database(postgres.dsn).replace("//postgres@", "//wary:guessed@")
+    said = sla("list", SLA_DATABASE_URL=url)
+    assert (said.returncode, said.stdout) == (1, "") and said.stderr.count("\n") == 1
+    assert 'password authentication failed for user "wary"' in said.stderr and "guessed" not in said.stderr
+
+
 def test_a_database_without_the_schema_says_what_to_run(postgres: Server) -> None:
     said = sla("list", SLA_DATABASE_URL=new_database(postgres.dsn))
     assert said.returncode == 1 and said.stderr.endswith("run `sla migrate`\n")
@@ -100,6 +108,7 @@ def test_a_database_without_the_schema_says_what_to_run(postgres: Server) -> Non
     ("statement", "says"),
     [
         ("CREATE DATABASE {} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'", "encoded in LATIN1"),
+        ("CREATE DATABASE {} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'", "encoded in SQL_ASCII"),
         ("CREATE DATABASE {0}; ALTER DATABASE {0} SET synchronous_commit = off", "a power cut could lose commits"),
     ],
 )
@@ -233,23 +242,8 @@ async def test_each_service_works_as_its_own_role_and_a_view_can_be_built_again(
 # ---- the store
 
 
-def test_who_was_superseded_stores_nothing(place: PostgresDatabase) -> None:
-    with closing(place.open()) as store:
-        store.commit(Outcome(position=5), {0: 0})
-        with pytest.raises(Superseded, match="another intake works on this store"):
-            store.commit(Outcome(position=6), {0: 4})
-        assert store.partitions() == {0: 5}
-        store.commit(Outcome(position=3), {0: 5})
-        assert store.partitions() == {0: 5}, "a position never goes back"
-        store.repartition(3, {0: 5})
-        with pytest.raises(Superseded):
-            store.repartition(2, {0: 5})
-        store.commit(Outcome(position=9), {0: 5, 2: 5})
-        assert store.partitions() == {0: 9, 1: 5, 2: 9} and store.taken() == 5
-
-
 def test_a_role_has_one_owner_until_its_session_ends(place: PostgresDatabase) -> None:
-    first, second, other = (SessionLock(place, role) for role in ("clock", "clock", "metrics"))
+    first, second, other = (place.lock(role) for role in ("clock", "clock", "metrics"))
     assert (first.take(), second.take(), other.take(), first.take()) == (True, False, True, True)
     end_sessions(place)
     with pytest.raises(StoreError, match="terminating connection"):
@@ -268,7 +262,7 @@ def end_sessions(place: PostgresDatabase) -> None:
 
 
 def test_partitions_are_shared_fairly(place: PostgresDatabase) -> None:
-    several = [SessionShares(place) for _ in range(3)]
+    several = [place.shares() for _ in range(3)]
 
     def settled_shares(count: int) -> list[int]:
         for _ in range(3):
@@ -279,7 +273,7 @@ def test_partitions_are_shared_fairly(place: PostgresDatabase) -> None:
     assert settled_shares(8) == [2, 3, 3]
     several.pop().free()
     assert settled_shares(8) == [4, 4]
-    several.append(SessionShares(place))
+    several.append(place.shares())
     assert settled_shares(8) == [2, 3, 3]
     assert settled_shares(2) == [0, 1, 1]
     assert not several[0].all(2)
@@ -287,6 +281,24 @@ def test_partitions_are_shared_fairly(place: PostgresDatabase) -> None:
         each.free()
     assert several[0].all(8)
     several[0].free()
+
+
+@pytest.mark.slow
+def test_who_is_paused_within_a_transaction_holds_nobody_up_for_long(place: PostgresDatabase) -> None:
+    with closing(place.open()) as paused, closing(place.open()) as other:
+        with pytest.raises(StoreError, match="idle-in-transaction"), paused.changing() as cursor:
+            cursor.execute("SELECT 1")
+            until_it_is_stored(other)
+            cursor.execute("SELECT 1")
+        assert other.partitions() == {0: 1}
+
+
+def until_it_is_stored(store: Store) -> None:
+    """Tries again as a service does."""
+    for _ in range(3):
+        with suppress(StoreError):
+            return store.commit(Outcome(position=1), {0: 0})
+    raise AssertionError("it was held up for more than 15 s")
 
 
 # ---- backup and restore, between kinds of store

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from services.store import Database
 from tests.bus import ago, connected, fact, open_all_hours, opened, publish, samples, settled, up
 from tests.prometheus import NEEDS_PROMETHEUS, ROOT, RULES, firing, found, prometheus, soon
+from tests.receivers import alertmanager
 
 pytestmark = [pytest.mark.xdist_group("prometheus"), NEEDS_PROMETHEUS]
 
@@ -47,11 +49,14 @@ def test_each_alert_says_how_bad_it_is_and_what_to_do() -> None:
         assert f"\n### {rule['alert']}\n" in page
 
 
-def test_a_breach_reaches_a_real_prometheus_and_fires(tmp_path: Path) -> None:
+def test_a_breach_reaches_a_real_prometheus_which_tells_alertmanager_and_one_that_clears_is_resolved(
+    tmp_path: Path,
+) -> None:
     zero = 'sla_breaches_total{service_level="enterprise",priority="critical",detection="live"}'
     with (
-        up(tmp_path, SLA_POLICY_DIR=open_all_hours(tmp_path / "policy")) as engine,
-        prometheus(tmp_path / "prometheus", engine.http_url.removeprefix("http://")) as url,
+        alertmanager(tmp_path / "alertmanager") as manager,
+        up(tmp_path, SLA_POLICY_DIR=open_all_hours(tmp_path / "policy"), SLA_ALERTMANAGER_URL=manager.url) as engine,
+        prometheus(tmp_path / "prometheus", engine.http_url.removeprefix("http://"), manager.url) as url,
     ):
         soon("it is scraped", lambda: found(url, zero))
         assert firing(url) == []
@@ -59,12 +64,19 @@ def test_a_breach_reaches_a_real_prometheus_and_fires(tmp_path: Path) -> None:
         (alert,) = soon("it fires", lambda: firing(url))
         expected = {"alertname": "SlaBreached", "severity": "critical", "service_level": "enterprise"}
         assert expected.items() <= alert["labels"].items()
+        (told,) = soon("Alertmanager knows", lambda: manager.alerts(alertname="SlaBreached"))
+        assert expected.items() <= told["labels"].items()
+        soon("the notifier names the ticket instead", lambda: manager.of("T-1"))
+        soon("one is enough", lambda: manager.alerts(alertname="SlaBreached")[0]["status"]["inhibitedBy"])
         shown = {sample.name for sample in asyncio.run(samples(engine.http_url))}
         used = set(re.findall(r"\bsla_[a-z_]+", (RULES / "rules.yml").read_text(encoding="utf-8")))
         assert used - shown == {"sla_verify_differences"}, "which is there once `sla verify` has run"
 
+        soon("it clears, and Alertmanager hears of it", lambda: not manager.alerts(alertname="SlaBreached"))
+        assert manager.of("T-1"), "nobody has answered yet"
 
-async def breach(nats_url: str, store: Path) -> None:
+
+async def breach(nats_url: str, store: Database) -> None:
     async with connected(nats_url) as nc:
         await publish(nc, opened("T-1", ago(hours=1, minutes=59, seconds=58)), fact("escalated", "T-1", ago(hours=1)))
         await asyncio.sleep(2)

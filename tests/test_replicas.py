@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 from nats.aio.client import Client
 
-from services.postgres import PARTITION
+from services.sessions import PARTITION
 from services.settings import database
 from services.store import Database
 from services.verify import Verify

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tests.memory import POLICY, SHIPPED, edited_policy
 from tests.scenarios import stockholm
 from tests.stores import new_store, rows, tables
 from tests.test_cli import Said, sla
+from tests.test_objectives import doubled, with_objectives
 from tests.test_policies import DOCS
 from tests.test_projections import HOUR, START, Log
 
@@ -43,8 +44,10 @@ def variant(**said: Any) -> Policy:
 
 
 def test_the_first_version_covers_all_history() -> None:
-    first = next_version(Versions([]), POLICY, NOW, DAY)
-    assert first.is_first and Versions([first]).at(stockholm("2000-01-01 00:00")) is POLICY
+    for says in (None, NOW - DAY, NOW + DAY):
+        policy = replace(POLICY, effective_from=says)
+        first = next_version(Versions([]), policy, NOW, DAY)
+        assert first.is_first and Versions([first]).at(stockholm("2000-01-01 00:00")) is policy
 
 
 def test_each_instant_has_the_version_in_force() -> None:
@@ -84,6 +87,11 @@ def test_what_is_not_material_needs_no_notice() -> None:
         (POLICY, DAY * 0, "never edited; give the file another version"),
         (replace(edited_policy(), effective_from=NOW - DAY), DAY * 0, "lies before the publication"),
         (
+            replace(edited_policy(), effective_from=NOW + LEAD / 2),
+            DAY * 0,
+            "too soon for the engine to know; give 2026",
+        ),
+        (
             replace(edited_policy(), effective_from=NOW + DAY),
             2 * DAY,
             "SLA_POLICY_NOTICE is 2 days, 0:00:00; give 2026",
@@ -106,6 +114,8 @@ def test_what_differs_is_named_as_a_policy_file_says_it() -> None:
     assert ("levels.foundation.targets.critical", "4h", "8h") in found and len(found) == 9
     resolved = POLICY.resolved()
     resolved["holidays"] |= {"2026-12-24": "Christmas Eve"}
+    objectives = [change for change in changes(POLICY, with_objectives("resolution")) if ".objectives." in change.what]
+    assert ("levels.foundation.objectives.resolution.critical", "-", "16h") in objectives
     (added,) = changes(POLICY, Policy.from_resolved(resolved))
     assert added == ("holidays.2026-12-24", "-", "Christmas Eve")
 
@@ -141,9 +151,20 @@ def test_a_file_says_when_it_takes_effect(tmp_path: Path, text: str, instant: st
     assert policy.fingerprint == load(written(tmp_path)).fingerprint, "when it does is no part of what it promises"
 
 
-@pytest.mark.parametrize("text", ["soon", "2027-02-30", "2027-01-01T09:00:00", "[]"])
-def test_an_effective_date_that_is_none_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
-    with pytest.raises(PolicyError, match=r"policy\.yaml:1: effective_from.*write"):
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("soon", "write YYYY"),
+        ("2027-02-30", "write a day that exists"),
+        ("2027-01-01T09:00:00", "write YYYY"),
+        ("[]", "write a single value"),
+        ("2103-01-01", "dates lie in the years 1999 to 2102"),
+        ("9999-12-31T23:59:59-14:00", "dates lie in the years 1999 to 2102"),
+        ("0001-01-01T00:00:00+14:00", "dates lie in the years 1999 to 2102"),
+    ],
+)
+def test_an_effective_date_that_is_none_is_refused_with_its_line(tmp_path: Path, text: str, rule: str) -> None:
+    with pytest.raises(PolicyError, match=rf"policy\.yaml:1: effective_from.*{rule}"):
         load(written(tmp_path, f"effective_from: {text}\n"))
 
 
@@ -276,6 +297,20 @@ def test_what_another_policy_cannot_judge_is_unknown_under_it(log: Log, tmp_path
     assert {flip["priority"] for flip in report["flips"]} == {"minor"}
 
 
+def test_a_ticket_that_was_moved_is_tried_under_the_other_policy_like_any_other(log: Log, tmp_path: Path) -> None:
+    """A move within its 1.5 h to a version with doubled targets: 4 h now, 1 h under the file."""
+    log.store.publish(replace(edited_policy(), effective_from=START + 6 * DAY), lambda: START + 5 * DAY)
+    log.take(START + 7 * DAY, fact("policy_changed", "T-0", START + HOUR, policy_version="edited"))
+    report = json.loads(on(log, "backtest", "--policy", written(tmp_path, critical_2h="1h"), "-o", "json").out)
+    (flip,) = [flip for flip in report["flips"] if flip["ticket"] == "T-0"]
+    assert (flip["before"], flip["after"]) == ("met", "broken")
+    assert flip["due_before"] == stamp(START + 4 * HOUR) and flip["due_after"] == stamp(START + HOUR)
+
+
+def stamp(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
+
+
 def test_a_backtest_agrees_with_what_was_decided(log: Log) -> None:
     """Under the policy that it was judged by, no ticket flips, and what it came to is what the state says."""
     report = json.loads(on(log, "backtest", "--policy", SHIPPED, "-o", "json").out)
@@ -304,6 +339,28 @@ def test_a_dry_run_says_what_a_move_would_change_and_changes_nothing(tmp_path: P
     assert (move["ticket"], move["policy_version"], move["why_not"]) == ("NEW", "2026-01", None)
     table = on(log, "policy", "migrate", "--to", "2027-01", "--dry-run")
     assert table.err.startswith("1 tickets would move, of which ") and "NEW" in table.out
+    log.store.close()
+
+
+def test_a_ticket_that_is_answered_and_not_resolved_moves_too(tmp_path: Path) -> None:
+    log = Log(tmp_path / "sla.db")
+    versions = list(doubled("resolution"))
+    log.store.publish(versions[0].policy, lambda: START)
+    at = now() - HOUR / 60
+    log.store.publish(replace(versions[1].policy, effective_from=at), lambda: at - DAY)
+    opening = fact("opened", "T", at - HOUR / 60, service_level="enterprise", priority="critical")
+    log.take(at, opening, responded("T", at - HOUR / 120))
+    command = ("policy", "migrate", "--to", "doubled", "--dry-run")
+    (move,) = json.loads(on(log, *command, "-o", "json").out)["moves"]
+    said = {name: move[name] for name in ("ticket", "objective", "cycle", "policy_version", "breaks", "why_not")}
+    assert said == {
+        "ticket": "T", "objective": "resolution", "cycle": 1, "policy_version": "objectives", "breaks": False,
+        "why_not": None,
+    }  # fmt: skip
+    assert on(log, *command).err == "1 tickets would move, of which 0 break at once; 0 cannot\n"
+    assert "resolution 1" in on(log, *command).out
+    log.take(now(), fact("policy_changed", "T", now(), policy_version="doubled"))
+    assert json.loads(on(log, *command, "-o", "json").out)["moves"] == []
     log.store.close()
 
 

@@ -27,7 +27,7 @@ import nats.js.errors
 import pytest
 from nats.aio.client import Client
 
-from services import store as store_module
+from services import sqlite
 from services.embedded import EmbeddedNats, binary
 from services.sqlite import SqliteFile, SqliteStore
 from services.store import StoreError
@@ -262,7 +262,7 @@ HASTY = {
 def hasty(folder: Path, edit: str) -> Path:
     """The command `sla` of an engine that was edited."""
     command = folder / "hasty-sla"
-    lines = [f"#!{sys.executable}", "from services import cli, embedded, store", dedent(edit), "cli.main()", ""]
+    lines = [f"#!{sys.executable}", "from services import cli, embedded, sqlite", dedent(edit), "cli.main()", ""]
     command.write_text("\n".join(lines))
     command.chmod(0o755)
     return command
@@ -310,6 +310,6 @@ async def answered(url: str) -> tuple[int, str] | None:
 
 def test_a_store_that_does_not_synchronise_fully_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     SqliteFile(tmp_path / "sla.db").migrate(VIEWS)
-    monkeypatch.setattr(store_module._Pool, "synchronous", "NORMAL")
+    monkeypatch.setattr(sqlite._Pool, "synchronous", "NORMAL")
     with pytest.raises(StoreError, match="does not synchronise fully"):
         SqliteStore(tmp_path / "sla.db")

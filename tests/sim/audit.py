@@ -13,7 +13,7 @@ from services.wiring import VIEWS
 from sla.engine import Engine, Message
 from sla.log import Announced, Recorded
 from tests.judge_oracle import truth
-from tests.memory import POLICY, Memory, in_turn
+from tests.memory import Memory
 from tests.scenarios import Fact
 from tests.sim.bus import Stored
 from tests.sim.world import MINUTE, World
@@ -114,7 +114,7 @@ def _breaches(world: World, accepted: dict[str, list[Fact]]) -> Iterator[Problem
     expected = {}
     tickets = world.store.load_all(world.facts)
     for ticket, facts in accepted.items():
-        oracle = truth(facts, world.time())
+        oracle = truth(facts, world.time(), edited_at=world.edited_at)
         if oracle.breached_at is not None:
             expected[ticket] = oracle.breached_at.isoformat().replace("+00:00", "Z")
         if ticket in tickets and as_truth(tickets[ticket].state) != oracle:
@@ -133,7 +133,7 @@ def _not_early(world: World) -> Iterator[Problem]:
 
 def _replay(world: World) -> Iterator[Problem]:
     """The stream judged again from its first message, one by one and without faults, gives the same log."""
-    memory = Memory(in_turn(POLICY))
+    memory = Memory(world.store.versions())
     engine = Engine(memory)
     for each in world.broker.streams[TICKETS].messages:
         memory.save(engine.take([Message(each.sequence, instant(each.at), each.subject, each.headers, each.body)]))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from itertools import count
-from operator import attrgetter
 from pathlib import Path
 from random import Random
 from sqlite3 import OperationalError
@@ -26,8 +25,9 @@ from services.service import Fatal, Keeper, Service
 from services.sqlite import FileShares, SqliteFile, SqliteStore
 from services.wiring import VIEWS
 from sla.engine import Limits
+from sla.versions import AFTER_ALL, ALWAYS
 from tests.judge_oracle import Truth, truth
-from tests.memory import POLICY, edited_policy, in_turn
+from tests.memory import POLICY, edited_policy
 from tests.scenarios import Fact
 from tests.sim.bus import Broker, SimBus
 from tests.sim.loop import Crashed, SimLoop
@@ -81,9 +81,7 @@ def _migrated() -> bytes:
         path = Path(folder) / "sla.db"
         SqliteFile(path).migrate(VIEWS)
         with closing(SqliteStore(path)) as store:
-            for version in in_turn(POLICY):
-                policy = replace(version.policy, effective_from=version.effective_from)
-                store.publish(policy, partial(attrgetter("published_at"), version))
+            store.publish(POLICY, lambda: ALWAYS)
         return path.read_bytes()
 
 
@@ -175,6 +173,9 @@ class World:
         path = Path(self._storage.name) / "sla.db"
         path.write_bytes(_migrated())
         self.store = SqliteStore(path)
+        within = timedelta(days=6) * self.rng.random()
+        self.edited_at = self.time() + within if self.rng.random() < 0.5 else AFTER_ALL
+        self.store.publish(replace(edited_policy(), effective_from=self.edited_at), self.time, lead=timedelta(0))
 
     def now(self) -> int:
         """The broker's time: microseconds since 1970."""
@@ -313,7 +314,7 @@ class World:
         return instant(self.now())
 
     def truth(self, ticket: str) -> Truth:
-        return truth(self.facts[ticket], self.time())
+        return truth(self.facts[ticket], self.time(), edited_at=self.edited_at)
 
     async def _heal(self) -> None:
         """Nothing fails any more; what is dead is started; long after every deadline all must be done."""
@@ -424,7 +425,8 @@ class World:
         rng, now = self.rng, self.time()
         if rng.random() < 0.25:
             found = self.truth(ticket)
-            instants = [found.due_at, found.started_at, found.responded_at, *(fact.time for fact in self.facts[ticket])]
+            told = [fact.time for fact in self.facts[ticket]]
+            instants = [found.due_at, found.started_at, found.responded_at, self.edited_at, *told]
             near = [at for at in instants if at is not None and at <= now + 4 * MINUTE]
             if near:
                 return rng.choice(near) + rng.choice((0, 0, 1, -1)) * MICROSECOND

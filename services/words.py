@@ -1,0 +1,60 @@
+"""Words: what a person is told of an announcement, as a line and as a few sentences. Whom to tell is not in here."""
+
+from datetime import UTC, datetime, timedelta
+
+from events.promises import Announcement, Breached, BreachRetracted, Cancelled, Escalated, Fulfilled
+
+
+def title(event: Announcement) -> str:
+    """What happened to which ticket, in one line."""
+    match event.data:
+        case Breached():
+            what = "SLA breached"
+        case BreachRetracted():
+            what = "SLA breach withdrawn"
+        case Fulfilled(met=met):
+            what = "Answered in time" if met else "Answered late"
+        case Cancelled():
+            what = "Nobody waits any more"
+        case Escalated():
+            what = "Escalated"
+        case other:
+            what = other.type
+    return _line(f"{what}: {event.ticket} ({event.data.service_level}, {event.data.priority})")
+
+
+def body(event: Announcement, now: datetime) -> str:
+    """What is known, and what to do."""
+    return _line(f"{_known(event, now)} `sla show {event.ticket}` has the whole story.")
+
+
+def _known(event: Announcement, now: datetime) -> str:
+    promise = event.data.objective.replace("_", " ").capitalize()
+    due = f"{promise} due {_clock(event.data.due_at)}"
+    match event.data:
+        case Breached(due_at=due_at):
+            return f"{due}, {_span(now - due_at)} ago. Answer the customer: that ends the alert."
+        case BreachRetracted(breached_at=at, reason=reason):
+            return f"The breach of {_clock(at)} turned out to be untrue: {reason.replace('_', ' ')}."
+        case Fulfilled(responded_at=at, overdue_seconds=seconds):
+            return f"{due}, given {_clock(at)}: {_span(timedelta(seconds=seconds))} of support time too late."
+        case Cancelled(reason=reason):
+            return f"{due}; the clock ended without an answer: {reason}."
+        case Escalated(tell=tell, reason=reason):
+            return f"For {', '.join(tell)}: {reason or 'no reason was given'}. {due}."
+        case _:
+            return f"{due}."
+
+
+def _clock(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _span(span: timedelta) -> str:
+    hours, minutes = divmod(int(span.total_seconds() // 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def _line(text: str) -> str:
+    """Names and reasons come from publishers: nothing in them ends a line, of a mail's header for one."""
+    return "".join(c if c.isprintable() else " " for c in text)
