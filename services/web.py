@@ -1,7 +1,6 @@
 """The board's HTTP: pages, a read-only JSON API, and news as Server-Sent Events. What is shown is in board.py."""
 
 import base64
-import binascii
 import hmac
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -160,7 +159,7 @@ def _given(authorization: str) -> bytes:
         case "bearer":
             return value.strip().encode()
         case "basic":
-            with suppress(binascii.Error):
+            with suppress(ValueError):
                 return base64.b64decode(value).partition(b":")[2]
     return b""
 

@@ -127,8 +127,16 @@ async def _happen(running: Up) -> None:
             opened("CLOSED", ago(hours=1)),
             fact("closed", "CLOSED", ago(minutes=30), reason="<b>spam</b>"),
             fact("escalated", "PENDING", ago(hours=1)),
+            opened("WITHDRAWN", ago(hours=3)),
             *(opened(ticket, ago(minutes=1), "serious", customer=ticket) for ticket in ODD),
         )
+
+        async def is_breached() -> bool:
+            answer = await ask(running.http_url, "/api/tickets/WITHDRAWN")
+            return answer.status == 200 and answer.json["breached"] is True
+
+        await until("WITHDRAWN is breached", is_breached)
+        await publish(nc, responded("WITHDRAWN", ago(hours=2)))  # late news
         await seen(running.http_url, nc, running.store)
 
 
@@ -150,10 +158,16 @@ async def tickets(url: str, query: str = "") -> list[dict[str, Any]]:
 async def test_open_tickets_come_first_by_time_left_and_every_ticket_comes_once(live: Live) -> None:
     found = await tickets(live.url)
     assert sorted(t["ticket_id"] for t in found) == sorted(
-        [*(f"T-{n}" for n in range(20)), "LATE", "RISK", "FOUNDATION", "MET", "CLOSED", "PENDING", *ODD]
+        [*(f"T-{n}" for n in range(20)), "LATE", "RISK", "FOUNDATION", "MET", "WITHDRAWN", "CLOSED", "PENDING", *ODD]
     )
     waiting = [t for t in found if t["stage"] == "running"]
-    assert [t["stage"] for t in found] == [*["running"] * len(waiting), "pending", "cancelled", "fulfilled"]
+    assert [t["stage"] for t in found] == [
+        *["running"] * len(waiting),
+        "pending",
+        "cancelled",
+        "fulfilled",
+        "fulfilled",
+    ]
     assert all(one["due_at"] <= other["due_at"] for one, other in pairwise(waiting))
     assert found[0]["ticket_id"] == "LATE"
 
@@ -162,9 +176,9 @@ async def test_open_tickets_come_first_by_time_left_and_every_ticket_comes_once(
     ("query", "expected"),
     [
         ("stage=pending", {"PENDING"}),
-        ("stage=fulfilled", {"MET"}),
+        ("stage=fulfilled", {"MET", "WITHDRAWN"}),
         ("stage=open&level=foundation", {"FOUNDATION"}),
-        ("level=enterprise&priority=critical", {"LATE", "RISK", "MET", "CLOSED"}),
+        ("level=enterprise&priority=critical", {"LATE", "RISK", "MET", "WITHDRAWN", "CLOSED"}),
         ("level=professional", set()),
         ("level=none", {"PENDING"}),
     ],
@@ -196,7 +210,7 @@ async def test_the_api_says_what_the_command_line_does(live: Live, path: str, co
 
 async def test_another_time_can_be_asked_about(live: Live) -> None:
     then = quote((ago(hours=2, minutes=30)).isoformat())
-    assert [ticket["ticket_id"] for ticket in await tickets(live.url, f"as_of={then}")] == ["LATE", "MET"]
+    assert [ticket["ticket_id"] for ticket in await tickets(live.url, f"as_of={then}")] == ["LATE", "MET", "WITHDRAWN"]
     assert await tickets(live.url, f"as_of={then}&level=foundation") == []
     found = (await ask(live.url, f"/api/tickets/MET?as_of={then}")).json
     assert (found["stage"], found["elapsed_seconds"]) == ("running", pytest.approx(1800, abs=5))
@@ -453,7 +467,7 @@ async def test_who_was_away_for_too_long_is_told_so(live: Live, monkeypatch: pyt
     assert tail.between(tail.position + 1, tail.position) is None  # another log
 
 
-async def test_after_a_restart_the_board_knows_the_breaches_of_the_day(live: Live) -> None:
+async def test_after_a_restart_the_board_knows_the_breaches_of_the_day_that_stand(live: Live) -> None:
     store = live.up.store.open()
     try:
         one = Board(store)

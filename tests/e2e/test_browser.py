@@ -218,6 +218,17 @@ async def test_who_reconnects_after_a_restart_of_the_server_has_lost_nothing(tmp
                 service.process.kill()
 
 
+async def test_a_page_that_is_refused_tries_again(live: Up, browser: Browser) -> None:
+    """A browser gives up on events that are answered with an error, as a board that starts does, or a proxy."""
+    async with look_at(browser, live.http_url, away=True) as page:
+        await expect(page.locator("#link")).to_have_text("live")
+        await page.route("**/events*", lambda route: route.fulfill(status=503))
+        await page.evaluate("begin()")
+        await expect(page.locator("#link")).to_have_text("not connected, trying again")
+        await page.unroute("**/events*")
+        await expect(page.locator("#link")).to_have_text("live", timeout=10_000)
+
+
 async def test_ten_thousand_open_tickets_stay_usable(tmp_path: Path, browser: Browser) -> None:
     async with nats_server(tmp_path / "nats") as server, deployment(tmp_path, server) as deployed:
         await asyncio.to_thread(_fill, Log(tmp_path / "sla.db"))
