@@ -33,12 +33,13 @@ def hours_chart(times: Iterable[datetime], now: datetime) -> Markup:
 
 
 class Stretch(NamedTuple):
-    """Time [start, end), whether it counts, and why or why not."""
+    """Time [start, end), whether it counts, and why or why not; `ahead` if it is not used, or not yet."""
 
     start: datetime
     end: datetime
     counted: bool
     reason: str
+    ahead: bool = False
 
 
 class Sign(NamedTuple):
@@ -86,7 +87,7 @@ def _cut(stretch: Stretch, due: datetime | None) -> list[Stretch]:
 
 def _stretch(left: float, right: float, top: int, stretch: Stretch, due: datetime | None) -> Markup:
     late = due is not None and stretch.start >= due
-    kind = "idle" if not stretch.counted else "overdue" if late else "counted"
+    kind = "idle" if not stretch.counted else "ahead" if stretch.ahead else "overdue" if late else "counted"
     return Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>').format(
         kind, left, top, max(0.8, round(right - left, 1)), THICK, stretch.reason
     )

@@ -353,13 +353,15 @@ def _decided(decision: Mapping[str, Any]) -> str:
             text = "breach withdrawn"
         case "applied":
             text = "clock started"
+        case "target_changed":
+            text = "deadline moved"
         case kind:
             text = kind.replace("_", " ")
     return text if decision["objective"] == FIRST else f"{decision['objective']}: {text}"
 
 
 def _course(story: Mapping[str, Any], clock: Mapping[str, Any], hours: SupportHours | None, zone: str) -> Markup:
-    """The stretches so far, and of a clock that runs those until its deadline."""
+    """The stretches so far, and those that are left until the deadline."""
     stretches = [Stretch(each["from"], each["to"], each["counted"], each["reason"]) for each in clock["segments"]]
     due_at = clock["due_at"]
     signs = [
@@ -367,10 +369,11 @@ def _course(story: Mapping[str, Any], clock: Mapping[str, Any], hours: SupportHo
         for each in clock["thresholds"]
         if due_at is None or each["at"] < due_at
     ]
-    if clock["running"] and clock["ended_at"] is None and hours is not None:
-        ahead = hours.segments(max(story["at"], clock["started_at"]), due_at)
-        stretches += [Stretch(*each) for each in ahead]
+    if clock["running"] and clock["ended_at"] is None:
         signs.append(Sign(story["at"], "now", "now"))
+    if clock["ended_by"] in (None, "responded") and hours is not None and due_at is not None:
+        ahead = hours.segments(stretches[-1].end if stretches else clock["started_at"], due_at)
+        stretches += [Stretch(*each, ahead=True) for each in ahead]
     if due_at is not None:
         signs.append(Sign(due_at, f"due {due_at.astimezone(zone_of(zone)):%a %H:%M}", "due"))
     facts = [Sign(each["time"], _fact(each), _colour(each)) for each in story["facts"]]
@@ -378,13 +381,15 @@ def _course(story: Mapping[str, Any], clock: Mapping[str, Any], hours: SupportHo
 
 
 def _fact(fact: Mapping[str, Any]) -> str:
-    name = fact["type"].removeprefix("ticket.").replace("_", " ")
-    to = fact["data"].get("priority") or fact["data"].get("service_level")
-    return f"{name}: {to}" if name.endswith("changed") and to else name
+    name, data = fact["type"].removeprefix("ticket.").replace("_", " "), fact["data"]
+    if name.endswith("changed"):
+        return f"{name}: {data.get('priority') or data.get('service_level') or ''}"
+    return f"{name} by automation" if data.get("by") == "automation" else name
 
 
 def _colour(fact: Mapping[str, Any]) -> str:
-    return "answer" if fact["type"] == "ticket.responded" else "fact"
+    is_answer = fact["type"] == "ticket.responded" and fact["data"].get("by") != "automation"
+    return "answer" if is_answer else "fact"
 
 
 # ---- parts of the policy
