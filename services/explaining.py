@@ -6,7 +6,7 @@ from typing import Any
 
 from events.promises import seconds
 from services import past, reading, screen
-from services.screen import brief, left, span, wall
+from services.screen import brief, left, plain, span, wall
 from services.store import Store
 from sla.explain import Account, Decided, Learned, Part, Step, explain
 from sla.log import Announced
@@ -32,7 +32,7 @@ def story(
     known = past.history(store, ticket, when)
     if known is None:
         return None
-    versions = when.versions(store.versions())
+    versions = store.versions()
     found = when.ticket(known, versions)
     standing = reading.as_it_stands(found, versions, when)
     told = explain(found.facts, [recorded.event for recorded in known], versions, when.at)
@@ -191,12 +191,15 @@ def _title(text: str) -> None:
 def _fact_row(fact: Json, zone: str) -> tuple[str, ...]:
     late = timedelta(seconds=fact["delay_seconds"])
     learned = "at once" if late < timedelta(seconds=1) else f"{left(late)} later"
-    odd = ["out of order"] if fact["out_of_order"] else []
-    if fact["corrected_by"]:
-        odd.append(
-            f"corrected by {fact['corrected_by']}, was {_said(fact['told']['data'])} {wall(fact['told']['time'], zone)}"
-        )
-    return wall(fact["time"], zone), learned, _kind(fact["type"]), _said(fact["data"]), fact["id"], "; ".join(odd)
+    happened, what = wall(fact["time"], zone), _kind(fact["type"])
+    return happened, learned, what, _said(fact["data"]), plain(fact["id"]), "; ".join(_odd(fact, zone))
+
+
+def _odd(fact: Json, zone: str) -> Iterator[str]:
+    if fact["out_of_order"]:
+        yield "out of order"
+    if told := fact["told"]:
+        yield f"corrected by {plain(fact['corrected_by'])}, was {_said(told['data'])} {wall(told['time'], zone)}"
 
 
 def _kind(type: str) -> str:
@@ -204,7 +207,7 @@ def _kind(type: str) -> str:
 
 
 def _said(data: Json) -> str:
-    return ", ".join(str(value) for value in data.values())
+    return ", ".join(plain(str(value)) for value in data.values())
 
 
 def _decision_row(decision: Json, zone: str) -> tuple[str, ...]:
@@ -224,7 +227,7 @@ def _decision_row(decision: Json, zone: str) -> tuple[str, ...]:
     cause = decision["cause"].replace("_", " ")
     what = decision["kind"].replace("_", " ")
     times = wall(decision["at"], zone), wall(decision["time"], zone)
-    return *times, what, cause, decision["cause_id"] or "-", "; ".join(notes)
+    return *times, what, cause, plain(decision["cause_id"] or "-"), "; ".join(notes)
 
 
 def _tell_clock(clock: Json, zone: str) -> None:
