@@ -98,7 +98,7 @@ def _plain(name: str, value: object) -> tuple[str, object]:
 
 def _clock(account: Account) -> Json:
     clock, ended_by = account.clock, account.ended_by
-    stretch = clock.stretch
+    stretch, applies = clock.stretch, clock.excluded_by is None
     return {
         "objective": account.objective,
         "cycle": account.cycle,
@@ -114,8 +114,8 @@ def _clock(account: Account) -> Json:
         "remaining_seconds": seconds(max(stretch.target - account.elapsed, timedelta(0))),
         "due_at": stretch.due_at,
         "broken_at": clock.broken_at,
-        "met": clock.met,
-        "overdue_seconds": None if clock.overdue is None else seconds(clock.overdue),
+        "met": clock.met if applies else None,
+        "overdue_seconds": seconds(clock.overdue) if applies and clock.overdue is not None else None,
         "segments": [_segment(part) for part in account.parts],
         "steps": [_step(step) for step in account.steps],
         "thresholds": [
@@ -275,16 +275,15 @@ def _step_row(step: Json, zone: str) -> tuple[str, ...]:
 
 
 def _verdict(clock: Json, zone: str) -> str:
-    """How it ends, on one line."""
-    used, target = span(_length(clock, "elapsed")), span(_length(clock, "target"))
-    if clock["ended_by"] not in (None, "responded") and clock["broken_at"] is None:
-        return f"{clock['ended_by']} {wall(clock['ended_at'], zone)}: {used} of {target} were used"
-    if clock["met"] is not None and clock["ended_by"] is not None:
-        end = f"ended {wall(clock['ended_at'], zone)}, {used} of {target} used: "
-        return end + ("in time" if clock["met"] else f"late by {span(_length(clock, 'overdue'))}")
-    if clock["broken_at"] is not None:
-        return f"broken {wall(clock['broken_at'], zone)}: {used} used of {target}"
-    return f"{used} of {target} used, {span(_length(clock, 'remaining'))} left"
+    """How it ends, or stands, on one line."""
+    used = f"{span(_length(clock, 'elapsed'))} of {span(_length(clock, 'target'))} used"
+    ended = f"{clock['ended_by']} {wall(clock['ended_at'], zone)}"
+    if clock["met"] is not None:
+        return f"{ended}, {used}: " + ("in time" if clock["met"] else f"late by {span(_length(clock, 'overdue'))}")
+    broken = f"broken {wall(clock['broken_at'], zone)}" if clock["broken_at"] else None
+    if clock["ended_by"]:
+        return ", ".join(filter(None, (broken, ended, used)))
+    return f"{broken}, {used}" if broken else f"{used}, {span(_length(clock, 'remaining'))} left"
 
 
 def _bar(clock: Json, zone: str) -> Iterator[str]:
