@@ -58,7 +58,7 @@ class Deadlines:
     def apply(self, cursor: Cursor, batch: Sequence[Any]) -> None:
         decisions = [(entry.ticket, entry.event) for entry in batch if isinstance(entry.event, Decision)]
         last = {(ticket, _promise(event)): event.state.next_at for ticket, event in decisions}
-        cursor.executemany(f"DELETE FROM {self._table} WHERE ticket = ? AND promise = ?", list(last))
+        cursor.executemany(f"DELETE FROM {self._table} WHERE (ticket, promise) IN (VALUES (?, ?))", list(last))
         rows = [(*key, microseconds(at)) for key, at in last.items() if at is not None]
         cursor.executemany(f"INSERT INTO {self._table} VALUES (?, ?, ?)", rows)
 

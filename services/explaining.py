@@ -6,7 +6,7 @@ from typing import Any
 
 from events.promises import seconds
 from services import past, reading, screen
-from services.screen import brief, left, span, wall
+from services.screen import brief, left, plain, span, wall
 from services.store import Store
 from sla.explain import Account, Decided, Learned, Part, Step, explain
 from sla.log import Announced
@@ -32,7 +32,7 @@ def story(
     known = past.history(store, ticket, when)
     if known is None:
         return None
-    versions = when.versions(store.versions())
+    versions = store.versions()
     found = when.ticket(known, versions)
     standing = reading.as_it_stands(found, versions, when)
     told = explain(found.facts, [recorded.event for recorded in known], versions, when.at)
@@ -98,7 +98,7 @@ def _plain(name: str, value: object) -> tuple[str, object]:
 
 def _clock(account: Account) -> Json:
     clock, ended_by = account.clock, account.ended_by
-    stretch = clock.stretch
+    stretch, applies = clock.stretch, clock.excluded_by is None
     return {
         "objective": account.objective,
         "cycle": account.cycle,
@@ -114,8 +114,8 @@ def _clock(account: Account) -> Json:
         "remaining_seconds": seconds(max(stretch.target - account.elapsed, timedelta(0))),
         "due_at": stretch.due_at,
         "broken_at": clock.broken_at,
-        "met": clock.met,
-        "overdue_seconds": None if clock.overdue is None else seconds(clock.overdue),
+        "met": clock.met if applies else None,
+        "overdue_seconds": seconds(clock.overdue) if applies and clock.overdue is not None else None,
         "segments": [_segment(part) for part in account.parts],
         "steps": [_step(step) for step in account.steps],
         "thresholds": [
@@ -191,12 +191,15 @@ def _title(text: str) -> None:
 def _fact_row(fact: Json, zone: str) -> tuple[str, ...]:
     late = timedelta(seconds=fact["delay_seconds"])
     learned = "at once" if late < timedelta(seconds=1) else f"{left(late)} later"
-    odd = ["out of order"] if fact["out_of_order"] else []
-    if fact["corrected_by"]:
-        odd.append(
-            f"corrected by {fact['corrected_by']}, was {_said(fact['told']['data'])} {wall(fact['told']['time'], zone)}"
-        )
-    return wall(fact["time"], zone), learned, _kind(fact["type"]), _said(fact["data"]), fact["id"], "; ".join(odd)
+    happened, what = wall(fact["time"], zone), _kind(fact["type"])
+    return happened, learned, what, _said(fact["data"]), plain(fact["id"]), "; ".join(_odd(fact, zone))
+
+
+def _odd(fact: Json, zone: str) -> Iterator[str]:
+    if fact["out_of_order"]:
+        yield "out of order"
+    if told := fact["told"]:
+        yield f"corrected by {plain(fact['corrected_by'])}, was {_said(told['data'])} {wall(told['time'], zone)}"
 
 
 def _kind(type: str) -> str:
@@ -204,7 +207,7 @@ def _kind(type: str) -> str:
 
 
 def _said(data: Json) -> str:
-    return ", ".join(str(value) for value in data.values())
+    return ", ".join(plain(str(value)) for value in data.values())
 
 
 def _decision_row(decision: Json, zone: str) -> tuple[str, ...]:
@@ -224,7 +227,7 @@ def _decision_row(decision: Json, zone: str) -> tuple[str, ...]:
     cause = decision["cause"].replace("_", " ")
     what = decision["kind"].replace("_", " ")
     times = wall(decision["at"], zone), wall(decision["time"], zone)
-    return *times, what, cause, decision["cause_id"] or "-", "; ".join(notes)
+    return *times, what, cause, plain(decision["cause_id"] or "-"), "; ".join(notes)
 
 
 def _tell_clock(clock: Json, zone: str) -> None:
@@ -272,16 +275,15 @@ def _step_row(step: Json, zone: str) -> tuple[str, ...]:
 
 
 def _verdict(clock: Json, zone: str) -> str:
-    """How it ends, on one line."""
-    used, target = span(_length(clock, "elapsed")), span(_length(clock, "target"))
-    if clock["ended_by"] not in (None, "responded") and clock["broken_at"] is None:
-        return f"{clock['ended_by']} {wall(clock['ended_at'], zone)}: {used} of {target} were used"
-    if clock["met"] is not None and clock["ended_by"] is not None:
-        end = f"ended {wall(clock['ended_at'], zone)}, {used} of {target} used: "
-        return end + ("in time" if clock["met"] else f"late by {span(_length(clock, 'overdue'))}")
-    if clock["broken_at"] is not None:
-        return f"broken {wall(clock['broken_at'], zone)}: {used} used of {target}"
-    return f"{used} of {target} used, {span(_length(clock, 'remaining'))} left"
+    """How it ends, or stands, on one line."""
+    used = f"{span(_length(clock, 'elapsed'))} of {span(_length(clock, 'target'))} used"
+    ended = f"{clock['ended_by']} {wall(clock['ended_at'], zone)}"
+    if clock["met"] is not None:
+        return f"{ended}, {used}: " + ("in time" if clock["met"] else f"late by {span(_length(clock, 'overdue'))}")
+    broken = f"broken {wall(clock['broken_at'], zone)}" if clock["broken_at"] else None
+    if clock["ended_by"]:
+        return ", ".join(filter(None, (broken, ended, used)))
+    return f"{broken}, {used}" if broken else f"{used}, {span(_length(clock, 'remaining'))} left"
 
 
 def _bar(clock: Json, zone: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ POINTS = (
     "intake.taken",
     "intake.after_dead_letters",
     "intake.before_commit",
+    "intake.in_commit",
     "intake.after_commit",
     "clock.before_tick",
     "clock.after_tick",

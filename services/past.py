@@ -56,10 +56,6 @@ class When(NamedTuple):
         known_at = self.known_at
         return list(takewhile(lambda recorded: recorded.event.at <= known_at, events))
 
-    def versions(self, versions: Versions) -> Versions:
-        """Those that were published by then."""
-        return versions if self.known_at is None else versions.published_by(self.known_at)
-
     def ticket(self, known: list[Recorded], versions: Versions) -> TicketSla:
         """
         The ticket of at least one event that was known: as it was decided, or with `as_of` as a tick at that instant

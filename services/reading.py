@@ -169,7 +169,7 @@ def standing(
     known = history(store, ticket, when)
     if known is None:
         return None
-    versions = when.versions(store.versions())
+    versions = store.versions()
     return as_it_stands(when.ticket(known, versions), versions, when)
 
 
@@ -220,7 +220,7 @@ def waiting(
 
 def _waited(store: Store, limit: int | None, when: When) -> Iterator[Standing]:
     """Those that were open then."""
-    versions = when.versions(store.versions())
+    versions = store.versions()
     found = (as_it_stands(ticket, versions, when) for ticket, _ in everybody(store, when, versions))
     waits = ((until, each.ticket, each) for each in found if (until := open_until(each.state)) is not None)
     for _, _, each in nsmallest(ALL if limit is None else limit, waits):

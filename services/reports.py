@@ -155,7 +155,7 @@ def report(
     if unknown := [name for name in by if name not in BY]:
         raise ValueError(f"{', '.join(map(shown, unknown))}: a report is by {', '.join(BY)}")
     when = When(as_of, known_at, now or datetime.now(UTC)).check()
-    versions = when.versions(store.versions())
+    versions = store.versions()
     zone = versions.at(when.at).zone if len(versions) else "UTC"
     asked = Period.parse(period, zone)
     columns = tuple(BY[name] for name in by)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from events.cloudevents import format_time
+from events.cloudevents import format_time, shown
 from sla.calendar import zone_of
 
 if TYPE_CHECKING:
@@ -79,6 +79,11 @@ def line(*cells: str) -> None:
 
     text = Text("  ").join(Text(cell, style=COLOURS.get(cell.rstrip(), "")) for cell in cells)
     console().print(text, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """What a publisher wrote, on one line and without power over the terminal: escaped unless all is printable."""
+    return text if text.isprintable() else shown(text)
 
 
 def utc(at: datetime) -> str:

@@ -57,6 +57,7 @@ class _Recorder(SQLiteApplicationRecorder):
             )
             if c.sqlite_cursor.rowcount != 1:
                 raise Superseded(another(before))
+        reach("intake.in_commit")
         rows = [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events]
         c.executemany(self.insert_events_statement, rows)
         c.executemany("INSERT INTO inbox VALUES (?, ?, ?, ?, ?, ?, ?)", outcome.inbox)

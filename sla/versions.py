@@ -61,10 +61,6 @@ class Versions:
     def __len__(self) -> int:
         return len(self._versions)
 
-    def published_by(self, time: datetime) -> "Versions":
-        """Those that were known at this time; the first one always was."""
-        return Versions(version for version in self if version.is_first or version.published_at <= time)
-
     def at(self, time: datetime) -> Policy:
         """The policy in force at this time; the first one before all of them."""
         return self._versions[max(bisect_right(self._effects, time) - 1, 0)].policy

@@ -13,12 +13,13 @@ from tempfile import TemporaryDirectory
 from projections.deadlines import Deadlines, instant
 from projections.follow import catch_up
 from services import explaining, reports, screen
-from services.store import Database, Store
+from services.store import Database
 from services.wiring import VIEWS
 from sla.engine import TICK_PREFIX, Engine, Message
+from sla.policy import Policy
 from tests.memory import POLICY
 from tests.scenarios import Fact, Given, Scenario, Tick, changed, opened, responded, stockholm
-from tests.stores import new_store
+from tests.stores import address, new_store
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, TEXT = DOCS / "explain.md", Path(__file__).parent / "explain_page.md"
@@ -42,10 +43,10 @@ BEFORE = "2026-04-09T09:00:00+02:00"  # before the answer arrived
 class Kept:
     """A store, and intake and clock without a bus."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, policy: Policy = POLICY) -> None:
         database.migrate(VIEWS)
-        self.store: Store = database.open()
-        self.store.publish(POLICY, lambda: stockholm("2025-01-01 00:00"))
+        self.address, self.store = address(database), database.open()
+        self.store.publish(policy, lambda: stockholm("2025-01-01 00:00"))
         self._engine, self._sequence = Engine(self.store), 0
 
     def play(self, ticket: str, scenario: Scenario) -> None:

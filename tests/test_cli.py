@@ -129,6 +129,10 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("policy", "check"),                                                "Missing argument"),
     (("reports",),                                                       "No such command"),
     (("report",),                                                        "--period"),
+    (("explain", "T-1", "--as-of", "yesterday"),                         "is not a time"),
+    (("list", "--as-of", "2026-12-30T15:45:10"),                         "has no offset"),
+    (("show", "T-1", "--known-at", "2099-01-01T00:00Z"),                 "--known-at is at most now"),
+    (("report", "--period", "all", "--known-at", "1999-01-01T00:00Z"),   "years 2000 to 2100"),
 ]  # fmt: skip
 
 

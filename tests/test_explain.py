@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ from tests.scenarios import (
     changed,
     closed,
     corrected,
+    escalated,
     excluded,
     opened,
     paused,
@@ -34,6 +36,7 @@ from tests.scenarios import (
     resumed,
     stockholm,
 )
+from tests.stores import new_store
 from tests.test_judge_order import close_times, histories
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -242,6 +245,17 @@ def test_a_part_of_a_second_is_added_up_in_the_text_too() -> None:
     assert [explaining.exact(HOUR + timedelta(microseconds=n)) for n in (0, 1, 500_000)] == [
         "1h 00m 00s", "1h 00m 00.000001s", "1h 00m 00.5s",
     ]  # fmt: skip
+
+
+def test_what_a_publisher_writes_has_no_power_over_the_terminal(tmp_path: Path) -> None:
+    kept = explain_page.Kept(new_store(tmp_path / "sla.db"))
+    escalation = escalated("2025-11-03 11:00", reason="\x1b[31mred\nT-2 met", id="\x1b]0;title\x07")
+    kept.play("T-1", Scenario("hostile", 1, (opened("foundation", "serious", "2025-11-03 10:00"), escalation), ()))
+    found = explaining.story(kept.store, "T-1")
+    assert found is not None
+    text = explain_page.printed(lambda: explaining.tell(found))
+    assert "\\x1b[31mred\\nT-2 met" in text and "\x1b" not in text and "\x07" not in text
+    kept.store.close()
 
 
 def test_the_page_has_what_the_commands_print() -> None:

@@ -10,15 +10,19 @@ from hypothesis import given, settings
 from services import explaining, reading, reports
 from services.past import NothingYet, When
 from sla.log import State
+from tests import test_objectives
 from tests.explain_page import Kept
 from tests.judge_oracle import truth
 from tests.memory import POLICY, World, in_turn
 from tests.scenarios import SCENARIOS, Fact, Given, Scenario, opened, responded, stockholm
 from tests.stores import new_store
+from tests.test_cli import sla
 from tests.test_judge_order import as_truth, close_times, histories
 
 SECOND = timedelta(seconds=1)
 FAR = stockholm("2026-01-15 12:00")
+MONDAY, BEFORE, AFTER = (stockholm(f"2025-11-{text}") for text in ("03 12:00", "04 09:00", "04 11:00"))
+EARLIER = stockholm("2025-11-03 09:00")
 
 
 @settings(max_examples=150, deadline=None)
@@ -55,18 +59,22 @@ def _after(world: World, item: Given) -> State:
     return world.state
 
 
+LATE = Scenario(
+    "opened on Monday at 10:00 with four hours, answered at 13:00, of which we were told on Tuesday at 10:00",
+    6,
+    (opened("foundation", "critical", "2025-11-03 10:00"), responded("2025-11-03 13:00", arrives="2025-11-04 10:00")),
+    (),
+)
+
+
 @pytest.fixture
 def kept(tmp_path: Path) -> Iterator[Kept]:
-    """Opened on Monday at 10:00 with four hours, answered at 13:00, of which we were told on Tuesday at 10:00."""
     found = Kept(new_store(tmp_path / "sla.db"))
-    late = responded("2025-11-03 13:00", arrives="2025-11-04 10:00")
-    found.play("T-1", Scenario("late news", 6, (opened("foundation", "critical", "2025-11-03 10:00"), late), ()))
+    found.play("T-1", LATE)
     yield found
     found.store.close()
 
 
-MONDAY, BEFORE, AFTER = (stockholm(f"2025-11-{text}") for text in ("03 12:00", "04 09:00", "04 11:00"))
-EARLIER = stockholm("2025-11-03 09:00")
 WORDS = [  # as of, known at, the state
     (None, None, "met"),
     (MONDAY, None, "on track"),
@@ -103,8 +111,19 @@ def test_a_breach_that_was_withdrawn_is_told_as_it_was_believed(kept: Kept) -> N
         return [bool(each["withdrawn_at"]) for each in story["decisions"] if each["kind"] == "breached"]
 
     assert (breaches(), breaches(known_at=BEFORE), breaches(known_at=MONDAY)) == ([True], [False], [])
-    assert reports.report(kept.store, now=FAR)["total"]["retracted"] == 1
-    assert reports.report(kept.store, known_at=BEFORE, now=FAR)["total"]["retracted"] == 0
+    assert [retracted(kept), retracted(kept, known_at=AFTER), retracted(kept, known_at=BEFORE)] == [1, 1, 0]
+    assert [retracted(kept, as_of=BEFORE), retracted(kept, as_of=MONDAY)] == [1, 0], "it is about Monday, 14:00"
+
+
+def retracted(kept: Kept, **when: datetime) -> object:
+    return reports.report(kept.store, **when, now=FAR)["total"]["retracted"]
+
+
+def test_a_report_is_about_first_responses_alone(tmp_path: Path) -> None:
+    kept = Kept(new_store(tmp_path / "sla.db"), test_objectives.ALL)  # one of them breaks and is kept as the first is
+    kept.play("T-1", LATE)
+    assert [retracted(kept), retracted(kept, known_at=AFTER)] == [1, 1]
+    kept.store.close()
 
 
 @pytest.mark.parametrize("when", [{"as_of": EARLIER}, {"known_at": EARLIER}], ids=["as of", "known at"])
@@ -128,3 +147,13 @@ def test_what_will_be_known_nobody_knows(kept: Kept) -> None:
 def test_a_fact_that_had_not_happened_is_not_counted(kept: Kept) -> None:
     standing = reading.standing(kept.store, "T-1", as_of=MONDAY, now=FAR)
     assert standing is not None and standing.facts == 1
+
+
+def test_the_command_says_it_and_the_answer_is_no(kept: Kept) -> None:
+    told = sla("explain", "T-1", "--known-at", "2025-11-04T09:00+01:00", SLA_DATABASE_URL=kept.address)
+    assert told.code == 0 and "breached" in told.out and "WITHDRAWN" not in told.out
+    assert "WITHDRAWN Tue 2025-11-04 10:00:00 CET" in sla("explain", "T-1", SLA_DATABASE_URL=kept.address).out
+    said = sla("show", "T-1", "--as-of", "2025-11-03T09:00+01:00", SLA_DATABASE_URL=kept.address)
+    assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
+    assert said.err.startswith("sla: nothing had happened to ticket 'T-1' at 2025-11-03T08:00:00Z")
+    assert sla("explain", "T-2", SLA_DATABASE_URL=kept.address) == (1, "", "sla: nothing is known of ticket 'T-2'\n")

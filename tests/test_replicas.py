@@ -192,15 +192,19 @@ async def test_what_dies_is_replaced_and_nothing_is_lost_or_doubled(crew: Crew) 
     crew.end()
 
 
-async def test_an_owner_that_stands_still_is_replaced_and_stores_nothing_when_it_wakes_up(crew: Crew) -> None:
+@pytest.mark.parametrize("point", ["intake.taken", "intake.in_commit"])
+async def test_an_owner_that_stands_still_is_replaced_and_stores_nothing_when_it_wakes_up(
+    crew: Crew, point: str
+) -> None:
+    """Also if it stands still within a transaction, where all others wait for it."""
     every = list(lives(160))
     facts = load(every)
-    await crew.start(intake=2, clock=1, announcer=1, metrics=1)
+    asleep = crew.deployed.run("intake", SLA_FAULT=f"{point}:5:stop").process
+    crew.services["intake"] = [Service(asleep, "")]
+    await crew.start(clock=1, announcer=1, metrics=1)
+    crew.services["intake"].append(crew.deployed.run("intake"))
     await crew.shared(4, 4)
-    await send(crew.nc, facts[: len(facts) // 2])
-    asleep = crew.services["intake"][0].process
-    os.kill(asleep.process.pid, signal.SIGSTOP)
-    sending = asyncio.create_task(send(crew.nc, facts[len(facts) // 2 :]))
+    sending = asyncio.create_task(trickle(crew.nc, facts))
     taken_over = await crew.shared(8)
     await sending
     await settled(crew.nc, crew.store)
@@ -208,8 +212,7 @@ async def test_an_owner_that_stands_still_is_replaced_and_stores_nothing_when_it
     await publish(crew.nc, *(opened(f"LATER-{n}", ago(hours=0.1)) for n in range(20)))
     await crew.shared(4, 4)
     await settled(crew.nc, crew.store)
-    print(f"taken over after {taken_over:.1f} s of silence")
-    assert taken_over < TAKEN_OVER_WITHIN
+    print(f"asleep at {point}, and replaced after {taken_over:.1f} s")
     later = [Life(f"LATER-{n}", [opened(f"LATER-{n}", ago(hours=0.1))], None, None) for n in range(20)]
     assert await crew.check([*every, *later]) == NOTHING
     crew.end()

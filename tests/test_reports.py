@@ -126,6 +126,14 @@ def test_a_corrected_opening_moves_its_ticket(log: Log) -> None:
     assert (row["customer"], row["tickets"]) == ("Bruket", 1)
 
 
+def test_an_answer_of_a_ticket_that_is_excluded_is_in_no_median(log: Log) -> None:
+    log.take(START, opened("A", START - HOUR))
+    log.take(START + HOUR, responded("A", START))
+    log.take(START + 2 * HOUR, fact("excluded", "A", START + 2 * HOUR, reason="training"))
+    found = reports.report(log.store)["total"]
+    assert (found["excluded"], found["met"], found["median_seconds"], found["compliance"]) == (1, 0, None, None)
+
+
 def test_csv_is_for_sheets_and_a_customer_is_no_formula(log: Log) -> None:
     log.take(START, *(opened(name, START - HOUR, customer=name) for name in ('=SUM("1")', 'A, "B"')))
     asked = ("report", "--period", "2026-11", "--by", "customer,level")

@@ -24,6 +24,7 @@ FAULTS = {
         "intake.taken:kill",
         "intake.after_dead_letters:kill",
         "intake.before_commit:kill",
+        "intake.in_commit:kill",
         "intake.after_commit:kill",
         "intake.after_commit:fail",
         "intake.before_commit:stop",
