@@ -126,7 +126,7 @@ function listen() {
     const news = JSON.parse(message.data);
     const broken = (news.events ?? []).filter((event) => event.event === "breached");
     if (broken.length) write(told, broken.map((event) => `${event.ticket_id}: ${event.says}`).slice(-3).join(", "));
-    document.dispatchEvent(new CustomEvent("news", { detail: news }));
+    document.dispatchEvent(new CustomEvent("news", { detail: news })); // tests/e2e counts them
     look();
   });
   return events;
