@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import yaml
 
@@ -73,10 +73,13 @@ class Stack:
             time.sleep(0.5)
         return value
 
-    def asked(self, service: str, path: str) -> Any:
-        """The JSON at an address of a service that has a port; None while it does not answer."""
+    def asked(self, service: str, path: str, token: str | None = None) -> Any:
+        """The JSON at an address of a service that has a port; None while it does not answer, or refuses."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            with urlopen(f"http://127.0.0.1:{self.ports[service]}{path}", timeout=5) as answer:
+            with urlopen(
+                Request(f"http://127.0.0.1:{self.ports[service]}{path}", headers=headers), timeout=5
+            ) as answer:
                 return json.load(answer)
         except OSError:
             return None

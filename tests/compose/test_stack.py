@@ -76,6 +76,14 @@ def test_a_breach_is_seen_on_nats_in_prometheus_and_in_alertmanager(stack: Stack
     print("Alertmanager, by the notifier:", told["labels"], told["annotations"]["summary"])
 
 
+def test_the_board_shows_it_to_who_has_its_token(stack: Stack) -> None:
+    token = (stack.folder / "secrets" / "board_token").read_text(encoding="utf-8").strip()
+    shown = stack.soon("the ticket on the board", lambda: stack.asked("board", "/api/tickets/T-1", token))
+    assert shown["breached"] is True
+    assert stack.asked("board", "/api/tickets/T-1") is None
+    assert stack.asked("board", "/api/tickets/T-1", "guessed") is None
+
+
 @pytest.mark.parametrize("service", ["postgres", "nats", "intake-1", "announcer"])
 def test_a_container_that_dies_comes_back_and_no_breach_is_missed(stack: Stack, service: str) -> None:
     before = stack.pid(service)
