@@ -18,8 +18,9 @@ from nats.aio.msg import Msg
 from bench.latency import engine, percentile
 from bench.ratio import HEADER, Ratio
 from events.tickets import ticket_message
-from services.bus import TICKETS, Outgoing, Publisher, connect, last_sequence
+from services.bus import Outgoing, Publisher, connect, last_sequence
 from services.settings import SHIPPED_POLICIES, load_policy
+from services.streams import TICKETS
 
 OPEN = 1_000_000
 BATCH, AHEAD = 1_000, 2_000  # messages published at once, and messages that intake may be behind while they come in

@@ -14,8 +14,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from services.bus import SLA, STREAMS, TICKETS, Outgoing, connect
+from services.bus import Outgoing, connect
 from services.postgres import PostgresDatabase
+from services.streams import SLA, STREAMS, TICKETS
 
 BATCH = 500  # as services.bus.StreamReader
 IN, OUT = "FLOOR_IN", "FLOOR_OUT"  # the streams of the floor of latency, which works beside an engine

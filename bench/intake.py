@@ -19,7 +19,7 @@ from bench.floor import PostgresRows, Pull, Push, SqliteRows
 from bench.ratio import HEADER, compare
 from events.tickets import ticket_message
 from services.announcer import Announcer
-from services.bus import SLA, STREAMS, TICKETS, Bus, Outgoing, Publisher, connect, last_sequence, provision
+from services.bus import Bus, Outgoing, Publisher, connect, last_sequence
 from services.clock import Clock
 from services.embedded import EmbeddedNats
 from services.intake import Intake
@@ -28,6 +28,7 @@ from services.postgres import PostgresDatabase
 from services.service import Service
 from services.settings import SHIPPED_POLICIES, load_policy
 from services.sqlite import SqliteFile
+from services.streams import SLA, STREAMS, TICKETS, provision
 from services.wiring import VIEWS
 from sla.engine import Limits
 from sla.policy import Policy

@@ -8,10 +8,11 @@ import structlog
 
 from events import promises
 from events.promises import PromiseData, message, seconds, subject_for
-from services.bus import EXPECTED, SLA, Bus, Outgoing, chained
+from services.bus import EXPECTED, Bus, Outgoing, chained
 from services.faults import reach
 from services.service import Fatal, Service, still_own
 from services.store import Entry, Lock, Store
+from services.streams import SLA
 from sla.log import (
     Announced,
     Applied,

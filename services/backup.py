@@ -38,12 +38,13 @@ from nats.aio.client import Client
 from projections.deadlines import microseconds
 from services import client
 from services.announcer import POSITION
-from services.bus import DEAD_LETTERS, SLA, TICKETS, Bus, BusError, last_sequence
+from services.bus import Bus, BusError, last_sequence
 from services.embedded import EmbeddedNats
 from services.service import Fatal
 from services.settings import Settings
 from services.sqlite import FileLock, SqliteFile, SqliteStore
 from services.store import Database, Picture, Store, StoreError, creation_of
+from services.streams import DEAD_LETTERS, SLA, TICKETS
 from services.wiring import VIEWS
 
 FORMAT = 1

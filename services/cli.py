@@ -234,8 +234,9 @@ def publish(
 ) -> None:
     """Publish one ticket event, and wait until the bus has stored it."""
     from services import publishing, screen
-    from services.bus import TICKETS, Publisher
+    from services.bus import Publisher
     from services.calculator import instant
+    from services.streams import TICKETS
 
     given = {"service_level": level, "priority": priority, "by": by, "reason": reason}
     with _usage():
@@ -554,7 +555,8 @@ def policy_migrate(
 ) -> None:
     """Move the open tickets to another version, each by an event: time used is kept, the rest of the clock is new."""
     from services import client, policies, screen, what_if
-    from services.bus import TICKETS, Publisher
+    from services.bus import Publisher
+    from services.streams import TICKETS
 
     settings, now = _quiet(), datetime.now(UTC)
     with _usage():

@@ -11,10 +11,11 @@ from events.cloudevents import encode_token
 from projections.deadlines import Deadlines, Row, microseconds
 from projections.follow import BATCH as ENTRIES
 from projections.follow import follow
-from services.bus import TICKETS, Bus, Outgoing, Published
+from services.bus import Bus, Outgoing, Published
 from services.faults import reach
 from services.service import Now, Service, wall_clock
 from services.store import Store
+from services.streams import TICKETS
 
 log = structlog.get_logger()
 

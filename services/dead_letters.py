@@ -11,8 +11,9 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from events.cloudevents import BadFact, Reason, open_envelope
-from services.bus import DEAD_LETTERS, TICKETS, BusError, Outgoing, Publisher, StreamReader
+from services.bus import BusError, Outgoing, Publisher, StreamReader
 from services.screen import wall
+from services.streams import DEAD_LETTERS, TICKETS
 from sla.engine import Message
 
 REASONS = tuple(Reason)

@@ -41,9 +41,10 @@ from events.tickets import ticket_message
 from projections.compliance import Arrivals, Compliance
 from projections.tickets import Tickets
 from services import bus
-from services.bus import DEAD_LETTERS, SLA, TICKETS, BusError, Outgoing, Publisher, StreamReader
+from services.bus import BusError, Outgoing, Publisher, StreamReader
 from services.service import Service
 from services.store import Database, Store
+from services.streams import DEAD_LETTERS, SLA, TICKETS
 from sla.calendar import SupportHours, zone_of
 from sla.engine import Message
 from sla.policy import Level, Policy

@@ -24,9 +24,10 @@ from projections.deadlines import Deadlines, instant, microseconds
 from projections.follow import follow
 from projections.tickets import NONE, Tickets
 from services.announcer import POSITION
-from services.bus import DEAD_LETTERS, TICKETS, Bus
+from services.bus import Bus
 from services.service import OUTAGES, Now, Service, still_own, wall_clock
 from services.store import Lock, Store
+from services.streams import DEAD_LETTERS, TICKETS
 from sla.engine import UNKNOWN_TYPE
 from sla.judge import Cause
 from sla.policy import FIRST, Policy

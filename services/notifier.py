@@ -15,9 +15,10 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from events.promises import Announcement, read
 from services.alerts import Alertmanager, Alerts
-from services.bus import SLA, UNDELIVERED, Bus, BusError, Outgoing, StreamReader
+from services.bus import Bus, BusError, Outgoing, StreamReader
 from services.metrics import Notifications
 from services.service import Service
+from services.streams import SLA, UNDELIVERED
 from services.targets import Refused, Target, Targets
 
 log = structlog.get_logger()

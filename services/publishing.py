@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from events.tickets import DATA_TYPES, TicketEvent, read, ticket_message
-from services.bus import TICKETS, Outgoing
+from services.bus import Outgoing
+from services.streams import TICKETS
 from sla.policy import Policy
 
 EVENTS = tuple(type.removeprefix("ticket.") for type in DATA_TYPES)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from services import bus
+from services import bus, streams
 from services.access import ANYBODY, Access
 from services.client import RUN_FILE
 from services.demo import play
@@ -80,13 +80,13 @@ async def provision(
     consumers = [consumer(target) for target in read(notify).targets]
     nc = await bus.connect(url, "migrate", access)
     try:
-        for line in await bus.provision(nc, partitions, consumers):
+        for line in await streams.provision(nc, partitions, consumers):
             log.warning("drift", stream=line)
-        before = await bus.Bus(nc).partitions(bus.TICKETS)
+        before = await bus.Bus(nc).partitions(streams.TICKETS)
         if partitions is not None and shares is not None and partitions != before:
             if not await asyncio.to_thread(shares.all, before):
-                raise Fatal(f"{bus.TICKETS} has {before} partitions; to have {partitions}, stop every intake first")
-            await bus.divide(nc, partitions)
+                raise Fatal(f"{streams.TICKETS} has {before} partitions; to have {partitions}, stop every intake first")
+            await streams.divide(nc, partitions)
             log.info("divided", partitions=partitions, before=before)
     finally:
         if shares is not None:

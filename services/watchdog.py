@@ -11,9 +11,10 @@ from prometheus_client.registry import Collector
 
 from projections.deadlines import Deadlines, Row
 from services.announcer import POSITION
-from services.bus import DEAD_LETTERS, SLA, TICKETS, UNDELIVERED, Bus, BusError
+from services.bus import Bus, BusError
 from services.service import OUTAGES, Fatal, Keeper, Now
 from services.store import Store
+from services.streams import DEAD_LETTERS, SLA, TICKETS, UNDELIVERED
 
 log = structlog.get_logger()
 

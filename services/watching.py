@@ -11,8 +11,9 @@ from nats.aio.client import Client
 
 from events.cloudevents import shown
 from events.promises import DATA_TYPES
-from services.bus import SLA, BusError, StreamReader, last_sequence
+from services.bus import BusError, StreamReader, last_sequence
 from services.screen import wall
+from services.streams import SLA
 
 KINDS = tuple(type.removeprefix("sla.") for type in DATA_TYPES)
 

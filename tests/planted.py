@@ -9,9 +9,9 @@ import sla.ticket
 from projections import follow as following
 from services import announcer, clock, intake
 from services.announcer import POSITION, Announcer
-from services.bus import SLA
 from services.sqlite import SqliteStore, _Recorder
 from services.store import Store
+from services.streams import SLA
 from sla.engine import TICK_PREFIX, Engine, Message, Outcome
 from sla.judge import Clock as Judged
 from sla.ticket import Difference, TicketSla

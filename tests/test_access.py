@@ -21,8 +21,9 @@ from nats.aio.client import ServerVersion
 
 from services import embedded
 from services.access import Access
-from services.bus import BusError, connect, provision, too_old
+from services.bus import BusError, connect, too_old
 from services.sqlite import SqliteFile
+from services.streams import provision
 from services.wiring import VIEWS
 from tests.bus import PATIENCE, SLA, Broker, Service, Sla, environment, free_port, nats_server, process, until
 from tests.chaos.proxy import Proxy

@@ -13,7 +13,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from services.bus import STREAMS
+from services.streams import STREAMS
 from tests.bus import (
     PATIENCE,
     SLA,

@@ -15,10 +15,11 @@ from nats.aio.client import Client
 
 import sla.engine
 from events.cloudevents import Reason
-from services.bus import Bus, BusError, Outgoing, Published, Publisher, connect, provision
+from services.bus import Bus, BusError, Outgoing, Published, Publisher, connect
 from services.intake import Intake
 from services.settings import SHIPPED_POLICIES
 from services.store import Database, Store
+from services.streams import provision
 from services.wiring import VIEWS, load_policy
 from sla.engine import Limits
 from sla.policy import Policy

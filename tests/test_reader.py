@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from services.bus import TICKETS, BusError, Outgoing, Publisher, StreamReader, placed, provision
+from services.bus import BusError, Outgoing, Publisher, StreamReader
 from services.bus import connect as connect_to
 from services.embedded import EmbeddedNats
+from services.streams import TICKETS, placed, provision
 from sla.engine import Message
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from services.bus import SLA, TICKETS
+from services.streams import SLA, TICKETS
 from tests.sim.audit import Problem, audit
 from tests.sim.world import World
 

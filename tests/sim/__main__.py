@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import structlog
 
-from services.bus import SLA, TICKETS
 from services.faults import POINTS
+from services.streams import SLA, TICKETS
 from tests.planted import BUGS
 from tests.sim.audit import Problem, audit
 from tests.sim.world import World

@@ -8,7 +8,7 @@ import msgspec
 
 from projections.deadlines import instant
 from projections.follow import BATCH, create, follow
-from services.bus import DEAD_LETTERS, SLA, TICKETS
+from services.streams import DEAD_LETTERS, SLA, TICKETS
 from services.wiring import VIEWS
 from sla.engine import Engine, Message
 from sla.log import Announced, Recorded

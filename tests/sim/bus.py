@@ -8,8 +8,9 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from projections.deadlines import instant
-from services.bus import DEAD_LETTERS, EXPECTED, SLA, STREAMS, TICKETS, BusError, Outgoing, Published
+from services.bus import EXPECTED, BusError, Outgoing, Published
 from services.faults import reach
+from services.streams import DEAD_LETTERS, SLA, STREAMS, TICKETS
 from sla.engine import Message
 from tests.sim.loop import Crashed
 

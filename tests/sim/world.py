@@ -17,12 +17,13 @@ from projections import follow as following
 from projections.deadlines import instant, microseconds
 from services import faults
 from services.announcer import Announcer
-from services.bus import TICKETS, Outgoing
+from services.bus import Outgoing
 from services.clock import Clock
 from services.intake import Intake
 from services.metrics import Metrics
 from services.service import Fatal, Keeper, Service
 from services.sqlite import FileShares, SqliteFile, SqliteStore
+from services.streams import TICKETS
 from services.wiring import VIEWS
 from sla.engine import Limits
 from sla.versions import AFTER_ALL, ALWAYS
