@@ -7,13 +7,16 @@ BIN := .venv/bin
 STORES := $(addprefix tests/test_,$(addsuffix .py,store projections verify versions objectives scenarios_bus bus poison \
   hostile dead_letters http))
 
-.PHONY: run test test-postgres e2e picture sim chaos compose-test check bench schemas clean
+.PHONY: run test test-parts test-postgres e2e picture sim chaos compose-test check bench schemas clean
 
 run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
 	@exec $(BIN)/sla up --demo
 
-test: .venv/dev.stamp ## the tests, on the real nats-server and SQLite; those in which a part fails are in make chaos
-	$(BIN)/pytest -n 3 --dist loadgroup -m "not chaos and not compose and not e2e"
+test: .venv/dev.stamp ## the tests, on the real nats-server and SQLite; what takes longer is in make test-parts, chaos, e2e …
+	$(BIN)/pytest -n 3 --dist loadgroup -m "not parts and not chaos and not compose and not e2e"
+
+test-parts: .venv/dev.stamp ## with Prometheus, Alertmanager, PostgreSQL, users and TLS of NATS, and many processes
+	$(BIN)/pytest -n 3 --dist loadgroup -m "parts and not chaos"
 
 test-postgres: .venv/dev.stamp ## those that write and read a store, on a real PostgreSQL; TEST_POSTGRES_DSN names one of your own
 	$(BIN)/python -m tests.postgres $(BIN)/pytest -n 3 --dist loadgroup -m "not chaos and not on_file" $(STORES)

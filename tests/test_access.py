@@ -28,7 +28,7 @@ from services.wiring import VIEWS
 from tests.bus import PATIENCE, SLA, Broker, Service, Sla, environment, free_port, nats_server, process, until
 from tests.chaos.proxy import Proxy
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.parts, pytest.mark.anyio]
 PUBLISH = ("publish", "opened", "T-1", "--level", "enterprise", "--priority", "minor")
 MIGRATE, RUN = ("migrate",), ("run", "clock")
 TLS = "tls://127.0.0.1:1"

@@ -308,6 +308,7 @@ async def test_an_answer_is_304_until_something_happens(live: Live, path: str) -
     assert (await ask(live.url, path, If_None_Match=first.headers["etag"])).status == 200
 
 
+@pytest.mark.parts
 def test_every_answer_is_as_its_own_description_says(live: Live) -> None:
     schema = schemathesis.openapi.from_url(f"{live.url}/api/openapi.json")
     wanted = [

@@ -256,6 +256,7 @@ def test_spans_read_well() -> None:
 # ---- as people start it
 
 
+@pytest.mark.parts
 @pytest.mark.slow
 def test_sla_up_demo_shows_what_happens_and_ends_cleanly(tmp_path: Path) -> None:
     environment = clean_environment(SLA_NATS_PORT="0", SLA_HTTP_PORT="0")

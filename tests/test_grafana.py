@@ -49,7 +49,7 @@ DASHBOARDS = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(
 PANELS = [(name, each) for name, board in DASHBOARDS.items() for each in board["panels"] if each["type"] != "row"]
 QUERIES = [(name, panel, target) for name, panel in PANELS for target in panel["targets"]]
 IDS = [f"{name}: {panel['title']}" for name, panel in PANELS]
-pytestmark = pytest.mark.xdist_group("prometheus")
+pytestmark = [pytest.mark.parts, pytest.mark.xdist_group("prometheus")]
 each_panel = pytest.mark.parametrize("panel", [panel for _, panel in PANELS], ids=IDS)
 
 

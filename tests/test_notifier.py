@@ -44,7 +44,7 @@ from tests.bus import (
 from tests.receivers import CONFIG, Hook, alertmanager, hook
 from tests.test_watchdog import Guarded
 
-pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("notifier")]
+pytestmark = [pytest.mark.parts, pytest.mark.anyio, pytest.mark.xdist_group("notifier")]
 needs_alertmanager = pytest.mark.skipif(
     shutil.which("amtool") is None and not os.environ.get("REQUIRE_PARTS"),
     reason="Debian's prometheus-alertmanager is missing",

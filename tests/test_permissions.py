@@ -30,7 +30,7 @@ from tests.bus import (
     until,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.parts, pytest.mark.anyio]
 
 
 @pytest.fixture(scope="module")

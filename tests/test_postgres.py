@@ -48,7 +48,7 @@ ROLES = ("owner", "intake", "clock", "announcer", "metrics", "reader")
 TABLES = ("stored_events", "inbox", "partitions", "positions", "policies", "policy_versions", "verifications")
 VIEW_TABLES = tuple(table for view in VIEWS for table in view().tables)
 
-pytestmark = pytest.mark.xdist_group("postgres")
+pytestmark = [pytest.mark.parts, pytest.mark.xdist_group("postgres")]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.bus import ago, connected, fact, open_all_hours, opened, publish, sam
 from tests.prometheus import NEEDS_PROMETHEUS, ROOT, RULES, firing, found, prometheus, soon
 from tests.receivers import alertmanager
 
-pytestmark = [pytest.mark.xdist_group("prometheus"), NEEDS_PROMETHEUS]
+pytestmark = [pytest.mark.parts, pytest.mark.xdist_group("prometheus"), NEEDS_PROMETHEUS]
 
 
 def promtool(*arguments: str) -> str:

@@ -390,6 +390,7 @@ def test_a_store_that_may_only_be_read_is_verified_too(original: Database) -> No
         assert why_not is not None and "readonly" in why_not.replace(" ", "")
 
 
+@pytest.mark.parts
 @pytest.mark.anyio
 async def test_the_engine_may_run_meanwhile(tmp_path: Path) -> None:
     with up(tmp_path) as engine:

@@ -387,6 +387,7 @@ def test_tickets_cannot_move_to_a_version_without_their_names_or_not_in_effect(t
 # ---- a running engine
 
 
+@pytest.mark.parts
 @pytest.mark.on_file
 def test_a_running_engine_takes_over_what_is_published_and_moves_tickets(tmp_path: Path) -> None:
     with up(tmp_path) as engine:
@@ -421,6 +422,7 @@ def shown(data: Path, ticket: str, **wanted: object) -> dict[str, Any]:
     raise AssertionError(f"{ticket} is {found}")
 
 
+@pytest.mark.parts
 @pytest.mark.on_file
 def test_a_file_of_another_policy_is_not_published_at_a_start(tmp_path: Path) -> None:
     """Whoever publishes by command need not name a folder; the shipped policy is in the default one."""
@@ -439,6 +441,7 @@ def test_a_file_of_another_policy_is_not_published_at_a_start(tmp_path: Path) ->
         assert shown(engine.data, "T-2", stage="running")["policy_version"] == "2027-01"
 
 
+@pytest.mark.parts
 @pytest.mark.on_file
 def test_an_engine_does_not_start_on_an_edited_version(tmp_path: Path) -> None:
     folder = tmp_path / "policy"
