@@ -1,4 +1,4 @@
-"""The event store in PostgreSQL, for many machines: appends in turn, and locks that a session holds."""
+"""The event store in PostgreSQL, for many machines: those who append take turns. Who owns what is in sessions.py."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,6 +36,8 @@ DEFAULTS: dict[str, str | int | None] = {
 """A server that is gone without a word is noticed within 11 s. What the address says itself counts more."""
 
 APPEND, MIGRATE = 0x51A0, 0x51A1  # keys of advisory locks; services/sessions.py has more
+_IN_TURN = f"SELECT set_config('lock_timeout', '{PATIENCE}s', true), pg_advisory_xact_lock({APPEND})"
+"""Until the transaction ends. What is read after this statement is what the one before has written."""
 
 _EVENTS = """CREATE TABLE IF NOT EXISTS stored_events (
     originator_id TEXT NOT NULL, originator_version BIGINT NOT NULL, topic TEXT NOT NULL, state BLOB NOT NULL,
@@ -177,7 +179,7 @@ class _Recorder(PostgresApplicationRecorder):
         events = [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events]
         positions = (outcome.position, list(before), list(before.values()), len(before))
         with self.datastore.get_connection() as connection, connection.transaction():
-            _in_turn(connection)
+            connection.execute(_IN_TURN.encode())
             reach("intake.in_commit")
             appended = connection.execute(_APPEND, (*positions, *_columns(events, 4), *_columns(outcome.inbox, 7)))
             if not (appended.fetchone() or {})["yes"]:
@@ -187,12 +189,6 @@ class _Recorder(PostgresApplicationRecorder):
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
     """Rows as arrays, one for each column: five times faster than row by row (TRAPS S2)."""
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
-
-
-def _in_turn(connection: Connection[Any]) -> None:
-    """One at a time, until the transaction ends. What is read from here on is what the one before has written."""
-    wait = f"set_config('lock_timeout', '{PATIENCE}s', true)"
-    connection.execute(f"SELECT {wait}, pg_advisory_xact_lock({APPEND})".encode())
 
 
 class PostgresStore(Store):
@@ -221,7 +217,7 @@ class PostgresStore(Store):
     @contextmanager
     def changing(self) -> Iterator[_Cursor]:
         with self._transaction() as cursor:
-            cursor.execute(f"SELECT set_config('lock_timeout', '{PATIENCE}s', true), pg_advisory_xact_lock({APPEND})")
+            cursor.execute(_IN_TURN)
             yield cursor
 
     @contextmanager

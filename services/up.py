@@ -20,6 +20,7 @@ from services.settings import Settings, database, load_policy
 from services.sqlite import FileLock, SqliteFile
 from services.store import Database, Shares
 from services.targets import read
+from services.web import is_loopback
 from services.wiring import SERVICES, VIEWS, Process
 
 log = structlog.get_logger()
@@ -44,7 +45,7 @@ async def up(settings: Settings, folder: Path, demo: bool = False) -> int:
     try:
         await server.start()
         await provision(server.url, notify=settings.notify)
-        names = [name for name in SERVICES if name != "notifier" or settings.notifies]
+        names = [name for name in SERVICES if _has_use(name, settings)]
         process = Process(names, settings, server.url, store)
         watching = asyncio.create_task(_watch(server, process))
         ready = asyncio.Event()
@@ -64,6 +65,17 @@ async def up(settings: Settings, folder: Path, demo: bool = False) -> int:
         run_file.unlink(missing_ok=True)
         await server.stop()
         lock.free()
+
+
+def _has_use(service: str, settings: Settings) -> bool:
+    """The engine runs without a notifier that has nobody to tell, and without a board that everybody could look at."""
+    if service == "notifier":
+        return settings.notifies
+    if service == "board" and not settings.board_token and not is_loopback(settings.http_host):
+        hint = "it shows tickets to everybody who can reach SLA_HTTP_HOST; set SLA_BOARD_TOKEN to have it"
+        log.warning("left out", service=service, hint=hint)
+        return False
+    return True
 
 
 async def provision(

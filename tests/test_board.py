@@ -23,7 +23,8 @@ from schemathesis.specs.openapi import checks
 from services import board as module
 from services import pages
 from services.board import Board, Seen, Tail
-from services.settings import SHIPPED_POLICIES, load_policy
+from services.settings import SHIPPED_POLICIES, Settings, load_policy
+from services.up import _has_use
 from services.web import OPENAPI, STATIC
 from sla.versions import Versions
 from tests.bus import (
@@ -549,6 +550,13 @@ async def test_without_a_token_it_does_not_start_where_others_could_ask(tmp_path
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "SLA_BOARD_TOKEN" in line
+
+
+def test_an_engine_that_others_could_ask_runs_without_a_board_rather_than_not_at_all() -> None:
+    assert _has_use("board", Settings(http_host="127.0.0.1"))
+    assert not _has_use("board", Settings(http_host="0.0.0.0"))
+    assert _has_use("board", Settings(http_host="0.0.0.0", board_token="a long one"))
+    assert _has_use("metrics", Settings(http_host="0.0.0.0"))
 
 
 async def test_without_a_token_another_name_of_this_machine_is_refused(live: Live) -> None:
