@@ -395,9 +395,9 @@ class Bus:
         reader = StreamReader(self._nc, DEAD_LETTERS, 0, since=since)
         try:
             last = 0
-            while last < newest.seq:
-                letters = await reader.take()
-                found |= {int((letter.headers or {}).get("Sla-Sequence", 0)) for letter in letters}
+            while last < newest.seq and (letters := await reader.take(ANSWERS_WITHIN)):  # it may be discarded meanwhile
+                said = [str((letter.headers or {}).get("Sla-Sequence")) for letter in letters]
+                found |= {int(sequence) for sequence in said if sequence.isdecimal()}
                 last = letters[-1].sequence
         finally:
             await reader.close()

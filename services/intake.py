@@ -209,6 +209,7 @@ class Intake(Service):
         reach("intake.before_commit")
         self._store.commit(outcome, self._positions)
         self._positions = {number: max(before, outcome.position) for number, before in self._positions.items()}
+        self._refused = {sequence for sequence in self._refused if sequence > self._lowest()}
         reach("intake.after_commit")
 
     async def _one_by_one(self, messages: Sequence[Message]) -> Outcome:

@@ -369,10 +369,12 @@ async def test_a_dead_letter_is_there_once_though_the_broker_has_forgotten_its_i
         await publish(nc, opened("T-1", ago(hours=1)), fact("opened", "BAD", ago(hours=1)))
         await until("it was killed", lambda: not crew.services["intake"].process.running())
         (letter,) = await stored(nc, "DEAD_LETTERS", "dead_letters.*")
+        await js.publish("dead_letters.malformed", b"", headers={"Sla-Sequence": "of somebody else"})
         await asyncio.sleep(0.2)  # the broker's window
         crew.start("intake")
         await publish(nc, fact("opened", "BAD-TOO", ago(hours=1)))
         await until("all is stored", lambda: position(crew.store, "intake") == 3)
         letters = await stored(nc, "DEAD_LETTERS", "dead_letters.*")
-        assert [each.headers["Sla-Sequence"] for each in letters] == [letter.headers["Sla-Sequence"], "3"]
+        sequences = [each.headers["Sla-Sequence"] for each in letters]
+        assert sequences == [letter.headers["Sla-Sequence"], "of somebody else", "3"]
     crew.end()
