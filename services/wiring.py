@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from functools import partial
 
 import structlog
@@ -129,7 +129,8 @@ class Process:
                 raise
             raise Fatal("; ".join(str(error) for error in fatal.exceptions)) from None
         finally:
-            await nc.close()
+            with suppress(OSError):  # the broker has hung up a moment before
+                await nc.close()
 
     async def _serve(self, bus: Bus, store: Store | None) -> None:
         gc.freeze()  # the collector would stop the process for tens of milliseconds (TRAPS F5)
