@@ -203,26 +203,27 @@ class FileLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._opened: IO[str] | None = None
+        self._opened: IO[bytes] | None = None
 
     def take(self) -> bool:
         """True if this process now is the owner. Whoever's file was deleted owns nothing any more."""
         if self._opened is not None and not self._is_there(self._opened):
             self.free()
         if self._opened is None:
-            file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115
+            file = open(self._path, "ab", buffering=0)  # noqa: SIM115
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                return False
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n".encode())
+            except OSError as error:
+                file.close()  # on a full disk too: whoever keeps the error would keep the lock
+                if isinstance(error, BlockingIOError):
+                    return False
+                raise
             self._opened = file
         return True
 
-    def _is_there(self, file: IO[str]) -> bool:
+    def _is_there(self, file: IO[bytes]) -> bool:
         try:
             return os.path.samestat(os.fstat(file.fileno()), os.stat(self._path))
         except FileNotFoundError:

@@ -1,8 +1,11 @@
 """How a service ends: what it has begun is finished, and what fails meanwhile is not left to the interpreter."""
 
 import asyncio
+import fcntl
 from pathlib import Path
 from typing import ClassVar
+
+import pytest
 
 from services.service import Service
 from services.sqlite import FileLock
@@ -53,3 +56,15 @@ def test_a_lock_whose_file_was_deleted_is_the_next_one_s(tmp_path: Path) -> None
     assert not first.take()
     second.free()
     assert first.take()
+
+
+def test_a_lock_on_a_full_disk_is_not_taken(tmp_path: Path) -> None:
+    """It cannot say whose it is; and it is not kept by whoever keeps the error."""
+    lock = tmp_path / "role.lock"
+    lock.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left|Invalid argument") as kept:
+        FileLock(lock).take()
+    lock.unlink()
+    with open("/dev/full", "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert kept.value is not None
