@@ -4,13 +4,24 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from projections.deadlines import MICROSECOND
 from projections.follow import Cursor
 from projections.tickets import NONE
 from sla.engine import InboxRow
-from sla.log import Announced, Breached, BreachRetracted, Cancelled, Event, Fulfilled, State, TargetChanged
+from sla.log import (
+    Announced,
+    Breached,
+    BreachRetracted,
+    Cancelled,
+    Event,
+    Fulfilled,
+    LogRow,
+    State,
+    TargetChanged,
+    decoded,
+)
 from sla.policy import FIRST
 from sla.ticket import OPEN
 
@@ -62,18 +73,16 @@ class Compliance(_Counters):
     """Breaches, retractions, responses, and how long they took."""
 
     name: ClassVar[str] = "compliance"
-    source: ClassVar[str] = "entries"
+    source: ClassVar[str] = "log"
     layout: ClassVar[int] = 1
 
-    def apply(self, cursor: Cursor, batch: Sequence[Any]) -> None:
+    def apply(self, cursor: Cursor, batch: Sequence[LogRow]) -> None:
         sums: Counter[Count] = Counter()
-        for entry in batch:
-            if not isinstance(entry.event, Announced):
-                continue
-            if entry.event.objective == FIRST:
-                _count(entry.event, sums)
+        for _, _, event in decoded(batch, Announced):
+            if event.objective == FIRST:
+                _count(event, sums)
             else:
-                _count_other(entry.event, sums)
+                _count_other(event, sums)
         self._add(cursor, sums)
 
 

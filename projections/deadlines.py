@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from projections.follow import Cursor
-from sla.log import Decision
+from sla.log import Decision, LogRow, decoded
 from sla.policy import FIRST
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,7 +38,7 @@ class Deadlines:
     """The next instant of interest of each promise of each ticket, by instant."""
 
     name: ClassVar[str] = "deadlines"
-    source: ClassVar[str] = "entries"
+    source: ClassVar[str] = "log"
     layout: ClassVar[int] = 2
 
     def __init__(self, suffix: str = "") -> None:
@@ -55,9 +55,8 @@ class Deadlines:
             "PRIMARY KEY (ticket, promise), UNIQUE (at, ticket, promise))"
         )
 
-    def apply(self, cursor: Cursor, batch: Sequence[Any]) -> None:
-        decisions = [(entry.ticket, entry.event) for entry in batch if isinstance(entry.event, Decision)]
-        last = {(ticket, _promise(event)): event.state.next_at for ticket, event in decisions}
+    def apply(self, cursor: Cursor, batch: Sequence[LogRow]) -> None:
+        last = {(ticket, _promise(event)): event.state.next_at for _, ticket, event in decoded(batch, Decision)}
         cursor.executemany(f"DELETE FROM {self._table} WHERE (ticket, promise) IN (VALUES (?, ?))", list(last))
         rows = [(*key, microseconds(at)) for key, at in last.items() if at is not None]
         cursor.executemany(f"INSERT INTO {self._table} VALUES (?, ?, ?)", rows)

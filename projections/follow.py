@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol
 
-BATCH = 1_000
+from sla.log import LogRow
+
+BATCH = 1_000  # rows; where there is no hurry
 
 
 class NotMigrated(Exception):
@@ -25,7 +27,7 @@ class Cursor(Protocol):
 class Log(Protocol):
     """What following needs of the store."""
 
-    def entries(self, after: int, limit: int) -> Sequence[Any]: ...
+    def log(self, after: int, limit: int) -> Sequence[LogRow]: ...
     def inbox(self, after: int, limit: int) -> Sequence[Any]: ...
     def position(self, name: str) -> int | None: ...
     def writing(self) -> AbstractContextManager[Any]: ...
@@ -33,10 +35,10 @@ class Log(Protocol):
 
 class Projection(Protocol):
     """
-    A read model: `apply` batches and answer questions. `source` is the log it follows: "entries" (facts and decisions)
-    or "inbox" (what became of messages). `layout` is the version of its tables: with another one it begins anew.
-    `suffix` stands behind the names of its tables while it is built again; their indexes are constraints, which have no
-    names that could collide.
+    A read model: `apply` batches and answer questions. `source` is what it follows: "log" (rows of facts and decisions,
+    of which a view decodes what it needs) or "inbox" (what became of messages). `layout` is the version of its tables:
+    with another one it begins anew. `suffix` stands behind the names of its tables while it is built again; their
+    indexes are constraints, which have no names that could collide.
     """
 
     name: ClassVar[str]
@@ -97,7 +99,7 @@ def follow(store: Log, projection: Projection, position_name: str | None = None,
 
 
 def _read(store: Log, projection: Projection, position: int, limit: int) -> Sequence[Any]:
-    return store.inbox(position, limit) if projection.source == "inbox" else store.entries(position, limit)
+    return store.inbox(position, limit) if projection.source == "inbox" else store.log(position, limit)
 
 
 def catch_up(store: Log, projection: Projection) -> None:

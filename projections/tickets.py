@@ -10,7 +10,7 @@ import msgspec
 
 from projections.deadlines import MICROSECOND, microseconds
 from projections.follow import Cursor
-from sla.log import BreachRetracted, Decision, Event, FactRecorded, Fulfilled, State
+from sla.log import BreachRetracted, Decision, FactRecorded, Fulfilled, LogRow, State, decoded
 from sla.policy import FIRST
 
 NONE = "none"  # the label of a pending ticket, which has no level yet
@@ -58,13 +58,13 @@ def mark(row: Row) -> Mark:
 
 class Outcome(NamedTuple):
     """
-    What the first response of an opened ticket came to: met, late, breached (and not answered), open, cancelled or
-    excluded. `broken` is 1 if a breach stands, `retracted` the number of those withdrawn, `answer` the support time
-    until the response. Instants and spans in microseconds.
+    What the first response of a ticket came to: met, late, breached (and not answered), open, cancelled or excluded.
+    `opened_at` is None before it is opened. `broken` is 1 if a breach stands, `retracted` the number of those
+    withdrawn, `answer` the support time until the last response known, whether or not it counts now. Instants and spans
+    in microseconds.
     """
 
-    ticket: str
-    opened_at: int
+    opened_at: int | None
     service_level: str
     priority: str
     customer: str
@@ -83,33 +83,28 @@ class Folded:
     retracted: int = 0
     answer: timedelta | None = None
 
-    def take(self, event: Event) -> None:
-        """One more event of this ticket."""
-        if isinstance(event, FactRecorded):
-            self.facts += 1
-        elif isinstance(event, Decision) and event.objective == FIRST:
-            self.state = event.state
-            if isinstance(event, BreachRetracted):
-                self.retracted += 1
-            if isinstance(event, Fulfilled):
-                self.answer = event.elapsed
+    def take(self, event: Decision) -> None:
+        """One more decision about this ticket."""
+        if event.objective != FIRST:
+            return
+        self.state = event.state
+        if isinstance(event, BreachRetracted):
+            self.retracted += 1
+        if isinstance(event, Fulfilled):
+            self.answer = event.elapsed
 
-    def outcome(self, ticket: str) -> Outcome | None:
-        """None for a ticket that is not opened yet."""
+    def outcome(self) -> Outcome:
+        """What it came to so far."""
         state = self.state
-        if state.started_at is None:
-            return None
-        came_to = _came_to(state)
         return Outcome(
-            ticket=ticket,
-            opened_at=microseconds(state.started_at),
+            opened_at=None if state.started_at is None else microseconds(state.started_at),
             service_level=state.service_level or NONE,
             priority=state.priority or NONE,
             customer=state.customer or "",
-            came_to=came_to,
+            came_to=_came_to(state),
             broken=int(state.breached_at is not None),
             retracted=self.retracted,
-            answer=self.answer // MICROSECOND if self.answer is not None and came_to in ANSWERED else None,
+            answer=None if self.answer is None else self.answer // MICROSECOND,
         )
 
 
@@ -130,44 +125,45 @@ def label(state: State) -> Label:
 
 class Tickets:
     """
-    One row a ticket, a smaller one of what it came to, which reports read by the million, and the number of tickets for
-    each level, priority and stage.
+    One row a ticket, with what it came to, and the number of tickets for each level, priority and stage. What was
+    withdrawn and answered is kept whatever the stage: it counts again if late news says so.
     """
 
     name: ClassVar[str] = "tickets"
-    source: ClassVar[str] = "entries"
-    layout: ClassVar[int] = 2
+    source: ClassVar[str] = "log"
+    layout: ClassVar[int] = 3
 
     def __init__(self, suffix: str = "") -> None:
         self._table, self._counts = f"tickets{suffix}", f"ticket_counts{suffix}"
-        self._outcomes = f"ticket_outcomes{suffix}"
 
     @property
     def tables(self) -> tuple[str, ...]:
-        return (self._table, self._counts, self._outcomes)
+        return (self._table, self._counts)
 
     def create(self, cursor: Cursor) -> None:
         cursor.execute(
             f"CREATE TABLE IF NOT EXISTS {self._table} (ticket TEXT PRIMARY KEY, facts INTEGER NOT NULL, "
-            "state TEXT NOT NULL, service_level TEXT NOT NULL, priority TEXT NOT NULL, stage TEXT NOT NULL, "
-            "open_until BIGINT, at_risk_at BIGINT, "
-            "UNIQUE (open_until, ticket), UNIQUE (at_risk_at, ticket))"
+            "stage TEXT NOT NULL, open_until BIGINT, at_risk_at BIGINT, "
+            "opened_at BIGINT, service_level TEXT NOT NULL, priority TEXT NOT NULL, customer TEXT NOT NULL, "
+            "came_to TEXT NOT NULL, broken INTEGER NOT NULL, retracted INTEGER NOT NULL, answer BIGINT, "
+            "state TEXT NOT NULL, "
+            "UNIQUE (open_until, ticket), UNIQUE (at_risk_at, ticket), UNIQUE (opened_at, ticket))"
         )
         cursor.execute(
             f"CREATE TABLE IF NOT EXISTS {self._counts} (service_level TEXT, priority TEXT, stage TEXT, "
             "n INTEGER NOT NULL, PRIMARY KEY (service_level, priority, stage))"
         )
-        cursor.execute(
-            f"CREATE TABLE IF NOT EXISTS {self._outcomes} (ticket TEXT PRIMARY KEY, opened_at BIGINT NOT NULL, "
-            "service_level TEXT NOT NULL, priority TEXT NOT NULL, customer TEXT NOT NULL, came_to TEXT NOT NULL, "
-            "broken INTEGER NOT NULL, retracted INTEGER NOT NULL, answer BIGINT, UNIQUE (opened_at, ticket))"
-        )
 
-    def apply(self, cursor: Cursor, batch: Sequence[Any]) -> None:
-        rows = self._rows(cursor, {entry.ticket for entry in batch})
+    def apply(self, cursor: Cursor, batch: Sequence[LogRow]) -> None:
+        facts = Counter(row.ticket for row in batch if row.topic == FactRecorded.TOPIC)
+        tickets = {row.ticket for row in batch}
+        rows = self._rows(cursor, tickets)
         before = Counter(label(row.state) for row in rows.values())
-        for entry in batch:
-            rows.setdefault(entry.ticket, Folded()).take(entry.event)
+        rows |= {ticket: Folded() for ticket in tickets - rows.keys()}
+        for ticket, number in facts.items():
+            rows[ticket].facts += number
+        for _, ticket, event in decoded(batch, Decision):
+            rows[ticket].take(event)
         self._save(cursor, rows)
         after = Counter(label(row.state) for row in rows.values())
         after.subtract(before)
@@ -181,41 +177,31 @@ class Tickets:
     def _rows(self, cursor: Cursor, tickets: set[str]) -> dict[str, Folded]:
         marks = ",".join("?" * len(tickets))
         cursor.execute(
-            f"SELECT ticket, facts, state, retracted, answer FROM {self._table} "
-            f"LEFT JOIN {self._outcomes} USING (ticket) WHERE ticket IN ({marks})",
+            f"SELECT ticket, facts, state, retracted, answer FROM {self._table} WHERE ticket IN ({marks})",
             list(tickets),
         )
         return {
-            ticket: Folded(
-                facts, _decoder.decode(state), retracted or 0, None if answer is None else answer * MICROSECOND
-            )
+            ticket: Folded(facts, _decoder.decode(state), retracted, None if answer is None else answer * MICROSECOND)
             for ticket, facts, state, retracted, answer in cursor.fetchall()
         }
 
     def _save(self, cursor: Cursor, rows: dict[str, Folded]) -> None:
+        columns = ("facts", "stage", "open_until", "at_risk_at", *Outcome._fields, "state")
         cursor.executemany(
-            f"INSERT INTO {self._table} VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (ticket) DO UPDATE SET "
-            "facts = excluded.facts, state = excluded.state, "
-            "service_level = excluded.service_level, priority = excluded.priority, stage = excluded.stage, "
-            "open_until = excluded.open_until, at_risk_at = excluded.at_risk_at",
+            f"INSERT INTO {self._table} VALUES (?{', ?' * len(columns)}) ON CONFLICT (ticket) DO UPDATE SET "
+            + ", ".join(f"{name} = excluded.{name}" for name in columns),
             [
                 (
                     ticket,
                     row.facts,
-                    _encoder.encode(row.state).decode(),
-                    *label(row.state),
+                    row.state.stage,
                     open_until(row.state),
                     _at_risk_at(row.state),
+                    *row.outcome(),
+                    _encoder.encode(row.state).decode(),
                 )
                 for ticket, row in rows.items()
             ],
-        )
-        outcomes = [outcome for ticket, row in rows.items() if (outcome := row.outcome(ticket)) is not None]
-        columns = ", ".join(f"{name} = excluded.{name}" for name in Outcome._fields[1:])
-        cursor.executemany(
-            f"INSERT INTO {self._outcomes} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            f"ON CONFLICT (ticket) DO UPDATE SET {columns}",
-            outcomes,
         )
 
     def sums(
@@ -228,7 +214,7 @@ class Tickets:
         columns, where, between = _of_period(by, start, end)
         cursor.execute(
             f"SELECT {columns}came_to, count(*), CAST(sum(broken) AS BIGINT), CAST(sum(retracted) AS BIGINT) "
-            f"FROM {self._outcomes}{where} GROUP BY {columns}came_to",
+            f"FROM {self._table} WHERE {where} GROUP BY {columns}came_to",
             between,
         )
         return cursor.fetchall()
@@ -238,8 +224,9 @@ class Tickets:
     ) -> Iterable[tuple[Any, ...]]:
         """Of the same tickets, those with a response: the columns `by`, and the support time until it."""
         columns, where, between = _of_period(by, start, end)
-        also = f"{where} AND" if where else " WHERE"
-        cursor.execute(f"SELECT {columns}answer FROM {self._outcomes}{also} answer IS NOT NULL", between)
+        cursor.execute(
+            f"SELECT {columns}answer FROM {self._table} WHERE {where} AND came_to IN ('met', 'late')", between
+        )
         return cursor.fetchall()
 
     def open(self, cursor: Cursor, limit: int) -> list[Row]:
@@ -308,7 +295,7 @@ def _of_period(by: Sequence[str], start: int | None, end: int | None) -> tuple[s
     """Parts of a statement: columns, a condition, and its parameters."""
     assert set(by) <= set(Outcome._fields)
     bounds = [(f"opened_at {sign} ?", at) for sign, at in ((">=", start), ("<", end)) if at is not None]
-    where = f" WHERE {' AND '.join(text for text, _ in bounds)}" if bounds else ""
+    where = " AND ".join(["opened_at IS NOT NULL", *(text for text, _ in bounds)])
     return "".join(f"{name}, " for name in by), where, [at for _, at in bounds]
 
 

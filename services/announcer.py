@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 
 import structlog
 
-from events import promises
-from events.promises import PromiseData, message, seconds, subject_for
-from services.bus import EXPECTED, Bus, Outgoing, chained
+from events.promises import message, seconds, subject_for
+from services.bus import AS_ONE_FROM, EXPECTED, Bus, Outgoing, chained
 from services.faults import reach
 from services.service import Fatal, Service, still_own
-from services.store import Entry, Lock, Store
+from services.store import Lock, Store
 from services.streams import SLA
 from sla.log import (
     Announced,
@@ -19,10 +18,13 @@ from sla.log import (
     Breached,
     BreachRetracted,
     Cancelled,
+    Entry,
     Escalated,
     Fulfilled,
+    LogRow,
     TargetChanged,
     WarningRaised,
+    decoded,
 )
 
 log = structlog.get_logger()
@@ -30,7 +32,7 @@ log = structlog.get_logger()
 POSITION = "announcements"
 POSITION_HEADER = "Sla-Log-Position"
 BATCH = 500
-AS_ONE_FROM = 25  # messages; fewer are stored sooner one by one
+POLL = 2.0  # seconds: the longest sleep, should a nudge be lost
 LOOK_EVERY = 1.0  # seconds between two looks at whether this process still has the role
 SAVE_EVERY = 0.1  # seconds: after a crash, what SLA says counts; the saved position is for metrics and a quick start
 
@@ -56,19 +58,19 @@ class Announcer(Service):
         position, sequence = await self.whole(self._where())
         self._batches = await self.whole(self._bus.takes_batches(SLA))
         while True:
-            entries = await self.in_thread(self._next, position, asyncio.get_running_loop().time())
+            rows = await self.in_thread(self._next, position, asyncio.get_running_loop().time())
             self.works()
-            if entries:
-                sequence = await self.whole(self._announce(entries, sequence))
-                position = entries[-1].position
+            if rows:
+                sequence = await self.whole(self._announce(rows, sequence))
+                position = rows[-1].position
             else:
-                await self.sleep(1.0 if position == self._saved[0] else SAVE_EVERY)
+                await self.sleep(POLL if position == self._saved[0] else SAVE_EVERY)
 
     async def stop(self) -> None:
         await super().stop()
         self._lock.free()
 
-    def _next(self, position: int, now: float) -> list[Entry]:
+    def _next(self, position: int, now: float) -> list[LogRow]:
         """Blocking. What follows in the log; saves now and then how far everything was announced."""
         if now - self._looked >= LOOK_EVERY:
             still_own(self._lock)
@@ -76,7 +78,7 @@ class Announcer(Service):
         if position != self._saved[0] and now - self._saved[1] >= SAVE_EVERY:
             self._save(position)
             self._saved = (position, now)
-        return self._store.entries(position, BATCH)
+        return self._store.log(position, BATCH)
 
     async def _where(self) -> tuple[int, int]:
         """The position after the last announcement, and the last sequence of SLA. What SLA says counts most."""
@@ -92,14 +94,14 @@ class Announcer(Service):
         newest = await self._bus.newest(SLA, "sla.>")
         return max(saved or 0, int(newest[0].get(POSITION_HEADER, 0)) if newest else 0), sequence
 
-    async def _announce(self, entries: Sequence[Entry], sequence: int) -> int:
+    async def _announce(self, rows: Sequence[LogRow], sequence: int) -> int:
         """Publishes what is to be announced; returns the last sequence of SLA."""
-        messages = [announcement(entry) for entry in entries if isinstance(entry.event, Announced)]
+        messages = [announcement(entry) for entry in decoded(rows, Announced)]
         if messages:
             reach("announcer.before_publish")
             sequence = await self._publish(messages, sequence)
             reach("announcer.after_publish")
-            log.info("announced", messages=len(messages), position=entries[-1].position)
+            log.info("announced", messages=len(messages), position=rows[-1].position)
         return sequence
 
     async def _publish(self, messages: Sequence[Outgoing], sequence: int) -> int:
@@ -120,65 +122,16 @@ def announcement(entry: Entry) -> Outgoing:
     """The message for a decision: the same decision always makes the same message."""
     event = entry.event
     assert isinstance(event, Announced)
-    data = _data(entry.ticket, event)
+    data = _common(entry.ticket, event) | _also(event)
     historic = isinstance(event, Breached | BreachRetracted) and event.detection == "historic"
-    subject = subject_for(event.KIND, data.service_level, data.priority, entry.ticket, historic)
-    headers, body = message(data.type, event.id, entry.ticket, event.time, data)
+    subject = subject_for(event.KIND, data["service_level"], data["priority"], entry.ticket, historic)
+    headers, body = message(f"sla.{event.KIND}", event.id, entry.ticket, event.time, data)
     headers |= {"Nats-Msg-Id": event.id, POSITION_HEADER: str(entry.position)}
     return Outgoing(subject, headers, body)
 
 
-def _data(ticket: str, event: Announced) -> PromiseData:
-    common = _common(ticket, event)
-    match event:
-        case Applied():
-            return promises.Applied(**common)
-        case TargetChanged(old_due_at=due_at, old_target=target):
-            return promises.TargetChanged(**common, old_due_at=due_at, old_target_seconds=seconds(target))
-        case WarningRaised(threshold_percent=percent):
-            return promises.WarningRaised(**common, threshold_percent=percent)
-        case Breached():
-            return promises.Breached(
-                **common | {"service_level": event.service_level, "priority": event.priority},
-                breach_id=event.id,
-                number=event.number,
-                breached_at=event.breached_at,
-                severity=event.severity,
-                detection=event.detection,
-            )
-        case BreachRetracted():
-            return promises.BreachRetracted(
-                **common | {"service_level": event.service_level, "priority": event.priority},
-                breach_id=event.breach_id,
-                number=event.number,
-                breached_at=event.breached_at,
-                severity=event.severity,
-                reason=event.reason,
-            )
-        case Fulfilled():
-            return promises.Fulfilled(
-                **common,
-                responded_at=event.responded_at,
-                met=event.met,
-                overdue_seconds=seconds(event.overdue),
-                revision=event.revision,
-                replaces=event.replaces,
-            )
-        case Cancelled(reason=reason):
-            return promises.Cancelled(**common, reason=reason)
-        case Escalated():
-            return promises.Escalated(
-                **common,
-                tell=event.tell,
-                severity=event.severity,
-                reason=event.reason,
-                escalated_at=event.time,
-            )
-        case _:
-            raise TypeError(f"{type(event).__name__} has no message; add it to services/announcer.py")
-
-
 def _common(ticket: str, event: Announced) -> dict[str, Any]:
+    """What every message has, as in events/promises.py."""
     state = event.state
     assert state.target is not None
     return {
@@ -197,3 +150,53 @@ def _common(ticket: str, event: Announced) -> dict[str, Any]:
         "cause_id": event.cause_id,
         "detected_at": event.at,
     }
+
+
+def _also(event: Announced) -> dict[str, Any]:
+    """What the messages of its kind have beside that. A breach keeps the labels that it was announced under."""
+    match event:
+        case Applied():
+            return {}
+        case TargetChanged():
+            return {"old_due_at": event.old_due_at, "old_target_seconds": seconds(event.old_target)}
+        case WarningRaised():
+            return {"threshold_percent": event.threshold_percent}
+        case Breached():
+            return {
+                "service_level": event.service_level,
+                "priority": event.priority,
+                "breach_id": event.id,
+                "number": event.number,
+                "breached_at": event.breached_at,
+                "severity": event.severity,
+                "detection": event.detection,
+            }
+        case BreachRetracted():
+            return {
+                "service_level": event.service_level,
+                "priority": event.priority,
+                "breach_id": event.breach_id,
+                "number": event.number,
+                "breached_at": event.breached_at,
+                "severity": event.severity,
+                "reason": event.reason,
+            }
+        case Fulfilled():
+            return {
+                "responded_at": event.responded_at,
+                "met": event.met,
+                "overdue_seconds": seconds(event.overdue),
+                "revision": event.revision,
+                "replaces": event.replaces,
+            }
+        case Cancelled():
+            return {"reason": event.reason}
+        case Escalated():
+            return {
+                "tell": event.tell,
+                "severity": event.severity,
+                "reason": event.reason,
+                "escalated_at": event.time,
+            }
+        case _:
+            raise TypeError(f"{type(event).__name__} has no message; add it to services/announcer.py")

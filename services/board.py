@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -12,17 +12,18 @@ from typing import Any, ClassVar, NamedTuple
 
 from projections.compliance import Compliance, Count
 from projections.deadlines import instant
-from projections.follow import BATCH, follow
+from projections.follow import BATCH
 from projections.tickets import Mark, Row, Tickets, Wanted, mark
 from services.reading import Standing
 from services.service import Now, Service, T, wall_clock
-from services.store import Entry, ReadOnly, Store
+from services.store import ReadOnly, Store
 from sla.calendar import Segment, SupportHours
-from sla.log import Announced, Breached, BreachRetracted
+from sla.log import Announced, Breached, BreachRetracted, LogRow, decoded
 
 REMEMBERED = 1_000  # announced events that a browser may have missed, and is told when it is back
 DAY = timedelta(days=1)
 TOGETHER = 0.2  # seconds in which what happens is told as one
+POLL = 2.0  # seconds: the longest sleep, should a nudge be lost
 WINDOWS = 8  # support windows ahead that a browser is told of
 
 Pair = tuple[str, str]  # service level, priority
@@ -52,28 +53,38 @@ class Tail:
         self._breaches: dict[str, News] = {}
 
     def begin(self, store: Store, now: datetime) -> None:
-        """At the first event of the last 24 hours, or far enough back to have some news."""
+        """
+        With the breaches since the first event of the last 24 hours, and REMEMBERED rows before the end of the log. Of
+        a day with a million events no others are decoded.
+        """
         head = store.head()
         low, high = 0, head
         while low < high:
             middle = (low + high) // 2
             found = store.entries(middle, 1)
             low, high = (middle + 1, high) if found and found[0].event.at < now - DAY else (low, middle)
-        self.position = min(low, max(0, head - REMEMBERED))
+        self.position, news = min(low, max(0, head - REMEMBERED)), max(0, head - REMEMBERED)
+        while self.position < news:
+            rows = store.log(self.position, min(BATCH, news - self.position))
+            for entry in decoded(rows, Breached, BreachRetracted):
+                self._note(News(*entry))
+            self.position = rows[-1].position
 
-    def take(self, entries: list[Entry]) -> None:
+    def take(self, rows: Sequence[LogRow]) -> None:
         """What comes next in the log."""
-        for position, ticket, event in entries:
-            self.position = position
-            if not isinstance(event, Announced):
-                continue
-            news = News(position, ticket, event)
+        for entry in decoded(rows, Announced):
+            news = News(*entry)
             self.newest.append(news)
-            match event:
-                case Breached():
-                    self._breaches[event.id] = news
-                case BreachRetracted():
-                    self._breaches.pop(event.breach_id, None)
+            self._note(news)
+        if rows:
+            self.position = rows[-1].position
+
+    def _note(self, news: News) -> None:
+        match news.event:
+            case Breached():
+                self._breaches[news.event.id] = news
+            case BreachRetracted():
+                self._breaches.pop(news.event.breach_id, None)
 
     def breaches(self, now: datetime) -> list[News]:
         """Those of the last 24 hours that stand, the newest first."""
@@ -153,13 +164,18 @@ class Board(Service):
         await self.in_thread(self._tail.begin, self.store, self.now())
         while True:
             before = self.position
-            while await self._follow():
-                self.turns += 1
+            with suppress(ReadOnly):  # then the views are as far as those who follow them are
+                for view in self._views:
+                    await self.follow(self.store, view)
+            rows = await self.in_thread(self.store.log, self._tail.position, BATCH)
+            self._tail.take(rows)
+            self.position = min([self._tail.position, *await self.in_thread(self._seen)])
             self.works()
             if self.position != before:
                 self._turn()
-            await asyncio.sleep(TOGETHER)
-            await self.sleep(1.0 if self.position == self._tail.position else TOGETHER)
+            if len(rows) < BATCH:
+                await asyncio.sleep(TOGETHER)
+                await self.sleep(POLL if self.position == self._tail.position else TOGETHER)
 
     async def stop(self) -> None:
         self._ended = True
@@ -175,19 +191,9 @@ class Board(Service):
         turned, self._turned = self._turned, asyncio.Event()
         turned.set()
 
-    async def _follow(self) -> bool:
-        """One batch; False if there was nothing in it. Only the event loop touches the tail."""
-        more, entries, seen = await self.in_thread(self._read, self._tail.position)
-        self._tail.take(entries)
-        self.position = min(self._tail.position, *seen)
-        return more
-
-    def _read(self, after: int) -> tuple[bool, list[Entry], list[int]]:
-        followed = 0
-        with suppress(ReadOnly):  # then the views are as far as those who follow them are
-            followed = sum(follow(self.store, view) for view in self._views)
-        entries = self.store.entries(after, BATCH)
-        return bool(followed or entries), entries, [self.store.position(view.name) or 0 for view in self._views]
+    def _seen(self) -> list[int]:
+        """Blocking. How far the views are."""
+        return [self.store.position(view.name) or 0 for view in self._views]
 
     async def ask(self, question: Callable[..., T], *arguments: Any) -> T:
         """Blocking work for a page; a long one does not keep the board from following."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,9 +10,7 @@ import structlog
 
 from events.cloudevents import encode_token
 from projections.deadlines import Deadlines, Row, microseconds
-from projections.follow import BATCH as ENTRIES
-from projections.follow import follow
-from services.bus import Bus, Outgoing, Published
+from services.bus import AS_ONE_FROM, AT_ONCE, Bus, NotStored, Outgoing, Published
 from services.faults import reach
 from services.service import Now, Service, wall_clock
 from services.store import Store
@@ -19,26 +18,30 @@ from services.streams import TICKETS
 
 log = structlog.get_logger()
 
-BATCH = 1_000
+BATCH = 10_000  # tickets looked at together: those of an instant
 SLACK = 10  # microseconds after the instant: a deadline has passed only when it is over
-POLL = 1.0  # seconds: the longest sleep, so that neither a lost nudge nor a clock that was set matters
-GATHER = 0.005  # seconds after a nudge: what was decided is announced first, and is looked at together
+POLL = 2.0  # seconds: the longest sleep, so that neither a lost nudge nor a clock that was set matters
+APART = 0.05  # seconds between two looks at what was decided meanwhile
 LONGEST_PAUSE = 60.0  # seconds between two ticks for the same instant
 
 
 @dataclass(slots=True)
 class Sent:
-    """A tick under way: the instant it is for, how often it was sent, and when (monotonic) it is sent again."""
+    """
+    A tick under way: the instant it is for, how often it was sent, when (monotonic) it is sent again, and the sequence
+    in TICKETS up to which intake must have come first: a tick that waits there is not lost.
+    """
 
     at: int
     tries: int
     again_at: float
+    sequence: int = 0
 
 
 class Clock(Service):
     """
     A row stays until the log says that its instant was judged; until then its tick is sent again, after 1, 2, 4 … 60 s,
-    and not while intake falls behind. Several clocks may run: the same tick has the same id.
+    if intake has taken the one before. Several clocks may run: the same tick has the same id.
     """
 
     name: ClassVar[str] = "clock"
@@ -48,58 +51,53 @@ class Clock(Service):
         self._bus, self._store, self._now = bus, store, now
         self._deadlines = Deadlines()
         self._publisher = bus.publisher(TICKETS)
+        self._batches = False
         self._sent: dict[str, Sent] = {}
         self._behind = 0  # microseconds by which the broker's clock is behind ours, as last seen
-        self._lag = 0
 
     async def run(self) -> None:
+        self._batches = await self.whole(self._bus.takes_batches(TICKETS))
         while True:
+            taken = await self.in_thread(self._store.taken) if self._sent else 0
+            await self.follow(self._store, self._deadlines)
             rows, following = await self.in_thread(self._look)
-            await self._tick(rows)
+            await self._tick(rows, taken)
             self.works()
-            if await self.sleep(self._pause(following)):
-                await asyncio.sleep(min(GATHER, self._pause(following)))
+            if await self.sleep(self._pause(following, taken)):
+                await asyncio.sleep(min(APART, self._pause(following, taken)))
 
     def _bus_now(self) -> int:
         """The broker's time as far as we know it, in microseconds since 1970."""
         return self._now() - SLACK - self._behind
 
     def _look(self) -> tuple[list[Row], int | None]:
-        while follow(self._store, self._deadlines) == ENTRIES:
-            self.turns += 1
         now = self._bus_now()
         with self._store.reading() as cursor:
             rows = self._deadlines.until(cursor, now, BATCH + len(self._sent))
             return rows, self._deadlines.after(cursor, now)
 
-    def _pause(self, following: int | None) -> float:
+    def _pause(self, following: int | None, taken: int) -> float:
         instants = [POLL]
         if following is not None:
             instants.append((following - self._bus_now()) / 1e6)
-        instants += [sent.again_at - _steady() for sent in self._sent.values()]
+        again = [(sent.again_at - _steady(), sent.sequence) for sent in self._sent.values()]
+        instants += [seconds for seconds, sequence in again if seconds > 0 or sequence <= taken]
         return max(0.0, min(instants))
 
-    async def _tick(self, rows: Sequence[Row]) -> None:
+    async def _tick(self, rows: Sequence[Row], taken: int) -> None:
+        """`taken` is the sequence up to which intake had stored everything before the rows were read."""
         waiting = {row.ticket: row for row in rows}
         self._sent = {ticket: sent for ticket, sent in self._sent.items() if ticket in waiting}
-        due = [row for row in rows if self._is_new(row)]
-        again = [row for row in rows if not self._is_new(row) and self._sent[row.ticket].again_at <= _steady()]
-        if again and await self._falls_behind():
-            for row in again:
-                self._sent[row.ticket].again_at = _steady() + POLL
-            again = []
-        if due or again:
-            await self._send([*due, *again])
+        if due := [row for row in rows if self._is_due(row, taken)]:
+            await self._send(due)
+
+    def _is_due(self, row: Row, taken: int) -> bool:
+        return self._is_new(row) or (
+            self._sent[row.ticket].again_at <= _steady() and self._sent[row.ticket].sequence <= taken
+        )
 
     def _is_new(self, row: Row) -> bool:
         return row.ticket not in self._sent or self._sent[row.ticket].at != row.at
-
-    async def _falls_behind(self) -> bool:
-        """Does the number of messages that intake has not stored yet grow?"""
-        before = self._lag
-        stored = await self.in_thread(self._store.taken)
-        self._lag = await self.whole(self._bus.last_sequence(TICKETS)) - stored
-        return self._lag > before
 
     async def _send(self, rows: Sequence[Row]) -> None:
         messages = []
@@ -111,10 +109,20 @@ class Clock(Service):
             messages.append(Outgoing(f"clock.due.{token}", {"Nats-Msg-Id": f"{token}:{row.at}:{tries}"}, b""))
         reach("clock.before_tick")
         sent_at = self._now()
-        published = await self.whole(self._publisher.publish(messages))
+        for start in range(0, len(messages), AT_ONCE):
+            last = await self.whole(self._publish(messages[start : start + AT_ONCE]))
+            for row in rows[start : start + AT_ONCE]:
+                self._sent[row.ticket].sequence = last.sequence
         reach("clock.after_tick")
         log.info("ticks", sent=len(messages), late_ms=round((self._bus_now() - rows[0].at) / 1000, 1))
-        await self._correct(rows, published[-1], sent_at)
+        await self._correct(rows, last, sent_at)
+
+    async def _publish(self, messages: Sequence[Outgoing]) -> Published:
+        """What the broker said of the last one. A batch in which one is stored already is refused as a whole."""
+        if self._batches and len(messages) >= AS_ONE_FROM:
+            with suppress(NotStored):
+                return await self._publisher.publish_as_one(messages)
+        return (await self._publisher.publish(messages))[-1]
 
     async def _correct(self, rows: Sequence[Row], last: Published, sent_at: int) -> None:
         """
@@ -126,9 +134,10 @@ class Clock(Service):
         if not last.duplicate:
             self._behind = max(0, sent_at - stored)
         if missing >= 0:
-            wait = 0.0 if last.duplicate else missing / 1e6
             for row in rows:
-                self._sent[row.ticket].again_at = _steady() + wait
+                sent = self._sent[row.ticket]
+                sent.again_at = _steady() + (0.0 if last.duplicate else missing / 1e6)
+                sent.sequence = 0
             log.warning("early", seconds=missing / 1e6, hint="the broker's clock is behind that of the sender")
 
 

@@ -5,7 +5,7 @@ import errno
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
@@ -18,7 +18,16 @@ log = structlog.get_logger()
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the process that runs it."""
+    """Leaves signals to the process that runs it, and looks around once a second: ten times is for nobody."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ends = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):  # each writes the date header anew, which has seconds
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.ends.wait(), 1.0)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -58,6 +67,7 @@ class Http:
     async def stop(self) -> None:
         """Finishes the answers under way."""
         self._server.should_exit = True
+        self._server.ends.set()
         if self._serving is not None:
             await self._serving
         self._socket.close()

@@ -21,7 +21,6 @@ from events.cloudevents import Reason
 from events.tickets import DATA_TYPES
 from projections.compliance import DELAY_BUCKETS, Arrivals, Compliance, Count
 from projections.deadlines import Deadlines, instant, microseconds
-from projections.follow import follow
 from projections.tickets import NONE, Tickets
 from services.announcer import POSITION
 from services.bus import Bus
@@ -41,6 +40,7 @@ SAID = (*OUTCOMES, *CAUSES, OPEN)  # of a promise to which there was an answer
 OTHER_EVENTS = ("applied", "target_changed", "warning", "breached", "breach_retracted", *OUTCOMES, "cancelled")
 TARGETS = ("alertmanager", "webhook", "apprise")
 TRIED = ("sent", "retried", "given_up")
+APART, POLL = 0.25, 2.0  # seconds between two looks: at least, and at most, should a nudge be lost
 FOLLOWED = ("deadlines", POSITION, "tickets", "compliance")  # the positions whose lag is shown
 
 
@@ -62,21 +62,20 @@ class Metrics(Service, Collector):
         await self.own(self._lock)
         self._active = True
         while True:
-            while await self.in_thread(self._follow):
-                self.turns += 1
-            self._stored = await self.whole(self._bus.last_sequence(TICKETS))
-            self._letters = await self.whole(self._bus.count(DEAD_LETTERS, "dead_letters.*"))
+            await self.in_thread(still_own, self._lock)
+            for view in (self._tickets, self._compliance, self._arrivals):
+                await self.follow(self._store, view)
+            self._stored, self._letters = await self.whole(
+                asyncio.gather(self._bus.last_sequence(TICKETS), self._bus.count(DEAD_LETTERS, "dead_letters.*"))
+            )
             self.works()
-            await asyncio.sleep(0.25)  # not at every nudge: the same rows in fewer transactions
+            await asyncio.sleep(APART)  # not at every nudge: the same rows in fewer transactions
+            await self.sleep(POLL)
 
     async def stop(self) -> None:
         await super().stop()
         self._active = False
         self._lock.free()
-
-    def _follow(self) -> int:
-        still_own(self._lock)
-        return sum(follow(self._store, view) for view in (self._tickets, self._compliance, self._arrivals))
 
     # ---- what a scrape shows
 

@@ -13,7 +13,7 @@ from events.cloudevents import shown
 from events.promises import seconds
 from projections.deadlines import microseconds
 from projections.follow import catch_up
-from projections.tickets import CAME_TO, Folded, Outcome, Tickets
+from projections.tickets import ANSWERED, CAME_TO, Folded, Outcome, Tickets
 from services.calculator import YEARS, instant
 from services.past import When, everybody
 from services.screen import span
@@ -209,7 +209,8 @@ def _then(store: Store, columns: Key, asked: Period, when: When, versions: Versi
         totals.came_to[outcome.came_to] += 1
         totals.broken += outcome.broken
         totals.retracted += outcome.retracted
-        totals.answers += [] if outcome.answer is None else [outcome.answer]
+        if outcome.answer is not None and outcome.came_to in ANSWERED:
+            totals.answers.append(outcome.answer)
     return found
 
 
@@ -218,9 +219,7 @@ def _outcome(ticket: TicketSla, known: Iterable[Recorded], when: When) -> Outcom
     withdrawn = [recorded.event for recorded in known if isinstance(recorded.event, BreachRetracted)]
     retracted = sum(event.objective == FIRST and event.time <= when.at for event in withdrawn)
     answer = ticket.first.answer
-    found = Folded(len(ticket.facts), ticket.state, retracted, answer.elapsed if answer else None).outcome(ticket.id)
-    assert found is not None
-    return found
+    return Folded(len(ticket.facts), ticket.state, retracted, answer.elapsed if answer else None).outcome()
 
 
 # ---- for people and spreadsheets

@@ -12,9 +12,9 @@ import nats.errors
 import structlog
 from eventsourcing.persistence import InterfaceError, InternalError, OperationalError
 
-from projections.follow import NotMigrated
+from projections.follow import BATCH, NotMigrated, Projection, follow
 from services.bus import BusError
-from services.store import Lock, StoreError
+from services.store import Lock, Store, StoreError
 
 log = structlog.get_logger()
 
@@ -30,6 +30,9 @@ OUTAGES = (
 class Fatal(Exception):
     """The service cannot go on, and waiting does not help; the text says what to do. The process ends with 1."""
 
+
+LIVE = 50  # rows of a batch of a view that is up to date: of 1,000 they kept a fact at 1,000/s waiting up to 0.1 s
+REST = 2.0  # times as long as it worked
 
 Now = Callable[[], int]
 
@@ -91,6 +94,22 @@ class Service(ABC):
     async def in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         """Blocking work of this service, one at a time."""
         return await self.whole(asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments))
+
+    async def follow(self, store: Store, view: Projection) -> None:
+        """
+        Until the view is up to date. Between its batches, which are small, it rests twice as long as each took: SQLite
+        has one writer, and what is urgent goes first. Far behind it takes large ones.
+        """
+        clock, done = asyncio.get_running_loop().time, 0
+        while True:
+            start, size = clock(), LIVE if done < BATCH else BATCH
+            taken = await self.in_thread(follow, store, view, None, size)
+            if taken:
+                await asyncio.sleep(REST * (clock() - start))
+            if taken < size:
+                return
+            self.turns += 1
+            done += taken
 
     async def whole(self, work: Awaitable[T]) -> T:
         """

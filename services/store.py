@@ -14,13 +14,11 @@ from eventsourcing.persistence import ApplicationRecorder, EventStore, Mapper, S
 from projections.deadlines import instant, microseconds
 from projections.follow import Cursor, Projection
 from sla.engine import InboxRow, Outcome
-from sla.log import STORED, Event, Recorded
+from sla.log import DECODERS, Entry, Event, LogRow, Recorded, decoded
 from sla.policy import Policy
 from sla.ticket import TicketSla
 from sla.versions import LEAD, Version, Versions, next_version
 
-_TOPICS: dict[str, type[Event]] = {event.TOPIC: event for event in STORED}
-_DECODERS = {topic: msgspec.json.Decoder(event) for topic, event in _TOPICS.items()}
 _encoder = msgspec.json.Encoder()
 
 TABLES = {
@@ -96,12 +94,16 @@ def encode(event: Event) -> bytes:
 
 def decode(topic: str, state: bytes) -> Event:
     """The event that the log keeps. StoreError for a topic of another version, msgspec's errors for a broken state."""
-    decoder = _DECODERS.get(topic)
-    if decoder is None:
+    event: Event = _decoder(topic).decode(state)
+    return event
+
+
+def _decoder(topic: str) -> "msgspec.json.Decoder[Any]":
+    if topic not in DECODERS:
         raise StoreError(
             f"the log has an event of topic {topic!r}, which this version does not know; upgrade the engine"
         )
-    return decoder.decode(state)
+    return DECODERS[topic]
 
 
 class Verification(NamedTuple):
@@ -110,14 +112,6 @@ class Verification(NamedTuple):
     at: datetime
     tickets: int
     differences: int
-
-
-class Entry(NamedTuple):
-    """An event with its place in the whole log."""
-
-    position: int
-    ticket: str
-    event: Event
 
 
 class Picture(Protocol):
@@ -365,10 +359,21 @@ class Store(ABC):
             self._policies[fingerprint] = Policy.from_resolved(msgspec.json.decode(row[0]))
         return self._policies[fingerprint]
 
+    def log(self, after: int, limit: int) -> list[LogRow]:
+        """The log after a position, in the order in which it was written. StoreError if a topic is not known."""
+        with self.asking() as cursor:
+            cursor.execute(
+                "SELECT rowid, originator_id, topic, state FROM stored_events WHERE rowid > ? ORDER BY rowid LIMIT ?",
+                (after, limit),
+            )
+            rows = [LogRow(*row) for row in cursor.fetchall()]
+        for topic in {row.topic for row in rows}:
+            _decoder(topic)
+        return rows
+
     def entries(self, after: int, limit: int) -> list[Entry]:
-        """The log after a position, in the order in which it was written."""
-        rows = self._recorder.select_notifications(after, limit, inclusive_of_start=False)
-        return [Entry(row.id, str(row.originator_id), decode(row.topic, row.state)) for row in rows]
+        """The same, decoded."""
+        return list(decoded(self.log(after, limit), Event))
 
     def inbox(self, after: int, limit: int) -> list[InboxRow]:
         """What became of messages after a stream sequence, as far as nothing before them is missing."""

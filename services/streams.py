@@ -30,6 +30,7 @@ STREAMS = (
         deny_delete=True,
         deny_purge=True,
         duplicate_window=120,
+        allow_atomic=True,  # many ticks for one visit to the disk (TRAPS N2)
     ),
     StreamConfig(
         name=SLA,

@@ -15,9 +15,9 @@ from events.cloudevents import shown
 from events.tickets import DATA_TYPES, TicketEvent, content_digest, fact_key
 from projections.deadlines import instant
 from projections.follow import Projection
-from services.store import Database, Entry, Picture, StoreError, Verification, decode, encode
+from services.store import Database, Picture, StoreError, Verification, decode, encode
 from sla.engine import InboxRow
-from sla.log import Breached, Event, FactRecorded
+from sla.log import Breached, Event, FactRecorded, LogRow
 from sla.policy import Policy
 from sla.ticket import NEVER, TicketSla
 from sla.versions import Version, Versions
@@ -137,7 +137,7 @@ class Verify:
 
     def views(self) -> Iterator[int]:
         """Folds every view again beside the store, and compares the tables."""
-        for source, rows in (("entries", self._entries), ("inbox", self._inbox)):
+        for source, rows in (("log", self._log), ("inbox", self._inbox)):
             with self._readable(source):
                 views = {view: self._position(view) for view in self._views if view.source == source}
                 yield from self._fold(views, rows())
@@ -147,7 +147,7 @@ class Verify:
 
     def _position(self, view: Projection) -> int:
         position: int | None = self._one("SELECT position FROM positions WHERE name = ?", view.name)
-        end = self.head if view.source == "entries" else self._one("SELECT max(sequence) FROM inbox") or 0
+        end = self.head if view.source == "log" else self._one("SELECT max(sequence) FROM inbox") or 0
         if position is None or position > end:
             self._differs(f"view {view.name}", f"a position up to {end}", f"position {position}")
         return position or 0
@@ -164,10 +164,10 @@ class Verify:
                 except (*UNREADABLE, sqlite3.IntegrityError) as error:
                     self._differs(f"view {view.name}", "a log that can be folded", _why(error))
                     del views[view]
-            if isinstance(batch[-1], Entry):
+            if isinstance(batch[-1], LogRow):
                 yield batch[-1].position
 
-    def _entries(self) -> Iterator[Entry]:
+    def _log(self) -> Iterator[LogRow]:
         """The log in its order. That an event cannot be read is for `tickets` to say; that one is gone is said here."""
         before = 0
         for position, ticket, topic, state in self._stored.execute(
@@ -177,9 +177,10 @@ class Verify:
                 self._differs("log", f"event {before + 1}", f"event {position} comes next")
             before = position
             try:
-                yield Entry(position, ticket, decode(topic, state))
+                decode(topic, state)
             except UNREADABLE:
                 continue
+            yield LogRow(position, ticket, topic, state)
 
     def _inbox(self) -> Iterator[InboxRow]:
         return (InboxRow(*row) for row in self._stored.execute("SELECT * FROM inbox ORDER BY sequence"))

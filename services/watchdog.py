@@ -131,17 +131,17 @@ class Watchdog:
 
     async def _streams(self) -> int:
         """The newest message for intake. Raises BusError if a stream is missing, or is set so that it breaks us."""
-        wrong, newest = [], 0
-        for stream in dict.fromkeys(stream for name in self._keepers for stream in _STREAMS[name]):
-            try:
-                wrong += await self._bus.broken(stream)
-                if stream == TICKETS:
-                    newest = await self._bus.last_sequence(TICKETS)
-            except BusError as error:
-                wrong.append(str(error))
-        if wrong:
+        streams = dict.fromkeys(stream for name in self._keepers for stream in _STREAMS[name])
+        broken = await asyncio.gather(*(self._broken(stream) for stream in streams))
+        if wrong := [line for lines in broken for line in lines]:
             raise BusError("; ".join(wrong))
-        return newest
+        return await self._bus.last_sequence(TICKETS) if TICKETS in streams else 0
+
+    async def _broken(self, stream: str) -> list[str]:
+        try:
+            return await self._bus.broken(stream)
+        except BusError as error:
+            return [str(error)]
 
     async def _read(self) -> Standing | None:
         return None if self._store is None else await asyncio.to_thread(self._standing, self._store)

@@ -1,8 +1,11 @@
 """What the log keeps of a ticket: its facts, and every decision as it was made. Nothing is decided in here."""
 
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
+import msgspec.json
 from msgspec import Struct
 
 from events.promises import Detection
@@ -185,6 +188,40 @@ STORED = (
     Cancelled,
     Escalated,
 )
+
+
+DECODERS = {event.TOPIC: msgspec.json.Decoder(event) for event in STORED}
+"""What reads the state of an event, by its topic."""
+
+
+class LogRow(NamedTuple):
+    """An event as the log keeps it, and its place in the whole log."""
+
+    position: int
+    ticket: str
+    topic: str
+    state: bytes
+
+
+class Entry(NamedTuple):
+    """An event with its place in the whole log."""
+
+    position: int
+    ticket: str
+    event: Any
+
+
+def decoded(rows: Iterable[LogRow], *kinds: type[Event]) -> Iterator[Entry]:
+    """The events of these kinds; the others are not decoded. msgspec's errors for a broken state."""
+    decoders = _decoders(kinds)
+    for position, ticket, topic, state in rows:
+        if topic in decoders:
+            yield Entry(position, ticket, decoders[topic].decode(state))
+
+
+@cache
+def _decoders(kinds: tuple[type[Event], ...]) -> "dict[str, msgspec.json.Decoder[Any]]":
+    return {event.TOPIC: DECODERS[event.TOPIC] for event in STORED if issubclass(event, kinds)}
 
 
 class Recorded(NamedTuple):

@@ -10,10 +10,9 @@ import msgspec
 
 from events.cloudevents import encode_token
 from services.announcer import announcement
-from services.store import Entry
 from sla.engine import TICK_PREFIX, Engine, Message, Outcome
 from sla.log import Announced as AnnouncedEvent
-from sla.log import Decision, Event, Recorded, State
+from sla.log import Decision, Entry, Event, Recorded, State
 from sla.policy import Policy, load
 from sla.ticket import TicketSla
 from sla.versions import AFTER_ALL, Version, Versions, next_version

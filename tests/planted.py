@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import sla.ticket
 from projections import follow as following
-from services import announcer, clock, intake
+from services import announcer, clock, intake, service
 from services.announcer import POSITION, Announcer
 from services.sqlite import SqliteStore, _Recorder
 from services.store import Store
@@ -21,10 +21,10 @@ def mark_before_publish() -> None:
     """The announcer saves its position, then publishes, and believes its position alone."""
 
     def next_(self: Announcer, position: int, now: float) -> list[Any]:
-        entries = self._store.entries(position, announcer.BATCH)
-        if entries:
-            self._save(entries[-1].position)
-        return entries
+        rows = self._store.log(position, announcer.BATCH)
+        if rows:
+            self._save(rows[-1].position)
+        return rows
 
     Announcer._next = next_
     _believe_the_saved_position()
@@ -143,9 +143,7 @@ def view_after_position() -> None:
                 projection.apply(cursor, batch)
         return len(batch)
 
-    import services.metrics
-
-    following.follow = clock.follow = services.metrics.follow = apart
+    following.follow = service.follow = apart
 
 
 def no_retraction() -> None:

@@ -7,7 +7,6 @@ import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
-from datetime import datetime, timedelta
 from http.client import HTTPConnection
 from itertools import pairwise
 from pathlib import Path
@@ -461,7 +460,7 @@ async def test_who_was_away_for_too_long_is_told_so(live: Live, monkeypatch: pyt
     tail = Tail()
     monkeypatch.setattr(tail, "newest", type(tail.newest)(maxlen=3))
     store = live.up.store.open()
-    tail.take(store.entries(0, 50))
+    tail.take(store.log(0, 50))
     store.close()
     monkeypatch.setattr(module, "REMEMBERED", 3)
     assert tail.between(0, tail.position) is None
@@ -469,7 +468,11 @@ async def test_who_was_away_for_too_long_is_told_so(live: Live, monkeypatch: pyt
     assert tail.between(tail.position + 1, tail.position) is None  # another log
 
 
-async def test_after_a_restart_the_board_knows_the_breaches_of_the_day_that_stand(live: Live) -> None:
+@pytest.mark.parametrize("remembered", [1, 1_000])
+async def test_after_a_restart_the_board_knows_the_breaches_of_the_day_that_stand(
+    live: Live, monkeypatch: pytest.MonkeyPatch, remembered: int
+) -> None:
+    monkeypatch.setattr(module, "REMEMBERED", remembered)
     store = live.up.store.open()
     try:
         one = Board(store)
@@ -481,17 +484,6 @@ async def test_after_a_restart_the_board_knows_the_breaches_of_the_day_that_stan
     finally:
         store.close()
     assert [news.ticket for news in one.breaches()] == ["LATE"]
-
-
-def test_the_tail_begins_where_the_day_does(live: Live) -> None:
-    store = live.up.store.open()
-    head, tail = store.head(), Tail()
-    tail.begin(store, datetime.fromisoformat("2020-01-01T00:00:00Z"))
-    assert tail.position == 0
-    monday = datetime.fromisoformat("2100-01-01T00:00:00Z")
-    tail.begin(store, monday + timedelta(days=2))
-    assert tail.position == max(0, head - module.REMEMBERED)
-    store.close()
 
 
 # ---- who may ask

@@ -627,9 +627,7 @@ TIMES = {"started_at": STORED, "due_at": STORED, "detected_at": STORED}
 )
 def test_seconds_are_whole_or_exact_to_the_microsecond(span: timedelta, text: str) -> None:
     assert json.dumps(promises.seconds(span)) == text
-    data = promises.Applied.model_validate(
-        EXAMPLES["sla.applied"]["data"] | TIMES | {"target_seconds": promises.seconds(span)}
-    )
+    data = EXAMPLES["sla.applied"]["data"] | {"target_seconds": promises.seconds(span)}
     assert f'"target_seconds":{text},' in promises.message("sla.applied", "1", "T", STORED, data)[1].decode()
 
 
@@ -642,7 +640,7 @@ def test_no_microsecond_of_a_hundred_years_is_lost(microseconds: int) -> None:
 @pytest.mark.parametrize("type", promises.DATA_TYPES)
 def test_every_example_of_a_message_out_is_what_we_send(type: str) -> None:
     example = EXAMPLES[type]
-    data = promises.DATA_TYPES[type].model_validate_json(json.dumps(example["data"]))
+    data = promises.DATA_TYPES[type].model_validate_json(json.dumps(example["data"])).model_dump()
     headers, body = promises.message(type, example["id"], "T-1001", parse_time(example["time"]), data)
     assert headers == STRUCTURED
     assert json.loads(body) == example
@@ -651,7 +649,7 @@ def test_every_example_of_a_message_out_is_what_we_send(type: str) -> None:
 
 def test_instants_go_out_in_utc_with_z() -> None:
     at = datetime(2026, 11, 20, 17, 0, 0, 125381, tzinfo=timezone(timedelta(hours=1)))
-    data = promises.Applied.model_validate(EXAMPLES["sla.applied"]["data"] | TIMES | {"due_at": at})
+    data = promises.Applied.model_validate(EXAMPLES["sla.applied"]["data"] | TIMES | {"due_at": at}).model_dump()
     body = json.loads(promises.message("sla.applied", "1", "T", at, data)[1])
     assert body["time"] == body["data"]["due_at"] == "2026-11-20T16:00:00.125381Z"
 

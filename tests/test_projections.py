@@ -9,14 +9,17 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from projections.compliance import Arrivals, Compliance
 from projections.deadlines import Deadlines
 from projections.follow import NotMigrated, Projection, catch_up, create, follow, rebuild
 from projections.tickets import Row, Tickets, Wanted, mark
 from services.settings import SHIPPED_POLICIES
+from services.store import StoreError, encode
 from services.wiring import VIEWS, load_policy
 from sla.engine import TICK_PREFIX, Engine, Message
+from sla.log import Fulfilled, LogRow, StateUpdated, decoded
 from tests.bus import Fact, fact, opened, responded
 from tests.stores import address, new_store, rows, tables
 
@@ -290,3 +293,33 @@ def test_compliance_and_arrivals_count_what_the_log_and_the_inbox_say(log: Log) 
     for outcome in ("recorded", "duplicate", "dead_letter"):
         assert summed(arrivals, "fact", outcome) == outcomes[outcome] > 0
     assert summed(arrivals, "dead_letter", "malformed") == 1
+
+
+def test_an_answer_that_counts_again_is_in_the_reports_though_the_view_was_cut_in_between(log: Log) -> None:
+    log.take(START, opened("T", START))
+    log.take(START + HOUR, responded("T", START + HOUR / 2))
+    rows = log.store.log(0, 10)
+    (fulfilled,) = (entry.event.state for entry in decoded(rows, Fulfilled))
+
+    def updated(stage: str) -> LogRow:
+        event = StateUpdated(at=START, state=replace(fulfilled, stage=stage))
+        return LogRow(99, "T", event.TOPIC, encode(event))
+
+    with log.store.writing() as cursor:
+        for batch in (rows, [updated("running")], [updated("fulfilled")]):
+            Tickets().apply(cursor, batch)
+        answers = [tuple(row) for row in Tickets().answers(cursor, [])]
+    assert answers == [(HOUR / 2 // timedelta(microseconds=1),)]
+
+
+def test_a_view_decodes_only_what_it_needs_and_stops_at_what_nobody_knows(log: Log) -> None:
+    log.take(START, opened("T", START))
+    with log.store.changing() as cursor:
+        cursor.execute("UPDATE stored_events SET state = ? WHERE topic = 'fact_recorded/1'", (b"?",))
+    catch_up(log.store, Deadlines())
+    with log.store.reading() as cursor:
+        assert [row.ticket for row in Deadlines().until(cursor, 2**62, 2)] == ["T"]
+    with log.store.changing() as cursor:
+        cursor.execute("UPDATE stored_events SET topic = 'of_tomorrow/1' WHERE topic = 'fact_recorded/1'")
+    with pytest.raises(StoreError, match="upgrade the engine"):
+        catch_up(log.store, Tickets())

@@ -8,7 +8,7 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from projections.deadlines import instant
-from services.bus import EXPECTED, BusError, Outgoing, Published
+from services.bus import EXPECTED, BusError, NotStored, Outgoing, Published
 from services.faults import reach
 from services.streams import DEAD_LETTERS, SLA, STREAMS, TICKETS
 from sla.engine import Message
@@ -64,7 +64,7 @@ class Stream:
     def expect(self, message: Outgoing) -> None:
         expected = message.headers.get(EXPECTED)
         if expected is not None and int(expected) != self.newest:
-            raise BusError(f"the broker refused a message: wrong last sequence: {self.newest}")
+            raise NotStored(f"the broker refused a message: wrong last sequence: {self.newest}")
 
 
 class Broker:
@@ -193,7 +193,7 @@ class SimPublisher:
         await self._bus.hop("publish")
         reach("publisher.in_batch")
         if any(self._stream.known(message.headers.get("Nats-Msg-Id", "")) for message in messages):
-            raise BusError("the broker refused a message: duplicate in batch")
+            raise NotStored("the broker refused a message: duplicate in batch")
         self._stream.expect(messages[0])
         for message in messages:
             headers = {name: value for name, value in message.headers.items() if name != EXPECTED}
