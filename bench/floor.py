@@ -1,12 +1,17 @@
-"""The floor of intake and latency: what these inputs, rows and outputs cost without any model."""
+"""The floors of intake, latency, deadlines and storm: what these inputs, rows and outputs cost without any model."""
 
 import asyncio
 import gc
 import json
 import sqlite3
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from heapq import heappop, heappush
+from math import inf
 from pathlib import Path
+from time import time
 from typing import Any
 from uuid import uuid4
 
@@ -14,12 +19,15 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from services.bus import Outgoing, connect
+from bench.engine import process
+from services.bus import AS_ONE_FROM, Outgoing, connect
 from services.postgres import PostgresDatabase
+from services.sqlite import SqliteFile
 from services.streams import SLA, STREAMS, TICKETS
+from services.wiring import VIEWS
 
 BATCH = 500  # as services.bus.StreamReader
-IN, OUT = "FLOOR_IN", "FLOOR_OUT"  # the streams of the floor of latency, which works beside an engine
+IN, OUT = "FLOOR_IN", "FLOOR_OUT"  # the streams of a floor that works beside an engine
 
 
 class Pull:
@@ -149,32 +157,93 @@ class PostgresRows:
         self._connection.close()
 
 
-async def serve(url: str, path: Path) -> None:
+class Hops:
     """For each message two rows of events, one of the inbox and one message out, of the size the engine's have."""
-    nc = await connect(url, "floor")
-    pull, push, rows = Pull(nc, IN), Push(nc), SqliteRows(path)
-    await pull.start()
-    await push.start()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # as services.wiring
-    print("ready", flush=True)
-    done = 0
-    while True:
-        messages = await pull.take()
-        keys = [(f"{done + number}", message.subject) for number, message in enumerate(messages)]
+
+    def __init__(self, nc: Client, path: Path) -> None:
+        SqliteFile(path).migrate(VIEWS)
+        self._pull, self._push, self._rows = Pull(nc, IN), Push(nc), SqliteRows(path)
+        self._done = 0
+
+    async def start(self) -> None:
+        await self._pull.start()
+        await self._push.start()
+
+    async def take(self) -> int:
+        """How many had arrived and are done; waits for one. Many go out as one, as the engine's do."""
+        messages = await self._pull.take()
+        keys = [(f"{self._done + number}", message.subject) for number, message in enumerate(messages)]
         events = [(key, version, "applied/1", b"s" * 450) for key, _ in keys for version in (1, 2)]
         inbox = [(int(key), "recorded", "ticket.opened", None, key.encode(), b"d" * 16, key) for key, _ in keys]
-        rows.insert(events, inbox)
-        headers = {"Content-Type": "application/cloudevents+json"}
-        await push.publish(
-            [
-                Outgoing(subject.replace("floor_in", "floor_out"), headers | {"Nats-Msg-Id": key}, b"b" * 750)
-                for key, subject in keys
-            ]
-        )
+        self._rows.insert(events, inbox)
+        out = [_out(subject.replace("floor_in", "floor_out"), key) for key, subject in keys]
+        await (self._push.publish_as_one if len(out) >= AS_ONE_FROM else self._push.publish)(out)
         for message in messages:
             await message.ack()
-        done += len(messages)
+        self._done += len(messages)
+        return len(messages)
+
+
+def _out(subject: str, key: str) -> Outgoing:
+    return Outgoing(subject, {"Content-Type": "application/cloudevents+json", "Nats-Msg-Id": key}, b"b" * 750)
+
+
+async def serve(nc: Client, path: str) -> None:
+    """The floor of latency: takes what comes."""
+    hops = Hops(nc, Path(path))
+    await hops.start()
+    ready()
+    while True:
+        await hops.take()
+
+
+async def storm(nc: Client, path: str) -> None:
+    """
+    The floor of storm: takes so many, a multiple of BATCH, when it is told to on `floor_go`. Its rows are somewhat more
+    than the engine's: a breach is one event of 790 bytes, and a tick has no row of the inbox.
+    """
+    hops = Hops(nc, Path(path))
+    await hops.start()
+    go = await nc.subscribe("floor_go")
+    await nc.flush()
+    ready()
+    while True:
+        left = int((await go.next_msg(timeout=None)).data)
+        while left:
+            left -= await hops.take()
+
+
+async def remind(nc: Client, others: str) -> None:
+    """The floor of deadlines: a message out at each instant told on `floor_due.>`, with others waiting beside them."""
+    heap = [(inf, f"T-{number}") for number in range(int(others))]
+    told, push = asyncio.Event(), Push(nc)
+
+    async def tell(message: Msg) -> None:
+        heappush(heap, (float(message.data), message.subject.replace("floor_due", "floor_out")))
+        told.set()
+
+    await push.start()
+    await nc.subscribe("floor_due.>", cb=tell)
+    await nc.flush()
+    ready()
+    while True:
+        told.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(heap[0][0] - time()):
+                await told.wait()
+        due = []
+        while heap[0][0] <= time():
+            _, subject = heappop(heap)
+            due.append(_out(subject, subject))
+        if due:
+            await push.publish(due)
+
+
+def ready() -> None:
+    """As services.wiring, the garbage collector looks at little; whoever started this process goes on."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    print("ready", flush=True)
 
 
 async def provision(nc: Client) -> None:
@@ -185,5 +254,22 @@ async def provision(nc: Client) -> None:
     await js.add_stream(of[SLA], name=OUT, subjects=["floor_out.>"])
 
 
+@contextmanager
+def running(mode: str, url: str, argument: str) -> Iterator[None]:
+    """A floor in a process of its own, as the engine is, on the same broker; ready."""
+    command = [sys.executable, "-m", "bench.floor", mode, url, argument]
+    with process(command, stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == b"ready\n"
+        yield
+
+
+async def main(mode: str, url: str, argument: str) -> None:
+    """One of the modes, until the process is ended."""
+    nc = await connect(url, "floor")
+    await provision(nc)
+    await {"serve": serve, "storm": storm, "remind": remind}[mode](nc, argument)
+
+
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], Path(sys.argv[2])))
+    asyncio.run(main(*sys.argv[1:]))

@@ -97,14 +97,14 @@ class Folded:
         """What it came to so far."""
         state = self.state
         return Outcome(
-            opened_at=None if state.started_at is None else microseconds(state.started_at),
-            service_level=state.service_level or NONE,
-            priority=state.priority or NONE,
-            customer=state.customer or "",
-            came_to=_came_to(state),
-            broken=int(state.breached_at is not None),
-            retracted=self.retracted,
-            answer=None if self.answer is None else self.answer // MICROSECOND,
+            None if state.started_at is None else microseconds(state.started_at),
+            state.service_level or NONE,
+            state.priority or NONE,
+            state.customer or "",
+            _came_to(state),
+            int(state.breached_at is not None),
+            self.retracted,
+            None if self.answer is None else self.answer // MICROSECOND,
         )
 
 

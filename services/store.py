@@ -366,7 +366,7 @@ class Store(ABC):
                 "SELECT rowid, originator_id, topic, state FROM stored_events WHERE rowid > ? ORDER BY rowid LIMIT ?",
                 (after, limit),
             )
-            rows = [LogRow(*row) for row in cursor.fetchall()]
+            rows = list(map(LogRow._make, cursor.fetchall()))
         for topic in {row.topic for row in rows}:
             _decoder(topic)
         return rows

@@ -1,0 +1,77 @@
+"""How long from a deadline to its sla.breached seen, with many tickets open: `sla up` against a heap in memory."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from time import time
+from uuid import uuid4
+
+from bench import floor
+from bench.engine import due_at, up
+from bench.figures import UNBOUND, Bounds, compare, figure, percentile
+from bench.full import full
+from bench.watcher import Watcher, watcher
+from services.bus import Publisher
+from services.streams import TICKETS
+
+OPEN = 1_000_000
+ROUNDS = 5
+WATCHED, RATE = 500, 100  # breaches of a round, and how many a second
+LEAD = timedelta(seconds=5)  # from the openings to the first deadline
+P99 = Bounds(must=0.015, aim=0.005)  # seconds
+NONE = Bounds(must=0)
+
+
+def main() -> int:
+    """Prints how late breaches are seen; 1 if that is too late, or one of them was early."""
+    print(f"deadlines: {ROUNDS} rounds of {WATCHED} breaches a side, {RATE}/s, {OPEN:,} others open, SQLite, synced")
+    folder = full(OPEN)
+    with (
+        up(folder, SLA_POLICY_DIR=str(folder / "policy")) as engine,
+        floor.running("remind", engine.nats_url, str(OPEN)),
+        asyncio.Runner() as runner,
+    ):
+        watching = runner.run(watcher(engine.nats_url, time))
+        kept = _measured(watching, runner)
+        runner.run(_leave(watching))
+    return 0 if kept else 1
+
+
+def _measured(watching: Watcher, runner: asyncio.Runner) -> bool:
+    """The rows; the first round of each side only warms it up."""
+    spans: dict[str, list[list[float]]] = {"floor": [], "ours": []}
+
+    def measure(side: str) -> float:
+        runner.run(_due(watching, to_floor=side == "floor"))
+        spans[side].append(runner.run(watching.round()))
+        return percentile(spans[side][-1], 99)
+
+    for side in spans:
+        measure(side)
+    compare(f"lateness p99, {RATE}/s", partial(measure, "floor"), partial(measure, "ours"), UNBOUND, ROUNDS)
+    ours = spans["ours"][1:]
+    figure("floor, p50", [percentile(each, 50) for each in spans["floor"][1:]], "s")
+    figure("p50", [percentile(each, 50) for each in ours], "s")
+    kept = figure("p99", [percentile(each, 99) for each in ours], "s", P99)
+    early = sum(late < 0 for each in spans["ours"] for late in each)
+    return figure("early", [early], "breaches", NONE) and kept
+
+
+async def _due(watching: Watcher, to_floor: bool) -> None:
+    """Opens a round's tickets with their deadlines evenly in time, or tells the floor of these instants."""
+    name, first = uuid4().hex[:8], datetime.now(UTC) + LEAD
+    dues = {f"W-{name}-{number}": first + timedelta(seconds=number / RATE) for number in range(WATCHED)}
+    watching.expected |= {f"breached.{ticket}": due.timestamp() for ticket, due in dues.items()}
+    if not to_floor:
+        await Publisher(watching.nc, TICKETS).publish_as_one([due_at(ticket, due) for ticket, due in dues.items()])
+        return
+    for ticket, due in dues.items():
+        subject = f"floor_due.breached.enterprise.critical.{ticket}"
+        await watching.nc.publish(subject, str(due.timestamp()).encode())
+
+
+async def _leave(watching: Watcher) -> None:
+    """The store is kept for other benches: without the streams of the floor."""
+    for stream in (floor.IN, floor.OUT):
+        await watching.nc.jetstream().delete_stream(stream)
+    await watching.nc.close()
