@@ -17,7 +17,7 @@ from services.streams import TICKETS
 OPEN = 1_000_000
 ROUNDS = 5
 WATCHED, RATE = 500, 100  # breaches of a round, and how many a second
-LEAD = timedelta(seconds=5)  # from the openings to the first deadline
+LEAD = timedelta(seconds=2)  # from the openings to the first deadline
 P99 = Bounds(must=0.015, aim=0.005)  # seconds
 NONE = Bounds(must=0)
 

@@ -117,10 +117,10 @@ class SqliteRows:
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.execute("PRAGMA wal_autocheckpoint=4000")
 
-    def insert(self, events: Sequence[Any], inbox: Sequence[Any]) -> None:
+    def insert(self, events: Sequence[Any], inbox: Sequence[Any], position: int) -> None:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute("UPDATE partitions SET position = ?", (inbox[-1][0],))
+        connection.execute("UPDATE partitions SET position = ?", (position,))
         connection.executemany("INSERT INTO stored_events VALUES (?, ?, ?, ?)", events)
         connection.executemany("INSERT INTO inbox VALUES (?, ?, ?, ?, ?, ?, ?)", inbox)
         connection.execute("COMMIT")
@@ -136,11 +136,11 @@ class PostgresRows:
         self._connection = database.connect()
         self._place = 0
 
-    def insert(self, events: Sequence[Any], inbox: Sequence[Any]) -> None:
+    def insert(self, events: Sequence[Any], inbox: Sequence[Any], position: int) -> None:
         places = range(self._place + 1, self._place + len(events) + 1)
         self._place += len(events)
         with self._connection.pipeline(), self._connection.transaction():
-            self._connection.execute("UPDATE partitions SET position = %s", (inbox[-1][0],))
+            self._connection.execute("UPDATE partitions SET position = %s", (position,))
             columns = [list(column) for column in zip(*events, strict=True)]
             self._connection.execute(
                 "INSERT INTO stored_events SELECT * FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::bytea[], "
@@ -158,12 +158,15 @@ class PostgresRows:
 
 
 class Hops:
-    """For each message two rows of events, one of the inbox and one message out, of the size the engine's have."""
+    """
+    For each fact two rows of events and one of the inbox, for each tick one row of an event; and one message out. All
+    are of the size the engine's have.
+    """
 
-    def __init__(self, nc: Client, path: Path) -> None:
+    def __init__(self, nc: Client, path: Path, ticks: bool = False) -> None:
         SqliteFile(path).migrate(VIEWS)
         self._pull, self._push, self._rows = Pull(nc, IN), Push(nc), SqliteRows(path)
-        self._done = 0
+        self._ticks, self._done = ticks, 0
 
     async def start(self) -> None:
         await self._pull.start()
@@ -173,9 +176,12 @@ class Hops:
         """How many had arrived and are done; waits for one. Many go out as one, as the engine's do."""
         messages = await self._pull.take()
         keys = [(f"{self._done + number}", message.subject) for number, message in enumerate(messages)]
-        events = [(key, version, "applied/1", b"s" * 450) for key, _ in keys for version in (1, 2)]
-        inbox = [(int(key), "recorded", "ticket.opened", None, key.encode(), b"d" * 16, key) for key, _ in keys]
-        self._rows.insert(events, inbox)
+        if self._ticks:
+            events, inbox = [(key, 1, "breached/1", b"s" * 790) for key, _ in keys], []
+        else:
+            events = [(key, version, "applied/1", b"s" * 450) for key, _ in keys for version in (1, 2)]
+            inbox = [(int(key), "recorded", "ticket.opened", None, key.encode(), b"d" * 16, key) for key, _ in keys]
+        self._rows.insert(events, inbox, self._done + len(messages))
         out = [_out(subject.replace("floor_in", "floor_out"), key) for key, subject in keys]
         await (self._push.publish_as_one if len(out) >= AS_ONE_FROM else self._push.publish)(out)
         for message in messages:
@@ -198,11 +204,8 @@ async def serve(nc: Client, path: str) -> None:
 
 
 async def storm(nc: Client, path: str) -> None:
-    """
-    The floor of storm: takes so many, a multiple of BATCH, when it is told to on `floor_go`. Its rows are somewhat more
-    than the engine's: a breach is one event of 790 bytes, and a tick has no row of the inbox.
-    """
-    hops = Hops(nc, Path(path))
+    """The floor of storm: takes so many ticks, a multiple of BATCH, when it is told to on `floor_go`."""
+    hops = Hops(nc, Path(path), ticks=True)
     await hops.start()
     go = await nc.subscribe("floor_go")
     await nc.flush()

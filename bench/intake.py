@@ -140,7 +140,7 @@ class Bench:
         while done < FACTS:
             messages = await pull.take()
             upto = done + len(messages)
-            rows.insert(self._events[2 * done : 2 * upto], self._inbox[done:upto])
+            rows.insert(self._events[2 * done : 2 * upto], self._inbox[done:upto], upto)
             await (push.publish_as_one if as_one else push.publish)(self._outputs[done:upto])
             for message in messages:
                 await message.ack()

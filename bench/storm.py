@@ -16,7 +16,7 @@ from services.streams import TICKETS
 
 ROUNDS = 5
 DUE = 10_000  # tickets at one instant
-LEAD = timedelta(seconds=30)  # from the openings to that instant: all are announced, and warned of, well before it
+LEAD = timedelta(seconds=15)  # from the openings to that instant: all are announced, and warned of, well before it
 LAST = Bounds(must=1.0, aim=0.3)  # seconds
 
 
