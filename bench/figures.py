@@ -124,4 +124,5 @@ def _keep(name: str, bounds: Bounds, **found: object) -> None:
 def _quantity(value: float, unit: str = "s") -> str:
     sizes = _UNITS.get(unit, ((1.0, unit),))
     size, name = next((each for each in sizes if abs(value) >= each[0]), sizes[-1])
-    return f"{value / size:.3g} {name}"
+    scaled = value / size
+    return f"{scaled:,.0f} {name}" if abs(scaled) >= 1_000 else f"{scaled:.3g} {name}"

@@ -1,4 +1,4 @@
-"""The whole engine, `sla up`, against what people write instead (bench/rivals.py), on brokers of the same kind."""
+"""The whole engine against what people write instead (bench/rivals.py), each on a broker of its own."""
 
 import asyncio
 import os
@@ -13,22 +13,25 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter, time
+from time import perf_counter, sleep, time
 from typing import NamedTuple
 
+import httpx
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bench.engine import always_open, cpu, due_at, opened, process, up
+from bench.engine import always_open, cpu, due_at, opened, process
 from bench.figures import UNBOUND, Bounds, figure, percentile
 from bench.rivals import IN, OUT, provision
 from events.tickets import ticket_message
+from services import streams
 from services.bus import Bus, Outgoing, Publisher, connect, last_sequence
-from services.client import RUN_FILE
 from services.embedded import EmbeddedNats
 from services.http import listen
 from services.service import OUTAGES
+from services.sqlite import SqliteFile
 from services.streams import SLA, TICKETS
+from services.wiring import VIEWS
 from sla.engine import Message
 
 FACTS, ROUNDS = 5_000, 2  # a backlog; all of them stay open
@@ -61,10 +64,10 @@ def main() -> int:
     print(f"peers: {ROUNDS} x {FACTS:,} facts, {STEADY}/s, {DUE} breaches, {KILLS} x kill -9 at {RATE:,} facts/s")
     found: dict[str, Row] = {}
     kept = []
-    for name, measured in (("engine", _of_engine), ("polling", _of_rival), ("handlers", _of_rival)):
+    for name in ("engine", "polling", "handlers"):
         with TemporaryDirectory(prefix="sla-bench-") as folder:
             always_open(Path(folder) / "policy")
-            found[name] = asyncio.run(measured(name, Path(folder)))
+            found[name] = asyncio.run(_peer(name, Path(folder)))
         bounds = MUST if name == "engine" else {}
         kept += [figure(f"{name}: {what}", *row, bounds.get(what, UNBOUND)) for what, row in found[name].items()]
     print(f"\n| | {' | '.join(found)} |\n|---|{'---:|' * len(found)}")
@@ -78,33 +81,52 @@ def _cell(values: Sequence[float], unit: str) -> str:
     return f"{value:,.{0 if value >= 100 or value == int(value) else 2}f} {unit}".rstrip()
 
 
-async def _of_engine(_: str, folder: Path) -> Row:
-    """Its broker dies with it, and comes back with it at the same port."""
-    with listen("127.0.0.1", 0) as free:
-        port = free.getsockname()[1]
-    url, broker, start = f"nats://127.0.0.1:{port}", folder / "up/nats/nats.pid", partial(_engine, folder, port)
-    return await _measured(Peer((TICKETS, SLA), ("tickets", "sla"), url, broker, start))
-
-
-async def _of_rival(name: str, folder: Path) -> Row:
-    """Its broker stays when it is killed."""
+async def _peer(name: str, folder: Path) -> Row:
+    """On a broker of its own, which stays when the peer is killed."""
     server = EmbeddedNats(folder / "nats", 0)
     await server.start()
     try:
         nc = await connect(server.url, "bench")
+        await streams.provision(nc)
         await provision(nc)
         await nc.close()
-        broker, start = folder / "nats/nats.pid", partial(_rival, name, server.url, folder)
-        return await _measured(Peer((IN, OUT), ("rival_in", "rival_out"), server.url, broker, start))
+        broker = folder / "nats/nats.pid"
+        if name == "engine":
+            SqliteFile(folder / "sla.db").migrate(VIEWS)
+            started = partial(_engine, server.url, folder)
+            return await _measured(Peer((TICKETS, SLA), ("tickets", "sla"), server.url, broker, started))
+        started = partial(_rival, name, server.url, folder)
+        return await _measured(Peer((IN, OUT), ("rival_in", "rival_out"), server.url, broker, started))
     finally:
         await server.stop()
 
 
 @contextmanager
-def _engine(folder: Path, port: int) -> Iterator[int]:
-    (folder / "up" / RUN_FILE).unlink(missing_ok=True)  # or one that was killed would look ready
-    with up(folder, SLA_NATS_PORT=str(port), SLA_POLICY_DIR=str(folder / "policy")) as engine:
+def _engine(url: str, folder: Path) -> Iterator[int]:
+    """All of its services in one process, ready."""
+    with listen("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    settings = {
+        "SLA_NATS_URL": url,
+        "SLA_DATABASE_URL": f"sqlite:///{folder / 'sla.db'}",
+        "SLA_POLICY_DIR": str(folder / "policy"),
+        "SLA_HTTP_PORT": str(port),
+        "SLA_LOG_LEVEL": "warning",
+    }
+    command = [str(Path(sys.executable).with_name("sla")), "run", "intake", "clock", "announcer", "metrics", "board"]
+    with (folder / "log").open("a") as log, process(command, os.environ | settings, stderr=log) as engine:
+        give_up = perf_counter() + PATIENCE
+        while not _is_ready(port):
+            if engine.poll() is not None or perf_counter() > give_up:
+                raise TimeoutError((folder / "log").read_text()[-2_000:])
+            sleep(0.02)
         yield engine.pid
+
+
+def _is_ready(port: int) -> bool:
+    with suppress(httpx.TransportError):
+        return httpx.get(f"http://127.0.0.1:{port}/health/ready").is_success
+    return False
 
 
 @contextmanager
@@ -273,10 +295,7 @@ async def _killed(peer: Peer, pid: int, load: Load, running: ExitStack) -> Row:
 
 
 def _counted(sender: Sender, facts: Sequence[Message], told: Counter[str]) -> Row:
-    """
-    A breach is untrue if the broker had the answer before the deadline. The engine's broker is away while it is killed,
-    and takes fewer: how many is a row of its own. A ticket has several warnings; they are not counted.
-    """
+    """A breach is untrue if the broker had the answer before the deadline. A ticket may have several warnings."""
     arrived = {_outcome(fact.subject): fact.stored_at for fact in reversed(facts)}
     ends = [f"{'fulfilled' if ticket in sender.answered else 'breached'}.{ticket}" for ticket in sender.due]
     in_time = [ticket for ticket in sender.answered if arrived[f"responded.{ticket}"] < sender.due[ticket]]
