@@ -53,8 +53,8 @@ check: .venv/dev.stamp ## format, lint, types, import contracts, generated files
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(if $(shell command -v podman),$(BIN)/podman-compose config > /dev/null,@echo "podman is missing: podman-compose has not read docker-compose.yml")
 
-bench: .venv/dev.stamp ## figures as ratios to a floor measured in the same run
-	$(BIN)/python -m bench
+bench: .venv/dev.stamp ## figures as ratios to a floor measured in the same run; make bench NAME="storm" is one: docs/performance.md
+	$(BIN)/python -m bench $(NAME)
 
 schemas: .venv/dev.stamp ## write events/schemas, docs/asyncapi.yaml, docs/policy.md, docs/explain.md and the dashboards from the code
 	$(BIN)/python -m events.generate

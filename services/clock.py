@@ -21,7 +21,7 @@ log = structlog.get_logger()
 BATCH = 10_000  # tickets looked at together: those of an instant
 SLACK = 10  # microseconds after the instant: a deadline has passed only when it is over
 POLL = 2.0  # seconds: the longest sleep, so that neither a lost nudge nor a clock that was set matters
-APART = 0.05  # seconds between two looks at what was decided meanwhile
+APART = 0.05  # seconds between following what was decided, and following it again
 LONGEST_PAUSE = 60.0  # seconds between two ticks for the same instant
 
 
@@ -41,7 +41,8 @@ class Sent:
 class Clock(Service):
     """
     A row stays until the log says that its instant was judged; until then its tick is sent again, after 1, 2, 4 … 60 s,
-    if intake has taken the one before. Several clocks may run: the same tick has the same id.
+    if intake has taken the one before. Several clocks may run: the same tick has the same id. What was decided is
+    followed every APART at most; an instant that has come does not wait for it.
     """
 
     name: ClassVar[str] = "clock"
@@ -57,14 +58,20 @@ class Clock(Service):
 
     async def run(self) -> None:
         self._batches = await self.whole(self._bus.takes_batches(TICKETS))
+        followed_at, stale, taken = -APART, True, 0
         while True:
-            taken = await self.in_thread(self._store.taken) if self._sent else 0
-            await self.follow(self._store, self._deadlines)
+            if stale and _steady() >= followed_at + APART:
+                taken = await self.in_thread(self._store.taken) if self._sent else 0
+                await self.follow(self._store, self._deadlines)
+                followed_at, stale = _steady(), False
             rows, following = await self.in_thread(self._look)
             await self._tick(rows, taken)
             self.works()
-            if await self.sleep(self._pause(following, taken)):
-                await asyncio.sleep(min(APART, self._pause(following, taken)))
+            pause = self._pause(following, taken)
+            if stale:
+                await asyncio.sleep(min(pause, max(0.0, followed_at + APART - _steady())))
+            else:
+                stale = await self.sleep(pause) or _steady() >= followed_at + POLL
 
     def _bus_now(self) -> int:
         """The broker's time as far as we know it, in microseconds since 1970."""
@@ -85,7 +92,7 @@ class Clock(Service):
         return max(0.0, min(instants))
 
     async def _tick(self, rows: Sequence[Row], taken: int) -> None:
-        """`taken` is the sequence up to which intake had stored everything before the rows were read."""
+        """`taken` is the sequence up to which intake had stored everything that the rows follow from."""
         waiting = {row.ticket: row for row in rows}
         self._sent = {ticket: sent for ticket, sent in self._sent.items() if ticket in waiting}
         if due := [row for row in rows if self._is_due(row, taken)]:
