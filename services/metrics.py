@@ -24,7 +24,7 @@ from projections.deadlines import Deadlines, instant, microseconds
 from projections.tickets import NONE, Tickets
 from services.announcer import POSITION
 from services.bus import Bus
-from services.service import OUTAGES, Now, Service, still_own, wall_clock
+from services.service import OUTAGES, Now, Service, wall_clock
 from services.store import Lock, Store
 from services.streams import DEAD_LETTERS, TICKETS
 from sla.engine import UNKNOWN_TYPE
@@ -62,9 +62,8 @@ class Metrics(Service, Collector):
         await self.own(self._lock)
         self._active = True
         while True:
-            await self.in_thread(still_own, self._lock)
             for view in (self._tickets, self._compliance, self._arrivals):
-                await self.follow(self._store, view)
+                await self.follow(self._store, view, self._lock)
             self._stored, self._letters = await self.whole(
                 asyncio.gather(self._bus.last_sequence(TICKETS), self._bus.count(DEAD_LETTERS, "dead_letters.*"))
             )

@@ -95,15 +95,22 @@ class Service(ABC):
         """Blocking work of this service, one at a time."""
         return await self.whole(asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments))
 
-    async def follow(self, store: Store, view: Projection) -> None:
+    async def follow(self, store: Store, view: Projection, lock: Lock | None = None) -> None:
         """
         Until the view is up to date. Between its batches, which are small, it rests twice as long as each took: SQLite
-        has one writer, and what is urgent goes first. Far behind it takes large ones.
+        has one writer, and what is urgent goes first. Far behind it takes large ones. Before each it looks at a lock,
+        if it owns one: StoreError if it does no more.
         """
+
+        def batch(size: int) -> int:
+            if lock is not None:
+                still_own(lock)
+            return follow(store, view, limit=size)
+
         clock, done = asyncio.get_running_loop().time, 0
         while True:
             start, size = clock(), LIVE if done < BATCH else BATCH
-            taken = await self.in_thread(follow, store, view, None, size)
+            taken = await self.in_thread(batch, size)
             if taken:
                 await asyncio.sleep(REST * (clock() - start))
             if taken < size:

@@ -7,8 +7,10 @@ from typing import ClassVar
 
 import pytest
 
-from services.service import Service
+from projections.tickets import Tickets
+from services.service import LIVE, Service
 from services.sqlite import FileLock
+from tests.test_projections import Log
 
 
 class Asking(Service):
@@ -68,3 +70,29 @@ def test_a_lock_on_a_full_disk_is_not_taken(tmp_path: Path) -> None:
     with open("/dev/full", "ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert kept.value is not None
+
+
+class Told(FileLock):
+    """Counts how often its owner says a word."""
+
+    words = 0
+
+    def take(self) -> bool:
+        self.words += 1
+        return super().take()
+
+
+def test_who_follows_a_view_says_a_word_before_each_batch(tmp_path: Path) -> None:
+    """On PostgreSQL, whoever is silent for four seconds owns nothing any more."""
+    log, lock, view = Log(tmp_path / "sla.db"), Told(tmp_path / "role.lock"), Tickets()
+    log.live_through(range(30))
+
+    async def followed() -> None:
+        service = Asking()
+        await service.follow(log.store, view, lock)
+        await service.stop()
+
+    asyncio.run(followed())
+    assert log.store.position(view.name) == log.store.head() > 2 * LIVE
+    assert lock.words == log.store.head() // LIVE + 1
+    log.store.close()
