@@ -35,7 +35,7 @@ class Server:
 
     @property
     def dsn(self) -> str:
-        return self._server.get_uri()
+        return str(self._server.get_uri())
 
     def stop(self, mode: str = "fast") -> None:
         """`immediate` is like kill -9: nothing is finished."""
