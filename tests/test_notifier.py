@@ -72,7 +72,7 @@ def sent(event: Announcement, historic: bool = False) -> Fact:
     """As the announcer publishes it."""
     data = event.data
     kind = data.type.removeprefix("sla.")
-    headers, body = message(data.type, event.id, event.ticket, event.time, data)
+    headers, body = message(data.type, event.id, event.ticket, event.time, data.model_dump())
     subject = subject_for(kind, data.service_level, data.priority, event.ticket, historic)
     return Fact(subject, body, headers)
 
