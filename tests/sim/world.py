@@ -36,6 +36,7 @@ from tests.sim.loop import Crashed, SimLoop
 SECOND, MINUTE, HOUR, DAY = (timedelta(seconds=n) for n in (1, 60, 3600, 86400))
 MICROSECOND = timedelta(microseconds=1)
 BATCH = 600  # messages; none is longer
+PAUSES = (0.1, 1, 5)  # seconds for which a process stands still
 SERVICES = ("intake", "clock", "announcer", "metrics")
 MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 STARTS = (
@@ -288,7 +289,7 @@ class World:
             case "arm":
                 self.armed.append(rng.choice(faults.POINTS))
             case "pause":
-                rng.choice(self.processes).resume_at = self.loop.time() + rng.choice((0.1, 1, 5))
+                rng.choice(self.processes).resume_at = self.loop.time() + rng.choice(PAUSES)
             case "steal":
                 self.locks.pop(rng.choice(SERVICES), None)
             case "restart":
@@ -324,7 +325,7 @@ class World:
         for process in self.processes:
             process.resume_at, process.bus.chance, process.skew = 0.0, 0.0, 0
         self._supervise(1.1)
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(PAUSES[-1] + 1.0)  # or who is paused would have slept for the 20 days
         self.jump(20 * DAY)
         give_up = self.loop.time() + 400
         while not (done := self.drained()) and self.loop.time() < give_up:
