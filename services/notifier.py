@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -72,10 +73,11 @@ class _Broker(NatsBroker):
         connection = self._connection
         try:
             await self.stop()
-        except* nats.errors.Error:
+        except* (nats.errors.Error, OSError):
             pass
         if connection is not None:
-            await connection.close()
+            with suppress(OSError):  # the broker has hung up a moment before
+                await connection.close()
 
 
 class Notifier(Service):
