@@ -4,8 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # Tests in which a store is written and read: all of them run on both kinds.
-STORES := $(addprefix tests/test_,$(addsuffix .py,store projections verify versions objectives scenarios_bus bus poison \
-  hostile dead_letters http))
+STORES := tests/store/test_store.py tests/store/test_projections.py tests/store/test_verify.py tests/rules/test_versions.py \
+  tests/rules/test_objectives.py $(addprefix tests/services/test_,$(addsuffix .py,scenarios_bus bus poison hostile dead_letters http))
 
 .PHONY: run test test-parts test-postgres e2e picture sim chaos compose-test check bench schemas clean
 
@@ -19,7 +19,7 @@ test-parts: .venv/dev.stamp ## with Prometheus, Alertmanager, PostgreSQL, users 
 	$(BIN)/pytest -n 3 --dist loadgroup -m "parts and not chaos"
 
 test-postgres: .venv/dev.stamp ## those that write and read a store, on a real PostgreSQL; TEST_POSTGRES_DSN names one of your own
-	$(BIN)/python -m tests.postgres $(BIN)/pytest -n 3 --dist loadgroup -m "not chaos and not on_file" $(STORES)
+	$(BIN)/python -m tests.support.postgres $(BIN)/pytest -n 3 --dist loadgroup -m "not chaos and not on_file" $(STORES)
 
 e2e: .venv/dev.stamp ## the board in a real browser, Debian's chromium; screenshots are kept in build/board
 	$(BIN)/pytest -m e2e tests/e2e
@@ -33,7 +33,7 @@ sim: .venv/dev.stamp ## 2,000 simulated runs, or a minute; make sim SEED=7 repea
 chaos: .venv/dev.stamp ## real processes, broken in every way we know (as root, with faketime); make chaos SEED=1 is one run
 ifndef SEED
 	$(BIN)/pytest -n 3 --dist loadgroup -m chaos
-	$(BIN)/python -m tests.postgres $(BIN)/pytest -n 2 --dist loadgroup -m "chaos and not on_file" tests/test_crash.py
+	$(BIN)/python -m tests.support.postgres $(BIN)/pytest -n 2 --dist loadgroup -m "chaos and not on_file" tests/services/test_crash.py
 endif
 	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
@@ -46,10 +46,10 @@ check: .venv/dev.stamp ## format, lint, types, import contracts, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m events.generate --check
-	$(BIN)/python -m services.asyncapi --check
+	$(BIN)/python -m events.asyncapi --check
 	$(BIN)/python -m deploy.grafana.generate --check
-	$(BIN)/python -m tests.policy_page --check
-	$(BIN)/python -m tests.explain_page --check
+	$(BIN)/python -m tests.support.policy_page --check
+	$(BIN)/python -m tests.support.explain_page --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(if $(shell command -v podman),$(BIN)/podman-compose config > /dev/null,@echo "podman is missing: podman-compose has not read docker-compose.yml")
 
@@ -58,10 +58,10 @@ bench: .venv/dev.stamp ## figures as ratios to a floor measured in the same run;
 
 schemas: .venv/dev.stamp ## write events/schemas, docs/asyncapi.yaml, docs/policy.md, docs/explain.md and the dashboards from the code
 	$(BIN)/python -m events.generate
-	$(BIN)/python -m services.asyncapi
+	$(BIN)/python -m events.asyncapi
 	$(BIN)/python -m deploy.grafana.generate
-	$(BIN)/python -m tests.policy_page
-	$(BIN)/python -m tests.explain_page
+	$(BIN)/python -m tests.support.policy_page
+	$(BIN)/python -m tests.support.explain_page
 
 clean: ## remove what make made, and the data of make run
 	rm -rf .venv .sla build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,8 +13,8 @@ from bench.figures import UNBOUND, compare
 from bench.intake import Place
 from bench.rebuild import connected, judge_all, places
 from events.tickets import ticket_message
-from services.bus import Outgoing
-from services.postgres import dialect
+from services.bus.connection import Outgoing
+from services.store.postgres import dialect
 
 TICKETS = 10_000
 LOADED = 500  # as many as a batch has messages

@@ -13,8 +13,8 @@ from time import perf_counter
 from typing import IO, Any, NamedTuple
 
 from events.tickets import ticket_message
-from services.bus import Outgoing
-from services.settings import SHIPPED_POLICIES, load_policy
+from services.bus.connection import Outgoing
+from services.runtime.settings import SHIPPED_POLICIES, load_policy
 
 PATIENCE = 60.0  # seconds for a start, or an end
 _CRITICAL = load_policy(SHIPPED_POLICIES).target("enterprise", "critical")

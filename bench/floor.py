@@ -20,11 +20,11 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from bench.engine import process
-from services.bus import AS_ONE_FROM, Outgoing, connect
-from services.postgres import PostgresDatabase
-from services.sqlite import SqliteFile
-from services.streams import SLA, STREAMS, TICKETS
-from services.wiring import VIEWS
+from services.app import VIEWS
+from services.bus.connection import AS_ONE_FROM, Outgoing, connect
+from services.bus.streams import SLA, STREAMS, TICKETS
+from services.store.postgres import PostgresDatabase
+from services.store.sqlite import SqliteFile
 
 BATCH = 500  # as services.bus.StreamReader
 IN, OUT = "FLOOR_IN", "FLOOR_OUT"  # the streams of a floor that works beside an engine

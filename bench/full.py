@@ -14,15 +14,15 @@ import structlog
 
 from bench.engine import always_open, opened
 from projections.deadlines import microseconds
-from projections.follow import catch_up
+from projections.runner import catch_up
 from services.announcer import POSITION, Announcer
-from services.bus import Bus, Publisher, connect
-from services.embedded import EmbeddedNats
-from services.settings import load_policy
-from services.sqlite import SqliteFile
-from services.store import Store
-from services.streams import TICKETS, provision
-from services.wiring import VIEWS
+from services.app import VIEWS
+from services.bus.connection import Bus, Publisher, connect
+from services.bus.embedded_server import EmbeddedNats
+from services.bus.streams import TICKETS, provision
+from services.runtime.settings import load_policy
+from services.store.interface import Store
+from services.store.sqlite import SqliteFile
 from sla.engine import Engine, Message
 
 FRESH = 3 * 3600  # seconds; the tickets are warned of four hours after they were opened, all together

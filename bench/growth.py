@@ -25,18 +25,18 @@ from bench.figures import figure, percentile
 from bench.full import BATCH, full
 from bench.plots import PLOTS, draw
 from events.tickets import ticket_message
-from projections.follow import rebuild
-from services.bus import Outgoing, Publisher, connect
-from services.embedded import EmbeddedNats
-from services.postgres import PostgresDatabase
-from services.sessions import PARTITION
-from services.settings import load_policy
-from services.sqlite import SqliteFile
-from services.streams import TICKETS
+from projections.runner import rebuild
+from services.app import VIEWS
+from services.bus.connection import Outgoing, Publisher, connect
+from services.bus.embedded_server import EmbeddedNats
+from services.bus.streams import TICKETS
+from services.runtime.settings import load_policy
+from services.store.postgres import PostgresDatabase
+from services.store.postgres_leases import PARTITION
+from services.store.sqlite import SqliteFile
 from services.up import provision
-from services.wiring import VIEWS
 from sla.engine import Engine, Message
-from tests.postgres import new_database, server
+from tests.support.postgres import new_database, server
 
 LINES, PICTURES = Path("build/growth.jsonl"), Path("docs/growth")
 OPEN = (1_000, 10_000, 100_000, 1_000_000)

@@ -18,20 +18,20 @@ from bench.figures import Bounds, compare
 from bench.floor import PostgresRows, Pull, Push, SqliteRows
 from events.tickets import ticket_message
 from services.announcer import Announcer
-from services.bus import Bus, Outgoing, Publisher, connect, last_sequence
+from services.app import VIEWS
+from services.bus.connection import Bus, Outgoing, Publisher, connect, last_sequence
+from services.bus.embedded_server import EmbeddedNats
+from services.bus.streams import SLA, STREAMS, TICKETS, provision
 from services.clock import Clock
-from services.embedded import EmbeddedNats
 from services.intake import Intake
 from services.metrics import Metrics
-from services.postgres import PostgresDatabase
-from services.service import Service
-from services.settings import SHIPPED_POLICIES, load_policy
-from services.sqlite import SqliteFile
-from services.streams import SLA, STREAMS, TICKETS, provision
-from services.wiring import VIEWS
+from services.runtime.service import Service
+from services.runtime.settings import SHIPPED_POLICIES, load_policy
+from services.store.postgres import PostgresDatabase
+from services.store.sqlite import SqliteFile
 from sla.engine import Limits
 from sla.policy import Policy
-from tests.postgres import new_database, server
+from tests.support.postgres import new_database, server
 
 Place = SqliteFile | PostgresDatabase
 

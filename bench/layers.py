@@ -16,15 +16,15 @@ from bench.figures import figure
 from bench.intake import backlog
 from bench.rebuild import stored
 from events.tickets import TicketEvent, read
-from projections.follow import follow
+from projections.runner import follow
 from services.announcer import announcement
-from services.bus import AS_ONE_FROM, Outgoing, Publisher, connect
-from services.embedded import EmbeddedNats
-from services.settings import SHIPPED_POLICIES, load_policy
-from services.sqlite import SqliteFile
-from services.store import Store, encode
-from services.streams import SLA, provision
-from services.wiring import VIEWS
+from services.app import VIEWS
+from services.bus.connection import AS_ONE_FROM, Outgoing, Publisher, connect
+from services.bus.embedded_server import EmbeddedNats
+from services.bus.streams import SLA, provision
+from services.runtime.settings import SHIPPED_POLICIES, load_policy
+from services.store.interface import Store, encode
+from services.store.sqlite import SqliteFile
 from sla.engine import Engine, Limits, Message
 from sla.log import Announced, Event, Recorded, decoded
 from sla.ticket import TicketSla

@@ -24,14 +24,14 @@ from bench.engine import always_open, cpu, due_at, opened, process
 from bench.figures import UNBOUND, Bounds, figure, percentile
 from bench.rivals import IN, OUT, provision
 from events.tickets import ticket_message
-from services import streams
-from services.bus import Bus, Outgoing, Publisher, connect, last_sequence
-from services.embedded import EmbeddedNats
-from services.http import listen
-from services.service import OUTAGES
-from services.sqlite import SqliteFile
-from services.streams import SLA, TICKETS
-from services.wiring import VIEWS
+from services.app import VIEWS
+from services.bus import streams
+from services.bus.connection import Bus, Outgoing, Publisher, connect, last_sequence
+from services.bus.embedded_server import EmbeddedNats
+from services.bus.streams import SLA, TICKETS
+from services.runtime.http_server import listen
+from services.runtime.service import OUTAGES
+from services.store.sqlite import SqliteFile
 from sla.engine import Message
 
 FACTS, ROUNDS = 5_000, 2  # a backlog; all of them stay open

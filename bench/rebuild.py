@@ -12,15 +12,15 @@ from typing import Any
 
 from bench.figures import Bounds, compare
 from bench.intake import Place, backlog
-from projections.follow import BATCH, Projection, catch_up, rebuild
-from services.bus import Outgoing
-from services.postgres import PostgresDatabase, dialect
-from services.settings import SHIPPED_POLICIES, load_policy
-from services.sqlite import SqliteFile
-from services.store import Store
-from services.wiring import VIEWS
+from projections.runner import BATCH, Projection, catch_up, rebuild
+from services.app import VIEWS
+from services.bus.connection import Outgoing
+from services.runtime.settings import SHIPPED_POLICIES, load_policy
+from services.store.interface import Store
+from services.store.postgres import PostgresDatabase, dialect
+from services.store.sqlite import SqliteFile
 from sla.engine import Engine, Message
-from tests.postgres import new_database, server
+from tests.support.postgres import new_database, server
 
 EVENTS = {"SQLite": 100_000, "PostgreSQL": 20_000}
 ROUNDS = 5

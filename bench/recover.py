@@ -20,11 +20,11 @@ from bench.engine import opened, up
 from bench.figures import Bounds, figure
 from bench.full import full
 from events.cloudevents import decode_token
-from services.bus import Bus, Outgoing, Publisher, connect, last_sequence
-from services.client import RUN_FILE
-from services.http import listen
-from services.service import OUTAGES
-from services.streams import SLA, TICKETS
+from services.bus.connection import Bus, Outgoing, Publisher, connect, last_sequence
+from services.bus.streams import SLA, TICKETS
+from services.cli.connections import RUN_FILE
+from services.runtime.http_server import listen
+from services.runtime.service import OUTAGES
 
 OTHERS = 100_000
 ROUNDS = 3

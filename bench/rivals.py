@@ -23,9 +23,9 @@ from faststream.nats import JStream, NatsBroker
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from services.bus import connect
-from services.settings import load_policy
-from services.streams import SLA, STREAMS, TICKETS
+from services.bus.connection import connect
+from services.bus.streams import SLA, STREAMS, TICKETS
+from services.runtime.settings import load_policy
 from sla.policy import Policy
 
 IN, OUT = "RIVAL_IN", "RIVAL_OUT"

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 from bench.engine import Up, resident, up
 from bench.figures import Bounds, figure, percentile
 from bench.watcher import watcher
-from services.bus import last_sequence
-from services.streams import SLA
+from services.bus.connection import last_sequence
+from services.bus.streams import SLA
 
 RATE = 1_000  # facts a second
 MINUTES, MINUTE = 10, 60  # a minute in seconds

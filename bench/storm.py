@@ -11,8 +11,8 @@ from bench import floor
 from bench.engine import always_open, due_at, up
 from bench.figures import UNBOUND, Bounds, compare, figure
 from bench.watcher import Watcher, watcher
-from services.bus import AT_ONCE, Outgoing, Publisher
-from services.streams import TICKETS
+from services.bus.connection import AT_ONCE, Outgoing, Publisher
+from services.bus.streams import TICKETS
 
 ROUNDS = 5
 DUE = 10_000  # tickets at one instant

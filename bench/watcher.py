@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from events.tickets import ticket_message
-from services.bus import connect
+from services.bus.connection import connect
 
 PATIENCE = 60.0  # seconds for the last one that is expected
 EVENTS = (

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import ClassVar
 
 from projections.deadlines import MICROSECOND
-from projections.follow import Cursor
+from projections.runner import Cursor
 from projections.tickets import NONE
 from sla.engine import InboxRow
 from sla.log import (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar, NamedTuple
 
-from projections.follow import Cursor
+from projections.runner import Cursor
 from sla.log import Decision, LogRow, decoded
 from sla.policy import FIRST
 

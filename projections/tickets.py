@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import msgspec
 
 from projections.deadlines import MICROSECOND, microseconds
-from projections.follow import Cursor
+from projections.runner import Cursor
 from sla.log import BreachRetracted, Decision, FactRecorded, Fulfilled, LogRow, State, decoded
 from sla.policy import FIRST
 

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import structlog
 
 from events.promises import message, seconds, subject_for
-from services.bus import AS_ONE_FROM, EXPECTED, Bus, Outgoing, chained
+from services.bus.connection import AS_ONE_FROM, EXPECTED, Bus, Outgoing, chained
+from services.bus.streams import SLA
 from services.faults import reach
-from services.service import Fatal, Service, still_own
-from services.store import Lock, Store
-from services.streams import SLA
+from services.runtime.service import Fatal, Service, still_own
+from services.store.interface import Lock, Store
 from sla.log import (
     Announced,
     Applied,

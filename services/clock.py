@@ -10,11 +10,11 @@ import structlog
 
 from events.cloudevents import encode_token
 from projections.deadlines import Deadlines, Row, microseconds
-from services.bus import AS_ONE_FROM, AT_ONCE, Bus, NotStored, Outgoing, Published
+from services.bus.connection import AS_ONE_FROM, AT_ONCE, Bus, NotStored, Outgoing, Published
+from services.bus.streams import TICKETS
 from services.faults import reach
-from services.service import Now, Service, wall_clock
-from services.store import Store
-from services.streams import TICKETS
+from services.runtime.service import Now, Service, wall_clock
+from services.store.interface import Store
 
 log = structlog.get_logger()
 

@@ -12,11 +12,11 @@ import structlog
 
 from events.cloudevents import Reason
 from projections.deadlines import microseconds
-from services.bus import Bus, Outgoing
+from services.bus.connection import Bus, Outgoing
+from services.bus.streams import DEAD_LETTERS, TICKETS, placed
 from services.faults import reach
-from services.service import OUTAGES, Fatal, Service
-from services.store import Shares, Store
-from services.streams import DEAD_LETTERS, TICKETS, placed
+from services.runtime.service import OUTAGES, Fatal, Service
+from services.store.interface import Shares, Store
 from sla.engine import TICK_PREFIX, DeadLetter, Engine, Limits, Message, Outcome
 from sla.policy import Policy
 from sla.versions import Refused

@@ -23,10 +23,10 @@ from projections.compliance import DELAY_BUCKETS, Arrivals, Compliance, Count
 from projections.deadlines import Deadlines, instant, microseconds
 from projections.tickets import NONE, Tickets
 from services.announcer import POSITION
-from services.bus import Bus
-from services.service import OUTAGES, Now, Service, wall_clock
-from services.store import Lock, Store
-from services.streams import DEAD_LETTERS, TICKETS
+from services.bus.connection import Bus
+from services.bus.streams import DEAD_LETTERS, TICKETS
+from services.runtime.service import OUTAGES, Now, Service, wall_clock
+from services.store.interface import Lock, Store
 from sla.engine import UNKNOWN_TYPE
 from sla.judge import Cause
 from sla.policy import FIRST, Policy

@@ -8,20 +8,21 @@ from pathlib import Path
 
 import structlog
 
-from services import bus, streams
-from services.access import ANYBODY, Access
-from services.client import RUN_FILE
-from services.demo import play
-from services.embedded import EmbeddedNats
-from services.logs import configure
-from services.notifier import consumer
-from services.service import Fatal
-from services.settings import Settings, database, load_policy
-from services.sqlite import FileLock, SqliteFile
-from services.store import Database, Shares
-from services.targets import read
-from services.web import is_loopback
-from services.wiring import SERVICES, VIEWS, Process
+from services.app import SERVICES, VIEWS, Process
+from services.board.routes import is_loopback
+from services.bus import connection as bus
+from services.bus import streams
+from services.bus.credentials import ANYBODY, Access
+from services.bus.embedded_server import EmbeddedNats
+from services.cli.connections import RUN_FILE
+from services.demo.playback import play
+from services.notifier.receivers import read
+from services.notifier.service import consumer
+from services.runtime.logging import configure
+from services.runtime.service import Fatal
+from services.runtime.settings import Settings, database, load_policy
+from services.store.interface import Database, Shares
+from services.store.sqlite import FileLock, SqliteFile
 
 log = structlog.get_logger()
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from services.store import Database
-from tests.stores import ON_POSTGRES, address, new_store
+from services.store.interface import Database
+from tests.support.stores import ON_POSTGRES, address, new_store
 
 SLA = Path(sys.executable).with_name("sla")
 STARTS_WITHIN = 30.0  # seconds; it takes about 2 on a quiet machine

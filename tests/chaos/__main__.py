@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 
 from tests.chaos.crew import FAKETIME, FAULTS
 from tests.chaos.run import Chaos
-from tests.planted import BUGS
+from tests.support.planted import BUGS
 
 KINDS = ("lost", "doubled", "false", "early", "stuck", "late", "differs", "not reached")
 SHOWN = 20  # problems of a seed

@@ -7,13 +7,13 @@ from datetime import datetime, timedelta
 
 from nats.aio.client import Client
 
-from services.store import Database, Store
-from services.verify import Verify
-from services.wiring import VIEWS
+from services.app import VIEWS
+from services.maintenance.verify import Verify
+from services.store.interface import Database, Store
 from sla.log import Announced
-from tests.bus import Heard, stored
 from tests.chaos.load import Publisher
-from tests.stores import rows
+from tests.support.bus import Heard, stored
+from tests.support.stores import rows
 
 Problem = tuple[str, str]  # lost, doubled, false, early, stuck, late, differs; and the story
 ON_TIME = timedelta(seconds=2)  # a breach that is stored later than this after its deadline is late

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from services.store import Database
-from tests.bus import SLA, Service, Sla, free_port, until
-from tests.stores import path_of, position
+from services.store.interface import Database
+from tests.support.bus import SLA, Service, Sla, free_port, until
+from tests.support.stores import path_of, position
 
 ROOT = str(Path(__file__).parents[2])
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import nats.errors
 from nats.aio.client import Client
 
-from tests.bus import Fact, fact, now, opened, responded, token
+from tests.support.bus import Fact, fact, now, opened, responded, token
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 TWO_HOURS = 2 * HOUR  # Enterprise critical; open every second (tests/bus.open_all_hours)

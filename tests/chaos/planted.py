@@ -3,7 +3,7 @@
 import sys
 
 from services.cli import main
-from tests.planted import BUGS
+from tests.support.planted import BUGS
 
 if __name__ == "__main__":
     BUGS[sys.argv.pop(1)]()

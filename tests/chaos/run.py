@@ -15,12 +15,23 @@ import nats.errors
 from nats.aio.client import Client
 
 from services.up import provision
-from tests.bus import Server, connected, deployment, nats_server, now, open_all_hours, opened, publish, settled, until
 from tests.chaos.audit import Problem, audit
 from tests.chaos.crew import FAKETIME, FAULTS, Copy, Crew
 from tests.chaos.load import Publisher, bad, burst, falling, past
 from tests.chaos.proxy import Proxy
-from tests.stores import path_of
+from tests.support.bus import (
+    Server,
+    connected,
+    deployment,
+    nats_server,
+    now,
+    open_all_hours,
+    opened,
+    publish,
+    settled,
+    until,
+)
+from tests.support.stores import path_of
 
 STORM = 26.0  # seconds of disorder
 FAULTS_WITHIN, TURNS = 36.0, 6  # seconds more for the faults that did not happen by then; and turns taken meanwhile

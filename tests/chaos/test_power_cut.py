@@ -27,12 +27,14 @@ import nats.js.errors
 import pytest
 from nats.aio.client import Client
 
-from services import sqlite
-from services.embedded import EmbeddedNats, binary
-from services.sqlite import SqliteFile, SqliteStore
-from services.store import StoreError
-from services.wiring import VIEWS
-from tests.bus import (
+from services.app import VIEWS
+from services.bus.embedded_server import EmbeddedNats, binary
+from services.store import sqlite
+from services.store.interface import StoreError
+from services.store.sqlite import SqliteFile, SqliteStore
+from tests.services.test_crash import lives, load, send
+from tests.store.test_backup import check, check_lives
+from tests.support.bus import (
     PATIENCE,
     SLA,
     Fact,
@@ -49,9 +51,7 @@ from tests.bus import (
     until,
     up,
 )
-from tests.stores import position
-from tests.test_backup import check, check_lives
-from tests.test_crash import lives, load, send
+from tests.support.stores import position
 
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.xdist_group("power")]
 

@@ -13,8 +13,8 @@ from urllib.request import Request, urlopen
 
 import yaml
 
-from tests.bus import SLA, environment, free_port, open_all_hours
 from tests.compose.podman import Podman, run
+from tests.support.bus import SLA, environment, free_port, open_all_hours
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = Path(sys.executable).with_name("podman-compose")

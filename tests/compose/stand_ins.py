@@ -5,7 +5,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from services.embedded import binary
+from services.bus.embedded_server import binary
 from tests.compose.podman import Podman, run
 from tests.compose.stack import ROOT
 

@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.bus import ago
 from tests.compose import stand_ins
 from tests.compose.podman import Podman, run
 from tests.compose.stack import ROOT, Stack, container, fresh_clone, refusal
+from tests.support.bus import ago
 
 BUILD = ROOT / "build" / "compose"
 COUNTED = 'sla_breaches_total{service_level="enterprise",priority="critical",detection="live"}'

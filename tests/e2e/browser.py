@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, Page
 
-from services.settings import SHIPPED_POLICIES
-from tests.bus import now
+from services.runtime.settings import SHIPPED_POLICIES
+from tests.support.bus import now
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARTEFACTS = Path(__file__).parents[2] / "build" / "board"

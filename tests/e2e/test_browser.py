@@ -12,7 +12,9 @@ import pytest
 from nats.aio.client import Client
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from tests.bus import (
+from tests.e2e.browser import CHROMIUM, PHONE, PICTURE, QUIET, look_at, picture, policy, seconds
+from tests.store.test_projections import Log
+from tests.support.bus import (
     Service,
     Up,
     ago,
@@ -29,8 +31,6 @@ from tests.bus import (
     subscribed,
     up,
 )
-from tests.e2e.browser import CHROMIUM, PHONE, PICTURE, QUIET, look_at, picture, policy, seconds
-from tests.test_projections import Log
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
 

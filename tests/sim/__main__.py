@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import structlog
 
+from services.bus.streams import SLA, TICKETS
 from services.faults import POINTS
-from services.streams import SLA, TICKETS
-from tests.planted import BUGS
 from tests.sim.audit import Problem, audit
 from tests.sim.world import World
+from tests.support.planted import BUGS
 
 KINDS = ("lost", "doubled", "false", "early", "stuck", "differs")
 ENOUGH = 1_000  # seeds within which a planted bug must show

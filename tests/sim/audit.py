@@ -7,17 +7,17 @@ from dataclasses import replace
 import msgspec
 
 from projections.deadlines import instant
-from projections.follow import BATCH, create, follow
-from services.streams import DEAD_LETTERS, SLA, TICKETS
-from services.wiring import VIEWS
+from projections.runner import BATCH, create, follow
+from services.app import VIEWS
+from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
 from sla.engine import Engine, Message
 from sla.log import Announced, Recorded
-from tests.judge_oracle import truth
-from tests.memory import Memory
+from tests.rules.test_judge_order import as_truth
 from tests.scenarios import Fact
 from tests.sim.bus import Stored
 from tests.sim.world import MINUTE, World
-from tests.test_judge_order import as_truth
+from tests.support.judge_oracle import truth
+from tests.support.memory import Memory
 
 Problem = tuple[str, str]  # lost, doubled, false, early, stuck, differs; and the story
 

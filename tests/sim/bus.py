@@ -8,9 +8,9 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from projections.deadlines import instant
-from services.bus import EXPECTED, BusError, NotStored, Outgoing, Published
+from services.bus.connection import EXPECTED, BusError, NotStored, Outgoing, Published
+from services.bus.streams import DEAD_LETTERS, SLA, STREAMS, TICKETS
 from services.faults import reach
-from services.streams import DEAD_LETTERS, SLA, STREAMS, TICKETS
 from sla.engine import Message
 from tests.sim.loop import Crashed
 

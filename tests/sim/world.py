@@ -13,25 +13,25 @@ from random import Random
 from sqlite3 import OperationalError
 from tempfile import TemporaryDirectory
 
-from projections import follow as following
+from projections import runner as following
 from projections.deadlines import instant, microseconds
 from services import faults
 from services.announcer import Announcer
-from services.bus import Outgoing
+from services.app import VIEWS
+from services.bus.connection import Outgoing
+from services.bus.streams import TICKETS
 from services.clock import Clock
 from services.intake import Intake
 from services.metrics import Metrics
-from services.service import Fatal, Keeper, Service
-from services.sqlite import FileShares, SqliteFile, SqliteStore
-from services.streams import TICKETS
-from services.wiring import VIEWS
+from services.runtime.service import Fatal, Keeper, Service
+from services.store.sqlite import FileShares, SqliteFile, SqliteStore
 from sla.engine import Limits
 from sla.versions import AFTER_ALL, ALWAYS
-from tests.judge_oracle import Truth, truth
-from tests.memory import POLICY, edited_policy
 from tests.scenarios import Fact
 from tests.sim.bus import Broker, SimBus
 from tests.sim.loop import Crashed, SimLoop
+from tests.support.judge_oracle import Truth, truth
+from tests.support.memory import POLICY, edited_policy
 
 SECOND, MINUTE, HOUR, DAY = (timedelta(seconds=n) for n in (1, 60, 3600, 86400))
 MICROSECOND = timedelta(microseconds=1)

@@ -1,0 +1,1 @@
+"""The process that serves the board and the HTTP API."""

@@ -1,0 +1,441 @@
+"""What the pages of the board say, in HTML: everything that came from outside is escaped by the templates."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from hashlib import sha256
+from importlib.resources import files
+from itertools import groupby
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from projections.tickets import Wanted
+from services.board.charts import Sign, Stretch, course, hours_chart
+from services.board.service import Line, News, Pair, Seen, Tally, windows_ahead
+from services.cli.terminal import span, wall
+from sla.calendar import Segment, SupportHours, Week, zone_of
+from sla.log import (
+    Announced,
+    Applied,
+    Breached,
+    BreachRetracted,
+    Cancelled,
+    Escalated,
+    Fulfilled,
+    TargetChanged,
+    WarningRaised,
+)
+from sla.policy import FIRST, Policy
+from sla.versions import Version
+
+ASSETS = sha256(
+    b"".join(files("services.board").joinpath("static", name).read_bytes() for name in ("board.css", "board.js"))
+).hexdigest()[:8]
+
+_templates = Environment(
+    loader=PackageLoader("services.board"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.globals["assets"] = ASSETS
+
+ZERO = timedelta(0)
+MILLISECOND = timedelta(milliseconds=1)
+AT_RISK = 0.25  # of the target is left
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+
+def board(
+    seen: Seen,
+    *,
+    policy: Policy,
+    wanted: Wanted,
+    lines: Sequence[Line],
+    tallies: dict[Pair, Tally],
+    breaches: Sequence[News],
+    newest: Sequence[News],
+    pages: Sequence[tuple[str, str | None]],
+) -> str:
+    """
+    The tickets that wait, by time left, and what has happened. `pages` are those to go to, with the cursors that ask
+    for them.
+    """
+    now = seen.now
+    chosen = [
+        tally
+        for (level, priority), tally in tallies.items()
+        if wanted.service_level in (None, level) and wanted.priority in (None, priority)
+    ]
+    hours = {each: windows_ahead(each, now) for each in dict.fromkeys(line.hours for line in lines) if each}
+    breaches = [news for news in breaches if _is_wanted(news.event, wanted)]
+    return _render(
+        "board",
+        seen,
+        policy.zone,
+        filters=[
+            ("level", "Level", _choices(wanted, "level", [*policy.levels])),
+            ("priority", "Priority", _choices(wanted, "priority", [*policy.priorities])),
+        ],
+        total=sum(chosen, Tally()),
+        rows=[_row(line, hours, now) for line in lines],
+        hours=[_windows(windows, each.rules.zone, now) for each, windows in hours.items()],
+        levels=[*policy.levels],
+        matrix=[(name, [tallies.get((level, name), Tally()) for level in policy.levels]) for name in policy.priorities],
+        breaches=breaches,
+        shown_breaches=[_news(news, policy.zone) for news in breaches[:4]],
+        chart=hours_chart([news.event.breached_at for news in breaches if isinstance(news.event, Breached)], now),
+        newest=[_news(news, policy.zone) for news in newest],
+        pages=[(text, _board_url({**_asked(wanted), "cursor": cursor})) for text, cursor in pages],
+    )
+
+
+def _is_wanted(event: Announced, wanted: Wanted) -> bool:
+    level, priority = event.state.service_level, event.state.priority
+    return wanted.service_level in (None, level) and wanted.priority in (None, priority)
+
+
+def ticket(seen: Seen, story: Mapping[str, Any], it: Line, at: datetime, given: Mapping[str, str]) -> str:
+    """One ticket at an instant, and why it stands as it does; `given` is what was asked of the past, word by word."""
+    zone, now, state = story["zone"] or "UTC", seen.now, it.standing.state
+    hours = {it.hours: windows_ahead(it.hours, at)} if it.hours else {}
+    row = _row(it, hours, at)
+    if any(given.values()):
+        row = row | {"hours": None}  # what was stands still
+    return _render(
+        "ticket",
+        seen,
+        zone,
+        story=story,
+        row=row,
+        hours=[_windows(windows, each.rules.zone, now) for each, windows in hours.items()],
+        waits=state.stage in ("running", "paused"),
+        tone=TONES.get(story["word"], ""),
+        past=_past(given, at, zone),
+        given=given,
+        clocks=[
+            {**clock, "name": _clock_name(clock), "drawing": _course(story, clock, it.hours, zone)}
+            for clock in story["clocks"]
+        ],
+        decisions=[{**decision, "what": _decided(decision)} for decision in story["decisions"]],
+        time=lambda at: "-" if at is None else _date(at, now, zone),
+        length=lambda seconds: "-" if seconds is None else span(timedelta(seconds=seconds)),
+        url=ticket_url,
+    )
+
+
+def policy(seen: Seen, it: Policy, versions: Sequence[Version], year: int) -> str:
+    """What is promised: hours, targets, and the days of a year on which nobody is there."""
+    levels = [
+        {
+            "name": level.name,
+            "zone": level.hours.rules.zone,
+            "week": _week(level.hours.rules.week),
+            "changes": [(f"{day:%d %B %Y}", _week(week)) for day, week in level.hours.rules.changes.items()],
+            "tell": ", ".join(level.tell) or "nobody",
+            "channels": [(name, ", ".join(priorities)) for name, priorities in level.channels.items()],
+        }
+        for level in it.levels.values()
+    ]
+    return _render(
+        "policy",
+        seen,
+        it.zone,
+        policy=it,
+        levels=levels,
+        objectives=[(name, _targets(it, name)) for name in it.objectives],
+        days=list(_days(it, year)),
+        year=year,
+        versions=versions,
+        in_force=max(
+            (each for each in versions if each.effective_from <= seen.now), key=lambda each: each.effective_from
+        ),
+        wall=wall,
+    )
+
+
+def error(status: int, title: str, detail: str) -> str:
+    """What is wrong, and what to do."""
+    return _templates.get_template("error.html").render(page="", status=status, title=title, detail=detail)
+
+
+def says(event: Announced) -> str:
+    """An announced event in a few words."""
+    match event:
+        case Applied():
+            text = "clock started"
+        case TargetChanged():
+            text = "deadline moved"
+        case WarningRaised(threshold_percent=percent):
+            text = f"{percent} % used"
+        case Breached(detection="historic"):
+            text = "breached long ago"
+        case Breached():
+            text = "breached"
+        case BreachRetracted():
+            text = "breach withdrawn"
+        case Fulfilled(met=met):
+            text = "answered in time" if met else "answered late"
+        case Cancelled(reason=reason):
+            text = f"ended: {reason}"
+        case Escalated():
+            text = "escalated"
+        case _:
+            text = event.KIND
+    return text if event.objective == FIRST else f"{event.objective}: {text}"
+
+
+def _render(page: str, seen: Seen, zone: str, **context: Any) -> str:
+    local = seen.now.astimezone(zone_of(zone))
+    return _templates.get_template(f"{page}.html").render(
+        page=page,
+        now=milliseconds(seen.now),
+        position=seen.position,
+        offset=(local.utcoffset() or ZERO) // timedelta(milliseconds=1),
+        zone=f"{local:%Z}",
+        day=f"{local:%a} {local.day} {local:%b}",
+        clock=f"{local:%H:%M:%S}",
+        **context,
+    )
+
+
+def milliseconds(at: datetime) -> int:
+    """An instant as browsers count."""
+    return int(at.timestamp() * 1000)
+
+
+def ticket_url(ticket: str) -> str:
+    """In a query any id is safe; in a path a browser would take `..` for the folder above."""
+    return "/ticket?" + urlencode({"id": ticket})
+
+
+# ---- parts of the board
+
+
+def _choices(wanted: Wanted, key: str, names: Iterable[str]) -> list[tuple[str, str, bool]]:
+    """Each name with the address that asks for it, and whether it is what was asked for; `all` before them."""
+    asked = _asked(wanted)
+    return [(name or "all", _board_url({**asked, key: name}), name == asked[key]) for name in (None, *names)]
+
+
+def _asked(wanted: Wanted) -> dict[str, str | None]:
+    return {"level": wanted.service_level, "priority": wanted.priority}
+
+
+def _board_url(asked: Mapping[str, str | None]) -> str:
+    said = {key: value for key, value in asked.items() if value}
+    return "/?" + urlencode(said) if said else "/"
+
+
+def _row(line: Line, hours: Mapping[SupportHours, Sequence[Segment]], now: datetime) -> dict[str, object]:
+    standing, state = line.standing, line.standing.state
+    zone = standing.policy.zone if standing.policy else "UTC"
+    left = None if line.left is None else line.left // MILLISECOND
+    target = (state.target or ZERO) // MILLISECOND
+    runs = state.stage == "running" and not state.stopped and line.hours is not None
+    closed = line.hours is not None and hours[line.hours][0].start > now
+    paused = f"paused until {_soon(hours[line.hours][0].start, now, zone)}" if line.hours and closed else ""
+    how = _how(left, target) if runs else "stopped"
+    return {
+        "ticket": standing.ticket,
+        "url": ticket_url(standing.ticket),
+        "level": state.service_level or "-",
+        "priority": state.priority or "-",
+        "escalations": state.escalation_level,
+        "due": "-" if state.due_at is None else _soon(state.due_at, now, zone),
+        "left": left,
+        "target": target,
+        "warn": int(target * AT_RISK),
+        "used": max(0, min(target, target - (left or 0))),
+        "hours": list(hours).index(line.hours) if runs and line.hours else None,
+        "closed": runs and closed,
+        "state": how,
+        "note": ", ".join(filter(None, (WORDS[how], paused))) if runs else standing.word(now),
+        "clock": clock_text(left),
+    }
+
+
+WORDS = {"late": "late", "risk": "at risk", "ok": ""}
+
+
+def _how(left: int | None, target: int) -> str:
+    """As board.js sees it, too."""
+    if left is None or left <= 0:
+        return "late"
+    return "risk" if left <= target * AT_RISK else "ok"
+
+
+def clock_text(left: int | None) -> str:
+    """Support time left as a clock: `3:05:12`, and `-0:42:10` if it is over. As board.js writes it."""
+    if left is None:
+        return "-"
+    seconds = abs(left) // 1000
+    return f"{'−' if left < 0 else ''}{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def _windows(windows: Iterable[Segment], zone: str, now: datetime) -> list[list[object]]:
+    """The support windows ahead: when they open and close, and how people say when they open."""
+    return [[milliseconds(each.start), milliseconds(each.end), _soon(each.start, now, zone)] for each in windows]
+
+
+def _soon(at: datetime, now: datetime, zone: str) -> str:
+    """As people say it: `14:45` today, `Mon 09:00` within the week, else `Mon 4 Jan 09:00`."""
+    local, today = at.astimezone(zone_of(zone)), now.astimezone(zone_of(zone)).date()
+    if local.date() == today:
+        return f"{local:%H:%M}"
+    near = abs((local.date() - today).days) < 7
+    return f"{local:%a %H:%M}" if near else f"{local:%a} {local.day} {local:%b %H:%M}"
+
+
+def _news(news: News, zone: str) -> dict[str, object]:
+    event = news.event
+    return {
+        "ticket": news.ticket,
+        "url": ticket_url(news.ticket),
+        "at": f"{event.time.astimezone(zone_of(zone)):%H:%M}",
+        "wall": wall(event.time, zone),
+        "says": says(event),
+        "kind": _kind(event),
+        "level": event.state.service_level or "-",
+        "priority": event.state.priority or "-",
+    }
+
+
+def _kind(event: Announced) -> str:
+    """Its colour."""
+    match event:
+        case Breached() | Fulfilled(met=False):
+            return "late"
+        case WarningRaised() | Escalated():
+            return "risk"
+        case Fulfilled() | BreachRetracted():
+            return "ok"
+        case _:
+            return "plain"
+
+
+# ---- parts of a ticket
+
+
+TONES = {"breached": "late", "answered late": "late", "at risk": "risk", "on track": "ok", "met": "ok"}
+
+
+def _past(given: Mapping[str, str], at: datetime, zone: str) -> str:
+    if given["known_at"]:
+        return f"As it was believed to be at {wall(at, zone)}."
+    return f"As it was at {wall(at, zone)}, by what is known now." if given["as_of"] else ""
+
+
+def _date(at: datetime, now: datetime, zone: str) -> str:
+    """`Thu 31 Dec 14:45:10`, with the year if it is another one."""
+    local = at.astimezone(zone_of(zone))
+    year = "" if local.year == now.astimezone(zone_of(zone)).year else f" {local.year}"
+    return f"{local:%a} {local.day} {local:%b}{year} {local:%H:%M:%S}"
+
+
+def _clock_name(clock: Mapping[str, Any]) -> str:
+    name = clock["objective"].replace("_", " ").capitalize()
+    return name if clock["objective"] == FIRST else f"{name} {clock['cycle']}"
+
+
+def _decided(decision: Mapping[str, Any]) -> str:
+    """In a few words, as `says`."""
+    details = decision["details"]
+    match decision["kind"]:
+        case "warning":
+            text = f"{details['threshold_percent']} % used"
+        case "fulfilled":
+            text = "answered in time" if details.get("met") else "answered late"
+        case "breach_retracted":
+            text = "breach withdrawn"
+        case "applied":
+            text = "clock started"
+        case "target_changed":
+            text = "deadline moved"
+        case kind:
+            text = kind.replace("_", " ")
+    return text if decision["objective"] == FIRST else f"{decision['objective']}: {text}"
+
+
+def _course(story: Mapping[str, Any], clock: Mapping[str, Any], hours: SupportHours | None, zone: str) -> Markup:
+    """The stretches so far, and those that are left until the deadline."""
+    stretches = [Stretch(each["from"], each["to"], each["counted"], each["reason"]) for each in clock["segments"]]
+    due_at = clock["due_at"]
+    signs = [
+        Sign(each["at"], f"{each['percent']} %", "percent")
+        for each in clock["thresholds"]
+        if due_at is None or each["at"] < due_at
+    ]
+    if clock["running"] and clock["ended_at"] is None:
+        signs.append(Sign(story["at"], "now", "now"))
+    if clock["ended_by"] in (None, "responded") and hours is not None and due_at is not None:
+        ahead = hours.segments(stretches[-1].end if stretches else clock["started_at"], due_at)
+        stretches += [Stretch(*each, ahead=True) for each in ahead]
+    if due_at is not None:
+        signs.append(Sign(due_at, f"due {due_at.astimezone(zone_of(zone)):%a %H:%M}", "due"))
+    facts = [Sign(each["time"], _fact(each), _colour(each)) for each in story["facts"]]
+    return course(stretches, facts, signs, zone) if stretches else Markup("")
+
+
+def _fact(fact: Mapping[str, Any]) -> str:
+    name, data = fact["type"].removeprefix("ticket.").replace("_", " "), fact["data"]
+    if name.endswith("changed"):
+        return f"{name}: {data.get('priority') or data.get('service_level') or ''}"
+    return f"{name} by automation" if data.get("by") == "automation" else name
+
+
+def _colour(fact: Mapping[str, Any]) -> str:
+    is_answer = fact["type"] == "ticket.responded" and fact["data"].get("by") != "automation"
+    return "answer" if is_answer else "fact"
+
+
+# ---- parts of the policy
+
+
+def _week(week: Week) -> list[tuple[str, str]]:
+    """Days with the same windows as one: `Mon-Fri`, `09:00-18:00`."""
+    said = [", ".join(map(str, windows)) or "closed" for windows in week]
+    groups = [[number for number, _ in group] for _, group in groupby(enumerate(said), key=lambda each: each[1])]
+    return [
+        (DAYS[days[0]] if len(days) == 1 else f"{DAYS[days[0]]}-{DAYS[days[-1]]}", said[days[0]]) for days in groups
+    ]
+
+
+def _targets(policy: Policy, objective: str) -> list[tuple[str, list[str]]]:
+    """One line a priority, one cell a level."""
+    levels = policy.levels.values()
+    targets = [level.targets if objective == FIRST else level.objectives.get(objective, {}) for level in levels]
+    return [(name, [_short(each.get(name)) for each in targets]) for name in policy.priorities]
+
+
+def _short(target: timedelta | None) -> str:
+    """As a policy file writes it: `4h`, `1h 30m`."""
+    seconds = 0 if target is None else round(target.total_seconds())
+    parts = ((seconds // 3600, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"))
+    return " ".join(f"{number}{unit}" for number, unit in parts if number) or "-"
+
+
+class Day(NamedTuple):
+    """A date on which other hours hold, for which levels, and which."""
+
+    day: date
+    name: str
+    levels: str
+    hours: str
+
+
+def _days(policy: Policy, year: int) -> Iterable[Day]:
+    found: dict[tuple[date, str, str], list[str]] = {}
+    for level in policy.levels.values():
+        rules = level.hours.rules
+        for day, name in rules.holidays.items():
+            if day.year == year and day not in rules.exceptions:
+                found.setdefault((day, name, "closed"), []).append(level.name)
+        for day, (name, windows) in rules.exceptions.items():
+            if day.year == year:
+                found.setdefault((day, name, ", ".join(map(str, windows)) or "closed"), []).append(level.name)
+    for (day, name, hours), levels in sorted(found.items()):
+        yield Day(day, name, "all levels" if len(levels) == len(policy.levels) else ", ".join(levels), hours)

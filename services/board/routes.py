@@ -1,0 +1,481 @@
+"""The board's HTTP: pages, a read-only JSON API, and news as Server-Sent Events. What is shown is in board.py."""
+
+import base64
+import hmac
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from hashlib import sha256
+from http import HTTPStatus
+from importlib.resources import files
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+import yaml
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from events.cloudevents import shown
+from projections.tickets import FIRST_MARK, NONE, OPEN, Mark, Wanted, label
+from services.board import pages
+from services.board.service import Board, Line, News, Seen, line
+from services.cli.calculator import instant
+from services.queries.explanation import story
+from services.queries.point_in_time import NothingYet, When
+from services.queries.report import report
+from services.queries.ticket_status import standing, waiting
+from services.runtime.service import OUTAGES
+from sla.calendar import zone_of
+from sla.log import State
+from sla.policy import Policy
+from sla.versions import Versions
+
+PER_PAGE = 100
+NEWEST = 10
+MOST = 1_000  # tickets in one answer
+STAGES = (OPEN, "pending", "running", "paused", "fulfilled", "cancelled", "excluded")
+HEARTBEAT = 10.0  # seconds
+
+SAFE = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Headers of every answer: a page runs only our script, and asks nobody but us."""
+
+STATIC = {
+    name: (files("services.board").joinpath("static", name).read_bytes(), type)
+    for name, type in (
+        ("board.css", "text/css; charset=utf-8"),
+        ("board.js", "text/javascript; charset=utf-8"),
+        ("icon.svg", "image/svg+xml"),
+    )
+}
+
+
+class Problem(Exception):
+    """The answer is no: an HTTP status, and what is wrong and what to do (RFC 9457)."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, dict(headers or {})
+
+    @property
+    def title(self) -> str:
+        return HTTPStatus(self.status).phrase
+
+
+def is_loopback(host: str) -> bool:
+    """Can nobody but this machine reach it?"""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def app(board: Callable[[], Board | None], token: str | None) -> ASGIApp:
+    """The board's routes. `board` is the service now, None if it does not work yet; without `token` all may ask."""
+    web = _Web(board)
+    routes = [
+        Route("/", web.page(_board_page)),
+        Route("/ticket", web.page(_ticket_page)),
+        Route("/policy", web.page(_policy_page)),
+        Route("/events", web.events),
+        Route("/static/{name}", _static),
+        Route("/api/tickets", web.api(_tickets)),
+        Route("/api/tickets/{path:path}", web.api(_ticket)),
+        Route("/api/report", web.api(_report)),
+        Route("/api/openapi.json", _openapi),
+    ]
+    handlers: dict[Any, Any] = {Problem: _refuse, HTTPException: _no_such_page}
+    handlers |= {NothingYet: _too_early, Exception: _fault}
+    handlers |= dict.fromkeys(OUTAGES, _outage)
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(_Guard, token=token)])
+
+
+# ---- who may ask
+
+
+class _Guard:
+    """Every answer gets the headers that keep a browser safe; who does not have the token gets none but 401."""
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app, self._token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SAFE.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "private, no-cache")
+            await send(message)
+
+        problem = self._refused(Headers(scope=scope))
+        app: ASGIApp = self._app if problem is None else await _refuse(Request(scope), problem)
+        await app(scope, receive, safely)
+
+    def _refused(self, headers: Headers) -> Problem | None:
+        if self._token is None:
+            if is_loopback(_name_of(headers.get("host", ""))):
+                return None
+            return Problem(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "without SLA_BOARD_TOKEN the board answers only to localhost and 127.0.0.1, so that no other site can "
+                "ask in your name; use one of these names, or set a token",
+            )
+        if hmac.compare_digest(_given(headers.get("authorization", "")), self._token.encode()):
+            return None
+        what = "the token is wrong" if "authorization" in headers else "there is no token"
+        return Problem(
+            HTTPStatus.UNAUTHORIZED,
+            f"{what}; send the header `Authorization: Bearer TOKEN` with that of SLA_BOARD_TOKEN, or in a browser give "
+            "it as the password of any user",
+            {"WWW-Authenticate": 'Bearer realm="SLA board", Basic realm="SLA board", charset="UTF-8"'},
+        )
+
+
+def _name_of(host: str) -> str:
+    """Of a Host header, without the port."""
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def _given(authorization: str) -> bytes:
+    """The token in the header of a program, or in that of a browser, whose password it is."""
+    scheme, _, value = authorization.partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return value.strip().encode()
+        case "basic":
+            with suppress(ValueError):
+                return base64.b64decode(value).partition(b":")[2]
+    return b""
+
+
+# ---- answers
+
+
+class _Web:
+    """Makes endpoints of questions: each is asked in a thread, and answered with 304 if nothing has happened."""
+
+    def __init__(self, board: Callable[[], Board | None]) -> None:
+        self._board = board
+        self._process = secrets.token_hex(4)
+
+    def api(self, question: Callable[[Board, Request, Seen], object]) -> Callable[[Request], Any]:
+        """JSON."""
+
+        async def endpoint(request: Request) -> Response:
+            return await self._answer(request, question, "application/json", msgspec.json.encode)
+
+        return endpoint
+
+    def page(self, question: Callable[[Board, Request, Seen], str]) -> Callable[[Request], Any]:
+        """HTML."""
+
+        async def endpoint(request: Request) -> Response:
+            return await self._answer(request, question, "text/html; charset=utf-8", str.encode)
+
+        return endpoint
+
+    async def _answer(
+        self, request: Request, question: Callable[..., Any], type: str, encode: Callable[[Any], bytes]
+    ) -> Response:
+        board = self._at_work()
+        seen = Seen(board.now(), board.position)
+        tag = f'W/"{self._process}-{seen.position}-{seen.now.timestamp() // 60:.0f}"'  # weak: the clock runs on
+        headers = {"ETag": tag, "Vary": "Authorization"}
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        request.state.newest, request.state.breaches = board.newest(NEWEST), board.breaches()
+        return Response(encode(await board.ask(question, board, request, seen)), 200, headers, type)
+
+    def _at_work(self) -> Board:
+        board = self._board()
+        if board is None or board.problem == "starting":
+            raise Problem(503, "the board does not work yet; /health/ready says why", {"Retry-After": "1"})
+        return board
+
+    async def events(self, request: Request) -> Response:
+        """Server-Sent Events; the id of each is the position in the log, and who comes back goes on there."""
+        board = self._at_work()
+        after = request.headers.get("last-event-id") or request.query_params.get("after", "")
+        position = int(after) if after.isascii() and after.isdigit() and len(after) < 19 else None
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(_stream(board, position), 200, headers, "text/event-stream")
+
+
+async def _stream(board: Board, position: int | None) -> AsyncIterator[bytes]:
+    yield b"retry: 1000\n" + _beat(board)
+    async for turn in board.turns_after(position, HEARTBEAT):
+        if turn is None:
+            yield _beat(board)
+        else:
+            news = None if turn.news is None else [_told(each) for each in turn.news]
+            body = msgspec.json.encode({"position": turn.position, "events": news})
+            yield b"id: %d\ndata: %b\n\n" % (turn.position, body)
+
+
+def _beat(board: Board) -> bytes:
+    return b"event: beat\ndata: %d\n\n" % (board.now().timestamp() * 1000)
+
+
+def _told(news: News) -> dict[str, object]:
+    event = news.event
+    return {
+        "position": news.position,
+        "ticket_id": news.ticket,
+        "event": event.KIND,
+        "time": event.time,
+        "objective": event.objective,
+        "service_level": event.state.service_level,
+        "priority": event.state.priority,
+        "says": pages.says(event),
+    }
+
+
+async def _static(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in STATIC:
+        raise HTTPException(404)
+    body, type = STATIC[name]
+    headers = {"ETag": f'"{sha256(body).hexdigest()[:16]}"'}
+    if headers["ETag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(body, 200, headers, type)
+
+
+async def _openapi(request: Request) -> Response:
+    return Response(msgspec.json.encode(OPENAPI), 200, media_type="application/json")
+
+
+OPENAPI = yaml.safe_load(files("services.board").joinpath("openapi.yaml").read_text(encoding="utf-8"))
+
+
+async def _refuse(request: Request, problem: Problem) -> Response:
+    """A problem of the API as JSON, that of a page as a page."""
+    if request.url.path.startswith(("/api/", "/events")):
+        body = {"type": "about:blank", "title": problem.title, "status": problem.status, "detail": problem.detail}
+        return Response(msgspec.json.encode(body), problem.status, problem.headers, "application/problem+json")
+    html = pages.error(problem.status, problem.title, problem.detail)
+    return Response(html, problem.status, problem.headers, "text/html; charset=utf-8")
+
+
+async def _no_such_page(request: Request, error: HTTPException) -> Response:
+    detail = {
+        404: f"there is nothing at {shown(request.url.path)}; see / for the board, /api/openapi.json for the API",
+        405: f"{request.method} is not for here: the board can only be read, with GET",
+    }
+    problem = Problem(error.status_code, detail.get(error.status_code, error.detail), error.headers)
+    return await _refuse(request, problem)
+
+
+async def _too_early(request: Request, error: Exception) -> Response:
+    return await _refuse(request, Problem(404, str(error)))
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    return await _refuse(request, Problem(500, "a fault of the board, which its log has; please report it"))
+
+
+async def _outage(request: Request, error: Exception) -> Response:
+    text = str(error) or type(error).__name__
+    return await _refuse(request, Problem(503, f"the store cannot be read now: {text}", {"Retry-After": "1"}))
+
+
+# ---- questions of the API; each blocks
+
+
+def _tickets(board: Board, request: Request, seen: Seen) -> object:
+    wanted, limit = _wanted(request, board.store.versions()), _number(request, "limit", PER_PAGE, MOST)
+    when, after = _when(request, seen.now), _after(request)
+    lines = board.lines(wanted, limit + 1, after, seen.now) if when.is_now else _then(board, wanted, after, when)
+    return {
+        "tickets": [each.standing.report(when.at) for each in lines[:limit]],
+        "next": _cursor(lines[limit - 1].mark) if len(lines) > limit else None,
+    }
+
+
+def _then(board: Board, wanted: Wanted, after: Mark | None, when: When) -> list[Line]:
+    """The tickets that were open at another time."""
+    found = (line(standing, when.at) for standing in waiting(board.store, None, *when))
+    start = after if after and after.until is not None else FIRST_MARK
+    return [each for each in found if _is_wanted(each.standing.state, wanted) and each.mark > start]
+
+
+def _is_wanted(state: State, wanted: Wanted) -> bool:
+    level, priority, stage = label(state)
+    return (
+        wanted.service_level in (None, level)
+        and wanted.priority in (None, priority)
+        and wanted.stage in (None, OPEN, stage)
+    )
+
+
+def _ticket(board: Board, request: Request, seen: Seen) -> object:
+    ticket, part = _path_below(request, "/api/tickets/")
+    when = _when(request, seen.now)
+    match part:
+        case None:
+            found = standing(board.store, ticket, *when) if _is_id(ticket) else None
+            answer = found and found.report(when.at)
+        case "explain":
+            answer = story(board.store, ticket, *when) if _is_id(ticket) else None
+        case _:
+            raise HTTPException(404)
+    if answer is None:
+        raise _unknown(ticket)
+    return answer
+
+
+def _report(board: Board, request: Request, seen: Seen) -> object:
+    by = [name for name in request.query_params.get("by", "").split(",") if name]
+    try:
+        return report(board.store, request.query_params.get("period", "all"), by, *_when(request, seen.now))
+    except ValueError as error:
+        raise Problem(400, str(error)) from None
+
+
+# ---- pages
+
+
+def _board_page(board: Board, request: Request, seen: Seen) -> str:
+    versions = board.store.versions()
+    wanted = _wanted(request, versions)._replace(stage=OPEN)
+    lines = board.lines(wanted, PER_PAGE + 1, _after(request), seen.now)
+    others: list[tuple[str, str | None]] = [("First page", None)] if "cursor" in request.query_params else []
+    if len(lines) > PER_PAGE:
+        others.append((f"Next {PER_PAGE}", _cursor(lines[PER_PAGE - 1].mark)))
+    return pages.board(
+        seen,
+        policy=_in_force(versions, seen.now),
+        wanted=wanted,
+        lines=lines[:PER_PAGE],
+        tallies=board.tallies(seen.now),
+        breaches=request.state.breaches,
+        newest=request.state.newest,
+        pages=others,
+    )
+
+
+def _ticket_page(board: Board, request: Request, seen: Seen) -> str:
+    ticket, when = request.query_params.get("id", ""), _when(request, seen.now)
+    found = standing(board.store, ticket, *when) if _is_id(ticket) else None
+    told = story(board.store, ticket, *when) if found else None
+    if found is None or told is None:
+        raise _unknown(ticket)
+    given = {name: request.query_params.get(name, "") for name in ("as_of", "known_at")}
+    return pages.ticket(seen, told, line(found, when.at), when.at, given)
+
+
+def _policy_page(board: Board, request: Request, seen: Seen) -> str:
+    versions = board.store.versions()
+    policy = _in_force(versions, seen.now)
+    if name := request.query_params.get("version"):
+        try:
+            policy = versions.named(name)
+        except KeyError as error:
+            raise Problem(404, str(error.args[0])) from None
+    year = _number(request, "year", seen.now.astimezone(zone_of(policy.zone)).year, 2100, least=2000)
+    return pages.policy(seen, policy, list(versions), year)
+
+
+# ---- what a request says
+
+
+def _wanted(request: Request, versions: Versions) -> Wanted:
+    policies = [version.policy for version in versions]
+    return Wanted(
+        service_level=_one_of(request, "level", [NONE, *(name for each in policies for name in each.levels)]),
+        priority=_one_of(request, "priority", [NONE, *(name for each in policies for name in each.priorities)]),
+        stage=_one_of(request, "stage", STAGES),
+    )
+
+
+def _one_of(request: Request, name: str, known: Iterable[str]) -> str | None:
+    given = request.query_params.get(name)
+    if given and given not in known:
+        raise Problem(400, f"{name} {shown(given)} is not known; it is one of {', '.join(dict.fromkeys(known))}")
+    return given or None
+
+
+def _number(request: Request, name: str, default: int, most: int, least: int = 1) -> int:
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    number = int(given) if given.isascii() and given.isdigit() and len(given) < 9 else 0
+    if not least <= number <= most:
+        raise Problem(400, f"{name} {shown(given)} is not a number from {least} to {most}")
+    return number
+
+
+def _cursor(mark: Mark) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(mark)).decode().rstrip("=")
+
+
+def _after(request: Request) -> Mark | None:
+    given = request.query_params.get("cursor")
+    if given is None:
+        return None
+    try:
+        mark = msgspec.json.decode(base64.urlsafe_b64decode(given + "=" * (-len(given) % 4)), type=Mark)
+        if not mark.ticket.isprintable() or abs(mark.until or 0) >= 2**63:
+            raise ValueError("no store can have it")
+        return mark
+    except (ValueError, msgspec.MsgspecError):
+        raise Problem(400, f"cursor {shown(given)} is not one of ours; take `next` of an answer, or none") from None
+
+
+def _path_below(request: Request, prefix: str) -> tuple[str, str | None]:
+    """The ticket in a path, which may have a percent-encoded slash, and what stands behind the next one."""
+    raw: bytes = request.scope["raw_path"]
+    token, slash, rest = raw.partition(b"?")[0][len(prefix) :].partition(b"/")
+    try:
+        return unquote_to_bytes(token).decode(), rest.decode("ascii", "replace") if slash else None
+    except UnicodeDecodeError:
+        raise _unknown(token.decode("ascii", "replace")) from None
+
+
+def _when(request: Request, now: datetime) -> When:
+    try:
+        return When(_time(request, "as_of"), _time(request, "known_at"), now).check()
+    except ValueError as error:
+        raise Problem(400, str(error)) from None
+
+
+def _time(request: Request, name: str) -> datetime | None:
+    given = request.query_params.get(name)
+    if not given:
+        return None
+    try:
+        return instant(given)
+    except ValueError as error:
+        raise Problem(400, f"{name}: {error}") from None
+
+
+def _is_id(ticket: str) -> bool:
+    return 1 <= len(ticket) <= 128 and ticket.isprintable()
+
+
+def _unknown(ticket: str) -> Problem:
+    return Problem(
+        404, f"nothing is known of a ticket {shown(ticket)}; see that its id is written as its helpdesk does"
+    )
+
+
+def _in_force(versions: Versions, now: datetime) -> Policy:
+    if not len(versions):
+        raise Problem(503, "no policy is published yet; start intake", {"Retry-After": "1"})
+    return versions.at(now)

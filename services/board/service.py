@@ -1,0 +1,296 @@
+"""Board: follows the log, and reads from the views what the board shows. How it looks and how it is asked, web.py."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import cache
+from itertools import islice
+from typing import Any, ClassVar, NamedTuple
+
+from projections.compliance import Compliance, Count
+from projections.deadlines import instant
+from projections.runner import BATCH
+from projections.tickets import Mark, Row, Tickets, Wanted, mark
+from services.queries.ticket_status import Standing
+from services.runtime.service import Now, Service, T, wall_clock
+from services.store.interface import ReadOnly, Store
+from sla.calendar import Segment, SupportHours
+from sla.log import Announced, Breached, BreachRetracted, LogRow, decoded
+
+REMEMBERED = 1_000  # announced events that a browser may have missed, and is told when it is back
+DAY = timedelta(days=1)
+TOGETHER = 0.2  # seconds in which what happens is told as one
+POLL = 2.0  # seconds: the longest sleep, should a nudge be lost
+WINDOWS = 8  # support windows ahead that a browser is told of
+
+Pair = tuple[str, str]  # service level, priority
+
+
+class Seen(NamedTuple):
+    """When a page was written, and up to which position it has the log."""
+
+    now: datetime
+    position: int
+
+
+class News(NamedTuple):
+    """An announced event with its place in the log."""
+
+    position: int
+    ticket: str
+    event: Announced
+
+
+class Tail:
+    """What of the log's end the board remembers: the newest events, and the breaches of the last 24 hours."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.newest: deque[News] = deque(maxlen=REMEMBERED)
+        self._breaches: dict[str, News] = {}
+
+    def begin(self, store: Store, now: datetime) -> None:
+        """
+        With the breaches since the first event of the last 24 hours, and REMEMBERED rows before the end of the log. Of
+        a day with a million events no others are decoded.
+        """
+        head = store.head()
+        low, high = 0, head
+        while low < high:
+            middle = (low + high) // 2
+            found = store.entries(middle, 1)
+            low, high = (middle + 1, high) if found and found[0].event.at < now - DAY else (low, middle)
+        self.position, news = min(low, max(0, head - REMEMBERED)), max(0, head - REMEMBERED)
+        while self.position < news:
+            rows = store.log(self.position, min(BATCH, news - self.position))
+            for entry in decoded(rows, Breached, BreachRetracted):
+                self._note(News(*entry))
+            self.position = rows[-1].position
+
+    def take(self, rows: Sequence[LogRow]) -> None:
+        """What comes next in the log."""
+        for entry in decoded(rows, Announced):
+            news = News(*entry)
+            self.newest.append(news)
+            self._note(news)
+        if rows:
+            self.position = rows[-1].position
+
+    def _note(self, news: News) -> None:
+        match news.event:
+            case Breached():
+                self._breaches[news.event.id] = news
+            case BreachRetracted():
+                self._breaches.pop(news.event.breach_id, None)
+
+    def breaches(self, now: datetime) -> list[News]:
+        """Those of the last 24 hours that stand, the newest first."""
+        day_ago = now - DAY
+        self._breaches = {id: news for id, news in self._breaches.items() if _broken_at(news) > day_ago}
+        return sorted(self._breaches.values(), key=_broken_at, reverse=True)
+
+    def between(self, after: int, until: int) -> list[News] | None:
+        """What was announced after one position and up to another; None if that is longer ago than is remembered."""
+        if after > until or (len(self.newest) == REMEMBERED and after < self.newest[0].position):
+            return None
+        return [news for news in self.newest if after < news.position <= until]
+
+
+def _broken_at(news: News) -> datetime:
+    assert isinstance(news.event, Breached)
+    return news.event.breached_at
+
+
+class Turn(NamedTuple):
+    """What a browser is told: how far the log is, and what was announced since; None if that is too much."""
+
+    position: int
+    news: list[News] | None
+
+
+class Line(NamedTuple):
+    """A ticket on the board: how it stands, support time left (negative when too late), and where it is in the list."""
+
+    standing: Standing
+    hours: SupportHours | None
+    left: timedelta | None
+    mark: Mark
+
+
+class Tally(NamedTuple):
+    """The tickets of a level and priority, or of many, by how they stand; and of those that are over, how it ended."""
+
+    late: int = 0
+    at_risk: int = 0
+    on_track: int = 0
+    paused: int = 0
+    pending: int = 0
+    kept: int = 0
+    broken: int = 0
+
+    @property
+    def open(self) -> int:
+        return self.late + self.at_risk + self.on_track + self.paused + self.pending
+
+    @property
+    def compliance(self) -> float | None:
+        """The part of the promises that was kept, of all that were kept or broken; None if there are none."""
+        return self.kept / (self.kept + self.broken) if self.kept + self.broken else None
+
+    def __add__(self, other: object) -> "Tally":
+        assert isinstance(other, Tally)
+        return Tally(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class Board(Service):
+    """Read-only: it follows the views too, where it may, and writes no fact. Any number may run."""
+
+    name: ClassVar[str] = "board"
+
+    def __init__(self, store: Store, now: Now = wall_clock) -> None:
+        super().__init__()
+        self.store, self._now = store, now
+        self._views = (Tickets(), Compliance())
+        self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="board-pages")
+        self._turned = asyncio.Event()
+        self._ended = False
+        self._tail = Tail()
+        self.position = 0  # up to which the log can be seen on the board
+
+    async def run(self) -> None:
+        await self.in_thread(self._tail.begin, self.store, self.now())
+        while True:
+            before = self.position
+            with suppress(ReadOnly):  # then the views are as far as those who follow them are
+                for view in self._views:
+                    await self.follow(self.store, view)
+            rows = await self.in_thread(self.store.log, self._tail.position, BATCH)
+            self._tail.take(rows)
+            self.position = min([self._tail.position, *await self.in_thread(self._seen)])
+            self.works()
+            if self.position != before:
+                self._turn()
+            if len(rows) < BATCH:
+                await asyncio.sleep(TOGETHER)
+                await self.sleep(POLL if self.position == self._tail.position else TOGETHER)
+
+    async def stop(self) -> None:
+        self._ended = True
+        self._turn()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        await super().stop()
+
+    def now(self) -> datetime:
+        """What this machine's clock says, in UTC."""
+        return instant(self._now())
+
+    def _turn(self) -> None:
+        turned, self._turned = self._turned, asyncio.Event()
+        turned.set()
+
+    def _seen(self) -> list[int]:
+        """Blocking. How far the views are."""
+        return [self.store.position(view.name) or 0 for view in self._views]
+
+    async def ask(self, question: Callable[..., T], *arguments: Any) -> T:
+        """Blocking work for a page; a long one does not keep the board from following."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, question, *arguments)
+
+    async def turns_after(self, position: int | None, patience: float) -> AsyncIterator[Turn | None]:
+        """
+        What happens after a position, by default from now on; None each time that nothing does for so many seconds.
+        Ends with the service.
+        """
+        position = self.position if position is None else position
+        while not self._ended:
+            turned = self._turned
+            if self.position != position:
+                yield Turn(self.position, self._tail.between(position, self.position))
+                position = self.position
+                continue
+            try:
+                async with asyncio.timeout(patience):
+                    await turned.wait()
+            except TimeoutError:
+                yield None
+
+    # ---- what the pages show
+
+    def newest(self, limit: int) -> list[News]:
+        """The events announced last, the newest first."""
+        return list(islice(reversed(self._tail.newest), limit))
+
+    def breaches(self) -> list[News]:
+        """Those of the last 24 hours that stand, the newest first."""
+        return self._tail.breaches(self.now())
+
+    def lines(self, wanted: Wanted, limit: int, after: Mark | None, now: datetime) -> list[Line]:
+        """At most so many tickets of the list. Blocking."""
+        with self.store.reading() as cursor:
+            rows = self._views[0].page(cursor, wanted, limit, after)
+        known = cache(self.store.policy)
+        policies = (known(row.state.policy_fingerprint) if row.state.policy_fingerprint else None for row in rows)
+        return [
+            line(Standing(row.ticket, row.state, row.facts, policy), now)
+            for row, policy in zip(rows, policies, strict=True)
+        ]
+
+    def tallies(self, now: datetime) -> dict[Pair, Tally]:
+        """How many tickets stand how, for each level and priority; pending ones have neither. Blocking."""
+        tickets, compliance = self._views
+        with self.store.reading() as cursor:
+            counts, sums = tickets.counts(cursor), compliance.counts(cursor)
+            late, at_risk = tickets.late(cursor, now), tickets.at_risk(cursor, now)
+        policies = [version.policy for version in self.store.versions()]
+        pairs = dict.fromkeys((level, name) for it in policies for level in it.levels for name in it.priorities)
+        pairs |= dict.fromkeys((level, priority) for level, priority, _ in counts)
+        return {
+            pair: Tally(
+                late=late[pair],
+                at_risk=at_risk[pair],
+                on_track=max(0, counts.get((*pair, "running"), 0) - late[pair] - at_risk[pair]),
+                paused=counts.get((*pair, "paused"), 0),
+                pending=counts.get((*pair, "pending"), 0),
+                kept=max(0, _kept(sums, pair)),
+                broken=max(0, _net_breaches(sums, pair)),
+            )
+            for pair in pairs
+        }
+
+
+def line(standing: Standing, now: datetime) -> Line:
+    """A ticket with the support time that it has left."""
+    state = standing.state
+    place = mark(Row(standing.ticket, standing.facts, state))
+    if standing.policy is None or state.service_level is None or state.due_at is None:
+        return Line(standing, None, None, place)
+    hours = standing.policy.level(state.judged_as or state.service_level).hours
+    left = hours.elapsed(now, state.due_at) - hours.elapsed(state.due_at, now)
+    return Line(standing, hours, left, place)
+
+
+def _kept(sums: Mapping[Count, int], pair: Pair) -> int:
+    """First responses in time, as is known now."""
+    kept = sums.get(("response", *pair, "met", ""), 0)
+    for (what, level, priority, before, after), n in sums.items():
+        if what == "revised" and (level, priority) == pair:
+            kept += n * ((after == "met") - (before == "met"))
+    return kept
+
+
+def _net_breaches(sums: Mapping[Count, int], pair: Pair) -> int:
+    """Breaches that stand."""
+    return sum(
+        n if what == "breached" else -n
+        for (what, level, priority, _, _), n in sums.items()
+        if what in ("breached", "retracted") and (level, priority) == pair
+    )
+
+
+def windows_ahead(hours: SupportHours, now: datetime) -> list[Segment]:
+    """The support time ahead, at least of two weeks, as far as a browser needs it."""
+    until = hours.due(now, timedelta(seconds=1)) + timedelta(days=14)
+    return list(islice((each for each in hours.segments(now, until) if each.counted), WINDOWS))

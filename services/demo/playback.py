@@ -1,0 +1,460 @@
+"""`sla up --demo`: a bundled day of three helpdesks, then a steady trickle; shows what comes of it. It judges nothing.
+
+`demo.jsonl` holds one CloudEvent a line, of one nominal Wednesday; `python -m services.demo.generate` wrote it. The
+real start stands for 14:30 of that day (`NOMINAL_START`). Extension attributes, CloudEvents integers, say what becomes
+of an event:
+
+- `demoat`: milliseconds after the start at which it is fed. What is fed at the same time stands together.
+- `demoleft`, of an opening: milliseconds of support time that the ticket has left at the start. When it was opened
+  follows from that, by searching the support hours of the loaded policy backwards. At night, on a weekend or a holiday
+  the clock of a level may stand still, and what should be due within the minute would not be: such a ticket was due
+  when its clock stopped, and breaks as soon as it is fed.
+- `demobefore`: milliseconds before the deadline of its ticket at which it happened, though we hear of it only now.
+
+Events with neither `demoleft` nor `demobefore` keep their distance from the start. So no fact is dated in the future,
+and on the nominal day itself every time stays as it is. Ids and tickets end in the start time (hexadecimal seconds): a
+second demo on the same folder is about other tickets.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import sys
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from queue import Full, Queue
+from threading import Thread
+from typing import Any, ClassVar, NamedTuple
+
+import msgspec
+import nats.errors
+import structlog
+from nats.aio.client import Client
+
+from events.cloudevents import CONTENT_TYPE, encode_token, format_time, parse_time
+from events.promises import DATA_TYPES, Applied, Breached, BreachRetracted, Fulfilled, TargetChanged
+from events.tickets import ticket_message
+from projections.compliance import Arrivals, Compliance
+from projections.tickets import Tickets
+from services.bus import connection as bus
+from services.bus.connection import BusError, Outgoing, Publisher, StreamReader
+from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
+from services.runtime.service import Service
+from services.store.interface import Database, Store
+from sla.calendar import SupportHours, zone_of
+from sla.engine import Message
+from sla.policy import Level, Policy
+from sla.ticket import ENDED
+
+log = structlog.get_logger()
+
+Event = dict[str, Any]
+
+NOMINAL_START = datetime(2026, 3, 18, 13, 30, tzinfo=UTC)  # Wednesday 14:30 in Stockholm: all levels are open
+SOON = timedelta(minutes=1)  # a ticket with at most this left is meant to break while somebody watches
+SEED = 20260318
+TRICKLE_EVERY = 2.0  # seconds
+MOST_OPEN = 40  # tickets of the trickle without an answer
+REMEMBERED = 1_000  # tickets of which the display knows when the engine learned of their deadline
+DEAD_LETTERS_SHOWN = 5
+SOURCES = {"NK": "/helpdesk/nordkraft", "HV": "/helpdesk/havsvik", "FB": "/crm/fjallbank"}
+
+_MICROSECOND = timedelta(microseconds=1)
+_MILLISECOND = timedelta(milliseconds=1)
+_ZERO = timedelta(0)
+
+
+# ---- the day
+
+
+class Planned(NamedTuple):
+    """A message, and the instant from which on it may be fed; no fact in it is dated later."""
+
+    at: datetime
+    message: Outgoing
+
+
+def bundled() -> list[Event]:
+    """The day as it is in the file."""
+    text = files("services.demo").joinpath("demo.jsonl").read_text(encoding="utf-8")
+    return [msgspec.json.decode(line) for line in text.splitlines()]
+
+
+def run_of(start: datetime) -> str:
+    """What the ids of one run end in: eight hexadecimal digits, other ones each second."""
+    return f"{int(start.timestamp()):08x}"
+
+
+def plan(events: Sequence[Event], policy: Policy, start: datetime) -> list[Planned]:
+    """The events as they are fed from `start` (UTC) on, in that order."""
+    openings = {event["subject"]: event for event in reversed(events) if event["type"] == "ticket.opened"}
+    planned = [
+        Planned(
+            start + event["demoat"] * _MILLISECOND,
+            _message(event, _happened(event, openings, policy, start), run_of(start)),
+        )
+        for event in events
+    ]
+    return sorted(planned, key=lambda each: each.at)
+
+
+def opened_before(hours: SupportHours, used: timedelta, now: datetime) -> datetime:
+    """The latest instant from which on `used` support time was counted until `now`: `elapsed` the other way round."""
+    if used <= _ZERO:
+        return now
+    step = used
+    while hours.elapsed(now - step, now) < used:
+        step *= 2
+    enough, too_little = step // _MICROSECOND, 0  # microseconds before now
+    while enough - too_little > 1:
+        middle = (enough + too_little) // 2
+        if hours.elapsed(now - middle * _MICROSECOND, now) < used:
+            too_little = middle
+        else:
+            enough = middle
+    return now - enough * _MICROSECOND
+
+
+def opened_with(left: timedelta, level: Level, priority: str, now: datetime) -> datetime:
+    """When a ticket was opened that has so much of its target left now; if its clock stands still, see `demoleft`."""
+    if _ZERO < left <= SOON and level.hours.elapsed(now, now + left) < left:
+        left = _ZERO
+    return opened_before(level.hours, level.targets[priority] - left, now)
+
+
+def _happened(event: Event, openings: Mapping[str, Event], policy: Policy, start: datetime) -> datetime:
+    opening = openings.get(event["subject"], event)
+    promise = _promise(opening, policy)
+    if promise is not None and "demoleft" in event:
+        return opened_with(event["demoleft"] * _MILLISECOND, *promise, start)
+    if promise is not None and "demobefore" in event:
+        level, priority = promise
+        before: timedelta = event["demobefore"] * _MILLISECOND
+        return level.hours.due(_happened(opening, openings, policy, start), level.targets[priority]) - before
+    return parse_time(event["time"]) + (start - NOMINAL_START)
+
+
+def _promise(opening: Event, policy: Policy) -> tuple[Level, str] | None:
+    """Level and priority of a ticket; None if this policy does not have them, so that they end as dead letters."""
+    level, priority = policy.levels.get(opening["data"].get("service_level")), opening["data"].get("priority")
+    return None if level is None or priority not in level.targets else (level, priority)
+
+
+def _message(event: Event, time: datetime, run: str) -> Outgoing:
+    ticket = f"{event['subject']}-{run}"
+    plain = {name: value for name, value in event.items() if not name.startswith("demo")}
+    plain |= {"id": f"{event['id']}-{run}", "subject": ticket, "time": format_time(time)}
+    subject = f"tickets.{event['type'].removeprefix('ticket.')}.{encode_token(ticket)}"
+    return Outgoing(subject, {"Content-Type": CONTENT_TYPE}, msgspec.json.encode(plain))
+
+
+# ---- the trickle
+
+
+class _Open(NamedTuple):
+    ticket: str
+    source: str
+    level: Level
+
+
+class Trickle:
+    """Ticket events without end, the same ones for the same seed, with the names of the loaded policy."""
+
+    def __init__(self, policy: Policy, run: str, seed: int = SEED) -> None:
+        self._policy, self._run, self._random = policy, run, random.Random(seed)
+        self._open: deque[_Open] = deque()
+        self._number = 0
+
+    def following(self, now: datetime) -> Outgoing:
+        """The next event, not dated later than `now` (UTC)."""
+        self._number += 1
+        if len(self._open) >= MOST_OPEN:
+            return self._about(self._open.popleft(), now, "ticket.responded", {"by": "agent", "channel": "email"})
+        chance = self._random.random()
+        if chance < 0.45 or not self._open:
+            return self._opened(now)
+        ticket = self._random.choice(self._open)
+        if chance < 0.80:
+            self._open.remove(ticket)
+            return self._about(ticket, now, "ticket.responded", {"by": "agent", "channel": "email"})
+        if chance < 0.87:
+            return self._about(ticket, now, "ticket.responded", {"by": "automation"})
+        if chance < 0.94:
+            priority = self._random.choice(list(ticket.level.targets))
+            return self._about(ticket, now, "ticket.priority_changed", {"priority": priority})
+        return self._about(ticket, now, "ticket.escalated", {"reason": "The customer asked when somebody will answer."})
+
+    def _opened(self, now: datetime) -> Outgoing:
+        """Every third one comes from a system that was slow to tell: it has only seconds left."""
+        slow = self._random.random() < 1 / 3
+        levels = list(self._policy.levels.values())
+        if slow:
+            levels = [level for level in levels if level.hours.is_open(now)] or levels
+        level = self._random.choice(levels)
+        priority = self._random.choice(list(level.targets))
+        left = timedelta(seconds=self._random.uniform(3, 30)) if slow else level.targets[priority]
+        prefix, source = self._random.choice(list(SOURCES.items()))
+        ticket = _Open(f"{prefix}-{900_000 + self._number}-{self._run}", source, level)
+        self._open.append(ticket)
+        data = {"service_level": level.name, "priority": priority, "channel": "portal"}
+        return self._about(ticket, opened_with(left, level, priority, now), "ticket.opened", data)
+
+    def _about(self, ticket: _Open, time: datetime, type: str, data: Mapping[str, str]) -> Outgoing:
+        id = f"trickle-{self._number}-{self._run}"
+        return Outgoing(*ticket_message(type, ticket.ticket, source=ticket.source, id=id, time=time, data=data))
+
+
+# ---- the display
+
+
+class Display:
+    """
+    Lines on stdout, above a status line if it is a terminal; colours only there, and not with NO_COLOR. A thread
+    writes, so that a reader that has stopped reading never stops the engine: lines are left out. `gone` is called when
+    nobody can read any more.
+    """
+
+    COLOURS: ClassVar[dict[str, str]] = {"red": "31", "green": "32", "yellow": "33", "grey": "90"}
+
+    def __init__(self, gone: Callable[[], None]) -> None:
+        self._gone, self._loop = gone, asyncio.get_running_loop()
+        self._file = sys.stdout.fileno()
+        self.is_terminal = os.isatty(self._file) and os.environ.get("TERM") != "dumb"
+        self._coloured = self.is_terminal and not os.environ.get("NO_COLOR")
+        self._queue: Queue[tuple[str, str] | None] = Queue(1_000)
+        self._thread = Thread(target=self._write, name="display", daemon=True)
+        self._thread.start()
+
+    def line(self, text: str, colour: str | None = None) -> None:
+        """A line that stays."""
+        if colour is not None and self._coloured:
+            text = f"\x1b[{self.COLOURS[colour]}m{text}\x1b[0m"
+        self._put((f"{text}\n", ""))
+
+    def status(self, text: str) -> None:
+        """The status line from now on, on a terminal; else a line like others."""
+        self._put(("", text) if self.is_terminal else (f"{text}\n", ""))
+
+    def close(self) -> None:
+        """Writes what is left, within a second."""
+        self._put(None)
+        self._thread.join(1.0)
+
+    def _put(self, item: tuple[str, str] | None) -> None:
+        with contextlib.suppress(Full):
+            self._queue.put_nowait(item)
+
+    def _write(self) -> None:
+        encoding, status = sys.stdout.encoding or "utf-8", ""
+        try:
+            while item := self._queue.get():
+                text, status = item[0], item[1] or status
+                if self.is_terminal:
+                    text = f"\r\x1b[K{text}{status[: shutil.get_terminal_size().columns - 1]}"
+                rest = text.encode(encoding, "backslashreplace")
+                while rest:
+                    rest = rest[os.write(self._file, rest) :]
+            if self.is_terminal:
+                os.write(self._file, b"\n")
+        except OSError:
+            with contextlib.suppress(RuntimeError):  # the loop has ended before us
+                self._loop.call_soon_threadsafe(self._gone)
+
+
+def describe(span: timedelta) -> str:
+    """A span for people: `3 ms`, `12.5 s`, `41 min`, `5 h 12 min`."""
+    seconds = span.total_seconds()
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes = int(seconds // 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class Reporter:
+    """From announcements to lines. It knows when the engine learned of a deadline, of as many tickets as matter."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._zone = zone_of(policy.zone)
+        self._learned: OrderedDict[str, datetime] = OrderedDict()
+
+    def line(self, message: Message) -> tuple[str, str] | None:
+        """The line for a message of SLA and its colour; None for those that are only counted."""
+        body = msgspec.json.decode(message.body)
+        data = DATA_TYPES[body["type"]].model_validate_json(msgspec.json.encode(body["data"]))
+        match data:
+            case Applied() | TargetChanged():
+                self._learn(data.ticket_id, data.detected_at)
+                return None
+            case Breached():
+                known = max(data.breached_at, self._learned.get(data.ticket_id, data.breached_at))
+                note = "" if data.detection == "live" else f", {data.detection}"
+                noticed = f"noticed after {describe(data.detected_at - known)}{note}"
+                return self._row("breach", data, f"due {self._local(data.due_at)}, {noticed}"), "red"
+            case BreachRetracted():
+                return self._row("breach withdrawn", data, data.reason.replace("_", " ")), "green"
+            case Fulfilled(met=False):
+                late = timedelta(seconds=data.overdue_seconds)
+                how = f"{describe(late)} of support time too late" if late else "too late, while support was closed"
+                return self._row("late answer", data, f"due {self._local(data.due_at)}, answered {how}"), "yellow"
+            case _:
+                return None
+
+    def now(self) -> str:
+        """The time of day where the policy is."""
+        return datetime.now(self._zone).strftime("%H:%M:%S")
+
+    def _learn(self, ticket: str, at: datetime) -> None:
+        self._learned[ticket] = at
+        self._learned.move_to_end(ticket)
+        if len(self._learned) > REMEMBERED:
+            self._learned.popitem(last=False)
+
+    def _row(self, what: str, data: Breached | BreachRetracted | Fulfilled, text: str) -> str:
+        promise = f"{data.service_level} {data.priority}"
+        return f"{self.now()} {what:<16}  {data.ticket_id:<18}  {promise:<21}  {text}"
+
+    def _local(self, at: datetime) -> str:
+        local, today = at.astimezone(self._zone), datetime.now(self._zone).date()
+        return local.strftime("%H:%M:%S" if local.date() == today else "%a %d %b %H:%M:%S")
+
+
+# ---- the service
+
+
+async def play(url: str, database: Database, policy: Policy, welcome: Iterable[str], gone: Callable[[], None]) -> None:
+    """Feeds and shows until it is cancelled. `welcome` is what stands at the top."""
+    display = Display(gone)
+    for line in welcome:
+        display.line(line)
+    nc = await bus.connect(url, "demo")
+    store = await asyncio.to_thread(database.open)
+    demo = Demo(nc, store, policy, display)
+    try:
+        await demo.run()
+    finally:
+        await demo.stop()
+        store.close()
+        await nc.close()
+        display.line("stopped; the data stays, and the next start goes on with it")
+        display.close()
+
+
+class Demo(Service):
+    """Publishes as any helpdesk does, and listens as any subscriber does; the figures come from the read models."""
+
+    name: ClassVar[str] = "demo"
+
+    def __init__(self, nc: Client, store: Store, policy: Policy, display: Display) -> None:
+        super().__init__()
+        self._nc, self._store, self._policy, self._display = nc, store, policy, display
+        self._publisher = Publisher(nc, TICKETS)
+        self._reporter = Reporter(policy)
+        self._tickets, self._compliance, self._arrivals = Tickets(), Compliance(), Arrivals()
+        self._dead_letters = 0
+
+    async def run(self) -> None:
+        announcements = StreamReader(self._nc, SLA, await bus.last_sequence(self._nc, SLA))
+        dead_letters = StreamReader(self._nc, DEAD_LETTERS, await bus.last_sequence(self._nc, DEAD_LETTERS))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen(announcements, self._announced))
+            group.create_task(self._listen(dead_letters, self._dead))
+            group.create_task(self._summarise())
+            group.create_task(self._feed())
+
+    async def _feed(self) -> None:
+        start = datetime.now(UTC)
+        for at, messages in _together(plan(bundled(), self._policy, start)):
+            await _until(at)
+            await self._publish(messages)
+        self._display.line(
+            f"{self._reporter.now()} the bundled day is told; now an event every {TRICKLE_EVERY:g} s", "grey"
+        )
+        trickle = Trickle(self._policy, run_of(start))
+        while True:
+            await asyncio.sleep(TRICKLE_EVERY)
+            await self._publish([trickle.following(datetime.now(UTC))])
+
+    async def _publish(self, messages: Sequence[Outgoing]) -> None:
+        """Until the broker has stored them: a fact that is sent twice counts once."""
+        while True:
+            try:
+                await self._publisher.publish(messages)
+                return
+            except (BusError, nats.errors.Error) as error:
+                log.warning("waiting", service=self.name, reason=str(error) or type(error).__name__)
+                await asyncio.sleep(1.0)
+
+    async def _listen(self, reader: StreamReader, show: Callable[[Message], None]) -> None:
+        while True:
+            try:
+                for message in await reader.take():
+                    show(message)
+            except (BusError, nats.errors.Error) as error:
+                log.warning("waiting", service=self.name, reason=str(error) or type(error).__name__)
+                await asyncio.sleep(1.0)
+
+    def _announced(self, message: Message) -> None:
+        if found := self._reporter.line(message):
+            self._display.line(*found)
+
+    def _dead(self, message: Message) -> None:
+        self._dead_letters += 1
+        if self._dead_letters <= DEAD_LETTERS_SHOWN:
+            headers = message.headers or {}
+            text = (
+                f"{self._reporter.now()} {'dead letter':<16}  {headers.get('Sla-Reason')}: {headers.get('Sla-Error')}"
+            )
+            self._display.line(text, "grey")
+
+    async def _summarise(self) -> None:
+        every = 1.0 if self._display.is_terminal else 10.0
+        facts = (await self.in_thread(self._figures))[1]
+        while True:
+            await asyncio.sleep(every)
+            figures, now_facts = await self.in_thread(self._figures)
+            rate = f"{now_facts} facts, {(now_facts - facts) / every:.1f}/s"
+            self._display.status(f"{self._reporter.now()} tickets: {figures} | {rate}")
+            facts = now_facts
+
+    def _figures(self) -> tuple[str, int]:
+        """What the read models say of all tickets in the store, and how many facts they know."""
+        with self._store.reading() as cursor:
+            tickets, at_risk = self._tickets.counts(cursor), self._tickets.at_risk(cursor, datetime.now(UTC))
+            sums, arrivals = self._compliance.counts(cursor), self._arrivals.counts(cursor)
+        open_ = sum(n for (_, _, stage), n in tickets.items() if stage not in ENDED)
+        breached = sum(
+            n if key[0] == "breached" else -n for key, n in sums.items() if key[0] in ("breached", "retracted")
+        )
+        answers = {"met": 0.0, "late": 0.0}
+        for (what, _, _, first, second), n in sums.items():
+            if what == "response":
+                answers[first] += n
+            elif what == "revised":
+                answers[first] -= n
+                answers[second] += n
+        figures = f"{open_} open, {at_risk.total()} at risk, {breached:.0f} breached"
+        facts = sum(n for (what, _, outcome, _, _), n in arrivals.items() if (what, outcome) == ("fact", "recorded"))
+        return f"{figures} | answered: {answers['met']:.0f} met, {answers['late']:.0f} late", int(facts)
+
+
+def _together(planned: Sequence[Planned]) -> Iterator[tuple[datetime, list[Outgoing]]]:
+    """What is fed at the same instant is published at once: a ticket's answer is there before a tick can be."""
+    at, messages = planned[0].at, list[Outgoing]()
+    for each in planned:
+        if each.at != at:
+            yield at, messages
+            at, messages = each.at, []
+        messages.append(each.message)
+    yield at, messages
+
+
+async def _until(at: datetime) -> None:
+    """By the wall clock, as facts are dated by it."""
+    while (left := (at - datetime.now(UTC)).total_seconds()) > 0:  # noqa: ASYNC110 - nobody wakes us
+        await asyncio.sleep(min(left, 1.0))

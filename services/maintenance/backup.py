@@ -1,0 +1,374 @@
+"""
+`sla backup` and `sla restore`: one file with the store and the three streams, taken while the engine runs.
+
+The parts are not taken at one instant, and so their order matters: each later one covers what the earlier ones rest on.
+
+1. The store, in one picture of it. It is the truth up to a message of TICKETS, which it names.
+2. SLA and DEAD_LETTERS: all that the store knows to be announced is in them. What they have beyond it was decided after
+   the picture, from messages that are in TICKETS by then.
+3. TICKETS: every message that 1 and 2 came from.
+
+After a restore, intake goes on from the position of the store and judges those last messages again, with the instants
+at which the broker stored them: the same events come at the same places of the log, with the same ids. The announcer
+goes on after the newest message of SLA, so that nothing is announced twice. This holds if policy and settings are the
+same as they were. A dead letter of those last messages is stored twice if the backup is more than a day old: the stream
+knows the ids of 24 hours. What reached TICKETS after the backup is lost; publishers may send it again, as ever.
+"""
+
+import asyncio
+import gzip
+import hashlib
+import json
+import os
+import sqlite3
+import tarfile
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+import msgspec
+from nats.aio.client import Client
+
+from projections.deadlines import microseconds
+from services.announcer import POSITION
+from services.app import VIEWS
+from services.bus.connection import Bus, BusError, last_sequence
+from services.bus.embedded_server import EmbeddedNats
+from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
+from services.cli import connections as client
+from services.runtime.service import Fatal
+from services.runtime.settings import Settings
+from services.store.interface import Database, Picture, Store, StoreError, creation_of
+from services.store.sqlite import FileLock, SqliteFile, SqliteStore
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+STORE = "sla.db"
+IN_ORDER = (SLA, DEAD_LETTERS, TICKETS)
+CHUNK, CHUNK_ROWS = 128 * 1024, 5_000
+COPIED = {
+    "stored_events": "rowid, originator_id, originator_version, topic, state",
+    "inbox": "sequence, outcome, type, reason, fact_key, digest, ticket",
+    "partitions": "number, position",
+    "positions": "name, position",
+    "policies": "fingerprint, name, resolved",
+    "policy_versions": "version, fingerprint, published_at, effective_from, material",
+    "verifications": "at, tickets, differences",
+}
+ANSWERS_WITHIN = 30.0  # seconds for a chunk
+RESTORES_WITHIN = 3600.0  # seconds in which the broker reads a whole stream, after its last chunk
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A file in the backup."""
+
+    bytes: int
+    sha256: str
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """What the broker said of a stream when its snapshot began; it wants that back to restore it."""
+
+    config: dict[str, Any]
+    state: dict[str, Any]
+
+    @property
+    def last(self) -> int:
+        """The sequence of its newest message."""
+        return int(self.state["last_seq"])
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a backup consists of. `position` is the message of TICKETS up to which the store has everything."""
+
+    format: int
+    engine: str
+    made_at: datetime
+    position: int
+    streams: dict[str, Stream]
+    parts: dict[str, Part]
+
+    def summary(self) -> str:
+        """For people, on one line."""
+        ends = ", ".join(f"{name} up to {stream.last:,}" for name, stream in self.streams.items())
+        return f"store up to message {self.position:,}; {ends}"
+
+
+def part_of(stream: str) -> str:
+    """The file with the snapshot of a stream: a tar of the broker's own, compressed."""
+    return f"{stream}.snapshot"
+
+
+# ---- backup
+
+
+def backup(settings: Settings, data: Path, file: Path) -> Manifest:
+    """
+    Writes the file, which must not exist; a backup that is ended or fails leaves none. If the name ends with .gz or
+    .tgz it is compressed. If no engine runs in the folder, its broker is started for as long as it takes.
+    """
+    store = client.store(settings, data)
+    if file.exists():
+        raise Fatal(f"{file} exists; a backup replaces none: give it another name")
+    with TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as name:
+        folder = Path(name)
+        _copy_store(store, folder / STORE)
+        streams, made_at = asyncio.run(_copy_streams(settings, data, folder))
+        position = _position(folder / STORE, streams[TICKETS], made_at)
+        names = [STORE, *map(part_of, IN_ORDER)]
+        parts = {name: _part(folder / name) for name in names}
+        manifest = Manifest(FORMAT, version("sla-engine"), datetime.now(UTC), position, streams, parts)
+        (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+        _pack(folder, [MANIFEST, *names], folder / file.name, compress=file.suffix in (".gz", ".tgz"))
+        os.rename(folder / file.name, file)
+    _sync(file.parent)
+    return manifest
+
+
+def _copy_store(store: Database, copy: Path) -> None:
+    """A file of SQLite, whatever the store is. Of SQLite its online backup, in steps after which Ctrl-C is heard."""
+    if not isinstance(store, SqliteFile):
+        SqliteFile(copy).migrate(VIEWS)
+        with store.picture() as source, closing(SqliteStore(copy)) as target:
+            _copy_rows(source, target)
+        return
+    with store.picture() as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target, pages=1_000, progress=lambda *_: None)
+        ((found,),) = target.execute("PRAGMA quick_check(1)")
+        if found != "ok":
+            raise StoreError(f"{store.name} is damaged, a backup of it would be too: {found}")
+
+
+def _copy_rows(source: Picture, target: Store) -> None:
+    """All that is no view, between stores of any kind. Views are built again from the log, and so have no position."""
+    with target.changing() as cursor:
+        cursor.execute("DELETE FROM partitions")
+        for table, columns in COPIED.items():
+            rows = iter(source.execute(f"SELECT {columns} FROM {table}"))
+            while some := list(islice(rows, CHUNK_ROWS)):
+                kept = [row for row in some if table != "positions" or row[0] in (POSITION, creation_of(TICKETS))]
+                marks = ", ".join("?" * len(some[0]))
+                cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", kept)
+
+
+async def _copy_streams(settings: Settings, data: Path, folder: Path) -> tuple[dict[str, Stream], datetime]:
+    """What the broker said of each; and when TICKETS was made."""
+    async with _bus_of(settings, data) as nc:
+        streams = {stream: await _snapshot(nc, stream, folder / part_of(stream)) for stream in IN_ORDER}
+        return streams, await Bus(nc).made_at(TICKETS)
+
+
+def _position(copy: Path, tickets: Stream, made_at: datetime) -> int:
+    """The message of TICKETS up to which the store has everything."""
+    with closing(SqliteStore(copy)) as store:
+        position = store.taken()
+        if position > tickets.last or not store.belongs_to(TICKETS, microseconds(made_at)):
+            raise Fatal(f"the store has not the messages of this {TICKETS}: together they are no backup")
+    return position
+
+
+@asynccontextmanager
+async def _bus_of(settings: Settings, data: Path) -> AsyncIterator[Client]:
+    """The bus of the engine; if none runs in the folder, the embedded server on the same data."""
+    lock = FileLock(data / "engine.lock")
+    if settings.nats_url is not None or not data.is_dir() or not lock.take():  # noqa: ASYNC240 - nothing else runs
+        async with client.connected(client.bus_url(settings, data), "backup", client.access(settings)) as nc:
+            yield nc
+        return
+    try:
+        if not (data / "nats").exists():
+            raise Fatal(f"there are no streams in {data}; set SLA_NATS_URL if the bus is elsewhere")
+        async with _embedded(data / "nats") as nc:
+            yield nc
+    finally:
+        lock.free()
+
+
+@asynccontextmanager
+async def _embedded(folder: Path, hasty: bool = False) -> AsyncIterator[Client]:
+    server = EmbeddedNats(folder, 0, hasty=hasty)
+    try:
+        await server.start()
+        async with client.connected(server.url, "backup") as nc:
+            yield nc
+    finally:
+        await server.stop()
+
+
+async def _ask(nc: Client, subject: str, question: object, within: float = ANSWERS_WITHIN) -> dict[str, Any]:
+    body = b"" if question is None else msgspec.json.encode(question)
+    return _answer((await nc.request(subject, body, timeout=within)).data)
+
+
+def _answer(body: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(body or b"{}")
+    if "error" in found:
+        raise BusError(f"the broker refuses: {found['error'].get('description', found['error'])}")
+    return found
+
+
+async def _snapshot(nc: Client, stream: str, path: Path) -> Stream:
+    """The broker sends chunks to an inbox, each to be acknowledged, and then an empty message with a status."""
+    inbox = nc.new_inbox()
+    subscription = await nc.subscribe(inbox)
+    try:
+        question = {"deliver_subject": inbox, "chunk_size": CHUNK}
+        answer = await _ask(nc, f"$JS.API.STREAM.SNAPSHOT.{stream}", question)
+        with path.open("wb") as file:
+            while (message := await subscription.next_msg(ANSWERS_WITHIN)).data:
+                if message.reply:
+                    await nc.publish(message.reply)
+                file.write(message.data)
+        status = (message.headers or {}).get("Status", "204")
+        if status != "204":
+            raise BusError(f"the snapshot of {stream} failed: {status} {(message.headers or {}).get('Description')}")
+    finally:
+        await subscription.unsubscribe()
+    return Stream(answer["config"], answer["state"])
+
+
+def _part(path: Path) -> Part:
+    with path.open("rb") as file:
+        return Part(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _pack(folder: Path, names: list[str], target: Path, compress: bool) -> None:
+    target.touch(mode=0o600)  # it has what customers say
+    with (
+        gzip.open(target, "wb", 6) if compress else target.open("wb") as file,
+        tarfile.open(fileobj=file, mode="w") as tar,
+    ):
+        for name in names:
+            tar.add(folder / name, name, recursive=False)
+    _sync(target)
+
+
+def _sync(path: Path) -> None:
+    """What was written to a file, or to the names in a folder, is on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+# ---- restore
+
+
+def restore(settings: Settings, data: Path, file: Path) -> Manifest:
+    """
+    Puts a backup where there is nothing yet. It is made ready beside the folder, and gets its name when it is complete:
+    what was interrupted is not taken for an engine's data. With SLA_DATABASE_URL it goes into that database of
+    PostgreSQL, and onto the bus of SLA_NATS_URL.
+    """
+    if settings.database_url is not None:
+        return _restore_into(client.store(settings, data), settings, file)
+    if data.exists() and (not data.is_dir() or any(data.iterdir())):
+        raise Fatal(f"{data} is not empty; a backup is restored where there is nothing yet")
+    data = data.resolve()
+    data.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{data.name}.", dir=data.parent) as name:
+        parts, whole = Path(name) / "parts", Path(name) / "data"
+        parts.mkdir()
+        manifest = _unpack(file, parts)
+        made_at = asyncio.run(_restore_streams(manifest, parts, whole / "nats"))
+        for left in (path for path in (whole / "nats").iterdir() if path.is_file()):
+            left.unlink()  # of the server that did it; the next one writes its own
+        os.rename(parts / STORE, whole / STORE)
+        with closing(SqliteStore(whole / STORE)) as store:
+            store.move_to(TICKETS, microseconds(made_at))
+        for path in (*whole.rglob("*"), whole):
+            _sync(path)
+        os.rename(whole, data)
+    _sync(data.parent)
+    return manifest
+
+
+def _restore_into(store: Database, settings: Settings, file: Path) -> Manifest:
+    """The streams first: the rows of the store come in one transaction."""
+    if isinstance(store, SqliteFile):
+        raise ValueError("SLA_DATABASE_URL names a file, and a file is restored into a folder, with --data; unset it")
+    if settings.nats_url is None:
+        raise ValueError("SLA_NATS_URL is not set; the streams are restored onto the bus that it names")
+    with TemporaryDirectory(prefix="sla-restore-") as name:
+        parts = Path(name)
+        manifest = _unpack(file, parts)
+        store.migrate(VIEWS)
+        with closing(store.open()) as target:
+            if target.head() or target.taken():
+                raise Fatal(f"{store.name} is not empty; a backup is restored where there is nothing yet")
+            made_at = asyncio.run(_restore_onto(settings.nats_url, settings, manifest, parts))
+            with SqliteFile(parts / STORE).picture() as source:
+                _copy_rows(source, target)
+            target.move_to(TICKETS, microseconds(made_at))
+    return manifest
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(file) as tar:
+            yield tar
+    except (tarfile.TarError, zlib.error, EOFError, KeyError, msgspec.MsgspecError) as error:
+        raise Fatal(f"{file} is not a whole backup: {error}") from None
+
+
+def _unpack(file: Path, folder: Path) -> Manifest:
+    """Only the files that the manifest of a format that we know must have; each as it was, by its checksum."""
+    with _readable(file) as tar:
+        manifest = msgspec.json.decode(_member(tar, MANIFEST).read(), type=Manifest)
+        if manifest.format != FORMAT:
+            raise Fatal(f"{file} has format {manifest.format}, this version reads {FORMAT}; use {manifest.engine}")
+        for name in (STORE, *map(part_of, IN_ORDER)):
+            with (folder / name).open("wb") as target, _member(tar, name) as source:
+                while chunk := source.read(CHUNK):
+                    target.write(chunk)
+            if _part(folder / name) != manifest.parts[name]:
+                raise Fatal(f"{file} is damaged: {name} is not what the manifest says")
+    return manifest
+
+
+def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
+    found = tar.extractfile(name)
+    if found is None:
+        raise KeyError(f"{name} is no file")
+    return found
+
+
+async def _restore_streams(manifest: Manifest, parts: Path, folder: Path) -> datetime:
+    """With an embedded server of their own, whose files `restore` synchronises; when TICKETS was made, which is now."""
+    async with _embedded(folder, hasty=True) as nc:
+        return await _restore_all(nc, manifest, parts)
+
+
+async def _restore_onto(url: str, settings: Settings, manifest: Manifest, parts: Path) -> datetime:
+    """On a bus that has none of the streams yet; when TICKETS was made, which is now."""
+    async with client.connected(url, "restore", client.access(settings)) as nc:
+        for stream in IN_ORDER:
+            with suppress(BusError):
+                await last_sequence(nc, stream)
+                raise Fatal(f"the bus has a stream {stream}; a backup is restored where there is nothing yet")
+        return await _restore_all(nc, manifest, parts)
+
+
+async def _restore_all(nc: Client, manifest: Manifest, parts: Path) -> datetime:
+    for stream in IN_ORDER:
+        await _restore(nc, stream, manifest.streams[stream], parts / part_of(stream))
+    return await Bus(nc).made_at(TICKETS)
+
+
+async def _restore(nc: Client, stream: str, found: Stream, path: Path) -> None:
+    answer = await _ask(nc, f"$JS.API.STREAM.RESTORE.{stream}", {"config": found.config, "state": found.state})
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            _answer((await nc.request(answer["deliver_subject"], chunk, timeout=ANSWERS_WITHIN)).data)
+    await _ask(nc, answer["deliver_subject"], None, RESTORES_WITHIN)
+    last = await last_sequence(nc, stream)
+    if last < found.last:
+        raise Fatal(f"{stream} was restored up to message {last} only, and had {found.last}; the backup is damaged")

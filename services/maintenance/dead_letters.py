@@ -1,0 +1,236 @@
+"""Dead letters as they lie on the bus: finding, reading and grouping them, sending originals again, discarding them."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
+from hashlib import blake2b
+from typing import NamedTuple
+
+import nats.js.errors
+from nats.aio.client import Client
+
+from events.cloudevents import BadFact, Reason, open_envelope
+from services.bus.connection import BusError, Outgoing, Publisher, StreamReader
+from services.bus.streams import DEAD_LETTERS, TICKETS
+from services.cli.terminal import wall
+from sla.engine import Message
+
+REASONS = tuple(Reason)
+COLUMNS = ("sequence", "reason", "refused", "subject", "error")
+SILENCE = 10.0  # seconds without a message while some are missing
+CHUNK = 500
+AT_ONCE = 50
+NOT_THERE = 10043  # what JetStream says of a message that somebody else has deleted
+
+_ADDED = ("sla-reason", "sla-error", "sla-subject", "sla-sequence", "nats-")
+_CONTROL = "sla-original-"  # what the broker acted on when it was sent first: it is not for a second time
+
+
+class Letter(NamedTuple):
+    """
+    A message that could not count. `sequence` is that of the original, `position` that of the letter itself; `headers`
+    are what it came with.
+    """
+
+    sequence: int
+    position: int
+    reason: str
+    error: str
+    subject: str
+    refused_at: datetime
+    headers: dict[str, str]
+    body: bytes
+
+    def attributes(self) -> dict[str, str | None]:
+        """Type, source, id, ticket and time as the publisher gave them, None where they cannot be read."""
+        try:
+            envelope = open_envelope(self.body, self.headers)
+        except BadFact:
+            return dict.fromkeys(("type", "source", "id", "ticket_id", "time"))
+        ticket, time = envelope.attributes.get("subject"), envelope.attributes.get("time")
+        return {
+            "type": envelope.type,
+            "source": envelope.source,
+            "id": envelope.id,
+            "ticket_id": ticket if isinstance(ticket, str) else None,
+            "time": time if isinstance(time, str) else None,
+        }
+
+    def report(self) -> dict[str, object]:
+        """What `sla dead list` says of it."""
+        return {
+            "sequence": self.sequence,
+            "reason": self.reason,
+            "error": self.error,
+            "subject": self.subject,
+            "refused_at": self.refused_at,
+            **self.attributes(),
+        }
+
+    def whole(self) -> dict[str, object]:
+        """What `sla dead show` says of it: `body` as text if it is UTF-8, and always in base64."""
+        try:
+            text = self.body.decode()
+        except UnicodeDecodeError:
+            text = None
+        return {**self.report(), "headers": self.headers, "body": text, "body_base64": self.body}
+
+    def row(self) -> tuple[str, ...]:
+        """For people, in the order of COLUMNS."""
+        return (str(self.sequence), self.reason, wall(self.refused_at, None), _safe(self.subject), self.error)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """For people: the reason, the headers and the body, all safe for a terminal."""
+        return [
+            ("sequence", str(self.sequence)),
+            ("reason", self.reason),
+            ("error", self.error),
+            ("subject", _safe(self.subject)),
+            ("refused", wall(self.refused_at, None)),
+            *((f"header {_safe(name)}", _safe(value)) for name, value in self.headers.items()),
+            ("body", _safe(self.body.decode(errors="backslashreplace"))),
+        ]
+
+    def original(self) -> Outgoing:
+        """The message as it was published: the same bytes and headers, so that it is the same fact."""
+        headers = {name: value for name, value in self.headers.items() if not name.lower().startswith(_CONTROL)}
+        return Outgoing(self.subject, headers, self.body)
+
+
+def _safe(text: str) -> str:
+    """Without what a terminal would obey."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+async def letters(nc: Client) -> AsyncIterator[Letter]:
+    """All dead letters there are now, the oldest first."""
+    try:
+        state = (await nc.jetstream().stream_info(DEAD_LETTERS)).state
+    except nats.js.errors.NotFoundError:
+        raise BusError(f"stream {DEAD_LETTERS} does not exist; run `sla migrate`") from None
+    if not state.messages:
+        return
+    reader = StreamReader(nc, DEAD_LETTERS, 0)
+    try:
+        while True:
+            async with asyncio.timeout(SILENCE):
+                taken = await reader.take()
+            for message in taken:
+                if message.sequence <= state.last_seq:
+                    yield _letter(message)
+            if taken[-1].sequence >= state.last_seq or not reader.lag:
+                return
+    except TimeoutError:
+        raise BusError(f"stream {DEAD_LETTERS} does not answer") from None
+    finally:
+        await reader.close()
+
+
+def _letter(message: Message) -> Letter:
+    headers = {name: str(value) for name, value in (message.headers or {}).items()}
+    sequence = headers.get("Sla-Sequence", "")
+    return Letter(
+        int(sequence) if sequence.isdecimal() else 0,
+        message.sequence,
+        headers.get("Sla-Reason", message.subject.partition(".")[2]),
+        headers.get("Sla-Error", ""),
+        headers.get("Sla-Subject", ""),
+        message.stored_at,
+        {name: value for name, value in headers.items() if not name.lower().startswith(_ADDED)},
+        message.body,
+    )
+
+
+async def find(nc: Client, sequences: Sequence[int]) -> list[Letter]:
+    """The dead letters of these originals. Raises BusError with the sequences that are none."""
+    found = {letter.sequence: letter async for letter in letters(nc) if letter.sequence in sequences}
+    if missing := [str(sequence) for sequence in sequences if sequence not in found]:
+        raise BusError(f"{', '.join(missing)}: no such dead letter; `sla dead list` shows them")
+    return [found[sequence] for sequence in sequences]
+
+
+class Choice(NamedTuple):
+    """Which dead letters: those of these originals, else all of the reason and the source, where they are given."""
+
+    sequences: Sequence[int] = ()
+    reason: str | None = None
+    source: str | None = None
+
+
+async def choose(nc: Client, choice: Choice) -> list[Letter]:
+    """The letters of a choice, the oldest first. Raises BusError with the sequences that are none."""
+    if choice.sequences:
+        return await find(nc, choice.sequences)
+    return [
+        letter
+        async for letter in letters(nc)
+        if choice.reason in (None, letter.reason) and choice.source in (None, letter.attributes()["source"])
+    ]
+
+
+class Group(NamedTuple):
+    """Dead letters that one mistake has made: one reason, one publisher. `source` is None where it cannot be read."""
+
+    letters: int
+    reason: str
+    source: str | None
+    oldest: datetime
+    newest: datetime
+
+    def row(self) -> tuple[str, ...]:
+        """For people, in the order of the fields."""
+        source = "-" if self.source is None else _safe(self.source).replace("\n", "\\n")
+        return (str(self.letters), self.reason, source, wall(self.oldest, None), wall(self.newest, None))
+
+
+def groups(found: Iterable[Letter]) -> list[Group]:
+    """By reason and source, the largest first."""
+    times: defaultdict[tuple[str, str | None], list[datetime]] = defaultdict(list)
+    for letter in found:
+        times[letter.reason, letter.attributes()["source"]].append(letter.refused_at)
+    made = [Group(len(at), reason, source, min(at), max(at)) for (reason, source), at in times.items()]
+    return sorted(made, key=lambda group: (-group.letters, group.reason, group.source or ""))
+
+
+async def replay(nc: Client, choice: Choice) -> list[tuple[Letter, int]]:
+    """
+    Sends originals again, equal ones once, and removes their letters: what is still wrong comes back as a new one. Each
+    comes with its new sequence in TICKETS. A crash in between leaves letters, and to send those again changes nothing.
+    """
+    equal: defaultdict[bytes, list[Letter]] = defaultdict(list)
+    for letter in await choose(nc, choice):
+        equal[_digest(letter)].append(letter)
+    waiting, sent = list(equal.values()), []
+    publisher = Publisher(nc, TICKETS)
+    for start in range(0, len(waiting), CHUNK):
+        some = waiting[start : start + CHUNK]
+        published = await publisher.publish([same[0].original() for same in some])
+        await _remove(nc, [letter for same in some for letter in same])
+        sent += [(same[0], each.sequence) for same, each in zip(some, published, strict=True)]
+    return sent
+
+
+async def discard(nc: Client, choice: Choice) -> list[Letter]:
+    """Removes letters for good. What came after the choice was made stays."""
+    found = await choose(nc, choice)
+    await _remove(nc, found)
+    return found
+
+
+async def _remove(nc: Client, found: Sequence[Letter]) -> None:
+    js = nc.jetstream()
+    for start in range(0, len(found), AT_ONCE):
+        some = found[start : start + AT_ONCE]
+        answers = await asyncio.gather(
+            *(js.delete_msg(DEAD_LETTERS, letter.position) for letter in some), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException) and getattr(answer, "err_code", None) != NOT_THERE:
+                raise answer
+
+
+def _digest(letter: Letter) -> bytes:
+    """Equal letters are of the same message, refused more than once."""
+    subject, headers, body = letter.original()
+    return blake2b(repr((subject, sorted(headers.items()))).encode() + body, digest_size=16).digest()

@@ -1,0 +1,1 @@
+"""The process that tells people and Alertmanager."""

@@ -1,0 +1,152 @@
+"""Alerts: the promises that are broken now, as Alertmanager is to see them. It is told all of them again and again."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import httpx
+import structlog
+
+from events.promises import Announcement, Breached, BreachRetracted, Cancelled, Fulfilled, TargetChanged, read
+from services.bus.connection import public
+from services.metrics import Notifications
+from services.text.phrases import body, title
+from sla.engine import Message
+
+log = structlog.get_logger()
+
+AGAIN = 15.0  # seconds until all alerts are sent again
+KEPT = timedelta(hours=1)  # how long Alertmanager keeps an alert that is not sent again, and we send one that has ended
+WITHIN = 10.0  # seconds until one try is given up
+AT_ONCE = 1000  # alerts in one request
+REOPENED = 10_000  # so many breaches that were answered late or cancelled can come back with their ticket
+
+_KINDS = ("breached", "breach_retracted", "fulfilled", "cancelled", "target_changed")  # historic breaches wake nobody
+
+Promise = tuple[str, str, int]
+"""Ticket, objective, cycle."""
+
+
+class _Ended(NamedTuple):
+    breach: Announcement
+    at: datetime
+
+
+class Alerts:
+    """From the announcements in their order: which promises are broken and wait, and for which that ended lately."""
+
+    def __init__(self) -> None:
+        self._broken: dict[Promise, Announcement] = {}
+        self._ended: dict[tuple[str, ...], _Ended] = {}  # by their labels
+        self._answered: dict[Promise, Announcement] = {}  # the breach stands, and nobody waits
+
+    def take(self, message: Message, now: datetime) -> None:
+        """The next message of SLA. ValueError if it is none."""
+        if message.subject.split(".")[1] not in _KINDS:
+            return
+        event = read(message.body)
+        data = event.data
+        promise = (data.ticket_id, data.objective, data.cycle)
+        match data:
+            case Breached():
+                self._broken[promise] = event
+            case BreachRetracted():
+                self._end(promise, message.stored_at, now)
+                self._answered.pop(promise, None)
+            case Fulfilled() | Cancelled():
+                self._end(promise, message.stored_at, now)
+            case TargetChanged() if promise in self._answered:  # the ticket was reopened: the clock goes on
+                self._broken[promise] = self._answered.pop(promise)
+
+    def _end(self, promise: Promise, at: datetime, now: datetime) -> None:
+        breach = self._broken.pop(promise, None)
+        if breach is None:
+            return
+        if now - at < KEPT:
+            self._ended[_key(breach)] = _Ended(breach, at)
+        self._answered[promise] = breach
+        if len(self._answered) > REOPENED:
+            del self._answered[next(iter(self._answered))]
+
+    def picture(self, now: datetime) -> list[dict[str, Any]]:
+        """All of it for POST /api/v2/alerts."""
+        self._ended = {key: ended for key, ended in self._ended.items() if now - ended.at < KEPT}
+        alerts = {key: _alert(ended.breach, now, ended.at) for key, ended in self._ended.items()}
+        alerts |= {_key(breach): _alert(breach, now, now + KEPT) for breach in self._broken.values()}
+        return list(alerts.values())
+
+
+def _labels(breach: Announcement) -> dict[str, str]:
+    """They make an alert the same one, and routes go by them."""
+    data = breach.data
+    assert isinstance(data, Breached)
+    return {
+        "alertname": "SlaTicketBreached",
+        "ticket": data.ticket_id,
+        "service_level": data.service_level,
+        "priority": data.priority,
+        "objective": data.objective,
+        "cycle": str(data.cycle),
+        "severity": data.severity,
+    }
+
+
+def _key(breach: Announcement) -> tuple[str, ...]:
+    return tuple(_labels(breach).values())
+
+
+def _alert(breach: Announcement, now: datetime, ends: datetime) -> dict[str, Any]:
+    return {
+        "labels": _labels(breach),
+        "annotations": {"summary": title(breach), "description": body(breach, now)},
+        "startsAt": breach.time.isoformat(),
+        "endsAt": ends.isoformat(),
+    }
+
+
+class Alertmanager:
+    """Tells one Alertmanager. Nothing is lost while that is away: it gets the whole picture when it is back."""
+
+    def __init__(self, url: str, alerts: Alerts, count: Notifications) -> None:
+        self._url, self._alerts, self._count = f"{url.rstrip('/')}/api/v2/alerts", alerts, count
+        self._changed = asyncio.Event()
+
+    def wake(self) -> None:
+        """The picture may have changed."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled: after each change, every AGAIN seconds, and 1, 2, 4 … seconds after a failure."""
+        failures = 0
+        async with httpx.AsyncClient(timeout=WITHIN) as client:
+            while True:
+                self._changed.clear()
+                problem = await self._tell(client, self._alerts.picture(datetime.now(UTC)))
+                if problem and not failures:
+                    log.warning("alertmanager", url=public(self._url), error=problem)
+                failures = failures + 1 if problem else 0
+                if failures:
+                    await asyncio.sleep(min(2.0 ** (failures - 1), AGAIN))
+                else:
+                    await self._change()
+
+    async def _change(self) -> None:
+        try:
+            async with asyncio.timeout(AGAIN):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _tell(self, client: httpx.AsyncClient, alerts: list[dict[str, Any]]) -> str | None:
+        """What went wrong, None if nothing did."""
+        try:
+            for start in range(0, len(alerts), AT_ONCE):
+                async with asyncio.timeout(WITHIN):
+                    answer = await client.post(self._url, json=alerts[start : start + AT_ONCE])
+                self._count.add("alertmanager", "sent" if answer.is_success else "retried")
+                if not answer.is_success:
+                    return f"it answers {answer.status_code}: {answer.text[:200]}"
+        except (httpx.HTTPError, TimeoutError) as error:
+            self._count.add("alertmanager", "retried")
+            return str(error) or type(error).__name__
+        return None

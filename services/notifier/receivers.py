@@ -1,0 +1,198 @@
+"""Targets: who can be told, by webhook or by anything Apprise knows, and who is told of what. When is not in here."""
+
+import asyncio
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Self
+
+import httpx
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
+from standardwebhooks import Webhook
+
+from events.cloudevents import CONTENT_TYPE
+from events.promises import Announcement, Breached, BreachRetracted, Cancelled, Escalated, Fulfilled
+from services.text.phrases import body, title
+
+TRY_AGAIN = (408, 425, 429)  # beside 5xx: what a second try may mend
+
+
+class NotifyError(Exception):
+    """SLA_NOTIFY is not right; each line names the value, the rule and what to do."""
+
+
+class Refused(Exception):
+    """The target will never take this message as it is."""
+
+
+class Undelivered(Exception):
+    """The target did not take the message now."""
+
+
+class Target(ABC):
+    """Somebody who can be told. `kind` is its label in the metrics."""
+
+    kind: str
+    within: float
+    """Seconds until one try is given up."""
+
+    async def tell(self, event: Announcement, raw: bytes) -> None:
+        """One try. Raises Refused, or whatever else stands in the way."""
+        async with asyncio.timeout(self.within):
+            await self._send(event, raw)
+
+    @abstractmethod
+    async def _send(self, event: Announcement, raw: bytes) -> None: ...
+
+
+class WebhookTarget(Target):
+    """Posts the CloudEvent, byte for byte, signed as standardwebhooks.com says; `webhook-id` is the id of the event."""
+
+    kind = "webhook"
+    within = 10.0
+
+    def __init__(self, url: str, secret: str) -> None:
+        self._url, self._signer = url, Webhook(secret)
+        self._client = httpx.AsyncClient(timeout=self.within)
+
+    async def _send(self, event: Announcement, raw: bytes) -> None:
+        now = datetime.now(UTC)
+        headers = {
+            "Content-Type": CONTENT_TYPE,
+            "webhook-id": event.id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._signer.sign(event.id, now, raw.decode()),
+        }
+        status = (await self._client.post(self._url, content=raw, headers=headers)).status_code
+        if status >= 500 or status in TRY_AGAIN:
+            raise Undelivered(f"it answers {status}")
+        if not 200 <= status < 300:
+            raise Refused(f"it answers {status}; see whether address and secret are right")
+
+
+class AppriseTarget(Target):
+    """Mail, chat, pager: whatever has an address of github.com/caronc/apprise. It does not say why it failed."""
+
+    kind = "apprise"
+    within = 15.0
+
+    def __init__(self, url: str) -> None:
+        try:
+            from apprise import Apprise
+        except ImportError:
+            raise ValueError("Apprise is not installed; pip install 'sla-engine[notify]'") from None
+        self._apprise = Apprise()
+        if not self._apprise.add(url):
+            raise ValueError(f"{url.partition(':')[0]}:… is no address that Apprise knows; see its list of services")
+
+    async def _send(self, event: Announcement, raw: bytes) -> None:
+        if not await self._apprise.async_notify(title=title(event), body=body(event, datetime.now(UTC))):
+            raise Undelivered("Apprise could not deliver it")
+
+
+# ---- the setting
+
+
+def _web(url: str) -> str:
+    if not re.match(r"https?://[^/@]", url):
+        raise ValueError("a webhook is an address that begins with https:// or http://")
+    return url
+
+
+def _secret(text: str) -> str:
+    if not re.fullmatch(r"whsec_[A-Za-z0-9+/]{32,}={0,2}", text):
+        raise ValueError("a secret is whsec_ and at least 24 bytes in base64; see standardwebhooks.com")
+    return text
+
+
+class Address(BaseModel):
+    """Of one target: `webhook` with `secret`, or `apprise`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    webhook: Annotated[str, AfterValidator(_web)] | None = None
+    secret: Annotated[str, AfterValidator(_secret)] | None = None
+    apprise: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.webhook is None) != (self.secret is None) or (self.webhook is None) == (self.apprise is None):
+            raise ValueError("a target has a webhook and its secret, or an address for apprise, and nothing else")
+        return self
+
+    def open(self) -> Target:
+        """Raises ValueError if Apprise does not know the address."""
+        if self.webhook is not None and self.secret is not None:
+            return WebhookTarget(self.webhook, self.secret)
+        return AppriseTarget(self.apprise or "")
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+
+
+class Notify(BaseModel):
+    """
+    SLA_NOTIFY: the targets by name, those that are told of breaches, and those of each recipient of escalations. Who
+    is a recipient says the policy, in `tell`; one that has no targets here is told as a breach is.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    targets: Mapping[Name, Address] = {}
+    breaches: tuple[str, ...] = ()
+    recipients: Mapping[str, tuple[str, ...]] = {}
+
+    @model_validator(mode="after")
+    def _all_known(self) -> Self:
+        for where, names in {"breaches": self.breaches, **self.recipients}.items():
+            if unknown := [name for name in names if name not in self.targets]:
+                raise ValueError(
+                    f"{where}: {', '.join(unknown)} is not in targets, which has {', '.join(self.targets)}"
+                )
+        return self
+
+    def of(self, recipient: str) -> tuple[str, ...]:
+        """The targets of a recipient of escalations."""
+        return self.recipients.get(recipient, self.breaches)
+
+
+def read(text: str | None) -> Notify:
+    """Raises NotifyError."""
+    try:
+        return Notify.model_validate(yaml.safe_load(text or "{}"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise NotifyError(f"SLA_NOTIFY is not YAML{f', in line {mark.line + 1}' if mark else ''}") from None
+    except ValidationError as error:
+        lines = [": ".join(("SLA_NOTIFY", *map(str, each["loc"]), each["msg"])) for each in error.errors()]
+        raise NotifyError("; ".join(lines)) from None
+
+
+class Targets:
+    """The targets of SLA_NOTIFY, ready to be told. Raises NotifyError if Apprise does not know the address of one."""
+
+    def __init__(self, notify: Notify, old: timedelta) -> None:
+        self._notify, self._old = notify, old
+        self.named = {name: self._open(name, address) for name, address in notify.targets.items()}
+
+    def _open(self, name: str, address: Address) -> Target:
+        try:
+            return address.open()
+        except ValueError as error:
+            raise NotifyError(f"SLA_NOTIFY: targets: {name}: {error}") from None
+
+    def told(self, event: Announcement) -> set[str]:
+        """The names of those who are told. What was `old` when the engine heard of it is of an import: nobody is."""
+        news = event.data.detected_at - event.time <= self._old
+        match event.data:
+            case Breached() | BreachRetracted():
+                return set(self._notify.breaches)
+            case Fulfilled(met=False) if news:
+                return set(self._notify.breaches)
+            case Cancelled(elapsed_seconds=elapsed, target_seconds=target) if news and elapsed > target:
+                return set(self._notify.breaches)
+            case Escalated(tell=tell) if news:
+                return {name for recipient in tell for name in self._notify.of(recipient)}
+        return set()

@@ -1,0 +1,216 @@
+"""Notifier: tells people and their systems what became of promises, as any subscriber can. It decides nothing."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+import nats.errors
+import structlog
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
+from nats.aio.client import Client
+from nats.js.api import AckPolicy as Acks
+from nats.js.api import ConsumerConfig, DeliverPolicy
+
+from events.promises import Announcement, read
+from services.bus.connection import Bus, BusError, Outgoing, StreamReader
+from services.bus.streams import SLA, UNDELIVERED
+from services.metrics import Notifications
+from services.notifier.alertmanager import Alertmanager, Alerts
+from services.notifier.receivers import Refused, Target, Targets
+from services.runtime.service import Service
+
+log = structlog.get_logger()
+
+TOLD = ("sla.breached.>", "sla.breach_retracted.>", "sla.fulfilled.>", "sla.cancelled.>", "sla.escalated.>")
+AT_ONCE = 8  # messages under way to one target
+LONGEST = 300.0  # seconds between two tries
+ENDS_WITHIN = 3.0  # seconds for what is under way when the process ends; what is not finished comes again
+TURN = 2.0  # seconds after which it comes round though nothing has arrived
+
+
+def consumer(target: str) -> ConsumerConfig:
+    """Each target has its own, from `sla migrate` on: one that is away delays nobody else."""
+    return ConsumerConfig(
+        durable_name=f"notifier_{target}",
+        filter_subjects=list(TOLD),
+        deliver_policy=DeliverPolicy.NEW,
+        ack_policy=Acks.EXPLICIT,
+        ack_wait=20,  # seconds, longer than any try: after a crash it comes again
+        max_deliver=-1,  # `backoff` and a maximum end silently (TRAPS F2, N5); how long is tried is said below
+    )
+
+
+class _Broker(NatsBroker):
+    """FastStream's, on a connection that is made as all of ours are."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Client]]) -> None:
+        super().__init__(logger=None, graceful_timeout=ENDS_WITHIN)
+        self._ours = connect
+
+    async def _connect(self) -> Client:
+        connection = await self._ours()
+        ask = connection.publish
+
+        async def ask_patiently(*arguments: Any, **named: Any) -> None:
+            if connection.is_closed:
+                await asyncio.sleep(TURN)  # FastStream asks again at once, for ever: nothing else would run (TRAPS F7)
+            await ask(*arguments, **named)
+
+        connection.publish = ask_patiently  # type: ignore[method-assign]
+        self.config.connect(connection)
+        return connection
+
+    def check(self) -> None:
+        """Raises BusError if there is no connection and never will be."""
+        if self._connection is not None and self._connection.is_closed:
+            raise BusError(f"the broker has ended the connection for good: {self._connection.last_error}")
+
+    async def end(self) -> None:
+        """Lets what is under way finish, and closes the connection even if it is lost."""
+        connection = self._connection
+        try:
+            await self.stop()
+        except* (nats.errors.Error, OSError):
+            pass
+        if connection is not None:
+            with suppress(OSError):  # the broker has hung up a moment before
+                await connection.close()
+
+
+class Notifier(Service):
+    """
+    Each message is told to a target until that took it, refused it for good, or `tries_for` has passed; then it goes to
+    UNDELIVERED. At least once: who is told twice sees the same id twice.
+    """
+
+    name: ClassVar[str] = "notifier"
+
+    def __init__(
+        self,
+        bus: Bus,
+        connect: Callable[[], Awaitable[Client]],
+        inbox: str,
+        targets: Targets,
+        alertmanagers: Sequence[str],
+        count: Notifications,
+        tries_for: timedelta,
+    ) -> None:
+        super().__init__()
+        self._bus, self._targets, self._count, self._tries_for = bus, targets, count, tries_for
+        self._undelivered = bus.publisher(UNDELIVERED)
+        self._alerts = Alerts()
+        self._alertmanagers = [Alertmanager(url, self._alerts, count) for url in alertmanagers]
+        self._telling: list[asyncio.Task[None]] = []
+        self._broker = _Broker(connect)
+        for name, target in targets.named.items():
+            self._subscribe(name, target, inbox)
+
+    def _subscribe(self, name: str, target: Target, inbox: str) -> None:
+        @self._broker.subscriber(
+            "sla.>",
+            stream=JStream(SLA, declare=False),
+            durable=consumer(name).durable_name,
+            pull_sub=PullSub(batch_size=AT_ONCE),
+            ack_policy=AckPolicy.MANUAL,
+            inbox_prefix=f"{inbox}.".encode(),  # that of the connection is not heeded
+        )
+        async def announced(message: NatsMessage) -> None:
+            try:
+                event = read(message.body)
+            except ValueError as error:
+                log.error("notify", target=name, subject=message.raw_message.subject, error=str(error))
+                return await message.reject()
+            if name not in self._targets.told(event):
+                return await message.ack()
+            try:
+                await target.tell(event, message.body)
+            except Exception as error:  # noqa: BLE001 - whatever stands in the way, it is tried again
+                return await self._failed(name, target, event, message, error)
+            self._count.add(target.kind, "sent")
+            log.info("notified", target=name, ticket=event.ticket, type=event.data.type, id=event.id)
+            return await message.ack()
+
+    async def _failed(
+        self, name: str, target: Target, event: Announcement, message: NatsMessage, error: Exception
+    ) -> None:
+        stored = message.raw_message.metadata
+        about = {"target": name, "ticket": event.ticket, "id": event.id, "error": str(error) or type(error).__name__}
+        if isinstance(error, Refused) or datetime.now(UTC) - stored.timestamp.astimezone(UTC) > self._tries_for:
+            try:
+                await self._keep(name, event, message, about["error"])
+            except (BusError, nats.errors.Error) as lost:
+                about["error"] += f"; and it could not be kept: {lost}"
+            else:
+                self._count.add(target.kind, "given_up")
+                log.error("given up", **about)
+                return await message.ack()
+        delay = min(2.0 ** min(stored.num_delivered - 1, 30), LONGEST)
+        self._count.add(target.kind, "retried")
+        log.warning("retried", **about, seconds=delay)
+        return await message.nack(delay)
+
+    async def _keep(self, name: str, event: Announcement, message: NatsMessage, error: str) -> None:
+        headers = {
+            "Content-Type": "application/cloudevents+json",
+            "Sla-Target": name,
+            "Sla-Error": error.encode("ascii", "backslashreplace").decode().replace("\n", " ")[:1000],
+            "Sla-Subject": message.raw_message.subject,
+            "Nats-Msg-Id": f"{name}/{event.id}",
+        }
+        await self._undelivered.publish([Outgoing(f"undelivered.{name}", headers, message.body)])
+
+    async def run(self) -> None:
+        await self.whole(self._look())
+        if self._targets.named:
+            await self._broker.start()
+        reader = self._bus.reader(SLA, 0)
+        try:
+            if self._alertmanagers:
+                await self._replay(reader)
+                self._telling = [asyncio.create_task(each.run()) for each in self._alertmanagers]
+            while True:
+                self.works()
+                await (self._follow(reader) if self._alertmanagers else self.sleep(TURN))
+                await self.whole(self._look())
+        finally:
+            await reader.close()
+
+    async def stop(self) -> None:
+        await super().stop()
+        for task in self._telling:
+            task.cancel()
+        await self._broker.end()
+
+    async def _look(self) -> None:
+        """A subscriber whose consumer is gone hears nothing and does not say so (TRAPS F8). Raises BusError."""
+        self._broker.check()
+        for name in self._targets.named:
+            await self._bus.check_consumer(SLA, f"notifier_{name}")
+        for task in self._telling:
+            if task.done():
+                task.result()
+
+    async def _replay(self, reader: StreamReader) -> None:
+        """What is broken now follows from all that SLA holds: a restart needs no memory of its own."""
+        newest, taken = await self.whole(self._bus.last_sequence(SLA)), 0
+        while taken < newest:
+            self.works()
+            taken = await self._take(reader)
+
+    async def _follow(self, reader: StreamReader) -> None:
+        if await self._take(reader):
+            for alertmanager in self._alertmanagers:
+                alertmanager.wake()
+
+    async def _take(self, reader: StreamReader) -> int:
+        """The sequence of the last message that was taken, 0 if none came."""
+        messages = await reader.take(TURN)
+        for message in messages:
+            try:
+                self._alerts.take(message, datetime.now(UTC))
+            except ValueError as error:
+                log.error("alerts", subject=message.subject, sequence=message.sequence, error=str(error))
+        return messages[-1].sequence if messages else 0

@@ -1,0 +1,1 @@
+"""Questions about tickets and their history; nothing is written."""

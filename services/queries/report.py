@@ -1,0 +1,260 @@
+"""How a period went, of the tickets opened in it: promises kept and broken, and how fast answers were."""
+
+import csv
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, NamedTuple
+
+from events.cloudevents import shown
+from events.promises import seconds
+from projections.deadlines import microseconds
+from projections.runner import catch_up
+from projections.tickets import ANSWERED, CAME_TO, Folded, Outcome, Tickets
+from services.cli.calculator import YEARS, instant
+from services.cli.terminal import span
+from services.queries.point_in_time import When, everybody
+from services.store.interface import ReadOnly, Store
+from sla.calendar import zone_of
+from sla.log import BreachRetracted, Recorded
+from sla.policy import FIRST
+from sla.ticket import TicketSla
+from sla.versions import Versions
+
+Json = dict[str, Any]
+Key = tuple[str, ...]
+
+BY = {"level": "service_level", "priority": "priority", "customer": "customer"}
+"""What a report may be divided by, and the column that has it."""
+
+_MONTH = re.compile(r"(\d{4})-(\d{2})")
+_QUARTER = re.compile(r"(\d{4})-Q([1-4])")
+_WEEK = re.compile(r"(\d{4})-W(\d{2})")
+_YEAR = re.compile(r"\d{4}")
+_RIGHT = "write 2026-10, 2026-W41, 2026-Q4, 2026, FROM..TO (dates, or times with offset; TO is not in it), or all"
+
+
+class Period(NamedTuple):
+    """From an instant up to another one, which is not in it; None is without limit."""
+
+    start: datetime | None
+    end: datetime | None
+
+    def has(self, at: datetime) -> bool:
+        """Is this instant in it?"""
+        return (self.start is None or at >= self.start) and (self.end is None or at < self.end)
+
+    @classmethod
+    def parse(cls, text: str, zone: str) -> "Period":
+        """
+        `2026-10`, `2026-W41` (ISO week), `2026-Q4`, `2026`, `FROM..TO` or `all`; days begin at midnight in the zone.
+        Raises ValueError that says what is right.
+        """
+        if text == "all":
+            return cls(None, None)
+        try:
+            if ".." in text:
+                start, end = (_edge(part, zone) for part in text.split("..", 1))
+            else:
+                start, end = (_midnight(day, zone) for day in _days(text))
+        except ValueError as error:
+            raise ValueError(f"{shown(text)} is not a period ({error}); {_RIGHT}") from None
+        if start >= end:
+            raise ValueError(f"{shown(text)} ends before it begins; {_RIGHT}")
+        return cls(start, end)
+
+
+def _days(text: str) -> tuple[date, date]:
+    """The first day, and the one after the last."""
+    if match := _MONTH.fullmatch(text):
+        first = date(int(match[1]), int(match[2]), 1)
+        return first, _month_after(first, 1)
+    if match := _QUARTER.fullmatch(text):
+        first = date(int(match[1]), 3 * int(match[2]) - 2, 1)
+        return first, _month_after(first, 3)
+    if match := _WEEK.fullmatch(text):
+        first = date.fromisocalendar(int(match[1]), int(match[2]), 1)
+        return first, first + timedelta(days=7)
+    if _YEAR.fullmatch(text):
+        return date(int(text), 1, 1), date(int(text) + 1, 1, 1)
+    raise ValueError("of no known form")
+
+
+def _month_after(first: date, months: int) -> date:
+    years, month = divmod(first.month - 1 + months, 12)
+    return date(first.year + years, month + 1, 1)
+
+
+def _edge(text: str, zone: str) -> datetime:
+    return instant(text) if "T" in text.upper() else _midnight(date.fromisoformat(text), zone)
+
+
+def _midnight(day: date, zone: str) -> datetime:
+    at = datetime.combine(day, time(), zone_of(zone)).astimezone(UTC)
+    if not YEARS[0] <= day.year <= YEARS[-1] + 1:
+        raise ValueError(f"outside the years {YEARS[0]} to {YEARS[-1]}")
+    return at
+
+
+class Totals:
+    """Sums of some tickets."""
+
+    def __init__(self) -> None:
+        self.came_to, self.broken, self.retracted = Counter[str](), 0, 0
+        self.answers: list[int] = []
+
+    def add(self, other: "Totals") -> None:
+        """Those of more tickets."""
+        self.came_to += other.came_to
+        self.broken += other.broken
+        self.retracted += other.retracted
+        self.answers += other.answers
+
+    def report(self) -> Json:
+        """
+        `broken` are all breaches that stand; compliance is the share of met among met and broken. Median and 90th
+        percentile are the nearest rank: the time of a real answer, in seconds of support time.
+        """
+        met = self.came_to["met"]
+        decided = met + self.broken
+        self.answers.sort()
+        return {
+            "tickets": self.came_to.total(),
+            **{name: self.came_to[name] for name in CAME_TO},
+            "broken": self.broken,
+            "retracted": self.retracted,
+            "compliance": round(met / decided, 6) if decided else None,
+            "median_seconds": self._percentile(50),
+            "p90_seconds": self._percentile(90),
+        }
+
+    def _percentile(self, percent: int) -> int | float | None:
+        """The least time within which so many per cent of the answers came."""
+        if not self.answers:
+            return None
+        rank = -(-len(self.answers) * percent // 100)
+        return seconds(timedelta(microseconds=self.answers[rank - 1]))
+
+
+def report(
+    store: Store,
+    period: str = "all",
+    by: Sequence[str] = (),
+    as_of: datetime | None = None,
+    known_at: datetime | None = None,
+    now: datetime | None = None,
+) -> Json:
+    """
+    How the tickets opened in a period stand, by any of BY. At another time than now the whole log is read. Raises
+    ValueError for a period or a column that is none, and as past.py does.
+    """
+    by = list(dict.fromkeys(by))
+    if unknown := [name for name in by if name not in BY]:
+        raise ValueError(f"{', '.join(map(shown, unknown))}: a report is by {', '.join(BY)}")
+    when = When(as_of, known_at, now or datetime.now(UTC)).check()
+    versions = store.versions()
+    zone = versions.at(when.at).zone if len(versions) else "UTC"
+    asked = Period.parse(period, zone)
+    columns = tuple(BY[name] for name in by)
+    found = _now(store, columns, asked) if when.is_now else _then(store, columns, asked, when, versions)
+    total = Totals()
+    for each in found.values():
+        total.add(each)
+    policies = [version.policy for version in versions]
+    names = [name for policy in policies for name in (*policy.levels, *policy.priorities)]
+    order = {name: n for n, name in enumerate(dict.fromkeys(names))}
+    keys = sorted(found, key=lambda key: [(order.get(name, len(order)), name) for name in key])
+    return {
+        "period": period,
+        "from": asked.start,
+        "to": asked.end,
+        "at": when.at,
+        "as_of": as_of,
+        "known_at": known_at,
+        "zone": zone,
+        "by": by,
+        "rows": [dict(zip(by, key, strict=True)) | found[key].report() for key in keys] if by else [],
+        "total": total.report(),
+    }
+
+
+def _now(store: Store, columns: Key, asked: Period) -> dict[Key, Totals]:
+    view, found = Tickets(), defaultdict[Key, Totals](Totals)
+    with suppress(ReadOnly):  # then it is as far as those who follow it are
+        catch_up(store, view)
+    start, end = (None if at is None else microseconds(at) for at in asked)
+    with store.reading() as cursor:
+        for *key, came_to, tickets, broken, retracted in view.sums(cursor, columns, start, end):
+            totals = found[tuple(key)]
+            totals.came_to[came_to] += tickets
+            totals.broken += broken
+            totals.retracted += retracted
+        for *key, answer in view.answers(cursor, columns, start, end):
+            found[tuple(key)].answers.append(answer)
+    return found
+
+
+def _then(store: Store, columns: Key, asked: Period, when: When, versions: Versions) -> dict[Key, Totals]:
+    """The same, folded from the log."""
+    found = defaultdict[Key, Totals](Totals)
+    for ticket, known in everybody(store, when, versions):
+        opened_at = ticket.state.started_at
+        if opened_at is None or not asked.has(opened_at):
+            continue
+        outcome = _outcome(ticket, known, when)
+        totals = found[tuple(getattr(outcome, column) for column in columns)]
+        totals.came_to[outcome.came_to] += 1
+        totals.broken += outcome.broken
+        totals.retracted += outcome.retracted
+        if outcome.answer is not None and outcome.came_to in ANSWERED:
+            totals.answers.append(outcome.answer)
+    return found
+
+
+def _outcome(ticket: TicketSla, known: Iterable[Recorded], when: When) -> Outcome:
+    """Breaches that were withdrawn are in what was known; with `as_of` the ticket is one that never had them."""
+    withdrawn = [recorded.event for recorded in known if isinstance(recorded.event, BreachRetracted)]
+    retracted = sum(event.objective == FIRST and event.time <= when.at for event in withdrawn)
+    answer = ticket.first.answer
+    return Folded(len(ticket.facts), ticket.state, retracted, answer.elapsed if answer else None).outcome()
+
+
+# ---- for people and spreadsheets
+
+_TITLES = {"breached": "breached, open", "median_seconds": "median", "p90_seconds": "p90"}
+
+
+def columns(found: Json) -> list[str]:
+    """The names of what `rows` has."""
+    return [*found["by"], *(_TITLES.get(name, name) for name in found["total"])]
+
+
+def rows(found: Json) -> Iterator[tuple[str, ...]]:
+    """For people: one row a group, and the last one for all."""
+    blank = dict.fromkeys(found["by"], "")
+    for row in (*found["rows"], blank | found["total"]):
+        yield tuple(_cell(name, value) for name, value in row.items())
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name == "compliance":
+        return f"{value:.1%}"
+    return span(timedelta(seconds=value)) if name.endswith("_seconds") else str(value)
+
+
+def write_csv(found: Json) -> None:
+    """One line a group on stdout, or one for all if it is by nothing; no totals beside what they are of."""
+    writer = csv.DictWriter(sys.stdout, [*found["by"], *found["total"]], lineterminator="\n")
+    writer.writeheader()
+    for row in found["rows"] if found["by"] else [found["total"]]:
+        writer.writerow({name: _harmless(value) for name, value in row.items()})
+
+
+def _harmless(value: Any) -> Any:
+    """A customer named like a formula is a name, to a spreadsheet too."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

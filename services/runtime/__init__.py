@@ -1,0 +1,1 @@
+"""What every process stands on: life cycle, health, HTTP, settings, logging."""

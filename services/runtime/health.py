@@ -1,0 +1,239 @@
+"""Watchdog: does what ought to move, move? By what the bus and the store say, not by what a service believes."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import structlog
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from projections.deadlines import Deadlines, Row
+from services.announcer import POSITION
+from services.bus.connection import Bus, BusError
+from services.bus.streams import DEAD_LETTERS, SLA, TICKETS, UNDELIVERED
+from services.runtime.service import OUTAGES, Fatal, Keeper, Now
+from services.store.interface import Store
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+EVERY = 2.0  # seconds between two looks, and the longest that one may take
+STUCK = 5  # looks in a row without movement, after which something is stuck
+HOPELESS = 15  # looks in a row without a turn, after which a service hangs for ever
+DENIED_FOR = 5  # looks for which a refusal is remembered: whoever still needs the permission asks again meanwhile
+
+PARTS = ("store", "bus", "permissions", "streams", "backlog", "outbox", "views", "deadlines")
+"""What may not work beside the services themselves. Labels of `sla_not_ready`."""
+
+_STREAMS = {
+    "intake": (TICKETS, DEAD_LETTERS),
+    "clock": (TICKETS,),
+    "announcer": (SLA,),
+    "metrics": (TICKETS,),
+    "board": (),
+    "notifier": (SLA, UNDELIVERED),
+}
+_ARRIVALS = "arrivals"  # the view that follows the inbox, not the log
+_READERS = {
+    "clock": ("deadlines",),
+    "announcer": (POSITION,),
+    "metrics": ("tickets", "compliance", _ARRIVALS),
+    "board": ("tickets", "compliance"),
+}
+
+
+class Standing(NamedTuple):
+    """What the store says: how far all are, intake too, who has more to read, and the first instant not judged."""
+
+    taken: int
+    positions: Mapping[str, int]
+    waiting: frozenset[str]
+    overdue: Row | None
+
+
+class Watchdog:
+    """
+    `problems` are the parts that do not work, with the reason and what to do; `run` looks again and again until it is
+    cancelled. Looks are counted and not seconds: a process that was paused was not stuck.
+    """
+
+    def __init__(
+        self,
+        keepers: Mapping[str, Keeper],
+        bus: Bus,
+        store: Store | None,
+        hopeless: Callable[[str], None],
+        now: Now,
+        every: float = EVERY,
+    ) -> None:
+        self._keepers, self._bus, self._store, self._hopeless, self._now = keepers, bus, store, hopeless, now
+        self._every = every
+        self._readers = list(dict.fromkeys(reader for name in keepers for reader in _READERS.get(name, ())))
+        self._last: dict[str, Any] = {}
+        self._still: defaultdict[str, int] = defaultdict(int)
+        self._asked: dict[str, asyncio.Future[Any]] = {}
+        self._denied: tuple[str, int] = ("", 0)
+        self.problems: dict[str, str] = {"streams": "not looked at yet"}
+
+    def denied(self, error: str) -> None:
+        """The broker has refused something: it says so to the connection, not to who asked (TRAPS F17)."""
+        text = f"{error}; give the user of this process the permission"
+        self._denied = (text, DENIED_FOR)
+        self.problems = self.problems | {"permissions": text}
+
+    async def run(self) -> None:
+        """Raises Fatal if waiting does not help."""
+        time = asyncio.get_running_loop().time
+        try:
+            while True:
+                began = time()
+                found = await self._look()
+                if found.keys() != self.problems.keys():
+                    (log.warning if found else log.info)("watchdog", problems=found)
+                self.problems = found
+                await asyncio.sleep(max(0.0, began + self._every - time()))
+        finally:
+            if self._asked:
+                await asyncio.wait(self._asked.values())
+
+    async def _look(self) -> dict[str, str]:
+        if why := self._bus.closed:
+            raise Fatal(f"the broker has ended the connection for good: {why}; put that right, and start again")
+        found: dict[str, str] = {}
+        newest, standing = await asyncio.gather(
+            self._answer("streams", self._streams, found), self._answer("store", self._read, found)
+        )
+        if standing is not None:
+            found |= self._stuck(standing)
+            if newest is not None:
+                found |= self._backlog(newest, standing.taken)
+        return found | dict([*self._permissions(), *self._turns()])
+
+    async def _answer(self, part: str, ask: Callable[[], Awaitable[T]], found: dict[str, str]) -> T | None:
+        """None and a problem if there is no good answer. What hangs is not asked again: threads would pile up."""
+        if part not in self._asked:
+            self._asked[part] = asyncio.ensure_future(ask())
+        asked = self._asked[part]
+        done, _ = await asyncio.wait([asked], timeout=self._every)
+        if not done:
+            found[part] = f"no answer within {self._every:g} s; see whether it is there, and how busy it is"
+            return None
+        del self._asked[part]
+        try:
+            answer: T = asked.result()
+        except OUTAGES as error:
+            found[part] = str(error) or type(error).__name__
+            return None
+        return answer
+
+    async def _streams(self) -> int:
+        """The newest message for intake. Raises BusError if a stream is missing, or is set so that it breaks us."""
+        streams = dict.fromkeys(stream for name in self._keepers for stream in _STREAMS[name])
+        broken = await asyncio.gather(*(self._broken(stream) for stream in streams))
+        if wrong := [line for lines in broken for line in lines]:
+            raise BusError("; ".join(wrong))
+        return await self._bus.last_sequence(TICKETS) if TICKETS in streams else 0
+
+    async def _broken(self, stream: str) -> list[str]:
+        try:
+            return await self._bus.broken(stream)
+        except BusError as error:
+            return [str(error)]
+
+    async def _read(self) -> Standing | None:
+        return None if self._store is None else await asyncio.to_thread(self._standing, self._store)
+
+    def _standing(self, store: Store) -> Standing:
+        """Blocking."""
+        if store.replaced():
+            raise Fatal(
+                "the store was deleted or replaced while the engine worked on it, and what is stored now is lost; put "
+                "it in its place, and start again"
+            )
+        positions = {name: store.position(name) or 0 for name in self._readers}
+        head = store.head()
+        waiting = {name for name in self._readers if name != _ARRIVALS and positions[name] < head}
+        if _ARRIVALS in positions and store.inbox(positions[_ARRIVALS], 1):
+            waiting.add(_ARRIVALS)
+        overdue = self._overdue(store) if "clock" in self._keepers else None
+        return Standing(store.taken(), positions, frozenset(waiting), overdue)
+
+    def _overdue(self, store: Store) -> Row | None:
+        late = round(STUCK * self._every * 1e6)
+        with store.reading() as cursor:
+            rows = Deadlines().until(cursor, self._now() - late, 1)
+        return rows[0] if rows else None
+
+    def _stuck(self, standing: Standing) -> dict[str, str]:
+        found: dict[str, str] = {}
+        positions = standing.positions
+        stuck = [
+            name for name in self._readers if self._looks(name, positions[name], name in standing.waiting) >= STUCK
+        ]
+        if POSITION in stuck:
+            stuck.remove(POSITION)
+            found["outbox"] = f"nothing after {positions[POSITION]} of the log is announced; see what announcer logs"
+        if stuck:
+            behind = ", ".join(f"{name} after {positions[name]}" for name in stuck)
+            found["views"] = f"these views do not follow: {behind}; see what the services that follow them log"
+        if self._looks("overdue", standing.overdue, standing.overdue is not None) >= STUCK and standing.overdue:
+            ago = (self._now() - standing.overdue.at) / 1e6
+            found["deadlines"] = (
+                f"an instant {ago:.0f} s ago is not judged; see whether intake and clock run, and whether this machine "
+                "and the broker agree on the time"
+            )
+        return found
+
+    def _backlog(self, newest: int, taken: int) -> dict[str, str]:
+        if "intake" not in self._keepers or self._looks("backlog", taken, taken < newest) < STUCK:
+            return {}
+        return {"backlog": f"{newest - taken} messages wait, and none is taken; see what the active intake logs"}
+
+    def _permissions(self) -> Iterator[tuple[str, str]]:
+        """Remembered as long as a service does not work, which may be why."""
+        text, looks = self._denied
+        if looks > 0 or (text and any(keeper.problem for keeper in self._keepers.values())):
+            self._denied = (text, looks - 1)
+            yield "permissions", text
+        else:
+            self._denied = ("", 0)
+
+    def _turns(self) -> Iterator[tuple[str, str]]:
+        """A service comes round every few seconds, or is built again."""
+        for name, keeper in self._keepers.items():
+            looks = self._looks(f"turns of {name}", (keeper.built, keeper.turns), True)
+            seconds = looks * self._every
+            if looks >= HOPELESS:
+                self._hopeless(f"{name} hangs: no turn for {seconds:g} s")
+            if looks >= STUCK:
+                yield name, f"no turn for {seconds:g} s; the process ends after {HOPELESS * self._every:g} s"
+
+    def _looks(self, what: str, value: object, waits: bool) -> int:
+        """For how many looks in a row a value has stood still though it should move."""
+        self._still[what] = self._still[what] + 1 if waits and self._last.get(what) == value else 0
+        self._last[what] = value
+        return self._still[what]
+
+
+class Readiness(Collector):
+    """`sla_not_ready`: the reasons of /health/ready as series, so that an alert can name the part."""
+
+    def __init__(self, names: tuple[str, ...], problems: Callable[[], dict[str, str]]) -> None:
+        self._names, self._problems = names, problems
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "sla_not_ready",
+            "1 for each part of this process that does not work now; /health/ready says why.",
+            labels=["part"],
+        )
+        found = self._problems()
+        for part in (*self._names, *PARTS):
+            family.add_metric([part], float(part in found))
+        yield family

@@ -1,0 +1,1 @@
+"""The event store: one interface, its schema, and its two kinds, SQLite and PostgreSQL."""

@@ -1,0 +1,258 @@
+"""The event store in one file of SQLite, for one machine: one writer at a time, and locks on files beside it."""
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+from eventsourcing.persistence import StoredEvent
+from eventsourcing.sqlite import (
+    SQLiteApplicationRecorder,
+    SQLiteConnection,
+    SQLiteConnectionPool,
+    SQLiteCursor,
+    SQLiteDatastore,
+)
+
+from projections.runner import Projection, create
+from services.faults import reach
+from services.store.interface import FIRST, TABLES, Lock, Store, StoreError, Superseded, another
+from sla.engine import Outcome
+
+
+class _Pool(SQLiteConnectionPool):
+    """Full synchronisation where facts are written; views can be rebuilt, so that they need not wait for the disk."""
+
+    synchronous = "FULL"
+
+    def _create_connection(self) -> SQLiteConnection:
+        connection = super()._create_connection()
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA synchronous={self.synchronous}")
+        cursor.execute("PRAGMA wal_autocheckpoint=4000")
+        return connection
+
+
+class _ViewPool(_Pool):
+    synchronous = "NORMAL"
+
+
+class _Recorder(SQLiteApplicationRecorder):
+    """Stores an outcome: events, inbox rows and the positions after them, in one transaction."""
+
+    def _insert_events(
+        self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **kwargs: Any
+    ) -> Sequence[int] | None:
+        before: dict[int, int] = kwargs["before"]
+        outcome: Outcome = kwargs["outcome"]
+        for number, position in before.items():
+            c.execute(
+                "UPDATE partitions SET position = max(position, ?) WHERE number = ? AND position = ?",
+                (outcome.position, number, position),
+            )
+            if c.sqlite_cursor.rowcount != 1:
+                raise Superseded(another(before))
+        reach("intake.in_commit")
+        rows = [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events]
+        c.executemany(self.insert_events_statement, rows)
+        c.executemany("INSERT INTO inbox VALUES (?, ?, ?, ?, ?, ?, ?)", outcome.inbox)
+        return None
+
+
+class SqliteStore(Store):
+    """
+    One SQLite file. `create` makes the schema; without it, a file that is missing or has no schema raises StoreError.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        if not create and not path.exists():
+            raise StoreError(f"{path} does not exist; run `sla migrate`")
+        self.path = path
+        self._writer = threading.Lock()  # SQLite lets one write at a time, and whoever has to wait sleeps
+        self._facts = _datastore(_Pool, path)
+        self._views = _datastore(_ViewPool, path)
+        recorder = _Recorder(self._facts)
+        if create:
+            recorder.create_table()
+            with self._facts.transaction(commit=True) as cursor:
+                for statement in (*TABLES.values(), *FIRST):
+                    cursor.execute(statement)
+        self._check()
+        self._file = _file(path)
+        super().__init__(recorder)
+
+    def close(self) -> None:
+        self._facts.close()
+        self._views.close()
+
+    def _check(self) -> None:
+        with self._facts.transaction(commit=False) as cursor:
+            _check_schema(cursor, self.path)
+            cursor.execute("PRAGMA synchronous")
+            if cursor.fetchone()[0] != 2:
+                raise StoreError("SQLite does not synchronise fully; commits could be lost at a power cut")
+
+    def replaced(self) -> bool:
+        return _file(self.path) != self._file
+
+    def commit(self, outcome: Outcome, before: Any) -> None:
+        with self._writer:
+            super().commit(outcome, before)
+
+    @contextmanager
+    def changing(self) -> Iterator[sqlite3.Cursor]:
+        with self._writer, self._facts.transaction(commit=True) as cursor:
+            yield _plain(cursor)
+
+    @contextmanager
+    def asking(self) -> Iterator[sqlite3.Cursor]:
+        with self._facts.transaction(commit=False) as cursor:
+            yield _plain(cursor)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Cursor]:
+        """Takes the write lock at its first statement that writes."""
+        with self._writer, self._views.transaction(commit=True) as cursor:
+            yield _plain(cursor)
+            reach("view.before_commit")
+        reach("view.after_commit")
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Cursor]:
+        with self._views.transaction(commit=False) as cursor:
+            yield _plain(cursor)
+
+
+def _plain(cursor: SQLiteCursor) -> sqlite3.Cursor:
+    """Rows as tuples: eventsourcing's have names too, which take as long as half of the reading."""
+    cursor.sqlite_cursor.row_factory = None
+    return cursor.sqlite_cursor
+
+
+class SqliteFile:
+    """Where a store in SQLite is. Its locks are files beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def open(self) -> SqliteStore:
+        return SqliteStore(self.path)
+
+    def migrate(self, views: Iterable[type[Projection]]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(SqliteStore(self.path, create=True)) as store:
+            for view in views:
+                create(store, view())
+
+    @contextmanager
+    def picture(self) -> Iterator[sqlite3.Connection]:
+        """No permission to write is needed. SQLite cannot cut its -wal file short meanwhile."""
+        with closing(_connect_read_only(self.path)) as connection:
+            connection.execute("BEGIN")
+            try:
+                _check_schema(connection.cursor(), self.path)  # the first statement that reads: now it is one picture
+            except sqlite3.Error as error:
+                raise StoreError(f"{self.path} cannot be read: {error}") from None
+            yield connection
+
+    def lock(self, role: str) -> "FileLock":
+        return FileLock(self.path.with_name(f"{self.path.name}.{role}.lock"))
+
+    def shares(self) -> "FileShares":
+        return FileShares(self.lock("intake"))
+
+
+def _check_schema(cursor: Any, path: Path) -> None:
+    ours = ("stored_events", *TABLES)
+    marks = ",".join("?" * len(ours))
+    cursor.execute(f"SELECT count(*) FROM sqlite_master WHERE name IN ({marks})", ours)
+    if cursor.fetchone()[0] != len(ours):
+        raise StoreError(f"{path} has not the schema of this version; run `sla migrate`")
+
+
+def _connect_read_only(path: Path) -> sqlite3.Connection:
+    """Without -wal file nobody works on the store; SQLite would have to make one even to read, in a folder not ours."""
+    if not path.exists():
+        raise StoreError(f"{path} does not exist; run `sla migrate`")
+    idle = not path.with_name(f"{path.name}-wal").exists() and not os.access(path.parent, os.W_OK, effective_ids=True)
+    address = f"file:{quote(str(path))}?mode=ro" + ("&immutable=1" if idle else "")
+    return sqlite3.connect(address, uri=True, isolation_level=None, timeout=5)
+
+
+def _datastore(pool: type[_Pool], path: Path) -> SQLiteDatastore:
+    store = SQLiteDatastore(str(path), originator_id_type="text")
+    store.pool.close()
+    store.pool = pool(db_name=str(path), lock_timeout=5)
+    return store
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file it is that has this name now."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class FileLock:
+    """One owner at a time of a role, on one machine: a lock on a file, freed when its process ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened: IO[bytes] | None = None
+
+    def take(self) -> bool:
+        """True if this process now is the owner. Whoever's file was deleted owns nothing any more."""
+        if self._opened is not None and not self._is_there(self._opened):
+            self.free()
+        if self._opened is None:
+            file = open(self._path, "ab", buffering=0)  # noqa: SIM115
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n".encode())
+            except OSError as error:
+                file.close()  # on a full disk too: whoever keeps the error would keep the lock
+                if isinstance(error, BlockingIOError):
+                    return False
+                raise
+            self._opened = file
+        return True
+
+    def _is_there(self, file: IO[bytes]) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def free(self) -> None:
+        """Let another one have it."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+
+class FileShares:
+    """On one machine, one process owns all partitions."""
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+
+    def mine(self, count: int) -> frozenset[int]:
+        return frozenset(range(count)) if self._lock.take() else frozenset()
+
+    def all(self, count: int) -> bool:
+        return self._lock.take()
+
+    def free(self) -> None:
+        self._lock.free()

@@ -1,0 +1,161 @@
+"""Another time: what was so then by what we know now, and what we believed then."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+
+from services.queries import explanation as explaining
+from services.queries import report as reports
+from services.queries import ticket_status as reading
+from services.queries.point_in_time import NothingYet, When
+from sla.log import State
+from tests.cli.test_cli import sla
+from tests.rules import test_objectives
+from tests.rules.test_judge_order import as_truth, close_times, histories
+from tests.scenarios import SCENARIOS, Fact, Given, Scenario, opened, responded, stockholm
+from tests.support.explain_page import Kept
+from tests.support.judge_oracle import truth
+from tests.support.memory import POLICY, World, in_turn
+from tests.support.stores import new_store
+
+SECOND = timedelta(seconds=1)
+FAR = stockholm("2026-01-15 12:00")
+MONDAY, BEFORE, AFTER = (stockholm(f"2025-11-{text}") for text in ("03 12:00", "04 09:00", "04 11:00"))
+EARLIER = stockholm("2025-11-03 09:00")
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories(), close_times)
+def test_as_of_is_what_the_oracle_says_of_all_that_had_happened(facts: list[Fact], at: datetime) -> None:
+    world = World(versions=in_turn(POLICY))
+    for fact in sorted(facts, key=lambda fact: fact.arrives):
+        world.put(fact)
+    log, when = world.memory.log[world.ticket], When(at, None, FAR)
+    expected = truth(facts, at)
+    if world.ticket_sla.facts.every[0].time > at:
+        with pytest.raises(NothingYet):
+            when.ticket(log, world.memory.versions())
+    else:
+        assert as_truth(when.ticket(log, world.memory.versions()).state) == expected
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_known_at_is_what_was_decided_by_then(scenario: Scenario) -> None:
+    """After each message of every scenario; and both together is what was known, judged for that moment."""
+    world = World()
+    moments: list[tuple[datetime, State]] = []
+    scenario.play(lambda item: moments.append((item.arrives, _after(world, item))), world.next_at)
+    log = world.memory.log.get(world.ticket, [])
+    for n, (at, decided) in enumerate(moments):
+        when = When(None, at, FAR)
+        if (known := when.known(log)) and (n + 1 == len(moments) or moments[n + 1][0] > at):
+            assert when.ticket(known, world.memory.versions()).state == decided
+    assert When(None, FAR, FAR).known(log) == log
+
+
+def _after(world: World, item: Given) -> State:
+    world.put(item)
+    return world.state
+
+
+LATE = Scenario(
+    "opened on Monday at 10:00 with four hours, answered at 13:00, of which we were told on Tuesday at 10:00",
+    6,
+    (opened("foundation", "critical", "2025-11-03 10:00"), responded("2025-11-03 13:00", arrives="2025-11-04 10:00")),
+    (),
+)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    found = Kept(new_store(tmp_path / "sla.db"))
+    found.play("T-1", LATE)
+    yield found
+    found.store.close()
+
+
+WORDS = [  # as of, known at, the state
+    (None, None, "met"),
+    (MONDAY, None, "on track"),
+    (BEFORE, None, "met"),  # by what we know now
+    (None, BEFORE, "breached"),  # by what we knew
+    (None, AFTER, "met"),
+    (MONDAY, BEFORE, "on track"),
+    (BEFORE, BEFORE, "breached"),
+    (BEFORE, AFTER, "met"),
+    (stockholm("2025-11-03 15:00"), MONDAY, "breached"),  # what we then thought would be
+]
+
+
+@pytest.mark.parametrize(("as_of", "known_at", "word"), WORDS)
+def test_show_explain_list_and_report_tell_the_same_of_any_time(
+    kept: Kept, as_of: datetime | None, known_at: datetime | None, word: str
+) -> None:
+    when = When(as_of, known_at, FAR)
+    standing = reading.standing(kept.store, "T-1", *when)
+    story = explaining.story(kept.store, "T-1", *when)
+    assert standing is not None and story is not None
+    assert standing.word(when.at) == story["word"] == word
+    assert story["standing"] == standing.report(when.at)
+    assert story["clocks"][0]["elapsed_seconds"] == standing.report(when.at)["elapsed_seconds"]
+    assert [each.ticket for each in reading.waiting(kept.store, None, *when)] == ([] if word == "met" else ["T-1"])
+    total = reports.report(kept.store, "all", (), *when)["total"]
+    assert total[{"met": "met", "breached": "breached", "on track": "open"}[word]] == total["tickets"] == 1
+
+
+def test_a_breach_that_was_withdrawn_is_told_as_it_was_believed(kept: Kept) -> None:
+    def breaches(**when: datetime) -> list[bool]:
+        story = explaining.story(kept.store, "T-1", **when, now=FAR)
+        assert story is not None
+        return [bool(each["withdrawn_at"]) for each in story["decisions"] if each["kind"] == "breached"]
+
+    assert (breaches(), breaches(known_at=BEFORE), breaches(known_at=MONDAY)) == ([True], [False], [])
+    assert [retracted(kept), retracted(kept, known_at=AFTER), retracted(kept, known_at=BEFORE)] == [1, 1, 0]
+    assert [retracted(kept, as_of=BEFORE), retracted(kept, as_of=MONDAY)] == [1, 0], "it is about Monday, 14:00"
+
+
+def retracted(kept: Kept, **when: datetime) -> object:
+    return reports.report(kept.store, **when, now=FAR)["total"]["retracted"]
+
+
+def test_a_report_is_about_first_responses_alone(tmp_path: Path) -> None:
+    kept = Kept(new_store(tmp_path / "sla.db"), test_objectives.ALL)  # one of them breaks and is kept as the first is
+    kept.play("T-1", LATE)
+    assert [retracted(kept), retracted(kept, known_at=AFTER)] == [1, 1]
+    kept.store.close()
+
+
+@pytest.mark.parametrize("when", [{"as_of": EARLIER}, {"known_at": EARLIER}], ids=["as of", "known at"])
+def test_before_the_first_event_there_is_nothing_and_that_is_said(kept: Kept, when: dict[str, datetime]) -> None:
+    for ask in (
+        lambda: reading.standing(kept.store, "T-1", **when, now=FAR),
+        lambda: explaining.story(kept.store, "T-1", **when, now=FAR),
+        lambda: list(reading.waiting(kept.store, None, **when, now=FAR)),
+        lambda: reports.report(kept.store, **when, now=FAR),
+    ):
+        with pytest.raises(NothingYet, match="2025-11-03T08:00:00Z; the first of it is of 2025-11-03T09:00:00Z"):
+            ask()
+
+
+def test_what_will_be_known_nobody_knows(kept: Kept) -> None:
+    with pytest.raises(ValueError, match="--known-at is at most now"):
+        reading.standing(kept.store, "T-1", known_at=FAR + SECOND, now=FAR)
+    assert reading.standing(kept.store, "T-2", known_at=BEFORE, now=FAR) is None
+
+
+def test_a_fact_that_had_not_happened_is_not_counted(kept: Kept) -> None:
+    standing = reading.standing(kept.store, "T-1", as_of=MONDAY, now=FAR)
+    assert standing is not None and standing.facts == 1
+
+
+def test_the_command_says_it_and_the_answer_is_no(kept: Kept) -> None:
+    told = sla("explain", "T-1", "--known-at", "2025-11-04T09:00+01:00", SLA_DATABASE_URL=kept.address)
+    assert told.code == 0 and "breached" in told.out and "WITHDRAWN" not in told.out
+    assert "WITHDRAWN Tue 2025-11-04 10:00:00 CET" in sla("explain", "T-1", SLA_DATABASE_URL=kept.address).out
+    said = sla("show", "T-1", "--as-of", "2025-11-03T09:00+01:00", SLA_DATABASE_URL=kept.address)
+    assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
+    assert said.err.startswith("sla: nothing had happened to ticket 'T-1' at 2025-11-03T08:00:00Z")
+    assert sla("explain", "T-2", SLA_DATABASE_URL=kept.address) == (1, "", "sla: nothing is known of ticket 'T-2'\n")

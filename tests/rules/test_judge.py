@@ -1,0 +1,177 @@
+"""The rules, scenario by scenario, through the engine in memory. Whatever the order of arrival: test_judge_order.py."""
+
+from collections import Counter
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from events import promises
+from events.cloudevents import encode_token
+from sla.log import Announced as AnnouncedEvent
+from sla.log import Breached, BreachRetracted, Event, FactRecorded, Fulfilled, WarningRaised
+from sla.ticket import TicketSla
+from tests.scenarios import (
+    SCENARIOS,
+    Announced,
+    Edited,
+    Fact,
+    Given,
+    Scenario,
+    Tick,
+    check,
+    escalated,
+    opened,
+    stockholm,
+    tick,
+)
+from tests.support.memory import World, policy_of
+
+ONE_POLICY = [scenario for scenario in SCENARIOS if not any(isinstance(item, Edited) for item in scenario.given)]
+each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+
+
+def played(scenario: Scenario, forgets: bool = False) -> World:
+    world = World(policy=policy_of(scenario), forgets=forgets)
+    scenario.play(world.put, world.next_at)
+    return world
+
+
+@each_scenario
+def test_what_follows_is_what_the_scenario_says(scenario: Scenario) -> None:
+    world = played(scenario)
+    check(scenario, world.announced(), world.state, world.memory.inbox)
+
+
+@each_scenario
+def test_every_announcement_is_a_valid_message(scenario: Scenario) -> None:
+    world = played(scenario)
+    decided = [event for event in world.events if isinstance(event, AnnouncedEvent)]
+    for event, announced in zip(decided, world.announced(), strict=True):
+        check_message(world.ticket, event, announced)
+
+
+def check_message(ticket: str, event: AnnouncedEvent, announced: Announced) -> None:
+    envelope = announced.envelope
+    data = promises.DATA_TYPES[envelope["type"]].model_validate_json(msgspec.json.encode(envelope["data"]))
+    assert set(envelope["data"]) == set(type(data).model_fields)
+    assert envelope["specversion"] == "1.0" and envelope["source"] == "/sla"
+    assert envelope["id"] == event.id and envelope["subject"] == data.ticket_id == ticket
+    historic = getattr(event, "detection", None) == "historic" and announced.kind == "breached"
+    kind = "breached_historic" if historic else announced.kind
+    assert announced.subject == f"sla.{kind}.{data.service_level}.{data.priority}.{encode_token(ticket)}"
+
+
+@each_scenario
+def test_the_log_alone_gives_the_same_ticket(scenario: Scenario) -> None:
+    world = played(scenario)
+    replayed = TicketSla.replay(None, world.memory.log.get(world.ticket, ()))
+    if replayed is not None:
+        assert replayed == world.ticket_sla
+
+
+@each_scenario
+def test_an_engine_that_remembers_nothing_decides_the_same(scenario: Scenario) -> None:
+    assert played(scenario, forgets=True).events == played(scenario).events
+
+
+@each_scenario
+def test_what_every_history_must_keep_to(scenario: Scenario) -> None:
+    world = World(policy=policy_of(scenario))
+    steps = []
+    scenario.play(lambda item: steps.append((item, world.put(item), world.state)), world.next_at)
+    standing: set[str] = set()
+    for item, new, state in steps:
+        check_step(isinstance(item, Fact), new)
+        standing = follow(standing, new)
+        assert len(standing) == (state.breached_at is not None)
+    check_ids(world.events)
+
+
+def check_step(is_fact: bool, new: list[Event]) -> None:
+    """What one message may lead to."""
+    kinds = Counter(type(event) for event in new)
+    assert is_fact or not kinds[FactRecorded]
+    if is_fact:
+        assert not kinds[WarningRaised], "recording warns"
+        assert kinds[Breached] <= kinds[BreachRetracted], "recording breaks"
+    for event in new:
+        if isinstance(event, AnnouncedEvent):
+            assert event.time <= event.at, "announced before its instant"
+
+
+def follow(standing: set[str], new: list[Event]) -> set[str]:
+    """The breaches that stand after these events."""
+    standing = set(standing)
+    for event in new:
+        match event:
+            case Breached():
+                assert not standing, "a second breach beside one that stands"
+                standing.add(event.id)
+            case BreachRetracted():
+                standing.remove(event.breach_id)
+            case Fulfilled(met=met):
+                assert met != bool(standing), "fulfilled late means that a breach stands; in time, that none does"
+    return standing
+
+
+def check_ids(events: list[Event]) -> None:
+    ids = [event.id for event in events if isinstance(event, AnnouncedEvent)]
+    assert len(ids) == len(set(ids))
+    fulfilled = [event for event in events if isinstance(event, Fulfilled)]
+    assert [event.revision for event in fulfilled] == list(range(1, len(fulfilled) + 1))
+    warned = [(event.threshold_percent, event.state.due_at) for event in events if isinstance(event, WarningRaised)]
+    assert len(warned) == len(set(warned)), "one warning for each threshold and deadline"
+    assert [event.replaces for event in fulfilled] == [None, *(event.id for event in fulfilled)][: len(fulfilled)]
+
+
+@each_scenario
+def test_a_tick_once_more_does_nothing(scenario: Scenario) -> None:
+    world = World(policy=policy_of(scenario))
+
+    def twice(item: Given) -> None:
+        world.put(item)
+        if isinstance(item, Tick):
+            assert world.put(item) == []
+
+    scenario.play(twice, world.next_at)
+
+
+@pytest.mark.parametrize("scenario", ONE_POLICY, ids=lambda scenario: scenario.name)
+def test_a_batch_decides_what_its_messages_decide_one_by_one(scenario: Scenario) -> None:
+    alone, together = World(policy=policy_of(scenario)), World(policy=policy_of(scenario))
+    items: list[Given] = []
+    scenario.play(lambda item: (items.append(item), alone.put(item)), alone.next_at)
+    together.take([together.message(item) for item in items])
+    assert together.events == alone.events
+
+
+def test_time_does_not_go_back_when_the_clock_of_the_broker_does() -> None:
+    world = World()
+    world.put(opened("foundation", "critical", "2025-11-03 10:00", id="o"))
+    world.put(tick("2025-11-03 14:00:01"))
+    assert world.put(escalated("2025-11-03 13:30", arrives="2025-11-03 13:40", id="e"))
+    assert world.state.breached_at == stockholm("2025-11-03 14:00")
+    assert world.events[-1].at == stockholm("2025-11-03 14:00:01")
+
+
+def test_each_rule_has_its_scenarios() -> None:
+    covered = Counter(scenario.rule for scenario in SCENARIOS)
+    assert all(covered[rule] >= 3 for rule in range(1, 15)), covered
+
+
+def test_no_two_scenarios_have_one_name() -> None:
+    assert max(Counter(scenario.name for scenario in SCENARIOS).values()) == 1
+
+
+@each_scenario
+def test_the_clock_of_a_scenario_is_never_early(scenario: Scenario) -> None:
+    world = World(policy=policy_of(scenario))
+
+    def put(item: Given) -> None:
+        if item not in scenario.given:
+            due = world.next_at()
+            assert due is not None and item.arrives >= due + timedelta(milliseconds=1)
+        world.put(item)
+
+    scenario.play(put, world.next_at)

@@ -1,0 +1,474 @@
+"""Objectives beside the first response: next response, resolution, or one's own; judged by the same function."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from projections.deadlines import Deadlines, instant
+from projections.runner import catch_up
+from services.app import VIEWS
+from sla.log import Announced, Breached, BreachRetracted, Escalated, Fulfilled, State
+from sla.policy import Policy, PolicyError, load
+from sla.ticket import TicketSla
+from sla.versions import AFTER_ALL, ALWAYS, Version, Versions
+from tests.cli.test_cli import sla
+from tests.rules.test_judge_order import DAY, end_of, histories, outcome, said_time
+from tests.scenarios import (
+    STOCKHOLM,
+    Fact,
+    Scenario,
+    Tick,
+    changed,
+    closed,
+    escalated,
+    levelled,
+    moved,
+    opened,
+    paused,
+    reopened,
+    responded,
+    resumed,
+    stockholm,
+)
+from tests.scenarios import _fact as fact
+from tests.scenarios import excluded as excluded_for
+from tests.store.test_projections import HOUR, START, Log
+from tests.store.test_verify import verified
+from tests.support.bus import fact as sent
+from tests.support.memory import POLICY, SHIPPED, World
+from tests.support.stores import rows
+
+RULES: dict[str, dict[str, Any]] = {
+    "next_response": {"starts": "customer_replied", "stops": "responded", "pauses": False, "repeats": True},
+    "resolution": {"starts": "opened", "stops": "closed", "pauses": True, "repeats": False},
+    "each_resolution": {"starts": "opened", "stops": "closed", "pauses": False, "repeats": True},
+    "twin": {"starts": "opened", "stops": "responded", "pauses": False, "repeats": False},
+}
+TIMES = {"next_response": 1, "resolution": 4, "each_resolution": 4, "twin": 1}  # the targets of the first response
+
+
+def with_objectives(*names: str) -> Policy:
+    resolved = POLICY.resolved() | {"version": "objectives", "objectives": {name: RULES[name] for name in names}}
+    for level in resolved["levels"]:
+        level["objectives"] = {
+            name: {priority: TIMES[name] * target for priority, target in level["targets"].items()} for name in names
+        }
+    return Policy.from_resolved(resolved)
+
+
+ALL = with_objectives(*RULES)
+
+
+def customer_replied(time: str, **more: str) -> Fact:
+    return fact("customer_replied", {}, time, **more)
+
+
+def told(policy: Policy, facts: Sequence[Fact]) -> World:
+    """The facts as they arrive, the ticks that a clock would send, and one long after the last fact."""
+    world = World(policy=policy)
+    given = tuple(sorted(facts, key=lambda each: each.arrives))
+    end = end_of(facts, [each.arrives for each in facts]) + 30 * DAY
+    Scenario("any", 14, given, (), when=f"{end.astimezone(STOCKHOLM):%Y-%m-%d %H:%M}").play(world.put, world.next_at)
+    world.put(Tick(end))
+    return world
+
+
+def state(world: World, objective: str, cycle: int = 1) -> State:
+    return world.ticket_sla.others[objective, cycle].state
+
+
+def said(world: World, objective: str) -> list[tuple[str, int]]:
+    """What was announced of an objective, with the cycle."""
+    events = (event for event in world.events if isinstance(event, Announced) and event.objective == objective)
+    return [(event.KIND, event.cycle) for event in events if event.KIND != "warning"]
+
+
+# ---- next response
+
+
+def test_the_next_response_runs_from_each_reply_of_the_customer_to_the_answer() -> None:
+    """Foundation, serious: 8 hours."""
+    world = told(
+        with_objectives("next_response"),
+        [
+            opened("foundation", "serious", "2025-11-03 09:00"),
+            customer_replied("2025-11-03 09:30"),  # nobody has answered yet: the first response runs
+            responded("2025-11-03 10:00"),
+            customer_replied("2025-11-03 11:00"),
+            customer_replied("2025-11-03 12:00"),  # waits with the one before it
+            responded("2025-11-03 15:00"),
+            customer_replied("2025-11-04 09:00"),
+            responded("2025-11-05 09:00"),
+        ],
+    )
+    assert said(world, "next_response") == [
+        ("applied", 1), ("fulfilled", 1), ("applied", 2), ("breached", 2), ("fulfilled", 2),
+    ]  # fmt: skip
+    first, second = state(world, "next_response"), state(world, "next_response", 2)
+    assert (first.met, first.started_at, first.target) == (True, stockholm("2025-11-03 11:00"), 8 * DAY / 24)
+    assert (second.met, second.due_at) == (False, stockholm("2025-11-04 17:00"))
+    assert world.state.met is True
+
+
+def test_nobody_waits_for_a_next_response_before_the_first_one() -> None:
+    world = told(
+        with_objectives("next_response"),
+        [opened("foundation", "serious", "2025-11-03 09:00"), customer_replied("2025-11-03 09:30")],
+    )
+    assert world.ticket_sla.others == {}
+
+
+def test_late_news_takes_a_cycle_away_and_withdraws_its_breach() -> None:
+    """There was an answer to the second reply: the same one as to the first, which came later than we were told."""
+    world = told(
+        with_objectives("next_response"),
+        [
+            opened("foundation", "serious", "2025-11-03 09:00"),
+            responded("2025-11-03 09:30"),
+            customer_replied("2025-11-03 10:00"),
+            responded("2025-11-03 10:30", id="wrong"),
+            customer_replied("2025-11-03 11:00"),
+            fact(
+                "corrected",
+                {"corrects": "wrong", "time": stockholm("2025-11-03 11:30").isoformat()},
+                "2025-11-04 17:00",
+            ),
+        ],
+    )
+    assert said(world, "next_response") == [
+        ("applied", 1), ("fulfilled", 1), ("applied", 2), ("breached", 2), ("fulfilled", 1),
+        ("breach_retracted", 2), ("cancelled", 2),
+    ]  # fmt: skip
+    gone = state(world, "next_response", 2)
+    assert (gone.stage, gone.reason, gone.breached_at, gone.next_at) == ("cancelled", "corrected", None, None)
+
+
+def test_a_reply_at_the_instant_of_an_answer_was_before_it() -> None:
+    world = told(
+        with_objectives("next_response"),
+        [
+            opened("foundation", "serious", "2025-11-03 09:00"),
+            responded("2025-11-03 09:30"),
+            customer_replied("2025-11-03 09:30"),
+            customer_replied("2025-11-03 10:00"),
+            responded("2025-11-03 10:30"),
+            customer_replied("2025-11-03 10:30"),
+        ],
+    )
+    assert said(world, "next_response") == [("applied", 1), ("fulfilled", 1)]
+
+
+def test_another_opening_gives_a_reply_other_labels() -> None:
+    world = told(
+        with_objectives("next_response"),
+        [
+            opened("foundation", "serious", "2025-11-03 09:00"),
+            responded("2025-11-03 09:30"),
+            customer_replied("2025-11-03 10:00"),
+            opened("foundation", "critical", "2025-11-03 08:00", arrives="2025-11-03 11:00"),
+            responded("2025-11-03 13:30"),
+        ],
+    )
+    assert (state(world, "next_response").target, state(world, "next_response").priority) == (4 * HOUR, "critical")
+
+
+def test_an_escalation_is_told_once_whatever_is_promised() -> None:
+    world = told(
+        with_objectives("resolution"),
+        [
+            opened("foundation", "serious", "2025-11-03 09:00"),
+            escalated("2025-11-03 09:30"),
+            closed("2025-11-03 10:00"),
+        ],
+    )
+    assert [event.objective for event in world.events if isinstance(event, Escalated)] == ["first_response"]
+    assert state(world, "resolution").escalation_level == 1
+
+
+# ---- resolution
+
+
+def test_a_resolution_runs_on_when_the_ticket_is_opened_again() -> None:
+    """Foundation, critical: 16 hours; nine a day."""
+    world = told(
+        with_objectives("resolution"),
+        [
+            opened("foundation", "critical", "2025-11-03 09:00"),
+            responded("2025-11-03 10:00"),
+            closed("2025-11-03 12:00"),
+            reopened("2025-11-05 12:00"),
+            closed("2025-11-06 18:00"),
+        ],
+    )
+    assert said(world, "resolution") == [
+        ("applied", 1), ("fulfilled", 1), ("target_changed", 1), ("breached", 1), ("fulfilled", 1),
+    ]  # fmt: skip
+    found = state(world, "resolution")
+    assert (found.due_at, found.met, str(found.overdue)) == (stockholm("2025-11-06 16:00"), False, "2:00:00")
+    assert world.state.stage == "fulfilled" and world.state.met is True
+
+
+def test_a_resolution_that_pauses_waits_and_the_first_response_does_not() -> None:
+    world = told(
+        with_objectives("resolution"),
+        [
+            opened("foundation", "critical", "2025-11-03 09:00"),
+            paused("2025-11-03 10:00"),
+            resumed("2025-11-05 10:00"),
+        ],
+    )
+    assert state(world, "resolution").due_at == stockholm("2025-11-06 16:00")
+    assert world.state.due_at == stockholm("2025-11-03 13:00")
+
+
+def test_a_resolution_that_repeats_begins_again_with_each_reopening() -> None:
+    world = told(
+        with_objectives("each_resolution"),
+        [
+            opened("foundation", "critical", "2025-11-03 09:00"),
+            closed("2025-11-03 12:00"),
+            reopened("2025-11-05 12:00"),
+            changed("serious", "2025-11-05 13:00"),
+            closed("2025-11-06 10:00"),
+        ],
+    )
+    first, second = state(world, "each_resolution"), state(world, "each_resolution", 2)
+    assert (first.met, first.responded_at) == (True, stockholm("2025-11-03 12:00"))
+    assert (second.started_at, second.due_at) == (stockholm("2025-11-05 12:00"), stockholm("2025-11-10 17:00"))
+    assert second.met is True
+
+
+def test_an_exclusion_is_for_all_objectives() -> None:
+    world = told(
+        with_objectives("resolution"),
+        [opened("foundation", "critical", "2025-11-03 09:00"), excluded_for("training", "2025-11-07 09:00")],
+    )
+    assert {world.state.stage, state(world, "resolution").stage} == {"excluded"}
+    assert said(world, "resolution")[-2:] == [("breach_retracted", 1), ("cancelled", 1)]
+
+
+# ---- the same function
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories())
+def test_an_objective_with_the_rules_of_the_first_response_is_judged_as_it(facts: list[Fact]) -> None:
+    world = told(with_objectives("twin"), facts)
+    if world.ticket_sla.others:
+        twin = state(world, "twin")
+        assert outcome(twin) == outcome(State(**_fields(world.state) | {"flags": ()}))
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories(), st.data())
+def test_whatever_the_order_of_arrival_each_objective_ends_the_same(facts: list[Fact], data: st.DataObject) -> None:
+    replies = st.lists(st.sampled_from(facts), max_size=3)
+    more = [
+        replace(each, kind="customer_replied", data={}, id=f"r{n}", arrives=each.time)
+        for n, each in enumerate(data.draw(replies))
+    ]
+    facts = [*facts, *more]
+    in_order = [replace(each, arrives=max([each.time, *said_time(each)])) for each in facts]
+    one, other = told(ALL, facts), told(ALL, in_order)
+    for world in (one, other):
+        check_world(world)
+    alive = [{key: outcome(each.state) for key, each in world.ticket_sla.others.items() if not _is_gone(each.state)}
+             for world in (one, other)]  # fmt: skip
+    assert alive[0] == alive[1]
+    assert TicketSla.replay(None, one.memory.log[one.ticket]) == one.ticket_sla
+
+
+def check_world(world: World) -> None:
+    """Whoever only listens believes what the state says, of each promise."""
+    standing: dict[tuple[str, int], str] = {}
+    ids: set[str] = set()
+    for event in world.events:
+        if not isinstance(event, Announced):
+            continue
+        key = (event.objective, event.cycle)
+        assert event.id not in ids
+        ids.add(event.id)
+        match event:
+            case Breached():
+                assert key not in standing
+                standing[key] = event.id
+            case BreachRetracted():
+                assert standing.pop(key) == event.breach_id
+            case Fulfilled(met=met):
+                assert met != (key in standing)
+    broken = {key for key, each in world.ticket_sla.others.items() if each.state.breached_at}
+    assert {key for key in standing if key[0] != "first_response"} == broken
+
+
+def _is_gone(found: State) -> bool:
+    return (found.stage, found.reason) == ("cancelled", "corrected")
+
+
+def _fields(found: State) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in State.__struct_fields__}
+
+
+# ---- the store, the views and the command line
+
+
+def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> None:
+    log = Log(tmp_path / "sla.db")
+    log.store.publish(with_objectives("resolution", "next_response"), lambda: START, lead=timedelta(0))
+    log.take(START, sent("opened", "T-1", START, service_level="enterprise", priority="critical"))
+    log.take(START + HOUR, sent("responded", "T-1", START + HOUR))
+    log.take(START + 2 * HOUR, sent("customer_replied", "T-1", START + 2 * HOUR))
+    deadlines = Deadlines()
+    catch_up(log.store, deadlines)
+    with log.store.reading() as cursor:
+        (first,) = deadlines.until(cursor, 2**62, 10)
+    assert instant(first.at) == START + 3 * HOUR, "half of the next response, before half of the resolution"
+    now = START + 2 * HOUR
+    for _ in range(20):
+        catch_up(log.store, deadlines)
+        with log.store.reading() as cursor:
+            following = deadlines.after(cursor, 0)
+        if following is not None:
+            now = max(now, instant(following)) + timedelta(milliseconds=1)
+            log.take(now, ticks=["T-1"])
+    log.take(START + 9 * HOUR, sent("closed", "T-1", START + 9 * HOUR))
+    for view in VIEWS:
+        catch_up(log.store, view())
+    assert rows(log.database, "SELECT * FROM deadlines") == []
+    assert rows(log.database, "SELECT * FROM ticket_counts") == [("enterprise", "critical", "fulfilled", 1)]
+    ((state,),) = rows(log.database, "SELECT state FROM tickets")
+    assert json.loads(state)["due_at"] == (START + 2 * HOUR).isoformat().replace("+00:00", "Z")
+    counted = rows(log.database, "SELECT a, d, n FROM compliance WHERE what = 'objective' ORDER BY a, d")
+    assert counted == [
+        ("next_response", "applied", 1), ("next_response", "breached", 1), ("next_response", "cancelled", 1),
+        ("next_response", "warning", 3), ("resolution", "applied", 1), ("resolution", "breached", 1),
+        ("resolution", "late", 1), ("resolution", "warning", 3),
+    ]  # fmt: skip
+    said = sla("show", "T-1", "-o", "json", SLA_DATABASE_URL=log.address)
+    report = json.loads(said.out)
+    assert (report["stage"], report["met"], report["breaches"]) == ("fulfilled", True, 0)
+    following, resolution = report["objectives"]
+    assert (following["objective"], following["cycle"], following["stage"]) == ("next_response", 1, "cancelled")
+    assert (following["breached"], following["met"]) == (True, None)
+    assert (resolution["met"], resolution["overdue_seconds"], resolution["target_seconds"]) == (False, 3600, 8 * 3600)
+    assert "resolution 1" in sla("show", "T-1", SLA_DATABASE_URL=log.address).out
+    log.store.close()
+    assert verified(log.database).first == []
+
+
+def test_a_breach_of_an_objective_names_it_on_the_bus() -> None:
+    world = told(with_objectives("resolution"), [opened("foundation", "critical", "2025-11-03 09:00")])
+    first, resolution = [each for each in world.announced() if each.kind == "breached"]
+    assert (first.said("objective"), resolution.said("objective")) == ("first_response", "resolution")
+    assert first.envelope["id"] != resolution.envelope["id"] and resolution.said("cycle") == 1
+    assert resolution.subject == first.subject
+
+
+# ---- the file
+
+OBJECTIVES = """
+objectives:
+  first_response: {pauses: false}
+  resolution: {starts: opened, stops: closed, pauses: true}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (
+            "stops: closed",
+            "stops: solved",
+            "objectives: resolution: stops: 'solved' is not allowed; write one of responded",
+        ),
+        ("starts: opened", "starts: customer_replied", "a reply waits for a response"),
+        ("pauses: true", "pauses: maybe", "objectives: resolution: pauses: 'maybe' is not a yes or no"),
+        (", pauses: true", ", every: day", "'every' is an unknown key; known are starts, stops, pauses, repeats"),
+        ("    # no targets", "    objectives: {response: {critical: 1h}}", "'response' is an unknown key"),
+        ("    # no targets", "", "level foundation has no objectives; add it"),
+    ],
+)
+def test_an_objective_that_makes_no_sense_is_refused(tmp_path: Path, old: str, new: str, why: str) -> None:
+    with pytest.raises(PolicyError, match=why):
+        load(written(tmp_path, old, new))
+
+
+def test_a_file_with_objectives_is_judged_like_its_resolved_form(tmp_path: Path) -> None:
+    policy = load(
+        written(tmp_path, "    # no targets", "    objectives: {resolution: {critical: 16h, serious: 9h, minor: 1h}}")
+    )
+    assert policy.objectives["resolution"]._asdict() == {"name": "resolution"} | RULES["resolution"]
+    again = Policy.from_resolved(json.loads(policy.canonical))
+    assert again.fingerprint == policy.fingerprint and again.target("foundation", "minor", "resolution") == DAY / 24
+
+
+def written(folder: Path, old: str, new: str) -> Path:
+    """The shipped policy with a resolution, but no targets for it."""
+    text = SHIPPED.read_text(encoding="utf-8").replace("objectives:\n  first_response: {pauses: false}\n", OBJECTIVES)
+    text = text.replace("    targets:\n", "    # no targets\n    targets:\n")
+    assert old in text
+    path = folder / "policy.yaml"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return path
+
+
+# ---- versions: every clock that begins after the move is judged by the other one
+
+
+def doubled(*names: str) -> Versions:
+    """A policy of a next response and a resolution, and a version with doubled targets and the objectives named."""
+    before, after = with_objectives("next_response", "resolution"), with_objectives(*names)
+    resolved = after.resolved() | {"version": "doubled"}
+    for level in resolved["levels"]:
+        for targets in (level["targets"], *level["objectives"].values()):
+            targets.update({priority: 2 * target for priority, target in targets.items()})
+    later = Version(Policy.from_resolved(resolved), ALWAYS, AFTER_ALL, material=True)
+    return Versions([*Versions.only(before), later])
+
+
+@pytest.mark.parametrize("move", ["2025-11-03 09:00", "2025-11-03 10:00", "2025-11-03 13:00", "2025-11-04 09:00"])
+@pytest.mark.parametrize("answer", ["2025-11-03 09:30", "2025-11-03 14:00"])
+def test_a_next_response_is_judged_by_the_version_the_ticket_was_moved_to_before(move: str, answer: str) -> None:
+    """Foundation, critical: the first response is due at 13:00, the next one has 8 hours after the move."""
+    world = World(versions=doubled("next_response", "resolution"))
+    for each in (
+        opened("foundation", "critical", "2025-11-03 09:00", id="o"),
+        moved("doubled", move, id="m"),
+        responded(answer, arrives="2025-11-04 09:00", id="r"),
+        customer_replied("2025-11-05 09:00", id="c"),
+    ):
+        world.put(each)
+    found = state(world, "next_response")
+    assert (found.policy_version, found.target) == ("doubled", 8 * HOUR)
+    assert state(world, "resolution").policy_version == "doubled"
+
+
+def test_an_objective_that_the_other_version_does_not_have_goes_on_under_the_one_before() -> None:
+    """Moved while nobody waits for a next response; the reply after it is no dead letter."""
+    world = World(versions=doubled("resolution"))
+    for each in (
+        opened("foundation", "critical", "2025-11-03 09:00", id="o"),
+        moved("doubled", "2025-11-03 09:30", id="m"),
+        responded("2025-11-03 10:00", id="r"),
+        customer_replied("2025-11-05 09:00", id="c"),
+    ):
+        world.put(each)
+    assert world.memory.inbox == ["recorded"] * 4
+    assert (world.state.policy_version, state(world, "next_response").target) == ("doubled", 4 * HOUR)
+
+
+# ---- levels: the label of every clock
+
+
+def test_a_level_that_changes_is_for_all_objectives() -> None:
+    world = told(
+        with_objectives("resolution"),
+        [opened("foundation", "critical", "2025-11-03 09:00"), levelled("enterprise", "2025-11-03 10:00")],
+    )
+    assert state(world, "resolution").due_at == stockholm("2025-11-03 17:00")

@@ -1,0 +1,58 @@
+"""The policies in docs/: each is complete, and promises what docs/writing-a-policy.md says."""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from sla.policy import load
+from tests.scenarios import SCENARIOS
+from tests.support.policy_page import RULES
+
+DOCS = Path(__file__).parents[2] / "docs"
+OFFSETS = {"UTC": 0, "EST": -5, "EDT": -4, "CET": 1, "CEST": 2}
+
+
+class Row(NamedTuple):
+    policy: str
+    level: str
+    priority: str
+    opened: str
+    due: str
+    because: str
+
+
+def rows() -> Iterator[Row]:
+    """The table of the page, without its links."""
+    for line in (DOCS / "writing-a-policy.md").read_text(encoding="utf-8").splitlines():
+        cells = [re.sub(r"\[(.*?)\]\(.*?\)", r"\1", cell.strip()) for cell in line.strip("|").split("|")]
+        if len(cells) == len(Row._fields) and cells[0].startswith(("always", "two", "corner")):
+            yield Row(*cells)
+
+
+def instant(text: str) -> datetime:
+    """`Fri 2026-12-25 23:50 UTC`."""
+    _, day, time, zone = text.split()
+    return datetime.fromisoformat(f"{day} {time}").replace(tzinfo=timezone(timedelta(hours=OFFSETS[zone])))
+
+
+@pytest.mark.parametrize("row", list(rows()), ids=str)
+def test_a_policy_of_the_docs_promises_what_the_page_says(row: Row) -> None:
+    level = load(DOCS / "policies" / f"{row.policy}.yaml").level(row.level)
+    due = instant(row.due)
+    assert level.hours.due(instant(row.opened), level.targets[row.priority]) == due
+    assert f"{due:%a}" == row.due[:3] and f"{instant(row.opened):%a}" == row.opened[:3]
+
+
+def test_each_of_them_is_in_the_table() -> None:
+    assert {row.policy for row in rows()} == {file.stem for file in (DOCS / "policies").iterdir()}
+    assert len(list(rows())) == 11
+
+
+def test_every_scenario_is_on_the_page_under_its_rule() -> None:
+    grouped = [scenario for _, _, group in RULES for scenario in group]
+    assert sorted(each.name for each in grouped) == sorted(each.name for each in SCENARIOS)
+    assert all(str(scenario.rule) == rule for rule, _, group in RULES for scenario in group)

@@ -1,0 +1,120 @@
+"""The clock on a real bus: the ticks of one instant go as one, each is sent once, and no second clock minds."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+
+from projections.deadlines import Deadlines
+from projections.runner import catch_up
+from services.bus.connection import Bus, Outgoing, Published, Publisher
+from services.bus.streams import TICKETS
+from services.clock import Clock
+from services.intake import Intake
+from services.runtime.service import Service
+from services.runtime.settings import SHIPPED_POLICIES, load_policy
+from services.store.interface import Store
+from services.store.sqlite import FileLock, FileShares
+from sla.engine import Limits
+from tests.support.bus import ago, connected, deployment, nats_server, opened, publish, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("clock")]
+
+MANY = 60  # tickets that are due; an atomic batch has at least 25
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def at_work(service: Service) -> AsyncIterator[None]:
+    running = asyncio.create_task(service.run())
+    try:
+        yield
+        assert not running.done(), running.exception()
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await service.stop()
+
+
+class Due:
+    """MANY tickets that are late and not judged; the bus they came on, and intake."""
+
+    def __init__(self, nc: Client, store: Store, folder: Path) -> None:
+        self.bus, self.store, self._folder = Bus(nc), store, folder
+
+    def intake(self) -> Intake:
+        shares = FileShares(FileLock(self._folder / "intake.lock"))
+        return Intake(self.bus, self.store, load_policy(SHIPPED_POLICIES), Limits(), shares)
+
+    async def ticks(self) -> list[int]:
+        """How often each was sent."""
+        return list((await self.bus.count(TICKETS, "clock.due.*")).values())
+
+    def waiting(self) -> int:
+        with self.store.reading() as cursor:
+            return len(Deadlines().until(cursor, 2**62, 10 * MANY))
+
+
+@pytest.fixture
+async def due(tmp_path: Path) -> AsyncIterator[Due]:
+    async with (
+        nats_server(tmp_path / "nats") as server,
+        deployment(tmp_path, server) as deployed,
+        connected(server.url) as nc,
+    ):
+        with closing(deployed.store.open()) as store:
+            found = Due(nc, store, tmp_path)
+            await publish(nc, *(opened(f"T-{number}", ago(days=30)) for number in range(MANY)))
+            async with at_work(found.intake()):
+                await until("all are stored", lambda: store.taken() == MANY)
+            catch_up(store, Deadlines())
+            yield found
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many messages each atomic batch had."""
+    sizes: list[int] = []
+    publish_as_one = Publisher.publish_as_one
+
+    async def counted(self: Publisher, messages: list[Outgoing]) -> Published:
+        sizes.append(len(messages))
+        return await publish_as_one(self, messages)
+
+    monkeypatch.setattr(Publisher, "publish_as_one", counted)
+    yield sizes
+
+
+async def test_ticks_go_as_one_and_are_not_sent_again_while_they_wait_in_the_stream(
+    due: Due, batches: list[int]
+) -> None:
+    clock = Clock(due.bus, due.store)
+    async with at_work(clock):
+        await until("a tick would be sent again by now", lambda: clock.turns >= 3)
+        assert (batches, await due.ticks()) == ([MANY], [1] * MANY)
+        await due.bus.on_nudge(clock.wake)
+        async with at_work(due.intake()):
+            await until("all are judged", lambda: due.waiting() == 0)
+    assert await due.ticks() == [1] * MANY
+
+
+async def test_a_second_clock_sends_what_the_first_has_not(due: Due, batches: list[int]) -> None:
+    tick = Outgoing("clock.due.T-7", {"Nats-Msg-Id": f"T-7:{first_instant(due)}:0"}, b"")
+    await due.bus.publisher(TICKETS).publish([tick])
+    clock = Clock(due.bus, due.store)
+    async with at_work(clock):
+        await until("it has sent them", lambda: clock.turns >= 1)
+    assert (batches, await due.ticks()) == ([MANY], [1] * MANY), "refused as a whole, then sent one by one"
+
+
+def first_instant(due: Due) -> int:
+    with due.store.reading() as cursor:
+        (at,) = (row.at for row in Deadlines().until(cursor, 2**62, 10 * MANY) if row.ticket == "T-7")
+    return at

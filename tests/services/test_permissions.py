@@ -1,0 +1,324 @@
+"""Who may do what on the bus: every user of deploy/nats on every subject, and the services as these users."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from services.bus.streams import STREAMS
+from tests.support.bus import (
+    PATIENCE,
+    SLA,
+    Broker,
+    Fact,
+    ago,
+    environment,
+    free_port,
+    open_all_hours,
+    opened,
+    process,
+    publish,
+    readiness,
+    until,
+)
+
+pytestmark = [pytest.mark.parts, pytest.mark.anyio]
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+USERS = (
+    *("publisher", "intake", "clock", "announcer", "metrics", "board"),
+    *("notifier", "subscriber", "operator", "provisioner"),
+)
+CONFIGS = {config.name: config.as_dict() for config in STREAMS}
+DURABLE = {"durable_name": "subscriber", "name": "subscriber"}
+
+
+def consumer(stream: str, filter: str = "", **config: Any) -> dict[str, Any]:
+    config = {"ack_policy": "none", "mem_storage": True, "filter_subject": filter} | config
+    return {"stream_name": stream, "config": config}
+
+
+class Attempt(NamedTuple):
+    """
+    Something to try, and the users that may: to publish on a subject, to `hear` it, or to `ask` JetStream, which is to
+    publish on $JS.API.….
+    """
+
+    what: str
+    allowed: str
+    body: Any = None
+
+    def may(self, user: str) -> bool:
+        return user in self.allowed.split()
+
+    def understood(self, answer: dict[str, Any] | None) -> bool:
+        """What the broker says, if it says anything, is no more than that the thing is not there; or is, already."""
+        found = (answer or {}).get("error", {}).get("code")
+        return found in (None, 404) or (found == 400 and "RESTORE" in self.what)
+
+
+LAST = {"last_by_subj": ">"}
+ONE = {"batch": 1, "no_wait": True}
+SNAPSHOT = {"deliver_subject": "_INBOX.provisioner.snapshot"}
+ALL = tuple(CONFIGS.items())
+NOBODYS = ("DELETE", "PURGE", "LEADER.STEPDOWN", "PEER.REMOVE")
+MANAGEMENT = ("INFO", "STREAM.NAMES", "STREAM.LIST", "CONSUMER.NAMES.SLA", "META.LEADER.STEPDOWN", "ACCOUNT.PURGE.X")
+
+# fmt: off
+ATTEMPTS = (
+    # facts, ticks, announcements, dead letters
+    Attempt("tickets.opened.T-1",                        "publisher operator"),
+    Attempt("clock.due.T-1",                             "clock"),
+    Attempt("sla.breached.enterprise.critical.T-1",      "announcer"),
+    Attempt("dead_letters.malformed",                    "intake"),
+    Attempt("undelivered.webhook",                       "notifier"),
+    Attempt("engine.log",                                "intake"),
+    # hearing them
+    Attempt("hear tickets.>",                            ""),
+    Attempt("hear clock.due.*",                          ""),
+    Attempt("hear sla.>",                                "subscriber"),
+    Attempt("hear dead_letters.*",                       ""),
+    Attempt("hear undelivered.*",                        ""),
+    Attempt("hear engine.log",                           "intake clock announcer metrics board notifier"),
+    Attempt("hear >",                                    ""),
+    Attempt("hear $JS.>",                                ""),
+    Attempt("hear $SYS.>",                               ""),
+    Attempt("hear _R_.>",                                ""),
+    Attempt("hear _INBOX.>",                             ""),
+    *(Attempt(f"hear _INBOX.{user}.>",                   user) for user in USERS),
+    # streams
+    Attempt("ask STREAM.INFO.TICKETS",                   "intake clock metrics provisioner"),
+    Attempt("ask STREAM.INFO.SLA",                       "announcer notifier subscriber operator provisioner"),
+    Attempt("ask STREAM.INFO.DEAD_LETTERS",              "intake metrics operator provisioner"),
+    Attempt("ask STREAM.INFO.UNDELIVERED",               "notifier provisioner"),
+    Attempt("ask STREAM.MSG.GET.TICKETS",                "intake clock", LAST),
+    Attempt("ask STREAM.MSG.GET.SLA",                    "announcer", LAST),
+    Attempt("ask STREAM.MSG.GET.DEAD_LETTERS",           "intake", LAST),
+    *(Attempt(f"ask DIRECT.GET.{name}",                  "", LAST) for name in CONFIGS),
+    *(Attempt(f"ask STREAM.CREATE.{name}",               "provisioner", config) for name, config in ALL),
+    *(Attempt(f"ask STREAM.UPDATE.{name}",               "provisioner", config) for name, config in ALL),
+    *(Attempt(f"ask STREAM.SNAPSHOT.{name}",             "provisioner", SNAPSHOT) for name in CONFIGS),
+    *(Attempt(f"$JS.SNAPSHOT.ACK.{name}.x.1.1",          "provisioner") for name in CONFIGS),
+    *(Attempt(f"ask STREAM.RESTORE.{name}",              "provisioner", {"config": config}) for name, config in ALL),
+    *(Attempt(f"$JS.SNAPSHOT.RESTORE.{name}.x",          "provisioner") for name in CONFIGS),
+    *(Attempt(f"ask STREAM.{verb}.{name}",               "") for verb in NOBODYS for name in CONFIGS),
+    Attempt("ask STREAM.CREATE.OTHER",                   "", {"name": "OTHER", "subjects": ["other"]}),
+    Attempt("ask STREAM.MSG.DELETE.TICKETS",             "", {"seq": 1}),
+    Attempt("ask STREAM.MSG.DELETE.SLA",                 "", {"seq": 1}),
+    *(Attempt(f"ask {what}",                             "") for what in MANAGEMENT),
+    # consumers of TICKETS
+    Attempt("ask CONSUMER.CREATE.TICKETS",               "intake", consumer("TICKETS")),
+    Attempt("ask CONSUMER.CREATE.TICKETS.one",           "intake", consumer("TICKETS", name="one")),
+    Attempt("ask CONSUMER.CREATE.TICKETS.2.clock.due.*", "intake", consumer("TICKETS", name="2", filter="clock.due.*")),
+    Attempt("ask CONSUMER.DURABLE.CREATE.TICKETS.x",     "", consumer("TICKETS", durable_name="x")),
+    Attempt("ask CONSUMER.INFO.TICKETS.one",             "intake"),
+    Attempt("ask CONSUMER.MSG.NEXT.TICKETS.one",         "intake", ONE),
+    Attempt("ask CONSUMER.DELETE.TICKETS.one",           "intake"),
+    Attempt("$JS.ACK.TICKETS.one.1.1.1.1.0",             ""),
+    # consumers of SLA: an alerting system has the one of its name
+    Attempt("ask CONSUMER.CREATE.SLA",                   "", consumer("SLA", name="subscriber")),
+    Attempt("ask CONSUMER.CREATE.SLA.one",               "notifier operator", consumer("SLA", name="one")),
+    Attempt("ask CONSUMER.CREATE.SLA.2.sla.*.>",         "", consumer("SLA", name="2", filter="sla.*.>")),
+    Attempt("ask CONSUMER.DURABLE.CREATE.SLA.notifier_x", "provisioner", consumer("SLA", durable_name="notifier_x")),
+    Attempt("ask CONSUMER.INFO.SLA.notifier_x",          "notifier provisioner"),
+    Attempt("ask CONSUMER.MSG.NEXT.SLA.notifier_x",      "notifier operator", ONE),
+    Attempt("$JS.ACK.SLA.notifier_x.1.1.1.1.0",          "notifier"),
+    *(Attempt(f"ask CONSUMER.{verb}.SLA.notifier_x",     "") for verb in ("DELETE", "PAUSE", "RESET", "UNPIN")),
+    Attempt("ask CONSUMER.CREATE.SLA.subscriber",        "subscriber notifier operator", consumer("SLA", **DURABLE)),
+    Attempt("ask CONSUMER.CREATE.SLA.subscriber.sla.*.>", "subscriber", consumer("SLA", **DURABLE, filter="sla.*.>")),
+    Attempt("ask CONSUMER.DURABLE.CREATE.SLA.subscriber", "subscriber provisioner", consumer("SLA", **DURABLE)),
+    Attempt("ask CONSUMER.INFO.SLA.subscriber",          "subscriber notifier provisioner"),
+    Attempt("ask CONSUMER.MSG.NEXT.SLA.subscriber",      "subscriber notifier operator", ONE),
+    Attempt("$JS.ACK.SLA.subscriber.1.1.1.1.0",          "subscriber notifier"),
+    Attempt("ask CONSUMER.DELETE.SLA.subscriber",        "subscriber"),
+    # dead letters
+    Attempt("ask CONSUMER.CREATE.DEAD_LETTERS",          "", consumer("DEAD_LETTERS")),
+    Attempt("ask CONSUMER.CREATE.DEAD_LETTERS.one",      "intake operator", consumer("DEAD_LETTERS", name="one")),
+    Attempt("ask CONSUMER.DURABLE.CREATE.DEAD_LETTERS.x", "", consumer("DEAD_LETTERS", durable_name="x")),
+    Attempt("ask CONSUMER.MSG.NEXT.DEAD_LETTERS.one",    "intake operator", ONE),
+    Attempt("ask STREAM.MSG.DELETE.DEAD_LETTERS",        "operator", {"seq": 1}),
+)
+# fmt: on
+
+
+class User:
+    """A user of the bus, who tries what it wants."""
+
+    def __init__(self, name: str, nc: Client) -> None:
+        self.name, self.nc = name, nc
+        self._came: asyncio.Queue[Msg | Exception] = asyncio.Queue()
+
+    @classmethod
+    async def connect(cls, broker: Broker, name: str) -> "User":
+        async def refused(error: Exception) -> None:
+            await user._came.put(error)
+
+        user = cls(name, await nats.connect(broker.url, error_cb=refused, **broker.access(name)))
+        await user.nc.subscribe(f"_INBOX.{name}.tried", cb=user._came.put)
+        return user
+
+    async def tries(self, attempt: Attempt) -> dict[str, Any] | None:
+        """What is answered, {} if nothing; None if the broker refuses, which only the connection hears (TRAPS F17)."""
+        if attempt.what.startswith("hear "):
+            subscription = await self.nc.subscribe(attempt.what.removeprefix("hear "))
+            refused = await self._refused()
+            if not refused:
+                await subscription.unsubscribe()
+            return None if refused else {}
+        subject = attempt.what.replace("ask ", "$JS.API.")
+        body = b"" if attempt.body is None else json.dumps(attempt.body).encode()
+        if subject.startswith(("$JS.ACK.", "$JS.SNAPSHOT.", "engine.")):
+            await self.nc.publish(subject, body)
+            return None if await self._refused() else {}
+        await self.nc.publish(subject, body, f"_INBOX.{self.name}.tried")
+        async with asyncio.timeout(PATIENCE):
+            came = await self._came.get()
+        return None if isinstance(came, Exception) else json.loads(came.data or b"{}")
+
+    async def _refused(self) -> bool:
+        await self.nc.flush()  # nats-py sends this ping before what was published, and the next one behind it
+        await self.nc.flush()
+        if self._came.empty():
+            return False
+        assert "permissions violation" in str(self._came.get_nowait())
+        return True
+
+
+@asynccontextmanager
+async def users(broker: Broker, names: Sequence[str] = USERS) -> AsyncIterator[list[User]]:
+    found = [await User.connect(broker, name) for name in names]
+    yield found
+    for user in found:
+        await user.nc.close()
+
+
+async def test_each_user_may_do_what_its_role_needs_and_nothing_else(tmp_path: Path) -> None:
+    with Broker(tmp_path / "nats").running() as broker:
+        async with users(broker) as everybody:
+            for config in STREAMS:
+                await everybody[-1].nc.jetstream().add_stream(config)
+            wrong = []
+            print(f"\n{'':<45}", *(f"{user.name:<11}" for user in everybody))
+            for attempt in ATTEMPTS:
+                answers = {user.name: await user.tries(attempt) for user in everybody}
+                print(f"{attempt.what:<45}", *(f"{'-' if each is None else 'yes':<11}" for each in answers.values()))
+                for user, answer in answers.items():
+                    if (answer is not None) != attempt.may(user) or not attempt.understood(answer):
+                        wrong.append((user, attempt.what, answer))
+            assert not wrong
+
+
+async def test_an_answer_cannot_be_sent_where_a_publisher_may_not_write(tmp_path: Path) -> None:
+    with Broker(tmp_path / "nats").running() as broker:
+        async with users(broker, ("provisioner", "announcer", "publisher")) as (provisioner, announcer, publisher):
+            for config in STREAMS:
+                await provisioner.nc.jetstream().add_stream(config)
+            for subject in ("sla.breached.enterprise.critical.T-1", "clock.due.T-1", "dead_letters.malformed"):
+                await publisher.nc.publish("tickets.opened.T-1", b"", subject)  # "stored as 1", as an announcement
+            await publish(publisher.nc, Fact("tickets.opened.T-2", b""))
+            await announcer.tries(Attempt("sla.breached.enterprise.critical.T-3", "announcer"))
+            held = {name: (await provisioner.nc.jetstream().stream_info(name, ">")).state.subjects for name in CONFIGS}
+            assert held["TICKETS"] == {"tickets.opened.T-1": 3, "tickets.opened.T-2": 1}
+            assert held["SLA"] == {"sla.breached.enterprise.critical.T-3": 1}
+            assert not held["DEAD_LETTERS"]
+
+
+@pytest.mark.parametrize(
+    ("user", "stream", "name"), [("subscriber", "SLA", "subscriber"), ("operator", "DEAD_LETTERS", "one")]
+)
+async def test_what_a_subject_refuses_cannot_be_asked_for_in_the_body(
+    tmp_path: Path, user: str, stream: str, name: str
+) -> None:
+    with Broker(tmp_path / "nats").running() as broker:
+        async with users(broker, ("provisioner", user)) as (provisioner, asking):
+            for config in STREAMS:
+                await provisioner.nc.jetstream().add_stream(config)
+            create = f"ask CONSUMER.CREATE.{stream}.{name}"
+            other_stream = await asking.tries(Attempt(create, user, consumer("TICKETS", name=name))) or {}
+            assert other_stream["error"]["description"] == "stream name in subject does not match request"
+            other_name = await asking.tries(Attempt(create, user, consumer(stream, name="notifier_x"))) or {}
+            assert other_name["name"] == name
+
+
+# ---- the services, each as its user
+
+
+async def test_the_services_work_as_their_users_and_nothing_is_refused(tmp_path: Path) -> None:
+    services = ("intake", "clock", "announcer", "metrics", "board")
+    shared = {
+        "SLA_DATABASE_URL": f"sqlite:///{tmp_path / 'sla.db'}",
+        "SLA_POLICY_DIR": open_all_hours(tmp_path / "policy"),
+    }
+    with Broker(tmp_path / "nats").running() as broker, ExitStack() as ends:
+
+        def command(user: str, *arguments: str) -> str:
+            done = subprocess.run(
+                [SLA, *arguments],
+                cwd=tmp_path,
+                env=environment(**shared, **broker.settings(user)),
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+            )
+            assert done.returncode == 0, done.stderr
+            return done.stdout + done.stderr
+
+        command("provisioner", "migrate")
+        urls = {name: f"http://127.0.0.1:{free_port()}" for name in services}
+        for name, url in urls.items():
+            port = {"SLA_HTTP_PORT": url.rpartition(":")[2]}
+            ends.enter_context(process(tmp_path, "run", name, **shared, **broker.settings(name), **port))
+        for name, url in urls.items():
+            await until(f"{name} is ready", lambda url=url: is_ready(url))
+
+        async with users(broker, ("subscriber", "publisher")) as (subscriber, publisher):
+            plain = await subscriber.nc.subscribe("sla.breached.>")
+            durable = await subscriber.nc.jetstream().pull_subscribe(
+                "sla.breached.>", durable="subscriber", stream="SLA"
+            )
+            await publish(
+                publisher.nc, opened("T-1", ago(hours=1, minutes=59, seconds=59)), Fact("tickets.opened.X", b"?")
+            )
+            assert json.loads((await plain.next_msg(PATIENCE)).data)["subject"] == "T-1"
+            (message,) = await durable.fetch(1, PATIENCE)
+            assert json.loads(message.data)["type"] == "sla.breached"
+            await message.ack_sync()
+
+        at = ago(hours=3).isoformat()
+        command("publisher", "publish", "opened", "T-2", "--level", "enterprise", "--priority", "minor", "--at", at)
+        assert "malformed" in command("operator", "dead", "list")
+        assert "stored again as" in command("operator", "dead", "replay", "--all")
+        assert "T-2" in command("operator", "publish", "responded", "T-2")
+        assert "DEAD_LETTERS up to 2" in command("provisioner", "backup", "backup.tgz"), "it is as wrong as before"
+        command("provisioner", "migrate")
+        assert await asyncio.to_thread(watched, environment(**broker.settings("operator"))) == "T-1"
+        for name, url in urls.items():
+            await until(f"{name} is ready", lambda url=url: is_ready(url))
+        assert "Violation" not in broker.log
+
+
+def watched(environment: dict[str, str]) -> str:
+    """The ticket of the first breach that `sla watch` shows."""
+    command = [SLA, "watch", "--all", "--only", "breached", "-o", "json"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as watching:
+        assert watching.stdout is not None
+        ticket: str = json.loads(watching.stdout.readline())["subject"]
+        watching.terminate()
+    return ticket
+
+
+async def is_ready(url: str) -> bool:
+    return (await readiness(url))[0] == 200

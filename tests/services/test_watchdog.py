@@ -1,0 +1,611 @@
+"""No process lives, says that it is ready, and does nothing: what may break, what /health/ready says, what happens."""
+
+import asyncio
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from nats.aio.client import Client
+from nats.js.api import DiscardPolicy
+from prometheus_client.samples import Sample
+
+from projections.deadlines import Deadlines
+from projections.runner import follow
+from services.announcer import Announcer
+from services.app import VIEWS, load_policy
+from services.bus.connection import Bus, BusError, Outgoing
+from services.bus.embedded_server import binary
+from services.clock import Clock
+from services.intake import Intake
+from services.metrics import Metrics
+from services.runtime import service as services_service
+from services.runtime.health import Watchdog
+from services.runtime.service import Keeper, wall_clock
+from services.runtime.service import Service as EngineService
+from services.store.interface import Store
+from services.store.sqlite import FileLock, FileShares, SqliteFile
+from sla.engine import Limits
+from tests.support.bus import (
+    ENDS_WITHIN,
+    PATIENCE,
+    Deployment,
+    Fact,
+    Server,
+    Service,
+    ago,
+    connected,
+    deployment,
+    free_port,
+    get,
+    nats_server,
+    open_all_hours,
+    opened,
+    position,
+    publish,
+    rows,
+    samples,
+    total,
+    until,
+)
+from tests.support.stores import path_of
+
+SERVICES = ("intake", "clock", "announcer", "metrics")
+PARTS = ("store", "bus", "permissions", "streams", "backlog", "outbox", "views", "deadlines")
+
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos]
+waiting, together, guarded = (
+    pytest.mark.xdist_group(f"watchdog {group}") for group in ("waiting", "together", "guarded")
+)
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+# ---- what a process says
+
+
+def parts(shown: list[Sample]) -> dict[str, float]:
+    """`sla_not_ready`, by part."""
+    return {sample.labels["part"]: sample.value for sample in shown if sample.name == "sla_not_ready"}
+
+
+async def reasons(service: Service) -> dict[str, str]:
+    """Why it is not ready, empty if it is; and it is alive."""
+    status, found = await service.readiness()
+    assert (await get(f"{service.http_url}/health/live"))[0] == 200
+    assert (status == 200) == (not found)
+    return found
+
+
+async def not_ready(service: Service, part: str, *words: str, within: float = PATIENCE) -> str:
+    """Waits until it says that a part does not work, in these words, and shows it; what it says."""
+
+    async def says() -> str | None:
+        text = (await reasons(service)).get(part, "")
+        shown = parts(await samples(service.http_url))
+        return text if text and all(word in text for word in words) and shown[part] == 1 else None
+
+    text: str = await until(f"{service.process.log_file.stem} is not ready: {part}, {words}", says, within)
+    return text
+
+
+async def ready(*services: Service) -> None:
+    """Waits until each is ready, and shows nothing else."""
+
+    async def is_ready(service: Service) -> bool:
+        return not await reasons(service) and not any(parts(await samples(service.http_url)).values())
+
+    for service in services:
+        await until(f"{service.process.log_file.stem} is ready", lambda service=service: is_ready(service))
+
+
+async def ended(service: Service, *words: str, within: float = PATIENCE) -> None:
+    """Waits until it has ended with 1, and said why in the log."""
+    await until("it has ended", lambda: not service.process.running(), within)
+    assert service.process.process.returncode == 1
+    assert all(word in service.process.log for word in words), service.process.log
+    assert "Traceback" not in service.process.log
+
+
+@asynccontextmanager
+async def running(deployed: Deployment, *each: tuple[str, ...], **settings: str) -> AsyncIterator[list[Service]]:
+    """Processes with these services, ready; they end with 0, but for those that the test has ended."""
+    started = [deployed.run(*names, **settings) for names in each]
+    try:
+        for service in started:
+            await service.ready()
+        await ready(*started)
+        yield started
+        for service in started:
+            if service.process.running():
+                service.process.end()
+    finally:
+        for service in started:
+            service.process.kill()
+
+
+# ---- a thread that hangs
+
+
+@waiting
+@pytest.mark.chaos
+async def test_a_process_that_hangs_ends_when_it_is_asked_to_or_by_itself_but_a_paused_one_goes_on(
+    tmp_path: Path,
+) -> None:
+    hang = {"SLA_FAULT": "intake.before_commit:1:hang"}
+    SqliteFile(tmp_path / "other.db").migrate(VIEWS)
+    async with (
+        nats_server(tmp_path / "nats") as server,
+        deployment(tmp_path, server) as deployed,
+        connected(server.url) as nc,
+        running(deployed, ("intake",), SLA_DATABASE_URL=f"sqlite:///{tmp_path / 'other.db'}", **hang) as (asked,),
+        running(deployed, ("intake",), **hang) as (hangs,),
+        running(deployed, ("intake",), ("metrics",)) as (standby, paused),
+    ):
+        paused.process.process.send_signal(signal.SIGSTOP)
+        await publish(nc, *(opened(f"T-{n}", ago(hours=1)) for n in range(3)))
+
+        async def delivered() -> bool:
+            consumers = await nc.jetstream().consumers_info("TICKETS")
+            return [c.delivered.stream_seq for c in consumers if c.delivered] == [3, 3]
+
+        await until("both have taken a message", delivered)
+        asked.process.process.send_signal(signal.SIGTERM)
+        await ended(asked, "unfinished after 8 s: services", within=ENDS_WITHIN)
+        await not_ready(hangs, "intake", "no turn for", "the process ends after 30 s", within=15)
+        await not_ready(standby, "backlog", "3 messages wait, and none is taken")
+        await ended(hangs, "intake hangs: no turn for 30 s", within=25)
+        await until("the standby stores", lambda: position(deployed.store, "intake") == 3)
+        assert rows(deployed.store, "SELECT count(*), count(DISTINCT ticket) FROM inbox") == [(3, 3)]
+        paused.process.process.send_signal(signal.SIGCONT)
+        await until("it follows", lambda: position(deployed.store, "arrivals") == 3)
+        await ready(standby, paused)
+
+
+# ---- four processes, one service each; the last test takes TICKETS away for good
+
+
+class Crew(NamedTuple):
+    """A process for each service, what each showed first, and a connection beside them."""
+
+    deployed: Deployment
+    nc: Client
+    services: Mapping[str, Service]
+    first: Mapping[str, list[Sample]]
+
+
+@pytest.fixture(scope="module")
+async def crew(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Crew]:
+    folder = tmp_path_factory.mktemp("crew")
+    policy = open_all_hours(folder / "policy")
+    async with (
+        nats_server(folder / "nats") as server,
+        deployment(folder, server, SLA_POLICY_DIR=policy) as deployed,
+        connected(server.url) as nc,
+    ):
+        services = {name: deployed.run(name) for name in SERVICES}
+        try:
+            first = {}
+            for name, service in services.items():
+                await until("it answers", partial(answers, service))
+                first[name] = await samples(service.http_url)
+            await ready(*services.values())
+            yield Crew(deployed, nc, services, first)
+        finally:
+            for service in services.values():
+                service.process.give_up()
+
+
+async def answers(service: Service) -> bool:
+    service.process.must_run()
+    return (await get(f"{service.http_url}/metrics"))[0] == 200
+
+
+@together
+@pytest.mark.parametrize("name", SERVICES)
+async def test_a_process_shows_each_of_its_parts_from_the_start_and_at_zero_when_it_is_ready(
+    crew: Crew, name: str
+) -> None:
+    assert parts(crew.first[name]).keys() == {name, *PARTS}
+    assert parts(await samples(crew.services[name].http_url)) == dict.fromkeys((name, *PARTS), 0)
+
+
+@together
+async def test_a_consumer_that_is_deleted_again_and_again_shows_and_nothing_is_lost(crew: Crew) -> None:
+    js, intake = crew.nc.jetstream(), crew.services["intake"]
+
+    async def deleted_and_not_ready() -> bool:
+        for consumer in await js.consumers_info("TICKETS"):
+            await js.delete_consumer("TICKETS", consumer.name)
+        return "consumer is gone" in (await reasons(intake)).get("intake", "")
+
+    await publish(crew.nc, *(opened(f"BEFORE-{n}", ago(hours=1)) for n in range(3)))
+    await until("it is not ready", deleted_and_not_ready)
+    await publish(crew.nc, *(opened(f"AFTER-{n}", ago(hours=1)) for n in range(3)))
+    await ready(intake)
+    await until(
+        "all is stored", lambda: rows(crew.deployed.store, "SELECT count(DISTINCT ticket) FROM inbox") == [(6,)]
+    )
+
+
+@together
+async def test_a_stream_that_is_gone_or_would_refuse_or_drop_shows_at_once_until_that_is_put_right(crew: Crew) -> None:
+    intake, clock, announcer, _ = crew.services.values()
+    js = crew.nc.jetstream()
+    right = (await js.stream_info("TICKETS")).config
+    await js.update_stream(right.evolve(subjects=["tickets.*.*"], discard=DiscardPolicy.OLD))
+    for stream in ("SLA", "DEAD_LETTERS"):
+        await js.delete_stream(stream)
+
+    wrong = [f"stream TICKETS: {setting} is" for setting in ("subjects", "discard")]
+    await not_ready(intake, "streams", *wrong, "stream DEAD_LETTERS does not exist; run `sla migrate`", within=10)
+    assert "DEAD" not in await not_ready(clock, "streams", *wrong, "; see `nats stream edit TICKETS`", within=10)
+    assert "TICKETS" not in await not_ready(announcer, "streams", "stream SLA does not exist", within=10)
+
+    await js.update_stream(right)
+    await crew.deployed.migrate()
+    await ready(*crew.services.values())
+
+
+@together
+async def test_a_bus_that_is_away_shows_until_it_is_back(crew: Crew) -> None:
+    await crew.deployed.server.stop()
+    for service in crew.services.values():
+        await not_ready(service, "bus", crew.deployed.server.url, "is being made again: ")
+    await crew.deployed.server.start()
+    await ready(*crew.services.values())
+
+
+@together
+async def test_another_stream_in_the_place_of_tickets_ends_intake_and_nobody_else(crew: Crew) -> None:
+    intake, clock, announcer, metrics = crew.services.values()
+    await crew.nc.jetstream().delete_stream("TICKETS")
+    for service in (intake, clock, metrics):
+        await not_ready(service, "streams", "stream TICKETS does not exist", within=10)
+    await crew.deployed.migrate()
+    await ended(intake, "stream TICKETS was made anew at", "restore both from one backup")
+    await ready(clock, announcer, metrics)
+
+
+# ---- one process with all services: the store
+
+
+@together
+async def test_a_store_that_cannot_be_read_or_written_or_is_another_one_shows_or_ends_the_process(
+    tmp_path: Path,
+) -> None:
+    async with (
+        nats_server(tmp_path / "nats") as server,
+        deployment(tmp_path, server, SLA_POLICY_DIR=open_all_hours(tmp_path / "policy")) as deployed,
+        connected(server.url) as nc,
+        running(deployed, SERVICES) as (engine,),
+    ):
+        with closing(sqlite3.connect(path_of(deployed.store), isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await publish(nc, opened("LOCKED", ago(hours=1)))
+            await not_ready(engine, "intake", "database is locked")
+            other.execute("ROLLBACK")
+            await ready(engine)
+            await until("it is stored", lambda: position(deployed.store, "intake") >= 1)
+
+            other.execute("ALTER TABLE compliance RENAME TO hidden")
+            await publish(nc, opened("NO-VIEW", ago(hours=1)))
+            await not_ready(engine, "metrics", "no such table: compliance")
+            assert total(await samples(engine.http_url), "sla_metrics_active") == 0
+            other.execute("ALTER TABLE hidden RENAME TO compliance")
+            await ready(engine)
+            assert total(await samples(engine.http_url), "sla_tickets") == 2
+
+        shutil.copy(path_of(deployed.store), tmp_path / "copy")
+        os.replace(tmp_path / "copy", path_of(deployed.store))
+        await ended(engine, "was deleted or replaced while the engine worked on it", within=10)
+
+
+# ---- users and permissions
+
+
+class Guarded(Server):
+    """A nats-server with users, and with a limit to the subscriptions of a connection; 0 is none."""
+
+    def __init__(self, folder: Path, subscriptions: int = 0) -> None:
+        self._file, self.port, self._subscriptions = folder / "nats.conf", free_port(), subscriptions
+        self._server: subprocess.Popen[bytes] | None = None
+        self.url = self.of("root")
+
+    def of(self, user: str) -> str:
+        return f"nats://{user}:secret@127.0.0.1:{self.port}"
+
+    def allow(self, **denied: str) -> None:
+        """From now on: the users beside root, each with a subject that it may not publish."""
+        users = "".join(
+            f"{{ user: {user}, password: secret, permissions: {{ publish: {{ deny: {subject!r} }} }} }}\n"
+            for user, subject in denied.items()
+        )
+        self._file.write_text(
+            f"host: 127.0.0.1\nport: {self.port}\njetstream {{ store_dir: {str(self._file.parent)!r} }}\n"
+            f"max_subscriptions: {self._subscriptions}\n"
+            f"authorization {{ users: [\n{{ user: root, password: secret }}\n{users}] }}\n"
+        )
+        if self._server is not None:
+            self._server.send_signal(signal.SIGHUP)
+
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        log_file = self._file.with_suffix(".log")
+        with subprocess.Popen([binary(), "-c", str(self._file), "-l", str(log_file)]) as self._server:
+            try:
+                yield
+            finally:
+                self._server.terminate()
+
+
+@guarded
+@pytest.mark.chaos
+async def test_a_missing_permission_or_user_shows_until_it_is_given(tmp_path: Path) -> None:
+    guard = Guarded(tmp_path)
+    polls = "$JS.API.CONSUMER.MSG.NEXT.>"
+    guard.allow(clock="clock.due.>", intake="none")
+    policy = open_all_hours(tmp_path / "policy")
+    with guard.started():
+        async with (
+            deployment(tmp_path, guard, SLA_POLICY_DIR=policy) as deployed,
+            connected(guard.url) as nc,
+            running(deployed, ("intake",), SLA_NATS_URL=guard.of("intake")) as (intake,),
+            running(deployed, ("clock",), SLA_NATS_URL=guard.of("clock")) as (clock,),
+        ):
+            await publish(nc, opened("t-1", ago(hours=3)))
+            await not_ready(clock, "permissions", "clock.due.t-1", "give the user of this process the permission")
+            guard.allow(clock="clock.due.>", intake=polls)
+            for consumer in await nc.jetstream().consumers_info("TICKETS"):
+                await nc.jetstream().delete_consumer("TICKETS", consumer.name)  # or it would ask only every 30 s
+            await not_ready(intake, "permissions", polls.removesuffix(">").lower())
+            await not_ready(intake, "intake", "consumer is gone")
+            tries = intake.process.log.count('"waiting"')
+
+            async def tried_again() -> bool:
+                assert "intake" in await reasons(intake)  # though each time it can begin
+                return intake.process.log.count('"waiting"') > tries
+
+            await until("it has tried again", tried_again)
+            guard.allow(clock="none", intake="none")
+            await ready(intake, clock)
+            breaches = "SELECT 1 FROM stored_events WHERE topic LIKE 'breached%'"
+            await until("it is judged", lambda: rows(deployed.store, breaches))
+
+            guard.allow(clock="none")
+            await not_ready(intake, "bus", f"nats://127.0.0.1:{guard.port} is lost", "Authorization Violation")
+            guard.allow(clock="none", intake="none")
+            await ready(intake)
+
+            assert "secret" not in clock.process.log + intake.process.log
+
+
+@guarded
+async def test_an_error_after_which_nats_py_never_connects_again_ends_the_process(tmp_path: Path) -> None:
+    guard = Guarded(tmp_path, subscriptions=3)
+    guard.allow()
+    with guard.started():
+        async with (
+            deployment(tmp_path, guard) as deployed,
+            connected(guard.url) as nc,
+            running(deployed, ("intake",)) as (intake,),
+        ):
+            bus = Bus(nc)
+            for n in range(5):  # a service that is built again leaves no subscription behind
+                await bus.publisher("TICKETS").publish([Outgoing(f"clock.due.{n}", {}, b"")])
+            await publish(nc, Fact("tickets.opened.X", b"?"))  # a dead letter is one subscription too many
+            await ended(intake, "the broker has ended the connection for good", "maximum subscriptions exceeded")
+
+
+# ---- the watchdog itself, with small intervals
+
+
+class Idle(EngineService):
+    """Comes round, believes to be well, and does nothing."""
+
+    name = "idle"
+
+    async def run(self) -> None:
+        while True:
+            self.works()
+            await asyncio.sleep(0.01)
+
+
+class Hanging(EngineService):
+    """Does not come round, not even once."""
+
+    name = "hanging"
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
+class Failing(EngineService):
+    """Can begin each time, and fails then, until it is `repaired`."""
+
+    name, repaired = "failing", False
+
+    async def run(self) -> None:
+        while True:
+            self.works()
+            await asyncio.sleep(0.01)
+            if not Failing.repaired:
+                raise BusError("it is broken")
+
+
+class Bench(NamedTuple):
+    """A store and a bus, and what a watchdog needs."""
+
+    folder: Path
+    store: Store
+    nc: Client
+    hopeless: list[str]
+
+    @property
+    def bus(self) -> Bus:
+        return Bus(self.nc)
+
+    def lock(self, name: str) -> FileLock:
+        return FileLock(self.folder / f"{name}.lock")
+
+    @asynccontextmanager
+    async def watched(
+        self, **services: Callable[[], EngineService]
+    ) -> AsyncIterator[tuple[Watchdog, dict[str, Keeper]]]:
+        """A watchdog that looks twenty times a second."""
+        keepers = {name: Keeper(name, build) for name, build in services.items()}
+        dog = Watchdog(keepers, self.bus, self.store, self.hopeless.append, wall_clock, every=0.05)
+        async with working(dog.run, *(keeper.run for keeper in keepers.values())):
+            yield dog, keepers
+
+
+@asynccontextmanager
+async def working(*works: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Runs beside the test until it is over."""
+    tasks = [asyncio.ensure_future(work()) for work in works]
+    try:
+        yield
+        assert not any(task.done() for task in tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+@asynccontextmanager
+async def at_work(service: EngineService) -> AsyncIterator[None]:
+    async with working(service.run):
+        yield
+    await service.stop()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with (
+        nats_server(tmp_path / "nats") as server,
+        deployment(tmp_path, server) as deployed,
+        connected(server.url) as nc,
+    ):
+        with closing(deployed.store.open()) as store:
+            yield Bench(tmp_path, store, nc, [])
+
+
+@waiting
+async def test_what_ought_to_move_and_does_not_is_named_until_it_moves(bench: Bench) -> None:
+    bus, store, policy = bench.bus, bench.store, load_policy(Path(open_all_hours(bench.folder / "policy")))
+    async with bench.watched(**dict.fromkeys(SERVICES, Idle)) as (dog, _):
+
+        def problems() -> set[str]:
+            return set(dog.problems)
+
+        await until("all is well", lambda: problems() == set())
+        await publish(bench.nc, opened("T-1", ago(hours=3)))
+        await until("nobody takes it", lambda: problems() == {"backlog"})
+        assert dog.problems["backlog"].startswith("1 messages wait, and none is taken")
+
+        async with at_work(Intake(bus, store, policy, Limits(), FileShares(bench.lock("intake")))):
+            await until("nobody reads the log", lambda: problems() == {"outbox", "views"})
+            assert dog.problems["outbox"].startswith("nothing after 0 of the log is announced")
+            behind = "deadlines after 0, tickets after 0, compliance after 0, arrivals after 0;"
+            await until("all views are named", lambda: behind in dog.problems["views"])
+            async with at_work(Announcer(bus, store, bench.lock("announcer"))):
+                await until("it is announced", lambda: problems() == {"views"})
+            async with at_work(Metrics(bus, store, policy, bench.lock("metrics"))):
+                await until(
+                    "one view does not follow", lambda: "follow: deadlines after 0;" in dog.problems.get("views", "")
+                )
+            follow(store, Deadlines())
+            await until("nobody sends a tick", lambda: problems() == {"deadlines"})
+            assert "is not judged; see whether intake and clock run" in dog.problems["deadlines"]
+            async with (
+                at_work(Clock(bus, store)),
+                at_work(Announcer(bus, store, bench.lock("announcer"))),
+                at_work(Metrics(bus, store, policy, bench.lock("metrics"))),
+            ):
+                await until("all is well again", lambda: problems() == set())
+    assert bench.hopeless == []
+
+
+@waiting
+async def test_nothing_is_well_before_the_first_look(bench: Bench) -> None:
+    await bench.nc.jetstream().delete_stream("SLA")
+    async with bench.watched(announcer=Idle) as (dog, _):
+
+        def is_named() -> bool:
+            assert dog.problems.keys() == {"streams"}
+            return "stream SLA does not exist" in dog.problems["streams"]
+
+        await until("the stream is named", is_named)
+
+
+@waiting
+async def test_a_service_that_never_begins_is_hopeless(bench: Bench) -> None:
+    async with bench.watched(clock=Hanging, announcer=Idle) as (dog, _):
+        await until("it is named", lambda: dog.problems.get("clock", "").startswith("no turn for 0."))
+        assert bench.hopeless == []
+        await until("it is hopeless", lambda: bench.hopeless)
+        assert bench.hopeless[0] == "clock hangs: no turn for 0.75 s"
+        assert set(dog.problems) == {"clock"}
+
+
+@waiting
+async def test_a_service_that_fails_after_each_beginning_is_never_well_and_never_hopeless(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services_service, "RETRY", (0.01, 0.05))
+    async with bench.watched(clock=Failing) as (_, keepers):
+        keeper = keepers["clock"]
+        await until("it has failed", lambda: keeper.built > 1)
+
+        def failed_often() -> bool:
+            assert keeper.problem == "it is broken"
+            return keeper.built > 30
+
+        await until("it has failed often", failed_often)
+        assert bench.hopeless == []
+        monkeypatch.setattr(Failing, "repaired", True)
+        await until("it works", lambda: keeper.problem is None)
+
+
+@waiting
+async def test_a_store_that_does_not_answer_is_asked_once(bench: Bench) -> None:
+    def threads() -> int:
+        return sum(thread.name.startswith("asyncio") for thread in threading.enumerate())
+
+    async with bench.watched(clock=Hanging) as (dog, _):
+        await until("all is well", lambda: "store" not in dog.problems)
+        before = threads()
+        with ExitStack() as held:
+            for _ in range(15):
+                held.enter_context(bench.store.reading())  # all the connections there are
+            await until("it does not answer", lambda: "no answer within 0.05 s" in dog.problems.get("store", ""))
+            await until("many looks later", lambda: len(bench.hopeless) > 10)
+            assert threads() <= max(before, 1)
+        await until("it answers", lambda: "store" not in dog.problems)
+
+
+@waiting
+async def test_a_tick_that_another_clock_sent_too_early_is_sent_again_at_its_time(bench: Bench) -> None:
+    """The broker takes the same tick for a duplicate for two minutes."""
+    bus, store, policy = bench.bus, bench.store, load_policy(Path(open_all_hours(bench.folder / "policy")))
+
+    async def ticks() -> bool:
+        return (await bus.count("TICKETS", "clock.due.T-1")).get("clock.due.T-1", 0) == 1
+
+    async with at_work(Intake(bus, store, policy, Limits(), FileShares(bench.lock("intake")))):
+        await publish(bench.nc, opened("T-1", ago(minutes=59, seconds=56)))
+        async with at_work(Clock(bus, store, lambda: wall_clock() + 3_600_000_000)):
+            await until("it is sent", ticks)
+        async with at_work(Clock(bus, store)):
+            await until("half of the target is used", lambda: store.load("T-1").first.warned)

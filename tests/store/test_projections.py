@@ -1,0 +1,325 @@
+"""Read models: a view and its position move together, twice is as once, and built again it is the same."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from projections.compliance import Arrivals, Compliance
+from projections.deadlines import Deadlines
+from projections.runner import NotMigrated, Projection, catch_up, create, follow, rebuild
+from projections.tickets import Row, Tickets, Wanted, mark
+from services.app import VIEWS, load_policy
+from services.runtime.settings import SHIPPED_POLICIES
+from services.store.interface import StoreError, encode
+from sla.engine import TICK_PREFIX, Engine, Message
+from sla.log import Fulfilled, LogRow, StateUpdated, decoded
+from tests.support.bus import Fact, fact, opened, responded
+from tests.support.stores import address, new_store, rows, tables
+
+pytestmark = pytest.mark.xdist_group("projections")
+
+START = datetime.fromisoformat("2026-11-02T08:00:00+00:00")
+HOUR = timedelta(hours=1)
+
+
+class Log:
+    """A store, and intake without a bus: messages in, what follows from them stored."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = new_store(path)
+        self.database.migrate(VIEWS)
+        self.store = self.database.open()
+        self.store.publish(load_policy(SHIPPED_POLICIES), lambda: START)
+        self.sequence = 0
+        self._engine = Engine(self.store)
+
+    @property
+    def address(self) -> str:
+        """As SLA_DATABASE_URL has it."""
+        return address(self.database)
+
+    def take(self, at: datetime, *facts: Fact, ticks: Sequence[str] = ()) -> None:
+        """All at one instant, in one batch."""
+        before = self.sequence
+        sent = [*((f.subject, f.body) for f in facts), *((f"{TICK_PREFIX}{ticket}", b"") for ticket in ticks)]
+        messages = [Message(before + n, at, subject, {}, body) for n, (subject, body) in enumerate(sent, 1)]
+        self.sequence = before + len(messages)
+        self.store.commit(self._engine.take(messages), {0: before})
+
+    def live_through(self, tickets: range) -> None:
+        """Openings, breaches, answers in time, too late and corrected, escalations, duplicates and bad messages."""
+        ids = [f"T-{n}" for n in tickets]
+        day = timedelta(days=1)
+        first = [opened(t, START + n * HOUR / 60, ("critical", "serious", "minor")[n % 3]) for n, t in enumerate(ids)]
+        self.take(START + 2 * HOUR, *first, *first[::5], Fact("tickets.opened.X", b"?"))
+        self.take(START + day, ticks=ids)
+        self.take(START + 2 * day, *(responded(t, START + 20 * HOUR) for t in ids[::2]))
+        self.take(START + 3 * day, *(responded(t, START + 1.5 * HOUR) for t in ids[::3]))
+        self.take(START + 4 * day, *(fact("priority_changed", t, START + HOUR, priority="minor") for t in ids[1::4]))
+        self.take(START + 5 * day, *(fact("escalated", t, START + HOUR) for t in ids[::7]), ticks=ids)
+        self.take(START + 5 * day, *(opened(f"OPEN-{t}", START + 5 * day) for t in ids[::10]))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Log]:
+    found = Log(tmp_path / "sla.db")
+    yield found
+    found.store.close()
+
+
+def test_a_view_of_an_earlier_layout_begins_anew(log: Log) -> None:
+    log.live_through(range(10))
+    catch_up(log.store, Deadlines())
+    expected = table(log, Deadlines())
+    with log.store.writing() as cursor:
+        cursor.execute("DROP TABLE deadlines")
+        cursor.execute("CREATE TABLE deadlines (ticket TEXT PRIMARY KEY, at BIGINT NOT NULL)")
+        cursor.execute("DELETE FROM positions WHERE name = 'deadlines layout'")
+    create(log.store, Deadlines())
+    catch_up(log.store, Deadlines())
+    assert table(log, Deadlines()) == expected and len(expected[1]) > 0
+    create(log.store, Deadlines())
+    assert table(log, Deadlines()) == expected, "and only once"
+
+
+def table(log: Log, view: Projection) -> list[list[tuple[Any, ...]]]:
+    """All rows of a view, and its position; without sums that are 0, which depend on how the log was cut in batches."""
+    position = rows(log.database, "SELECT position FROM positions WHERE name = ?", view.name)
+    tables = (sorted(rows(log.database, f"SELECT * FROM {name}")) for name in view.tables)
+    return [position, *([row for row in found if row[-1] != 0] for found in tables)]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_built_again_is_the_same(log: Log, view: type[Projection]) -> None:
+    log.live_through(range(60))
+    catch_up(log.store, view())
+    before = table(log, view())
+    assert all(len(each) >= 1 for each in before) and before[0][0][0] > 0
+    assert sum(rebuild(log.store, view)) > 0
+    assert table(log, view()) == before
+    names = tables(log.database)
+    assert not [name for name in names if "rebuild" in name]
+    assert rows(log.database, "SELECT 1 FROM positions WHERE name LIKE '%rebuild'") == []
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_may_be_built_again_while_events_arrive_and_the_live_one_goes_on(
+    log: Log, view: type[Projection]
+) -> None:
+    log.live_through(range(60))
+    follow(log.store, view(), limit=50)  # the live one is behind
+    building = rebuild(log.store, view)
+    next(building)
+    log.live_through(range(60, 90))
+    catch_up(log.store, view())
+    reference = table(log, view())
+    for _ in building:
+        assert table(log, view()) == reference  # nothing is to be seen of it before it is complete
+    log.live_through(range(90, 100))
+    catch_up(log.store, view())
+    after = table(log, view())
+    for _ in rebuild(log.store, view):
+        pass
+    assert table(log, view()) == after
+    assert after != reference
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_batches_of_any_size_give_the_same_view(log: Log, view: type[Projection]) -> None:
+    log.live_through(range(40))
+    catch_up(log.store, view())
+    whole = table(log, view())
+    with log.store.writing() as cursor:
+        cursor.execute("UPDATE positions SET position = 0 WHERE name = ?", (view.name,))
+        for name in view().tables:
+            cursor.execute(f"DELETE FROM {name}")
+    for size in (1, 2, 3, 7, 50):
+        follow(log.store, view(), limit=size)
+    while follow(log.store, view(), limit=5):
+        pass
+    assert table(log, view()) == whole
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_two_followers_of_one_view_double_nothing(log: Log, view: type[Projection]) -> None:
+    log.live_through(range(60))
+    failed: list[Exception] = []
+
+    def work() -> None:
+        store = log.database.open()
+        try:
+            while follow(store, view(), limit=3):
+                pass
+        except Exception as error:  # noqa: BLE001 - a thread has nobody to raise to
+            failed.append(error)
+        finally:
+            store.close()
+
+    threads = [Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert failed == []
+    both = table(log, view())
+    for _ in rebuild(log.store, view):
+        pass
+    assert table(log, view()) == both
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_an_exception_in_apply_moves_neither_view_nor_position(
+    log: Log, view: type[Projection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.live_through(range(20))
+    follow(log.store, view(), limit=10)
+    before = table(log, view())
+    good = view.apply
+
+    def halfway(self: Projection, cursor: Any, batch: Sequence[Any]) -> None:
+        good(self, cursor, batch)
+        raise KeyError("a fault after the rows were written")
+
+    monkeypatch.setattr(view, "apply", halfway)
+    with pytest.raises(KeyError):
+        follow(log.store, view())
+    assert table(log, view()) == before
+    monkeypatch.undo()
+    assert follow(log.store, view()) > 0
+    assert table(log, view()) != before
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_rebuild_given_up_halfway_changes_nothing_and_can_be_started_again(log: Log, view: type[Projection]) -> None:
+    log.live_through(range(20))
+    catch_up(log.store, view())
+    before = table(log, view())
+    building = rebuild(log.store, view)
+    next(building)
+    building.close()  # type: ignore[attr-defined]
+    assert table(log, view()) == before
+    for _ in rebuild(log.store, view):
+        pass
+    assert table(log, view()) == before
+
+
+def test_a_view_without_tables_says_what_to_do(tmp_path: Path) -> None:
+    place = new_store(tmp_path / "sla.db")
+    place.migrate(())
+    store = place.open()
+    with pytest.raises(NotMigrated, match="sla migrate"):
+        follow(store, Deadlines())
+    store.close()
+
+
+def test_deadlines_holds_the_next_instant_of_each_ticket_that_time_can_change(log: Log) -> None:
+    log.take(START, opened("A", START), opened("B", START), responded("B", START), fact("escalated", "C", START))
+    catch_up(log.store, Deadlines())
+    halfway = START + HOUR  # 50 % of two hours, which warns
+    assert rows(log.database, "SELECT ticket, at FROM deadlines") == [("A", int(halfway.timestamp() * 1e6))]
+    log.take(START + 3 * HOUR, ticks=["A"])
+    catch_up(log.store, Deadlines())
+    assert rows(log.database, "SELECT ticket, at FROM deadlines") == []
+
+
+def test_tickets_counts_are_those_of_its_rows(log: Log) -> None:
+    log.live_through(range(60))
+    catch_up(log.store, Tickets())
+    with log.store.reading() as cursor:
+        counts = Tickets().counts(cursor)
+    assert sum(counts.values()) == rows(log.database, "SELECT count(*) FROM tickets")[0][0] == 66
+    assert min(counts.values()) >= 0
+    states = [json.loads(state) for (state,) in rows(log.database, "SELECT state FROM tickets")]
+    by_stage = Counter(state.get("stage", "pending") for state in states)
+    assert by_stage == sum((Counter({label[2]: count}) for label, count in counts.items()), Counter())
+
+
+def test_tickets_are_listed_the_open_ones_by_deadline_then_all_others_page_by_page(log: Log) -> None:
+    log.live_through(range(60))
+    log.take(START + 2 * HOUR, opened("PRO", START, "minor", "professional"), fact("paused", "NEW", START))
+    view = Tickets()
+    catch_up(log.store, view)
+
+    def listed(wanted: Wanted) -> list[Row]:
+        found: list[Row] = []
+        with log.store.reading() as cursor:
+            while page := view.page(cursor, wanted, 7, mark(found[-1]) if found else None):
+                found += page
+        return found
+
+    found = listed(Wanted())
+    assert len({row.ticket for row in found}) == len(found) == rows(log.database, "SELECT count(*) FROM tickets")[0][0]
+    is_open = [row.state.stage in ("pending", "running", "paused") for row in found]
+    assert is_open == sorted(is_open, reverse=True) and 0 < sum(is_open) < len(found)
+    waiting = [row.state.due_at for row in found if row.state.stage == "running"]
+    assert waiting == sorted(waiting, key=lambda at: at or START)
+    assert [row.ticket for row in listed(Wanted(stage="open"))] == [row.ticket for row in found[: sum(is_open)]]
+    assert [row.ticket for row in listed(Wanted("professional", "minor"))] == ["PRO"]
+    for stage in ("pending", "running", "fulfilled"):
+        assert listed(Wanted(stage=stage)) == [row for row in found if row.state.stage == stage] != []
+
+
+def test_tickets_that_are_late_are_those_whose_deadline_has_passed(log: Log) -> None:
+    log.take(START, opened("A", START), opened("B", START, "serious"), opened("C", START), responded("C", START))
+    catch_up(log.store, Tickets())
+    with log.store.reading() as cursor:
+        assert Tickets().late(cursor, START + 2 * HOUR - HOUR / 3600) == {}
+        assert Tickets().late(cursor, START + 2 * HOUR) == {("enterprise", "critical"): 1}
+        assert Tickets().late(cursor, START + 4 * HOUR).total() == 2
+
+
+def test_compliance_and_arrivals_count_what_the_log_and_the_inbox_say(log: Log) -> None:
+    log.live_through(range(60))
+    for view in (Compliance(), Arrivals()):
+        catch_up(log.store, view)
+    topics = dict(rows(log.database, "SELECT topic, count(*) FROM stored_events GROUP BY topic"))
+    outcomes = dict(rows(log.database, "SELECT outcome, count(*) FROM inbox GROUP BY outcome"))
+    with log.store.reading() as cursor:
+        promises, arrivals = Compliance().counts(cursor), Arrivals().counts(cursor)
+
+    def summed(counts: dict[Any, float], *key: str) -> float:
+        return sum(n for each, n in counts.items() if set(key) <= set(each))
+
+    assert summed(promises, "breached") == topics["breached/1"] > 0
+    assert summed(promises, "retracted") == topics["breach_retracted/1"] > 0
+    assert summed(promises, "response") + summed(promises, "revised") == topics["fulfilled/1"] > 0
+    for outcome in ("recorded", "duplicate", "dead_letter"):
+        assert summed(arrivals, "fact", outcome) == outcomes[outcome] > 0
+    assert summed(arrivals, "dead_letter", "malformed") == 1
+
+
+def test_an_answer_that_counts_again_is_in_the_reports_though_the_view_was_cut_in_between(log: Log) -> None:
+    log.take(START, opened("T", START))
+    log.take(START + HOUR, responded("T", START + HOUR / 2))
+    rows = log.store.log(0, 10)
+    (fulfilled,) = (entry.event.state for entry in decoded(rows, Fulfilled))
+
+    def updated(stage: str) -> LogRow:
+        event = StateUpdated(at=START, state=replace(fulfilled, stage=stage))
+        return LogRow(99, "T", event.TOPIC, encode(event))
+
+    with log.store.writing() as cursor:
+        for batch in (rows, [updated("running")], [updated("fulfilled")]):
+            Tickets().apply(cursor, batch)
+        answers = [tuple(row) for row in Tickets().answers(cursor, [])]
+    assert answers == [(HOUR / 2 // timedelta(microseconds=1),)]
+
+
+def test_a_view_decodes_only_what_it_needs_and_stops_at_what_nobody_knows(log: Log) -> None:
+    log.take(START, opened("T", START))
+    with log.store.changing() as cursor:
+        cursor.execute("UPDATE stored_events SET state = ? WHERE topic = 'fact_recorded/1'", (b"?",))
+    catch_up(log.store, Deadlines())
+    with log.store.reading() as cursor:
+        assert [row.ticket for row in Deadlines().until(cursor, 2**62, 2)] == ["T"]
+    with log.store.changing() as cursor:
+        cursor.execute("UPDATE stored_events SET topic = 'of_tomorrow/1' WHERE topic = 'fact_recorded/1'")
+    with pytest.raises(StoreError, match="upgrade the engine"):
+        catch_up(log.store, Tickets())

@@ -1,0 +1,62 @@
+"""The store, of either kind: who may move a position, and where to."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from services.app import VIEWS
+from services.store.interface import Store, Superseded
+from sla.engine import InboxRow, Outcome
+from tests.support.stores import new_store
+
+pytestmark = pytest.mark.xdist_group("store")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    place = new_store(tmp_path / "sla.db")
+    place.migrate(VIEWS)
+    with closing(place.open()) as found:
+        yield found
+
+
+def row(sequence: int) -> InboxRow:
+    return InboxRow(sequence, "recorded", "ticket.paused", None, bytes([sequence]), b"", "T-1")
+
+
+def test_who_was_superseded_stores_nothing(store: Store) -> None:
+    store.commit(Outcome(position=5, inbox=[row(5)]), {0: 0})
+    with pytest.raises(Superseded, match="another intake works on this store"):
+        store.commit(Outcome(position=6, inbox=[row(6)]), {0: 4})
+    assert store.partitions() == {0: 5} and store.inbox(0, 10) == [row(5)]
+
+
+def test_partitions_that_one_intake_reads_move_together_and_never_back(store: Store) -> None:
+    store.repartition(3, {0: 0})
+    store.commit(Outcome(position=7), {1: 0})
+    store.commit(Outcome(position=4), {0: 0, 1: 7})
+    assert store.partitions() == {0: 4, 1: 7, 2: 0} and store.taken() == 0
+    with pytest.raises(Superseded):
+        store.commit(Outcome(position=9), {0: 4, 1: 4})
+    assert store.partitions() == {0: 4, 1: 7, 2: 0}
+
+
+def test_partitions_are_divided_only_from_where_they_stand(store: Store) -> None:
+    store.commit(Outcome(position=8), {0: 0})
+    with pytest.raises(Superseded):
+        store.repartition(2, {0: 7})
+    store.repartition(2, {0: 8})
+    assert store.partitions() == {0: 8, 1: 8}
+
+
+def test_the_inbox_is_followed_as_far_as_every_partition_is_stored(store: Store) -> None:
+    """Another intake may still store a message that came before."""
+    store.repartition(2, {0: 0})
+    store.commit(Outcome(position=3, inbox=[row(3)]), {0: 0})
+    assert store.inbox(0, 10) == []
+    store.commit(Outcome(position=2, inbox=[row(2)]), {1: 0})
+    assert store.inbox(0, 10) == [row(2)]
+    store.commit(Outcome(position=5), {1: 2})
+    assert store.inbox(2, 10) == [row(3)]

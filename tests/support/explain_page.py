@@ -1,0 +1,119 @@
+"""docs/explain.md, with what commands print: `python -m tests.support.explain_page` writes it, `--check` compares."""
+
+import io
+import re
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from projections.deadlines import Deadlines, instant
+from projections.runner import catch_up
+from services.app import VIEWS
+from services.cli import terminal as screen
+from services.queries import explanation as explaining
+from services.queries import report as reports
+from services.store.interface import Database
+from sla.engine import TICK_PREFIX, Engine, Message
+from sla.policy import Policy
+from tests.scenarios import Fact, Given, Scenario, Tick, changed, opened, responded, stockholm
+from tests.support.memory import POLICY
+from tests.support.stores import address, new_store
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, TEXT = DOCS / "explain.md", Path(__file__).parent / "explain_page.md"
+
+TICKET = "T-1001"
+OPENED = opened("foundation", "minor", "2026-04-02 17:30", arrives="2026-04-02 17:30:01")
+EASTER = Scenario(
+    "opened before Easter, raised after it, and an answer that nobody had told us of",
+    rule=6,
+    given=(
+        replace(OPENED, data={**OPENED.data, "customer": "Acme AB"}),
+        changed("serious", "2026-04-07 10:00"),
+        responded("2026-04-07 15:05", source="/crm", arrives="2026-04-09 11:20"),
+    ),
+    then=("applied", "target_changed", "warning", "warning", "warning", "breached", "breach_retracted", "fulfilled"),
+    when="2026-04-10 09:00",
+)
+BEFORE = "2026-04-09T09:00:00+02:00"  # before the answer arrived
+
+
+class Kept:
+    """A store, and intake and clock without a bus."""
+
+    def __init__(self, database: Database, policy: Policy = POLICY) -> None:
+        database.migrate(VIEWS)
+        self.address, self.store = address(database), database.open()
+        self.store.publish(policy, lambda: stockholm("2025-01-01 00:00"))
+        self._engine, self._sequence = Engine(self.store), 0
+
+    def play(self, ticket: str, scenario: Scenario) -> None:
+        """Of a ticket of its own, after all that was played before."""
+
+        def put(item: Given) -> None:
+            assert isinstance(item, Fact | Tick)
+            told = item.message(ticket) if isinstance(item, Fact) else (f"{TICK_PREFIX}{ticket}", None, b"")
+            message = Message(self._sequence + 1, item.arrives, *told)
+            self.store.commit(self._engine.take([message]), {0: self._sequence})
+            self._sequence += 1
+
+        scenario.play(put, self._next_at)
+
+    def _next_at(self) -> datetime | None:
+        catch_up(self.store, Deadlines())
+        with self.store.reading() as cursor:
+            at = Deadlines().after(cursor, 0)
+        return None if at is None else instant(at)
+
+
+def printed(work: Callable[[], None]) -> str:
+    """What it writes on stdout, without blanks at the ends of lines."""
+    with redirect_stdout(io.StringIO()) as out:
+        work()
+    return re.sub(r" +$", "", out.getvalue(), flags=re.MULTILINE).rstrip("\n")
+
+
+def page() -> str:
+    """The text, in which each {name} is what a command printed."""
+    with TemporaryDirectory() as folder:
+        kept = Kept(new_store(Path(folder) / "sla.db"))
+        kept.play(TICKET, EASTER)
+        store, now, before = kept.store, stockholm(EASTER.when), datetime.fromisoformat(BEFORE)
+
+        def told(**when: datetime) -> str:
+            story = explaining.story(store, TICKET, **when, now=now)
+            assert story is not None
+            return printed(lambda: explaining.tell(story))
+
+        def reported(**when: datetime) -> str:
+            found = reports.report(store, "2026-Q2", ["level", "customer"], **when, now=now)
+            return printed(lambda: screen.table(reports.columns(found), reports.rows(found)))
+
+        made = {
+            "now": told(),
+            "then": told(known_at=before),
+            "report": reported(),
+            "report_then": reported(known_at=before),
+        }
+        store.close()
+    text = TEXT.read_text(encoding="utf-8")
+    return re.sub(r"\{(\w+)\}", lambda found: made[found[1]], text)
+
+
+def main() -> int:
+    made = page()
+    if sys.argv[1:] == ["--check"]:
+        if PAGE.read_text(encoding="utf-8") == made:
+            return 0
+        sys.stderr.write(f"{PAGE} is not what the commands print; run `make schemas`\n")
+        return 1
+    PAGE.write_text(made, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""Bugs planted on purpose: each breaks the engine in this process. A harness that catches none of them is broken."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import sla.ticket
+from projections import runner as following
+from services import announcer, clock, intake
+from services.announcer import POSITION, Announcer
+from services.bus.streams import SLA
+from services.runtime import service
+from services.store.interface import Store
+from services.store.sqlite import SqliteStore, _Recorder
+from sla.engine import TICK_PREFIX, Engine, Message, Outcome
+from sla.judge import Clock as Judged
+from sla.ticket import Difference, TicketSla
+
+
+def mark_before_publish() -> None:
+    """The announcer saves its position, then publishes, and believes its position alone."""
+
+    def next_(self: Announcer, position: int, now: float) -> list[Any]:
+        rows = self._store.log(position, announcer.BATCH)
+        if rows:
+            self._save(rows[-1].position)
+        return rows
+
+    Announcer._next = next_
+    _believe_the_saved_position()
+
+
+def _believe_the_saved_position() -> None:
+    async def where(self: Announcer) -> tuple[int, int]:
+        saved = await self.in_thread(self._store.position, POSITION)
+        return saved or 0, await self._bus.last_sequence(SLA)
+
+    Announcer._where = where
+
+
+def position_before_store() -> None:
+    """As an acknowledgement before the commit: the position moves first, and what belongs to it follows."""
+    commit = SqliteStore.commit
+
+    def apart(self: SqliteStore, outcome: Outcome, before: dict[int, int]) -> None:
+        with self.writing() as cursor:
+            cursor.execute("UPDATE partitions SET position = ?", (outcome.position,))
+        commit(self, outcome, dict.fromkeys(before, outcome.position))
+
+    SqliteStore.commit = apart
+
+
+def no_inbox() -> None:
+    """Nobody remembers which facts are recorded."""
+    commit = SqliteStore.commit
+
+    def keyless(self: SqliteStore, outcome: Outcome, before: dict[int, int]) -> None:
+        outcome.inbox = [row._replace(key=None) for row in outcome.inbox]
+        commit(self, outcome, before)
+
+    SqliteStore.commit = keyless
+
+
+def tick_without_queueing() -> None:
+    """Ticks go before the facts that were stored before them."""
+    take = Engine.take
+
+    def ticks_first(self: Engine, messages: Sequence[Message]) -> Outcome:
+        outcome = take(self, sorted(messages, key=lambda message: not message.subject.startswith(TICK_PREFIX)))
+        outcome.position = messages[-1].sequence
+        return outcome
+
+    Engine.take = ticks_first
+
+
+def tick_ahead_of_time() -> None:
+    """The engine believes a tick, not the broker's clock."""
+    tick = TicketSla.tick
+    TicketSla.tick = lambda self, policy, now, *more: tick(self, policy, now + timedelta(seconds=2), *more)
+    clock.SLACK = -1_000_000
+
+
+def random_ids() -> None:
+    """A decision has another id each time it is made."""
+    sla.ticket.event_id = lambda *_: str(uuid4())
+
+
+def rebuild_that_announces() -> None:
+    """A rebuild sets the announcer back too."""
+    rebuild = following.rebuild
+
+    def everything(store: Store, view: Any) -> Iterator[int]:
+        yield from rebuild(store, view)
+        with store.writing() as cursor:
+            cursor.execute("UPDATE positions SET position = 0 WHERE name = ?", (POSITION,))
+
+    following.rebuild = everything
+    _believe_the_saved_position()
+
+
+def no_compare_and_set() -> None:
+    """Whoever writes the position last is right: an old owner that wakes up stores on."""
+    insert = _Recorder._insert_events
+
+    def anyway(self: _Recorder, c: Any, stored_events: Any, **kwargs: Any) -> Any:
+        c.execute("SELECT number, position FROM partitions")
+        return insert(self, c, stored_events, **kwargs | {"before": {row[0]: row[1] for row in c.fetchall()}})
+
+    _Recorder._insert_events = anyway
+
+
+def tick_once() -> None:
+    """A tick that was sent is taken for judged."""
+    clock.LONGEST_PAUSE = float("inf")
+    send = clock.Clock._send
+
+    async def once(self: clock.Clock, rows: Any) -> None:
+        await send(self, rows)
+        for row in rows:
+            self._sent[row.ticket].again_at = float("inf")
+
+    clock.Clock._send = once
+
+
+def announce_without_expecting() -> None:
+    """Only the broker's window keeps an announcement from being stored twice."""
+    announcer.chained = lambda messages, sequence: messages
+    announcer.AS_ONE_FROM = 1_000_000
+    _believe_the_saved_position()
+
+
+def view_after_position() -> None:
+    """A follower saves its position in a transaction of its own, and its view in the next."""
+
+    def apart(store: Any, projection: Any, position_name: str | None = None, limit: int = following.BATCH) -> int:
+        name = position_name or projection.name
+        position = store.position(name)
+        batch = following._read(store, projection, position, limit)
+        if batch:
+            with store.writing() as cursor:
+                cursor.execute("UPDATE positions SET position = ? WHERE name = ?", (batch[-1][0], name))
+            with store.writing() as cursor:
+                projection.apply(cursor, batch)
+        return len(batch)
+
+    following.follow = service.follow = apart
+
+
+def no_retraction() -> None:
+    """A breach that turned out to be untrue stays."""
+    Difference._retracted = lambda self: None
+
+
+def memory_after_a_failure() -> None:
+    """What was not stored is not forgotten either."""
+    Engine.forget = lambda self: None
+
+
+def dead_letters_after_the_commit() -> None:
+    """A message is refused, and its dead letter published when that is already stored."""
+
+    async def late(self: intake.Intake, messages: Sequence[Message]) -> Outcome:
+        outcome = await self.in_thread(self._engine.take, messages)
+        await self.in_thread(self._put, outcome)
+        await self._dead_letters.publish([intake.dead_letter(dead) for dead in outcome.dead])
+        return outcome
+
+    intake.Intake._store_outcome = late
+
+
+def late_at_the_deadline() -> None:
+    """An answer at the very deadline is taken for late."""
+    Judged.met = property(lambda self: None if self.response is None else self.response.time < self.stretch.due_at)
+
+
+BUGS: dict[str, Callable[[], None]] = {
+    bug.__name__.replace("_", "-"): bug
+    for bug in (
+        mark_before_publish,
+        position_before_store,
+        no_inbox,
+        tick_without_queueing,
+        tick_ahead_of_time,
+        random_ids,
+        rebuild_that_announces,
+        no_compare_and_set,
+        tick_once,
+        announce_without_expecting,
+        view_after_position,
+        no_retraction,
+        memory_after_a_failure,
+        dead_letters_after_the_commit,
+        late_at_the_deadline,
+    )
+}
