@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from bench.engine import process
-from services.app import VIEWS
+from projections.registry import PROJECTIONS
 from services.bus.connection import AS_ONE_FROM, Outgoing, connect
 from services.bus.streams import SLA, STREAMS, TICKETS
 from services.store.postgres import PostgresDatabase
@@ -164,7 +164,7 @@ class Hops:
     """
 
     def __init__(self, nc: Client, path: Path, ticks: bool = False) -> None:
-        SqliteFile(path).migrate(VIEWS)
+        SqliteFile(path).migrate(PROJECTIONS)
         self._pull, self._push, self._rows = Pull(nc, IN), Push(nc), SqliteRows(path)
         self._ticks, self._done = ticks, 0
 

@@ -13,15 +13,15 @@ from time import time
 import structlog
 
 from bench.engine import always_open, opened
-from projections.deadlines import microseconds
+from events.times import to_microseconds
+from projections.registry import PROJECTIONS
 from projections.runner import catch_up
-from services.announcer import POSITION, Announcer
-from services.app import VIEWS
+from services.announcer import Announcer
 from services.bus.connection import Bus, Publisher, connect
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import TICKETS, provision
 from services.runtime.settings import load_policy
-from services.store.interface import Store
+from services.store.interface import ANNOUNCER_CHECKPOINT, Store
 from services.store.sqlite import SqliteFile
 from sla.engine import Engine, Message
 
@@ -59,7 +59,7 @@ async def _fill(folder: Path, tickets: int) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     gc.set_threshold(50_000, 20, 50)  # as services.wiring
     place = SqliteFile(folder / "up" / "sla.db")
-    place.migrate(VIEWS)
+    place.migrate(PROJECTIONS)
     server = EmbeddedNats(folder / "up" / "nats", 0, hasty=True)
     await server.start()
     try:
@@ -67,10 +67,10 @@ async def _fill(folder: Path, tickets: int) -> None:
         await provision(nc)
         with closing(place.open()) as store:
             store.publish(load_policy(always_open(folder / "policy")), lambda: datetime.now(UTC), lead=timedelta(0))
-            store.belongs_to(TICKETS, microseconds(await Bus(nc).made_at(TICKETS)))
+            store.belongs_to(TICKETS, to_microseconds(await Bus(nc).made_at(TICKETS)))
             await _take(store, Publisher(nc, TICKETS), tickets)
             await _announce(store, Announcer(Bus(nc), store, place.lock("announcer")))
-            for view in VIEWS:
+            for view in PROJECTIONS:
                 catch_up(store, view())
         await nc.close()
     finally:
@@ -97,7 +97,7 @@ async def _take(store: Store, publisher: Publisher, tickets: int) -> None:
 async def _announce(store: Store, announcer: Announcer) -> None:
     """Everything, and until it is stored that it was announced."""
     running = asyncio.create_task(announcer.run())
-    while store.position(POSITION) != store.head():
+    while store.position(ANNOUNCER_CHECKPOINT) != store.head():
         done, _ = await asyncio.wait([running], timeout=0.1)
         for task in done:
             task.result()  # it does not end by itself, unless it failed

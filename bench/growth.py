@@ -25,8 +25,8 @@ from bench.figures import figure, percentile
 from bench.full import BATCH, full
 from bench.plots import PLOTS, draw
 from events.tickets import ticket_message
+from projections.registry import PROJECTIONS
 from projections.runner import rebuild
-from services.app import VIEWS
 from services.bus.connection import Outgoing, Publisher, connect
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import TICKETS
@@ -118,7 +118,7 @@ def by_history() -> Iterator[Point]:
     for tickets in OPEN:
         with closing(SqliteFile(full(tickets) / "up" / "sla.db").open()) as store:
             events = store.head()
-            for view in VIEWS:
+            for view in PROJECTIONS:
                 began = perf_counter()
                 for _ in rebuild(store, view):
                     pass
@@ -129,7 +129,7 @@ def by_facts() -> Iterator[Point]:
     """One more fact, of tickets that have more and more of them; the tickets in memory, and read from the store."""
     with TemporaryDirectory(prefix="sla-bench-") as name:
         place = SqliteFile(Path(name) / "sla.db")
-        place.migrate(VIEWS)
+        place.migrate(PROJECTIONS)
         with closing(place.open()) as store:
             policy = load_policy(always_open(Path(name) / "policy"))
             store.publish(policy, lambda: datetime.now(UTC), lead=timedelta(0))
@@ -186,7 +186,7 @@ def by_replicas() -> Iterator[Point]:
 async def _drained(dsn: str, intakes: int, partitions: int) -> float:
     """Facts a second. They are published once all partitions have owners, many times as fast as they are taken."""
     place = PostgresDatabase(url := new_database(dsn))
-    place.migrate(VIEWS)
+    place.migrate(PROJECTIONS)
     with TemporaryDirectory(prefix="sla-bench-") as folder, ExitStack() as stack, closing(place.connect()) as asking:
         nats = EmbeddedNats(Path(folder), 0)
         await nats.start()

@@ -17,8 +17,8 @@ from nats.aio.client import Client
 from bench.figures import Bounds, compare
 from bench.floor import PostgresRows, Pull, Push, SqliteRows
 from events.tickets import ticket_message
+from projections.registry import PROJECTIONS
 from services.announcer import Announcer
-from services.app import VIEWS
 from services.bus.connection import Bus, Outgoing, Publisher, connect, last_sequence
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import SLA, STREAMS, TICKETS, provision
@@ -122,7 +122,7 @@ class Bench:
 
     async def _fresh(self) -> Place:
         place = self._new_store()
-        place.migrate(VIEWS)
+        place.migrate(PROJECTIONS)
         js = self._nc.jetstream()
         await js.delete_stream(SLA)
         await js.add_stream(next(stream for stream in STREAMS if stream.name == SLA))

@@ -16,9 +16,9 @@ from bench.figures import figure
 from bench.intake import backlog
 from bench.rebuild import stored
 from events.tickets import TicketEvent, read
+from projections.registry import PROJECTIONS
 from projections.runner import follow
 from services.announcer import announcement
-from services.app import VIEWS
 from services.bus.connection import AS_ONE_FROM, Outgoing, Publisher, connect
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import SLA, provision
@@ -48,7 +48,7 @@ def main() -> int:
 async def _measured(folder: Path, size: int, batches: int) -> dict[str, list[float]]:
     """The seconds that each batch took, by layer."""
     place, policy = SqliteFile(folder / "sla.db"), load_policy(SHIPPED_POLICIES)
-    place.migrate(VIEWS)
+    place.migrate(PROJECTIONS)
     facts = backlog(policy, -(-(WARM + batches) * size // 10) * 10)
     broker = EmbeddedNats(folder / "nats", 0)
     await broker.start()
@@ -89,7 +89,7 @@ class Way:
         self._store, self._publisher, self._engine = store, Publisher(nc, SLA), Engine(store)
         self._versions = store.versions()
         self._tickets: dict[str, TicketSla] = {}  # beside those of the engine
-        self._views = [view() for view in VIEWS]
+        self._views = [view() for view in PROJECTIONS]
         self._position = 0  # in the log
         self.laps = Laps()
 

@@ -24,13 +24,13 @@ from bench.engine import always_open, cpu, due_at, opened, process
 from bench.figures import UNBOUND, Bounds, figure, percentile
 from bench.rivals import IN, OUT, provision
 from events.tickets import ticket_message
-from services.app import VIEWS
+from projections.registry import PROJECTIONS
 from services.bus import streams
 from services.bus.connection import Bus, Outgoing, Publisher, connect, last_sequence
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import SLA, TICKETS
-from services.runtime.http_server import listen
-from services.runtime.service import OUTAGES
+from services.errors import TRANSIENT_ERRORS
+from services.ports import listen
 from services.store.sqlite import SqliteFile
 from sla.engine import Message
 
@@ -92,7 +92,7 @@ async def _peer(name: str, folder: Path) -> Row:
         await nc.close()
         broker = folder / "nats/nats.pid"
         if name == "engine":
-            SqliteFile(folder / "sla.db").migrate(VIEWS)
+            SqliteFile(folder / "sla.db").migrate(PROJECTIONS)
             started = partial(_engine, server.url, folder)
             return await _measured(Peer((TICKETS, SLA), ("tickets", "sla"), server.url, broker, started))
         started = partial(_rival, name, server.url, folder)
@@ -232,7 +232,7 @@ class Load:
     async def publish(self, facts: Sequence[Outgoing]) -> None:
         """Until all are acknowledged, with the same ids."""
         while facts:
-            with suppress(*OUTAGES):
+            with suppress(*TRANSIENT_ERRORS):
                 await self._publisher.publish([self._to(fact) for fact in facts])
                 return
             await asyncio.sleep(0.1)

@@ -12,8 +12,8 @@ from typing import Any
 
 from bench.figures import Bounds, compare
 from bench.intake import Place, backlog
+from projections.registry import PROJECTIONS
 from projections.runner import BATCH, Projection, catch_up, rebuild
-from services.app import VIEWS
 from services.bus.connection import Outgoing
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 from services.store.interface import Store
@@ -53,7 +53,7 @@ def places() -> Iterator[list[tuple[str, Place]]]:
             ("PostgreSQL", PostgresDatabase(new_database(postgres.dsn))),
         ]
         for _, place in made:
-            place.migrate(VIEWS)
+            place.migrate(PROJECTIONS)
         yield made
 
 
@@ -62,9 +62,9 @@ def _measured(kind: str, place: Place) -> list[bool]:
         facts = EVENTS[kind] // 2
         judge_all(store, backlog(load_policy(SHIPPED_POLICIES), facts))
         assert store.head() == EVENTS[kind]
-        for view in VIEWS:
+        for view in PROJECTIONS:
             catch_up(store, view())
-        return [_row(f"{kind}: rebuild {view.name}", store, raw, view) for view in VIEWS]
+        return [_row(f"{kind}: rebuild {view.name}", store, raw, view) for view in PROJECTIONS]
 
 
 def judge_all(store: Store, messages: Sequence[Outgoing]) -> None:

@@ -22,9 +22,9 @@ from bench.full import full
 from events.cloudevents import decode_token
 from services.bus.connection import Bus, Outgoing, Publisher, connect, last_sequence
 from services.bus.streams import SLA, TICKETS
-from services.cli.connections import RUN_FILE
-from services.runtime.http_server import listen
-from services.runtime.service import OUTAGES
+from services.errors import TRANSIENT_ERRORS
+from services.ports import listen
+from services.runtime.connections import RUN_FILE
 
 OTHERS = 100_000
 ROUNDS = 3
@@ -114,7 +114,7 @@ class Sender:
         while True:
             while not self._nc.is_connected:  # noqa: ASYNC110 - the client has no event for it
                 await asyncio.sleep(0.01)
-            with suppress(*OUTAGES):
+            with suppress(*TRANSIENT_ERRORS):
                 await self._publisher.publish(messages)
                 return
 

@@ -33,7 +33,7 @@ class Reason(StrEnum):
     INTERNAL = "internal"
 
 
-class BadFact(ValueError):
+class BadFactError(ValueError):
     """
     A message that no retry can repair. The text has the value, the rule and what to do; show values with `shown`.
     `type` is that of the message, once it is known to be one of ours.
@@ -121,11 +121,11 @@ def format_time(time: datetime) -> str:
 def check_time(time: datetime, stored_at: datetime, ahead: timedelta) -> None:
     """Refuses a time outside the years 2000 to 2100 (UTC), or more than `ahead` after the broker stored the message."""
     if not 2000 <= time.year <= 2100:
-        raise BadFact(
+        raise BadFactError(
             Reason.TIME_OUT_OF_RANGE, f"time {format_time(time)} is outside 2000 to 2100; fix the publisher's clock"
         )
     if time - stored_at > ahead:
-        raise BadFact(
+        raise BadFactError(
             Reason.TIME_IN_FUTURE,
             f"time {format_time(time)} is more than {ahead} after {format_time(stored_at)}, when the broker stored it; "
             "fix the publisher's clock, or publish when it has happened",
@@ -194,7 +194,7 @@ class Envelope(NamedTuple):
     suspect: bool  # a string may hold U+0000 or half a surrogate pair
 
     def data(self) -> dict[str, object]:
-        """The members of `data`, none if it is absent. Raises BadFact invalid_data if it is not an object."""
+        """The members of `data`, none if it is absent. Raises BadFactError invalid_data if it is not an object."""
         content, suspect = self.content, self.suspect
         if (packed := self.attributes.get("data_base64")) is not None:
             content, odd = _unpack(packed, content)
@@ -202,11 +202,11 @@ class Envelope(NamedTuple):
         elif content is _ABSENT:
             content = {}
         if suspect and (_odd(self.attributes) or _odd(content)):
-            raise BadFact(Reason.INVALID_DATA, "a string holds U+0000 or half a surrogate pair; remove it")
+            raise BadFactError(Reason.INVALID_DATA, "a string holds U+0000 or half a surrogate pair; remove it")
         if isinstance(content, _Doubled):
-            raise BadFact(Reason.INVALID_DATA, f"data {shown(dict(content))} names a member twice; send it once")
+            raise BadFactError(Reason.INVALID_DATA, f"data {shown(dict(content))} names a member twice; send it once")
         if not isinstance(content, dict):
-            raise BadFact(Reason.INVALID_DATA, f"data is {shown(content)}; it must be a JSON object")
+            raise BadFactError(Reason.INVALID_DATA, f"data is {shown(content)}; it must be a JSON object")
         return content
 
 
@@ -214,26 +214,28 @@ def open_envelope(body: bytes, headers: Mapping[str, str] | None) -> Envelope:
     """
     Opens a message in structured mode (by its Content-Type, or `specversion` in the body) or binary mode (ce- headers).
 
-    Raises BadFact too_large or malformed.
+    Raises BadFactError too_large or malformed.
     """
     if len(body) > MAX_BODY:
-        raise BadFact(Reason.TOO_LARGE, f"the body has {len(body)} bytes, {MAX_BODY} are allowed; send less")
+        raise BadFactError(Reason.TOO_LARGE, f"the body has {len(body)} bytes, {MAX_BODY} are allowed; send less")
     structured, attributes = _read_headers(headers or {})
     try:
         content, suspect = _parse(body) if body else (_ABSENT, False)
     except ValueError as error:
-        raise BadFact(Reason.MALFORMED, f"the body is not JSON in UTF-8: {error}") from None
+        raise BadFactError(Reason.MALFORMED, f"the body is not JSON in UTF-8: {error}") from None
     if isinstance(content, dict) and "specversion" in content:
         if isinstance(content, _Doubled):
-            raise BadFact(Reason.MALFORMED, f"{shown(dict(content))} names an attribute twice; send it once")
+            raise BadFactError(Reason.MALFORMED, f"{shown(dict(content))} names an attribute twice; send it once")
         attributes, content = content, content.get("data", _ABSENT)
     elif structured or not attributes:
-        raise BadFact(Reason.MALFORMED, "no CloudEvent, neither in the body nor in ce- headers; send one, version 1.0")
+        raise BadFactError(
+            Reason.MALFORMED, "no CloudEvent, neither in the body nor in ce- headers; send one, version 1.0"
+        )
     else:
         suspect = True  # percent-encoding can smuggle in what JSON escapes can
     if attributes.get("specversion") != "1.0":
         version = shown(attributes.get("specversion"))
-        raise BadFact(Reason.MALFORMED, f"specversion is {version}; only CloudEvents '1.0' is read")
+        raise BadFactError(Reason.MALFORMED, f"specversion is {version}; only CloudEvents '1.0' is read")
     return Envelope(
         _name(attributes, "id", suspect),
         _name(attributes, "source", suspect),
@@ -247,12 +249,14 @@ def open_envelope(body: bytes, headers: Mapping[str, str] | None) -> Envelope:
 def _name(attributes: Mapping[str, object], attribute: str, suspect: bool) -> str:
     name = attributes.get(attribute)
     if not isinstance(name, str) or not name or (suspect and _ODD_CHARACTER.search(name)):
-        raise BadFact(Reason.MALFORMED, f"{attribute} is {shown(name)}; it must be a non-empty string of characters")
+        raise BadFactError(
+            Reason.MALFORMED, f"{attribute} is {shown(name)}; it must be a non-empty string of characters"
+        )
     return name
 
 
 def _read_headers(headers: Mapping[str, str]) -> tuple[bool, dict[str, object]]:
-    """Whether the Content-Type says structured, and the attributes of the ce- headers. Raises BadFact malformed."""
+    """Return whether the Content-Type says structured, and the ce- attributes. Raises BadFactError malformed."""
     structured = False
     attributes: dict[str, object] = {}
     for header, value in headers.items():
@@ -261,7 +265,7 @@ def _read_headers(headers: Mapping[str, str]) -> tuple[bool, dict[str, object]]:
             structured = str(value).lstrip().lower().startswith("application/cloudevents")
         elif header.startswith("ce-"):
             if header[3:] in attributes:
-                raise BadFact(Reason.MALFORMED, f"header {shown(header)} stands twice; send it once")
+                raise BadFactError(Reason.MALFORMED, f"header {shown(header)} stands twice; send it once")
             attributes[header[3:]] = _decode_header(str(value))
     return structured, attributes
 
@@ -274,10 +278,12 @@ def _decode_header(value: str) -> str:
 
 
 def _unpack(packed: object, content: object) -> tuple[object, bool]:
-    """The JSON inside `data_base64`, as `_parse` gives it. Raises BadFact invalid_data."""
+    """The JSON inside `data_base64`, as `_parse` gives it. Raises BadFactError invalid_data."""
     if content is not _ABSENT or not isinstance(packed, str):
-        raise BadFact(Reason.INVALID_DATA, f"data_base64 is {shown(packed)}; send data, as a JSON object, instead")
+        raise BadFactError(Reason.INVALID_DATA, f"data_base64 is {shown(packed)}; send data, as a JSON object, instead")
     try:
         return _parse(base64.b64decode(packed, validate=True))
     except ValueError as error:
-        raise BadFact(Reason.INVALID_DATA, f"data_base64 is not JSON in base64: {error}; send data instead") from None
+        raise BadFactError(
+            Reason.INVALID_DATA, f"data_base64 is not JSON in base64: {error}; send data instead"
+        ) from None

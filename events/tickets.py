@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from events.cloudevents import (
     CONTENT_TYPE,
     TIME_SCHEMA,
-    BadFact,
+    BadFactError,
     Reason,
     decode_token,
     encode_token,
@@ -211,19 +211,21 @@ def read(body: bytes, headers: Mapping[str, str] | None, subject: str) -> Ticket
     """
     The fact in a message of subject `tickets.<event>.<ticket>`; the body decides, the event token is not compared.
 
-    Raises BadFact, the first that applies of too_large, malformed, unknown_type, invalid_data, wrong_subject. Whether
-    the policy knows level and priority, and whether the time can be right, is for the engine to check.
+    Raises BadFactError, the first that applies of too_large, malformed, unknown_type, invalid_data, wrong_subject.
+    Whether the policy knows level and priority, and whether the time can be right, is for the engine to check.
     """
     envelope = open_envelope(body, headers)
     data_type = DATA_TYPES.get(envelope.type)
     if data_type is None:
-        raise BadFact(Reason.UNKNOWN_TYPE, f"type {shown(envelope.type)} is not a ticket event; see events/schemas")
+        raise BadFactError(
+            Reason.UNKNOWN_TYPE, f"type {shown(envelope.type)} is not a ticket event; see events/schemas"
+        )
     try:
         data = _read_data(data_type, envelope.data())
         ticket = _read_ticket(envelope.attributes.get("subject"))
         time = _read_time(envelope.attributes.get("time"))
         _check_subject(subject, ticket)
-    except BadFact as error:
+    except BadFactError as error:
         error.type = envelope.type
         raise
     sequence = _read_sequence(envelope.attributes.get("sequence"))
@@ -240,26 +242,28 @@ def _read_data(data_type: type[TicketData], members: dict[str, object]) -> Ticke
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         found = "is missing" if first["type"] == "missing" else f"is {shown(first['input'])}: {first['msg']}"
-        raise BadFact(Reason.INVALID_DATA, f"data.{where} {found}; see events/schemas/{data_type.type}.json") from None
+        raise BadFactError(
+            Reason.INVALID_DATA, f"data.{where} {found}; see events/schemas/{data_type.type}.json"
+        ) from None
 
 
 def _read_ticket(subject: object) -> str:
     if not isinstance(subject, str) or not 1 <= len(subject) <= 128 or not subject.isprintable():
-        raise BadFact(
+        raise BadFactError(
             Reason.INVALID_DATA, f"subject is {shown(subject)}; a ticket id has 1 to 128 printable characters"
         )
     if subject[0] == " " or subject[-1] == " ":
-        raise BadFact(Reason.INVALID_DATA, f"subject is {shown(subject)}; a ticket id has no space at its ends")
+        raise BadFactError(Reason.INVALID_DATA, f"subject is {shown(subject)}; a ticket id has no space at its ends")
     return subject
 
 
 def _read_time(time: object) -> datetime:
     if not isinstance(time, str):
-        raise BadFact(Reason.INVALID_DATA, f"time is {shown(time)}; it must be a string like 2026-11-20T16:00:00Z")
+        raise BadFactError(Reason.INVALID_DATA, f"time is {shown(time)}; it must be a string like 2026-11-20T16:00:00Z")
     try:
         return parse_time(time)
     except ValueError as error:
-        raise BadFact(Reason.INVALID_DATA, f"time: {error}") from None
+        raise BadFactError(Reason.INVALID_DATA, f"time: {error}") from None
 
 
 def _read_sequence(sequence: object) -> str | None:
@@ -276,7 +280,7 @@ def _check_subject(subject: str, ticket: str) -> None:
             return
     except ValueError:
         pass
-    raise BadFact(
+    raise BadFactError(
         Reason.WRONG_SUBJECT,
         f"published on {shown(subject)}, but the ticket is {shown(ticket)}; "
         f"publish on tickets.<event>.{encode_token(ticket)}",

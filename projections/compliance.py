@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import ClassVar
 
-from projections.deadlines import MICROSECOND
+from events.times import MICROSECOND
 from projections.runner import Cursor
 from projections.tickets import NONE
 from sla.engine import InboxRow

@@ -1,25 +1,12 @@
 """When must the clock look at a ticket next? One row for each promise that time alone can change."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import ClassVar, NamedTuple
 
+from events.times import to_microseconds
 from projections.runner import Cursor
 from sla.log import Decision, LogRow, decoded
 from sla.policy import FIRST
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
-
-
-def microseconds(at: datetime) -> int:
-    """An instant as microseconds since 1970, UTC: what tables keep."""
-    return (at - _EPOCH) // MICROSECOND
-
-
-def instant(at: int) -> datetime:
-    """The instant that a table keeps."""
-    return _EPOCH + timedelta(microseconds=at)
 
 
 def _promise(event: Decision) -> str:
@@ -58,7 +45,7 @@ class Deadlines:
     def apply(self, cursor: Cursor, batch: Sequence[LogRow]) -> None:
         last = {(ticket, _promise(event)): event.state.next_at for _, ticket, event in decoded(batch, Decision)}
         cursor.executemany(f"DELETE FROM {self._table} WHERE (ticket, promise) IN (VALUES (?, ?))", list(last))
-        rows = [(*key, microseconds(at)) for key, at in last.items() if at is not None]
+        rows = [(*key, to_microseconds(at)) for key, at in last.items() if at is not None]
         cursor.executemany(f"INSERT INTO {self._table} VALUES (?, ?, ?)", rows)
 
     def until(self, cursor: Cursor, at: int, limit: int) -> list[Row]:

@@ -9,7 +9,7 @@ from sla.log import LogRow
 BATCH = 1_000  # rows; where there is no hurry
 
 
-class NotMigrated(Exception):
+class NotMigratedError(Exception):
     """The tables of a view do not exist yet."""
 
 
@@ -85,7 +85,7 @@ def follow(store: Log, projection: Projection, position_name: str | None = None,
     name = position_name or projection.name
     position = store.position(name)
     if position is None:
-        raise NotMigrated(f"view {name} has no position; run `sla migrate`")
+        raise NotMigratedError(f"view {name} has no position; run `sla migrate`")
     batch = _read(store, projection, position, limit)
     if not batch:
         return 0

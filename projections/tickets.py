@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
-from projections.deadlines import MICROSECOND, microseconds
+from events.times import MICROSECOND, to_microseconds
 from projections.runner import Cursor
 from sla.log import BreachRetracted, Decision, FactRecorded, Fulfilled, LogRow, State, decoded
 from sla.policy import FIRST
@@ -97,7 +97,7 @@ class Folded:
         """What it came to so far."""
         state = self.state
         return Outcome(
-            None if state.started_at is None else microseconds(state.started_at),
+            None if state.started_at is None else to_microseconds(state.started_at),
             state.service_level or NONE,
             state.priority or NONE,
             state.customer or "",
@@ -270,7 +270,7 @@ class Tickets:
         cursor.execute(
             f"SELECT service_level, priority, count(*) FROM {self._table} "
             "WHERE open_until <= ? AND stage = 'running' GROUP BY service_level, priority",
-            (microseconds(now),),
+            (to_microseconds(now),),
         )
         return Counter({(level, priority): n for level, priority, n in cursor.fetchall()})
 
@@ -286,7 +286,7 @@ class Tickets:
 
     def at_risk(self, cursor: Cursor, now: datetime) -> Counter[tuple[str, str]]:
         """Tickets by level and priority that run, have not broken, and have used 75 % of their target at `now`."""
-        cursor.execute(f"SELECT state FROM {self._table} WHERE at_risk_at <= ?", (microseconds(now),))
+        cursor.execute(f"SELECT state FROM {self._table} WHERE at_risk_at <= ?", (to_microseconds(now),))
         states = (_decoder.decode(state) for (state,) in cursor.fetchall())
         return Counter(label(state)[:2] for state in states)
 
@@ -299,15 +299,15 @@ def _of_period(by: Sequence[str], start: int | None, end: int | None) -> tuple[s
     return "".join(f"{name}, " for name in by), where, [at for _, at in bounds]
 
 
-_PENDING = microseconds(datetime.fromisoformat("9999-01-01T00:00:00Z"))  # pending tickets are listed last
+_PENDING = to_microseconds(datetime.fromisoformat("9999-01-01T00:00:00Z"))  # pending tickets are listed last
 
 
 def open_until(state: State) -> int | None:
     """By what open tickets are listed: the deadline in microseconds; None for a ticket that waits for nothing."""
     if state.stage == "pending":
         return _PENDING
-    return microseconds(state.due_at) if state.stage in ("running", "paused") and state.due_at else None
+    return to_microseconds(state.due_at) if state.stage in ("running", "paused") and state.due_at else None
 
 
 def _at_risk_at(state: State) -> int | None:
-    return microseconds(state.at_risk_at) if state.at_risk_at and state.stage == "running" else None
+    return to_microseconds(state.at_risk_at) if state.at_risk_at and state.stage == "running" else None

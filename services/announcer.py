@@ -9,9 +9,10 @@ import structlog
 from events.promises import message, seconds, subject_for
 from services.bus.connection import AS_ONE_FROM, EXPECTED, Bus, Outgoing, chained
 from services.bus.streams import SLA
+from services.errors import FatalError
 from services.faults import reach
-from services.runtime.service import Fatal, Service, still_own
-from services.store.interface import Lock, Store
+from services.runtime.service import Service, still_own
+from services.store.interface import ANNOUNCER_CHECKPOINT, Lock, Store
 from sla.log import (
     Announced,
     Applied,
@@ -29,7 +30,6 @@ from sla.log import (
 
 log = structlog.get_logger()
 
-POSITION = "announcements"
 POSITION_HEADER = "Sla-Log-Position"
 BATCH = 500
 POLL = 2.0  # seconds: the longest sleep, should a nudge be lost
@@ -83,9 +83,9 @@ class Announcer(Service):
     async def _where(self) -> tuple[int, int]:
         """The position after the last announcement, and the last sequence of SLA. What SLA says counts most."""
         sequence = await self._bus.last_sequence(SLA)
-        saved = await self.in_thread(self._store.position, POSITION)
+        saved = await self.in_thread(self._store.position, ANNOUNCER_CHECKPOINT)
         if saved is None and sequence:
-            raise Fatal(
+            raise FatalError(
                 f"stream {SLA} has messages, but this store never announced any: everything would be announced again; "
                 "restore the store they belong to, or start with an empty stream"
             )
@@ -114,7 +114,7 @@ class Announcer(Service):
         with self._store.writing() as cursor:
             cursor.execute(
                 "INSERT INTO positions VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET position = excluded.position",
-                (POSITION, position),
+                (ANNOUNCER_CHECKPOINT, position),
             )
 
 

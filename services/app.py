@@ -13,10 +13,6 @@ from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from projections.compliance import Arrivals, Compliance
-from projections.deadlines import Deadlines
-from projections.runner import Projection
-from projections.tickets import Tickets
 from services import faults
 from services.announcer import Announcer
 from services.board import routes as web
@@ -25,14 +21,16 @@ from services.bus import connection as bus
 from services.bus.connection import Bus
 from services.bus.credentials import ANYBODY, Access
 from services.clock import Clock
+from services.errors import TRANSIENT_ERRORS, FatalError
 from services.intake import Intake
-from services.metrics import Metrics, Notifications
+from services.metrics import Metrics
 from services.notifier import receivers as targets
+from services.notifier.metrics import Notifications
 from services.notifier.receivers import Targets
 from services.notifier.service import Notifier
 from services.runtime.health import Readiness, Watchdog
 from services.runtime.http_server import Http
-from services.runtime.service import OUTAGES, Fatal, Keeper, Service, wall_clock
+from services.runtime.service import Service, Supervisor, wall_clock
 from services.runtime.settings import Settings, load_policy
 from services.store.interface import Database, Lock, Store
 from sla.engine import Limits
@@ -40,7 +38,6 @@ from sla.engine import Limits
 log = structlog.get_logger()
 
 SERVICES = ("intake", "clock", "announcer", "metrics", "notifier", "board")
-VIEWS: tuple[type[Projection], ...] = (Deadlines, Tickets, Compliance, Arrivals)
 STOP_WITHIN = 8.0  # seconds a process may take to finish what it has begun
 
 
@@ -59,7 +56,7 @@ class Process:
         self._access = access
         self._policy = load_policy(settings.policy_dir)
         self._problems: dict[str, str] = dict.fromkeys(names, "starting")
-        self._keepers: dict[str, Keeper] = {}
+        self._keepers: dict[str, Supervisor] = {}
         self._watchdog: Watchdog | None = None
         self._nc: Client | None = None
         self._bus_error = "nobody listens there"
@@ -111,7 +108,7 @@ class Process:
         await self.http.stop()
         for task in done:
             if not task.cancelled() and (error := task.exception()):
-                log.error("stopped", error=str(error), exc_info=None if isinstance(error, Fatal) else error)
+                log.error("stopped", error=str(error), exc_info=None if isinstance(error, FatalError) else error)
                 self._fatal = str(error)
         return 1 if self._fatal else 0
 
@@ -127,10 +124,10 @@ class Process:
             with closing(store) if store else nullcontext():
                 await self._serve(Bus(nc), store)
         except BaseExceptionGroup as errors:
-            fatal, _ = errors.split(Fatal)
+            fatal, _ = errors.split(FatalError)
             if fatal is None:
                 raise
-            raise Fatal("; ".join(str(error) for error in fatal.exceptions)) from None
+            raise FatalError("; ".join(str(error) for error in fatal.exceptions)) from None
         finally:
             with suppress(OSError):  # the broker has hung up a moment before
                 await nc.close()
@@ -138,7 +135,7 @@ class Process:
     async def _serve(self, bus: Bus, store: Store | None) -> None:
         gc.freeze()  # the collector would stop the process for tens of milliseconds (TRAPS F5)
         gc.set_threshold(50_000, 20, 50)
-        self._keepers = {name: Keeper(name, partial(self._build, name, bus, store)) for name in self._names}
+        self._keepers = {name: Supervisor(name, partial(self._build, name, bus, store)) for name in self._names}
         self._watchdog = Watchdog(self._keepers, bus, store, self._end_at_once, wall_clock)
         self._problems = {}
         await bus.on_nudge(self._wake)
@@ -164,7 +161,7 @@ class Process:
         while True:
             try:
                 return await asyncio.to_thread(database.open)
-            except OUTAGES as error:
+            except TRANSIENT_ERRORS as error:
                 if self._problems.get("store") != str(error):
                     log.warning("waiting", service="store", reason=str(error))
                 self._problems["store"] = str(error)
@@ -209,10 +206,10 @@ class Process:
                 raise ValueError(f"{name!r} is not a service; the services are {', '.join(SERVICES)}")
 
     def _pages(self) -> ASGIApp:
-        """What a board answers. Raises Fatal if everybody on the network could ask it."""
+        """What a board answers. Raises FatalError if everybody on the network could ask it."""
         host, token = self._settings.http_host, self._settings.board_token
         if not token and not web.is_loopback(host):
-            raise Fatal(
+            raise FatalError(
                 f"the board would show tickets to everybody who can reach {host} (SLA_HTTP_HOST): set SLA_BOARD_TOKEN, "
                 "or listen on 127.0.0.1"
             )

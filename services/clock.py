@@ -9,9 +9,11 @@ from typing import ClassVar
 import structlog
 
 from events.cloudevents import encode_token
-from projections.deadlines import Deadlines, Row, microseconds
-from services.bus.connection import AS_ONE_FROM, AT_ONCE, Bus, NotStored, Outgoing, Published
+from events.times import to_microseconds
+from projections.deadlines import Deadlines, Row
+from services.bus.connection import AS_ONE_FROM, AT_ONCE, Bus, Outgoing, Published
 from services.bus.streams import TICKETS
+from services.errors import PublishRefusedError
 from services.faults import reach
 from services.runtime.service import Now, Service, wall_clock
 from services.store.interface import Store
@@ -127,7 +129,7 @@ class Clock(Service):
     async def _publish(self, messages: Sequence[Outgoing]) -> Published:
         """What the broker said of the last one. A batch in which one is stored already is refused as a whole."""
         if self._batches and len(messages) >= AS_ONE_FROM:
-            with suppress(NotStored):
+            with suppress(PublishRefusedError):
                 return await self._publisher.publish_as_one(messages)
         return (await self._publisher.publish(messages))[-1]
 
@@ -136,7 +138,7 @@ class Clock(Service):
         If the broker stored the last tick too early, its clock is behind ours: send again after the missing time. One
         that was stored before says nothing of the broker's clock now: if it was too early then, the next one is due.
         """
-        stored = microseconds(await self.whole(self._bus.stored_at(TICKETS, last.sequence)))
+        stored = to_microseconds(await self.whole(self._bus.stored_at(TICKETS, last.sequence)))
         missing = rows[-1].at - stored
         if not last.duplicate:
             self._behind = max(0, sent_at - stored)

@@ -11,15 +11,16 @@ from typing import ClassVar
 import structlog
 
 from events.cloudevents import Reason
-from projections.deadlines import microseconds
+from events.times import to_microseconds
 from services.bus.connection import Bus, Outgoing
 from services.bus.streams import DEAD_LETTERS, TICKETS, placed
+from services.errors import TRANSIENT_ERRORS, FatalError
 from services.faults import reach
-from services.runtime.service import OUTAGES, Fatal, Service
+from services.runtime.service import Service
 from services.store.interface import Shares, Store
 from sla.engine import TICK_PREFIX, DeadLetter, Engine, Limits, Message, Outcome
 from sla.policy import Policy
-from sla.versions import Refused
+from sla.versions import VersionRefusedError
 
 log = structlog.get_logger()
 
@@ -141,10 +142,10 @@ class Intake(Service):
             return
         try:
             version = self._store.publish(self._policy, lambda: datetime.now(UTC), self._notice, timedelta(0))
-        except Refused as error:
+        except VersionRefusedError as error:
             if self._is_published():
                 return  # by another intake, a moment ago
-            raise Fatal(f"policy {self._policy.name}: {error}") from None
+            raise FatalError(f"policy {self._policy.name}: {error}") from None
         log.info("published", version=version.name, effective_from=version.effective_from.isoformat())
 
     def _is_published(self) -> bool:
@@ -152,8 +153,8 @@ class Intake(Service):
 
     async def _check_stream(self, made_at: datetime) -> None:
         """Sequences mean nothing in another stream of the same name: its first messages would never be read."""
-        if not await self.in_thread(self._store.belongs_to, TICKETS, microseconds(made_at)):
-            raise Fatal(
+        if not await self.in_thread(self._store.belongs_to, TICKETS, to_microseconds(made_at)):
+            raise FatalError(
                 f"stream {TICKETS} was made anew at {made_at:%Y-%m-%dT%H:%M:%SZ}, and this store belongs to the one "
                 "before it; restore both from one backup with `sla restore`, or start with an empty store"
             )
@@ -163,7 +164,7 @@ class Intake(Service):
         started = time.perf_counter()
         try:
             outcome = await self._store_outcome(messages)
-        except (Fatal, *OUTAGES):
+        except (FatalError, *TRANSIENT_ERRORS):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the next message must not wait for it
             log.error("batch", error=repr(error), messages=len(messages))
@@ -219,7 +220,7 @@ class Intake(Service):
             self.works()
             try:
                 outcome = await self._store_outcome([message])
-            except (Fatal, *OUTAGES):
+            except (FatalError, *TRANSIENT_ERRORS):
                 raise
             except Exception as error:
                 log.error("message", error=repr(error), sequence=message.sequence, exc_info=True)

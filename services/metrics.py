@@ -2,14 +2,12 @@
 
 import asyncio
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, ClassVar
 
 from prometheus_client.core import (
-    CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     InfoMetricFamily,
@@ -19,14 +17,16 @@ from prometheus_client.registry import Collector
 
 from events.cloudevents import Reason
 from events.tickets import DATA_TYPES
+from events.times import from_microseconds, to_microseconds
 from projections.compliance import DELAY_BUCKETS, Arrivals, Compliance, Count
-from projections.deadlines import Deadlines, instant, microseconds
+from projections.deadlines import Deadlines
 from projections.tickets import NONE, Tickets
-from services.announcer import POSITION
 from services.bus.connection import Bus
 from services.bus.streams import DEAD_LETTERS, TICKETS
-from services.runtime.service import OUTAGES, Now, Service, wall_clock
-from services.store.interface import Lock, Store
+from services.errors import TRANSIENT_ERRORS
+from services.runtime.series import make_counter
+from services.runtime.service import Now, Service, wall_clock
+from services.store.interface import ANNOUNCER_CHECKPOINT, Lock, Store
 from sla.engine import UNKNOWN_TYPE
 from sla.judge import Cause
 from sla.policy import FIRST, Policy
@@ -38,10 +38,8 @@ OUTCOMES = ("met", "late")
 CAUSES = (str(Cause.CLOSED), str(Cause.EXCLUDED))
 SAID = (*OUTCOMES, *CAUSES, OPEN)  # of a promise to which there was an answer
 OTHER_EVENTS = ("applied", "target_changed", "warning", "breached", "breach_retracted", *OUTCOMES, "cancelled")
-TARGETS = ("alertmanager", "webhook", "apprise")
-TRIED = ("sent", "retried", "given_up")
 APART, POLL = 0.25, 2.0  # seconds between two looks: at least, and at most, should a nudge be lost
-FOLLOWED = ("deadlines", POSITION, "tickets", "compliance")  # the positions whose lag is shown
+FOLLOWED = ("deadlines", ANNOUNCER_CHECKPOINT, "tickets", "compliance")  # the positions whose lag is shown
 
 
 class Metrics(Service, Collector):
@@ -85,7 +83,7 @@ class Metrics(Service, Collector):
     def collect(self) -> Iterator[Metric]:
         figures: list[Metric] = []
         if self._active:
-            with suppress(*OUTAGES):  # /health/ready and sla_not_ready say it, and must not fail along
+            with suppress(*TRANSIENT_ERRORS):  # /health/ready and sla_not_ready say it, and must not fail along
                 figures = list(self._figures())
         yield GaugeMetricFamily(
             "sla_metrics_active",
@@ -97,9 +95,12 @@ class Metrics(Service, Collector):
     def _figures(self) -> Iterator[Metric]:
         versions = self._store.versions()
         self._policies = [each.policy for each in versions] or [self._policy]
-        in_force = versions.at(instant(self._now())) if len(versions) else self._policy
+        in_force = versions.at(from_microseconds(self._now())) if len(versions) else self._policy
         with self._store.reading() as cursor:
-            tickets, at_risk = self._tickets.counts(cursor), self._tickets.at_risk(cursor, instant(self._now()))
+            tickets, at_risk = (
+                self._tickets.counts(cursor),
+                self._tickets.at_risk(cursor, from_microseconds(self._now())),
+            )
             sums = self._compliance.counts(cursor)
             arrivals = self._arrivals.counts(cursor)
             following = Deadlines().after(cursor, 0)
@@ -149,35 +150,35 @@ class Metrics(Service, Collector):
         answered = [(*pair, outcome) for pair in self._pairs() for outcome in OUTCOMES]
         revised = [(*pair, before, after) for pair in self._pairs() for before in SAID for after in SAID]
         pair = ("service_level", "priority")
-        yield _counter(
+        yield make_counter(
             "sla_breaches",
             "First responses not given in time; any rise is a broken promise.",
             (*pair, "detection"),
             detected,
             _pick(sums, "breached", 3),
         )
-        yield _counter(
+        yield make_counter(
             "sla_breaches_retracted",
             "Breaches that turned out to be untrue; a rise means that facts arrive late.",
             (*pair, "detection"),
             detected,
             _pick(sums, "retracted", 3),
         )
-        yield _counter(
+        yield make_counter(
             "sla_responses",
             "First responses, in time or late, as first known.",
             (*pair, "outcome"),
             answered,
             _pick(sums, "response", 3),
         )
-        yield _counter(
+        yield make_counter(
             "sla_responses_revised",
             "First responses about which late news changed what was said; a rise means that facts arrive late.",
             (*pair, "from", "to"),
             revised,
             _pick(sums, "revised", 4),
         )
-        yield _counter(
+        yield make_counter(
             "sla_cancellations",
             "Clocks that ended without a response that counts: the ticket was closed, or the promise does not apply.",
             (*pair, "cause"),
@@ -185,7 +186,7 @@ class Metrics(Service, Collector):
             _pick(sums, "cancelled", 3),
         )
         others = dict.fromkeys(name for policy in self._policies for name in policy.objectives if name != FIRST)
-        yield _counter(
+        yield make_counter(
             "sla_objective_events",
             "What was announced of objectives beside the first response: answers by outcome, all else by its kind.",
             ("objective", *pair, "event"),
@@ -235,7 +236,7 @@ class Metrics(Service, Collector):
             position = self._store.position(name) or 0
             behind = self._store.entries(position, 1) if position < head else []
             events.add_metric([name], max(0, head - position))
-            age = self._now() - microseconds(behind[0].event.at) if behind else 0
+            age = self._now() - to_microseconds(behind[0].event.at) if behind else 0
             seconds.add_metric([name], max(0.0, age / 1e6))
         yield events
         yield seconds
@@ -260,45 +261,8 @@ class Metrics(Service, Collector):
             )
 
 
-class Notifications(Collector):
-    """What became of each try to tell somebody, since the process that runs `notifier` was started."""
-
-    def __init__(self) -> None:
-        self._tried: Counter[tuple[str, ...]] = Counter()
-
-    def add(self, target: str, outcome: str) -> None:
-        """One more, of TARGETS and TRIED."""
-        self._tried[target, outcome] += 1
-
-    def describe(self) -> list[Metric]:
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        yield _counter(
-            "sla_notifications",
-            "Tries to tell a target; retried: it is away; given_up: it refuses, or was away too long.",
-            ("target", "outcome"),
-            [(target, outcome) for target in TARGETS for outcome in TRIED],
-            self._tried,
-        )
-
-
 def _pick(sums: dict[Count, int], what: str, labels: int) -> dict[tuple[str, ...], int]:
     return {key[1 : 1 + labels]: n for key, n in sums.items() if key[0] == what}
-
-
-def _counter(
-    name: str,
-    help: str,
-    labels: tuple[str, ...],
-    always: Iterable[tuple[str, ...]],
-    values: Mapping[tuple[str, ...], int],
-) -> CounterMetricFamily:
-    """Every label set exists from the start: a counter that first appears above 0 never makes `increase() > 0`."""
-    family = CounterMetricFamily(name, help, labels=labels)
-    for label, value in sorted((dict.fromkeys(always, 0) | dict(values)).items()):
-        family.add_metric(label, value)
-    return family
 
 
 def _histogram(
@@ -310,14 +274,14 @@ def _histogram(
 
 def _arrived(arrivals: dict[Count, int]) -> Iterator[Metric]:
     types = [*DATA_TYPES, UNKNOWN_TYPE]
-    yield _counter(
+    yield make_counter(
         "sla_facts",
         "Messages by what became of them.",
         ("type", "outcome"),
         [(type, outcome) for type in types for outcome in ("recorded", "duplicate", "dead_letter")],
         _pick(arrivals, "fact", 2),
     )
-    yield _counter(
+    yield make_counter(
         "sla_dead_letters",
         "Messages that cannot count; any rise means that a publisher needs to be fixed.",
         ("reason",),

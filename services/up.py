@@ -8,18 +8,19 @@ from pathlib import Path
 
 import structlog
 
-from services.app import SERVICES, VIEWS, Process
+from projections.registry import PROJECTIONS
+from services.app import SERVICES, Process
 from services.board.routes import is_loopback
 from services.bus import connection as bus
 from services.bus import streams
 from services.bus.credentials import ANYBODY, Access
 from services.bus.embedded_server import EmbeddedNats
-from services.cli.connections import RUN_FILE
 from services.demo.playback import play
+from services.errors import FatalError
 from services.notifier.receivers import read
 from services.notifier.service import consumer
+from services.runtime.connections import RUN_FILE
 from services.runtime.logging import configure
-from services.runtime.service import Fatal
 from services.runtime.settings import Settings, database, load_policy
 from services.store.interface import Database, Shares
 from services.store.sqlite import FileLock, SqliteFile
@@ -37,11 +38,11 @@ async def up(settings: Settings, folder: Path, demo: bool = False) -> int:
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs yet
     lock = FileLock(folder / "engine.lock")
     if not lock.take():
-        raise Fatal(f"another engine works in {folder}; stop it, or give this one its own folder with --data")
+        raise FatalError(f"another engine works in {folder}; stop it, or give this one its own folder with --data")
     run_file = folder / RUN_FILE
     run_file.unlink(missing_ok=True)
     store = database(settings.database_url) if settings.database_url else SqliteFile(folder / "sla.db")
-    await asyncio.to_thread(store.migrate, VIEWS)
+    await asyncio.to_thread(store.migrate, PROJECTIONS)
     server = EmbeddedNats(folder / "nats", settings.nats_port)
     try:
         await server.start()
@@ -88,7 +89,7 @@ async def provision(
 ) -> None:
     """
     Creates the streams, and a consumer for each target of SLA_NOTIFY; logs what an operator has set otherwise. TICKETS
-    is divided anew if it has another number of partitions, and no intake works; Fatal if one does.
+    is divided anew if it has another number of partitions, and no intake works; FatalError if one does.
     """
     consumers = [consumer(target) for target in read(notify).targets]
     nc = await bus.connect(url, "migrate", access)
@@ -98,7 +99,9 @@ async def provision(
         before = await bus.Bus(nc).partitions(streams.TICKETS)
         if partitions is not None and shares is not None and partitions != before:
             if not await asyncio.to_thread(shares.all, before):
-                raise Fatal(f"{streams.TICKETS} has {before} partitions; to have {partitions}, stop every intake first")
+                raise FatalError(
+                    f"{streams.TICKETS} has {before} partitions; to have {partitions}, stop every intake first"
+                )
             await streams.divide(nc, partitions)
             log.info("divided", partitions=partitions, before=before)
     finally:

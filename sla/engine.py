@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
-from events.cloudevents import BadFact, Reason, check_time, decode_token, shown
+from events.cloudevents import BadFactError, Reason, check_time, decode_token, shown
 from events.tickets import (
     Corrected,
     Excluded,
@@ -105,19 +105,19 @@ class Engine:
         self._facts = 0  # of these tickets
 
     def take(self, messages: Sequence[Message]) -> Outcome:
-        """Everything that follows from the messages. Raises what the store raises; BadFact never leaves."""
+        """Everything that follows from the messages. Raises what the store raises; BadFactError never leaves."""
         outcome = Outcome(position=messages[-1].sequence)
         self._versions = self._store.versions()  # after the messages came: whatever is in force for them is published
         items = [_read(message) for message in messages]
         known = self._store.digests(fact_key(item.source, item.id) for item in items if isinstance(item, TicketEvent))
-        self._recall([item.ticket for item in items if not isinstance(item, BadFact)])
+        self._recall([item.ticket for item in items if not isinstance(item, BadFactError)])
         for message, item in zip(messages, items, strict=True):
             match item:
                 case Tick(ticket):
                     outcome.events += self._tick(ticket, message.stored_at)
                 case TicketEvent():
                     self._fact(message, item, known, outcome)
-                case BadFact():
+                case BadFactError():
                     _refuse(message, item, outcome)
         while len(self._tickets) > KEPT_TICKETS or self._facts > KEPT_FACTS:
             self._facts -= len(self._tickets.popitem(last=False)[1].facts)
@@ -131,7 +131,7 @@ class Engine:
     def refuse(self, message: Message, reason: Reason, error: str) -> Outcome:
         """The outcome of a message that is dead-lettered without being looked at."""
         outcome = Outcome(position=message.sequence)
-        _refuse(message, BadFact(reason, error), outcome)
+        _refuse(message, BadFactError(reason, error), outcome)
         return outcome
 
     def _tick(self, id: str, now: datetime) -> list[Recorded]:
@@ -155,25 +155,25 @@ class Engine:
                 outcome.inbox.append(
                     InboxRow(message.sequence, "duplicate", event.type, None, None, None, event.ticket)
                 )
-        except BadFact as error:
+        except BadFactError as error:
             error.type = event.type
             _refuse(message, error, outcome)
 
     def _accept(self, event: TicketEvent, stored_at: datetime, known: bytes | None, digest: bytes) -> bool:
-        """False for a duplicate. Raises BadFact in the order of section 3, after what `read` has checked."""
+        """False for a duplicate. Raises BadFactError in the order of section 3, after what `read` has checked."""
         ticket = self._tickets[event.ticket]
         _check_names(event, self._versions, ticket.state.policy_version, stored_at)
         check_time(event.time, stored_at, self._limits.ahead)
         if isinstance(event.data, Corrected) and event.data.time is not None:
             check_time(event.data.time, stored_at, timedelta(0))  # a clock that has run never has to begin again
         if known is not None and known != digest:
-            raise BadFact(
+            raise BadFactError(
                 Reason.ID_CONFLICT,
                 f"id {shown(event.id)} of source {shown(event.source)} is already another fact; the first one stays: "
                 "give the new fact its own id",
             )
         if known is None and len(ticket.facts) >= MAX_FACTS:
-            raise BadFact(
+            raise BadFactError(
                 Reason.TOO_MANY_FACTS,
                 f"ticket {shown(event.ticket)} has {MAX_FACTS} facts, the limit; look at the publisher",
             )
@@ -192,12 +192,12 @@ class Engine:
             self._tickets.move_to_end(id)
 
 
-def _read(message: Message) -> TicketEvent | Tick | BadFact:
+def _read(message: Message) -> TicketEvent | Tick | BadFactError:
     try:
         if message.subject.startswith(TICK_PREFIX):
             return _read_tick(message.subject)
         return read(message.body, message.headers, message.subject)
-    except BadFact as error:
+    except BadFactError as error:
         return error
 
 
@@ -221,14 +221,14 @@ def _check_names(event: TicketEvent, versions: Versions, judged_by: str | None, 
     match event.data:
         case Excluded(reason=reason) | ExclusionRevoked(reason=reason):
             if not policy.excludes(reason):
-                raise BadFact(Reason.INVALID_DATA, _unknown("data.reason", reason, policy, policy.exclusions))
+                raise BadFactError(Reason.INVALID_DATA, _unknown("data.reason", reason, policy, policy.exclusions))
         case PolicyChanged(policy_version=version):
             if version not in (known := [each.name for each in versions]):
-                raise BadFact(Reason.INVALID_DATA, _unknown("data.policy_version", version, policy, known))
+                raise BadFactError(Reason.INVALID_DATA, _unknown("data.policy_version", version, policy, known))
     if level is not None and level not in policy.levels:
-        raise BadFact(Reason.UNKNOWN_SERVICE_LEVEL, _unknown("service level", level, policy, policy.levels))
+        raise BadFactError(Reason.UNKNOWN_SERVICE_LEVEL, _unknown("service level", level, policy, policy.levels))
     if priority is not None and priority not in policy.priorities:
-        raise BadFact(Reason.UNKNOWN_PRIORITY, _unknown("priority", priority, policy, policy.priorities))
+        raise BadFactError(Reason.UNKNOWN_PRIORITY, _unknown("priority", priority, policy, policy.priorities))
 
 
 def _check_course(event: TicketEvent, ticket: TicketSla, versions: Versions) -> None:
@@ -237,7 +237,7 @@ def _check_course(event: TicketEvent, ticket: TicketSla, versions: Versions) -> 
     try:
         judge(ticket.facts.with_one_more(fact), versions, AFTER_ALL)
     except KeyError as error:
-        raise BadFact(
+        raise BadFactError(
             Reason.INVALID_DATA, f"{error.args[0]}, by which ticket {shown(event.ticket)} would be judged from then on"
         ) from None
 
@@ -246,7 +246,7 @@ def _unknown(what: str, name: str, policy: Policy, names: Iterable[str]) -> str:
     return f"{what} {shown(name)} is not in policy {policy.name} ({', '.join(names)}); add it or fix the publisher"
 
 
-def _refuse(message: Message, error: BadFact, outcome: Outcome) -> None:
+def _refuse(message: Message, error: BadFactError, outcome: Outcome) -> None:
     type = error.type or UNKNOWN_TYPE
     outcome.inbox.append(InboxRow(message.sequence, "dead_letter", type, str(error.reason), None, None, None))
     outcome.dead.append(DeadLetter(message, error.reason, error.message))

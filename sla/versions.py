@@ -100,7 +100,7 @@ def _has(policy: Policy, opened: Opened) -> bool:
     return opened.service_level in policy.levels and opened.priority in policy.priorities
 
 
-class Refused(ValueError):
+class VersionRefusedError(ValueError):
     """This version cannot be published; the text says why, and what to do."""
 
 
@@ -114,7 +114,7 @@ def next_version(
     if not len(versions):
         return Version(policy, now, ALWAYS, material=True)
     if policy.version in {version.name for version in versions}:
-        raise Refused(
+        raise VersionRefusedError(
             f"version {policy.version} is published, and a published version is never edited; "
             "give the file another version"
         )
@@ -125,19 +125,19 @@ def next_version(
     if effective_from is None:
         effective_from = _whole_second(earliest) if lead else earliest
     if effective_from < now:
-        raise Refused(
+        raise VersionRefusedError(
             f"effective_from {_utc(effective_from)} lies before the publication, {_utc(now)}; "
             "no version takes effect in the past: give a later one, or leave it out"
         )
     if effective_from < earliest:
         whom = "the engine to know" if earliest == now + lead else f"a material change: SLA_POLICY_NOTICE is {notice}"
-        raise Refused(
+        raise VersionRefusedError(
             f"effective_from {_utc(effective_from)} is too soon for {whom}; "
             f"give {_utc(_whole_second(earliest))} or later"
         )
     for version in versions:
         if version.effective_from == effective_from:
-            raise Refused(
+            raise VersionRefusedError(
                 f"version {version.name} takes effect at {_utc(effective_from)} too; give each its own instant"
             )
     return Version(policy, now, effective_from, material)

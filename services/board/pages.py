@@ -14,7 +14,7 @@ from markupsafe import Markup
 from projections.tickets import Wanted
 from services.board.charts import Sign, Stretch, course, hours_chart
 from services.board.service import Line, News, Pair, Seen, Tally, windows_ahead
-from services.cli.terminal import span, wall
+from services.text.formats import span, wall
 from sla.calendar import Segment, SupportHours, Week, zone_of
 from sla.log import (
     Announced,

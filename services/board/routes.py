@@ -25,15 +25,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from events.cloudevents import shown
+from events.times import parse_instant
 from projections.tickets import FIRST_MARK, NONE, OPEN, Mark, Wanted, label
 from services.board import pages
 from services.board.service import Board, Line, News, Seen, line
-from services.cli.calculator import instant
+from services.errors import TRANSIENT_ERRORS
 from services.queries.explanation import story
-from services.queries.point_in_time import NothingYet, When
+from services.queries.point_in_time import NothingKnownError, When
 from services.queries.report import report
 from services.queries.ticket_status import standing, waiting
-from services.runtime.service import OUTAGES
 from sla.calendar import zone_of
 from sla.log import State
 from sla.policy import Policy
@@ -65,7 +65,7 @@ STATIC = {
 }
 
 
-class Problem(Exception):
+class ProblemError(Exception):
     """The answer is no: an HTTP status, and what is wrong and what to do (RFC 9457)."""
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
@@ -99,9 +99,9 @@ def app(board: Callable[[], Board | None], token: str | None) -> ASGIApp:
         Route("/api/report", web.api(_report)),
         Route("/api/openapi.json", _openapi),
     ]
-    handlers: dict[Any, Any] = {Problem: _refuse, HTTPException: _no_such_page}
-    handlers |= {NothingYet: _too_early, Exception: _fault}
-    handlers |= dict.fromkeys(OUTAGES, _outage)
+    handlers: dict[Any, Any] = {ProblemError: _refuse, HTTPException: _no_such_page}
+    handlers |= {NothingKnownError: _too_early, Exception: _fault}
+    handlers |= dict.fromkeys(TRANSIENT_ERRORS, _outage)
     return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(_Guard, token=token)])
 
 
@@ -127,11 +127,11 @@ class _Guard:
         app: ASGIApp = self._app if problem is None else await _refuse(Request(scope), problem)
         await app(scope, receive, safely)
 
-    def _refused(self, headers: Headers) -> Problem | None:
+    def _refused(self, headers: Headers) -> ProblemError | None:
         if self._token is None:
             if is_loopback(_name_of(headers.get("host", ""))):
                 return None
-            return Problem(
+            return ProblemError(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "without SLA_BOARD_TOKEN the board answers only to localhost and 127.0.0.1, so that no other site can "
                 "ask in your name; use one of these names, or set a token",
@@ -139,7 +139,7 @@ class _Guard:
         if hmac.compare_digest(_given(headers.get("authorization", "")), self._token.encode()):
             return None
         what = "the token is wrong" if "authorization" in headers else "there is no token"
-        return Problem(
+        return ProblemError(
             HTTPStatus.UNAUTHORIZED,
             f"{what}; send the header `Authorization: Bearer TOKEN` with that of SLA_BOARD_TOKEN, or in a browser give "
             "it as the password of any user",
@@ -205,7 +205,7 @@ class _Web:
     def _at_work(self) -> Board:
         board = self._board()
         if board is None or board.problem == "starting":
-            raise Problem(503, "the board does not work yet; /health/ready says why", {"Retry-After": "1"})
+            raise ProblemError(503, "the board does not work yet; /health/ready says why", {"Retry-After": "1"})
         return board
 
     async def events(self, request: Request) -> Response:
@@ -264,7 +264,7 @@ async def _openapi(request: Request) -> Response:
 OPENAPI = yaml.safe_load(files("services.board").joinpath("openapi.yaml").read_text(encoding="utf-8"))
 
 
-async def _refuse(request: Request, problem: Problem) -> Response:
+async def _refuse(request: Request, problem: ProblemError) -> Response:
     """A problem of the API as JSON, that of a page as a page."""
     if request.url.path.startswith(("/api/", "/events")):
         body = {"type": "about:blank", "title": problem.title, "status": problem.status, "detail": problem.detail}
@@ -278,21 +278,21 @@ async def _no_such_page(request: Request, error: HTTPException) -> Response:
         404: f"there is nothing at {shown(request.url.path)}; see / for the board, /api/openapi.json for the API",
         405: f"{request.method} is not for here: the board can only be read, with GET",
     }
-    problem = Problem(error.status_code, detail.get(error.status_code, error.detail), error.headers)
+    problem = ProblemError(error.status_code, detail.get(error.status_code, error.detail), error.headers)
     return await _refuse(request, problem)
 
 
 async def _too_early(request: Request, error: Exception) -> Response:
-    return await _refuse(request, Problem(404, str(error)))
+    return await _refuse(request, ProblemError(404, str(error)))
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    return await _refuse(request, Problem(500, "a fault of the board, which its log has; please report it"))
+    return await _refuse(request, ProblemError(500, "a fault of the board, which its log has; please report it"))
 
 
 async def _outage(request: Request, error: Exception) -> Response:
     text = str(error) or type(error).__name__
-    return await _refuse(request, Problem(503, f"the store cannot be read now: {text}", {"Retry-After": "1"}))
+    return await _refuse(request, ProblemError(503, f"the store cannot be read now: {text}", {"Retry-After": "1"}))
 
 
 # ---- questions of the API; each blocks
@@ -345,7 +345,7 @@ def _report(board: Board, request: Request, seen: Seen) -> object:
     try:
         return report(board.store, request.query_params.get("period", "all"), by, *_when(request, seen.now))
     except ValueError as error:
-        raise Problem(400, str(error)) from None
+        raise ProblemError(400, str(error)) from None
 
 
 # ---- pages
@@ -387,7 +387,7 @@ def _policy_page(board: Board, request: Request, seen: Seen) -> str:
         try:
             policy = versions.named(name)
         except KeyError as error:
-            raise Problem(404, str(error.args[0])) from None
+            raise ProblemError(404, str(error.args[0])) from None
     year = _number(request, "year", seen.now.astimezone(zone_of(policy.zone)).year, 2100, least=2000)
     return pages.policy(seen, policy, list(versions), year)
 
@@ -407,7 +407,7 @@ def _wanted(request: Request, versions: Versions) -> Wanted:
 def _one_of(request: Request, name: str, known: Iterable[str]) -> str | None:
     given = request.query_params.get(name)
     if given and given not in known:
-        raise Problem(400, f"{name} {shown(given)} is not known; it is one of {', '.join(dict.fromkeys(known))}")
+        raise ProblemError(400, f"{name} {shown(given)} is not known; it is one of {', '.join(dict.fromkeys(known))}")
     return given or None
 
 
@@ -417,7 +417,7 @@ def _number(request: Request, name: str, default: int, most: int, least: int = 1
         return default
     number = int(given) if given.isascii() and given.isdigit() and len(given) < 9 else 0
     if not least <= number <= most:
-        raise Problem(400, f"{name} {shown(given)} is not a number from {least} to {most}")
+        raise ProblemError(400, f"{name} {shown(given)} is not a number from {least} to {most}")
     return number
 
 
@@ -435,7 +435,9 @@ def _after(request: Request) -> Mark | None:
             raise ValueError("no store can have it")
         return mark
     except (ValueError, msgspec.MsgspecError):
-        raise Problem(400, f"cursor {shown(given)} is not one of ours; take `next` of an answer, or none") from None
+        raise ProblemError(
+            400, f"cursor {shown(given)} is not one of ours; take `next` of an answer, or none"
+        ) from None
 
 
 def _path_below(request: Request, prefix: str) -> tuple[str, str | None]:
@@ -452,7 +454,7 @@ def _when(request: Request, now: datetime) -> When:
     try:
         return When(_time(request, "as_of"), _time(request, "known_at"), now).check()
     except ValueError as error:
-        raise Problem(400, str(error)) from None
+        raise ProblemError(400, str(error)) from None
 
 
 def _time(request: Request, name: str) -> datetime | None:
@@ -460,22 +462,22 @@ def _time(request: Request, name: str) -> datetime | None:
     if not given:
         return None
     try:
-        return instant(given)
+        return parse_instant(given)
     except ValueError as error:
-        raise Problem(400, f"{name}: {error}") from None
+        raise ProblemError(400, f"{name}: {error}") from None
 
 
 def _is_id(ticket: str) -> bool:
     return 1 <= len(ticket) <= 128 and ticket.isprintable()
 
 
-def _unknown(ticket: str) -> Problem:
-    return Problem(
+def _unknown(ticket: str) -> ProblemError:
+    return ProblemError(
         404, f"nothing is known of a ticket {shown(ticket)}; see that its id is written as its helpdesk does"
     )
 
 
 def _in_force(versions: Versions, now: datetime) -> Policy:
     if not len(versions):
-        raise Problem(503, "no policy is published yet; start intake", {"Retry-After": "1"})
+        raise ProblemError(503, "no policy is published yet; start intake", {"Retry-After": "1"})
     return versions.at(now)

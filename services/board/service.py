@@ -10,13 +10,14 @@ from functools import cache
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
+from events.times import from_microseconds
 from projections.compliance import Compliance, Count
-from projections.deadlines import instant
 from projections.runner import BATCH
 from projections.tickets import Mark, Row, Tickets, Wanted, mark
+from services.errors import ReadOnlyError
 from services.queries.ticket_status import Standing
 from services.runtime.service import Now, Service, T, wall_clock
-from services.store.interface import ReadOnly, Store
+from services.store.interface import Store
 from sla.calendar import Segment, SupportHours
 from sla.log import Announced, Breached, BreachRetracted, LogRow, decoded
 
@@ -164,7 +165,7 @@ class Board(Service):
         await self.in_thread(self._tail.begin, self.store, self.now())
         while True:
             before = self.position
-            with suppress(ReadOnly):  # then the views are as far as those who follow them are
+            with suppress(ReadOnlyError):  # then the views are as far as those who follow them are
                 for view in self._views:
                     await self.follow(self.store, view)
             rows = await self.in_thread(self.store.log, self._tail.position, BATCH)
@@ -185,7 +186,7 @@ class Board(Service):
 
     def now(self) -> datetime:
         """What this machine's clock says, in UTC."""
-        return instant(self._now())
+        return from_microseconds(self._now())
 
     def _turn(self) -> None:
         turned, self._turned = self._turned, asyncio.Event()

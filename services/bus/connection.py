@@ -27,6 +27,7 @@ from nats.js.api import (
 
 from services.bus.credentials import ANYBODY, Access
 from services.bus.streams import BREAKING, DEAD_LETTERS, STREAMS, TICKETS, differences, partitions_of
+from services.errors import BusError, PublishRefusedError
 from services.faults import reach
 from sla.engine import Message
 
@@ -35,14 +36,6 @@ log = structlog.get_logger()
 NUDGE = "engine.log"  # core NATS, empty: the log has grown
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class BusError(Exception):
-    """The bus cannot be used as it is; the text says what to do. Waiting can help."""
-
-
-class NotStored(BusError):
-    """The broker has refused a message, or a batch of them as a whole, and has not stored it."""
 
 
 class Published(NamedTuple):
@@ -232,7 +225,7 @@ def _acknowledged(message: Msg) -> Published:
         raise BusError("no stream takes this subject; run `sla migrate`, or check the subject and the permissions")
     answer = json.loads(message.data)
     if "error" in answer:
-        raise NotStored(f"the broker refused a message: {answer['error'].get('description')}")
+        raise PublishRefusedError(f"the broker refused a message: {answer['error'].get('description')}")
     return Published(answer["seq"], answer.get("duplicate", False))
 
 

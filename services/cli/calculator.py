@@ -1,8 +1,7 @@
 """The calculator of `sla due` and `sla elapsed`: one question, or JSON lines of them. Which time counts is in sla/."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from io import FileIO
 from typing import Any, BinaryIO
 
@@ -10,32 +9,15 @@ import msgspec
 
 from events.cloudevents import format_time, shown
 from events.promises import seconds
+from events.times import parse_instant
 from sla.policy import Policy
 
 Fields = dict[str, Any]
 
-YEARS = range(2000, 2101)  # as on the bus: a policy knows the holidays of these years
 CHUNK = 1 << 16
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
-
-
-def instant(text: object) -> datetime:
-    """The instant that an ISO 8601 text with an offset names, in UTC. Raises ValueError that says what is right."""
-    try:
-        time = datetime.fromisoformat(text.upper()) if isinstance(text, str) else None
-    except ValueError:
-        time = None
-    if time is None:
-        raise ValueError(f"{shown(text)} is not a time; write one like 2026-11-20T16:00:00Z")
-    if time.tzinfo is None:
-        raise ValueError(f"{shown(text)} has no offset; write a time like 2026-11-20T17:00:00+01:00, or Z for UTC")
-    with suppress(OverflowError):  # at the edge of years 1 and 9999
-        time = time.astimezone(UTC)
-    if time.year not in YEARS:
-        raise ValueError(f"{shown(text)} is outside the years {YEARS[0]} to {YEARS[-1]}")
-    return time
 
 
 def due(policy: Policy, level: str, priority: str, opened_at: datetime) -> datetime:
@@ -82,7 +64,7 @@ def _instant(fields: Fields, field: str) -> datetime:
     if field not in fields:
         raise ValueError(f"{field} is missing")
     try:
-        return instant(fields[field])
+        return parse_instant(fields[field])
     except ValueError as error:
         raise ValueError(f"{field}: {error}") from None
 

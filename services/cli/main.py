@@ -52,11 +52,11 @@ As = Annotated[Output, typer.Option("--output", "-o", help="For people, or for p
 DEFAULT_DATA = Path(".sla")
 
 
-class Usage(Exception):
+class UsageError(Exception):
     """The command was called wrongly; the text says what is right."""
 
 
-class No(Exception):
+class CommandFailedError(Exception):
     """The answer is no; the text says why."""
 
 
@@ -97,8 +97,8 @@ def up_command(
 @app.command()
 def migrate() -> None:
     """Create the database schema, the streams and what else the services need; safe to repeat."""
-    from services.app import VIEWS
-    from services.cli.connections import access
+    from projections.registry import PROJECTIONS
+    from services.runtime.connections import access
     from services.runtime.logging import configure
     from services.up import provision
 
@@ -107,7 +107,7 @@ def migrate() -> None:
     with _usage():
         who = access(settings)
     configure(settings)
-    store.migrate(VIEWS)
+    store.migrate(PROJECTIONS)
     asyncio.run(provision(bus, who, settings.partitions, store.shares(), settings.notify))
 
 
@@ -117,14 +117,14 @@ def run(
 ) -> None:
     """Run one or more services against SLA_NATS_URL and SLA_DATABASE_URL."""
     from services.app import SERVICES, Process
-    from services.cli.connections import access
+    from services.runtime.connections import access
     from services.runtime.logging import configure
 
     if unknown := [name for name in services if name not in SERVICES]:
-        raise Usage(f"{', '.join(unknown)}: no such service; the services are {', '.join(SERVICES)}")
+        raise UsageError(f"{', '.join(unknown)}: no such service; the services are {', '.join(SERVICES)}")
     settings = _settings()
     if "notifier" in services and not settings.notifies:
-        raise Usage("notifier has nobody to tell; set SLA_ALERTMANAGER_URL, or SLA_NOTIFY_FILE")
+        raise UsageError("notifier has nobody to tell; set SLA_ALERTMANAGER_URL, or SLA_NOTIFY_FILE")
     bus, store = _bus(settings), None if services == ["notifier"] else _store(settings)
     with _usage():
         who = access(settings)
@@ -139,20 +139,20 @@ def rebuild(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Build views again from the whole log, all of them if none is named; the engine may run meanwhile."""
+    from projections.registry import PROJECTIONS
     from projections.runner import rebuild as build
-    from services.app import VIEWS
-    from services.cli import connections as client
     from services.cli.terminal import progress
+    from services.runtime import connections as client
 
-    known = {view.name: view for view in VIEWS}
+    known = {view.name: view for view in PROJECTIONS}
     if unknown := [name for name in views or [] if name not in known]:
-        raise Usage(f"{', '.join(unknown)}: no such view; the views are {', '.join(known)}")
+        raise UsageError(f"{', '.join(unknown)}: no such view; the views are {', '.join(known)}")
     settings = _settings()
     with _usage():
         where = client.store(settings, data)
     store, lock = where.open(), where.lock("rebuild")
     if not lock.take():
-        raise No(f"another `sla rebuild` works on {where.name}")
+        raise CommandFailedError(f"another `sla rebuild` works on {where.name}")
     for name in dict.fromkeys(views or known):
         total = store.taken() if known[name].source == "inbox" else store.head()
         for _ in progress(name, build(store, known[name]), total):
@@ -163,14 +163,14 @@ def rebuild(
 @app.command()
 def verify(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None:
     """Judge every ticket again and fold every view again: does the store say the same? The engine may run meanwhile."""
-    from services.app import VIEWS
-    from services.cli import connections as client
+    from projections.registry import PROJECTIONS
     from services.cli import terminal as screen
     from services.maintenance.verify import Difference, Verify, keep
+    from services.runtime import connections as client
 
     with _usage():
         store = client.store(_settings(), data)
-    with store.picture() as stored, Verify(stored, VIEWS) as check:
+    with store.picture() as stored, Verify(stored, PROJECTIONS) as check:
         for name, work in (("views", check.views()), ("tickets", check.tickets())):
             for _ in screen.progress(name, work, check.head):
                 pass
@@ -234,11 +234,11 @@ def publish(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Publish one ticket event, and wait until the bus has stored it."""
+    from events.times import parse_instant
     from services.bus.connection import Publisher
     from services.bus.streams import TICKETS
     from services.cli import messages as publishing
     from services.cli import terminal as screen
-    from services.cli.calculator import instant
 
     given = {"service_level": level, "priority": priority, "by": by, "reason": reason}
     with _usage():
@@ -250,7 +250,7 @@ def publish(
             | {"time": right_time, "policy_version": policy_version},
             source=source,
             id=str(uuid4()) if id is None else id,
-            time=datetime.now(UTC) if at is None else instant(at),
+            time=datetime.now(UTC) if at is None else parse_instant(at),
             sequence=sequence,
             ahead=_settings().max_ahead,
             policy=lambda: _policy_in_force(data),
@@ -278,7 +278,7 @@ def watch(
 
     wanted = {name.removeprefix("sla.").replace("-", "_") for name in only or watching.KINDS}
     if unknown := wanted.difference(watching.KINDS):
-        raise Usage(f"{', '.join(sorted(unknown))}: no such kind; the kinds are {', '.join(watching.KINDS)}")
+        raise UsageError(f"{', '.join(sorted(unknown))}: no such kind; the kinds are {', '.join(watching.KINDS)}")
 
     async def follow(nc: "Client") -> None:
         async for event in watching.follow(nc, all, _say):
@@ -310,7 +310,7 @@ def show(
     with _asking(data, as_of, known_at) as (store, when):
         found = reading.standing(store, ticket, *when)
     if found is None:
-        raise No(f"nothing is known of ticket {ticket!r}")
+        raise CommandFailedError(f"nothing is known of ticket {ticket!r}")
     if output is Output.JSON:
         screen.write_json(found.report(when.at))
     else:
@@ -349,17 +349,18 @@ def explain(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Why a ticket stands as it does: its facts, what was decided, which time counted and why, and so the deadline."""
+    from services.cli import explanation
     from services.cli import terminal as screen
     from services.queries import explanation as explaining
 
     with _asking(data, as_of, known_at) as (store, when):
         story = explaining.story(store, ticket, *when)
     if story is None:
-        raise No(f"nothing is known of ticket {ticket!r}")
+        raise CommandFailedError(f"nothing is known of ticket {ticket!r}")
     if output is Output.JSON:
         screen.write_json(story)
     else:
-        explaining.tell(story)
+        explanation.print_explanation(story)
 
 
 @app.command()
@@ -391,12 +392,12 @@ def report(
 @contextmanager
 def _asking(data: Path, as_of: str | None, known_at: str | None) -> "Iterator[tuple[Store, When]]":
     """The store, opened, and the moment a question is about."""
-    from services.cli import connections as client
-    from services.cli.calculator import instant
+    from events.times import parse_instant
     from services.queries.point_in_time import When
+    from services.runtime import connections as client
 
     with _usage():
-        at, known = (None if text is None else instant(text) for text in (as_of, known_at))
+        at, known = (None if text is None else parse_instant(text) for text in (as_of, known_at))
         when = When(at, known, datetime.now(UTC)).check()
         store = client.open_store(_settings(), data)
     try:
@@ -417,23 +418,27 @@ def due(
     output: As = Output.TABLE,
 ) -> None:
     """When a first response is due. With --batch, JSON lines on stdin come back with `due_at`."""
+    from events.times import parse_instant
     from services.cli import calculator
     from services.cli import terminal as screen
+    from services.text.formats import local, utc, wall
 
     if batch:
         if level or priority or at:
-            raise Usage("--batch reads level, priority and time from its lines; leave out --level, --priority and --at")
+            raise UsageError(
+                "--batch reads level, priority and time from its lines; leave out --level, --priority and --at"
+            )
         _batch(calculator.due_line(_policy()))
     if level is None or priority is None or at is None:
-        raise Usage("sla due needs --level, --priority and --at; or --batch, and JSON lines on stdin")
+        raise UsageError("sla due needs --level, --priority and --at; or --batch, and JSON lines on stdin")
     with _usage():
-        opened_at, policy = calculator.instant(at), _policy()
+        opened_at, policy = parse_instant(at), _policy()
         due_at = calculator.due(policy, level, priority, opened_at)
     if output is Output.JSON:
         given = {"service_level": level, "priority": priority, "opened_at": opened_at}
-        screen.write_json({**given, "due_at": due_at, "due_at_local": screen.local(due_at, policy.zone)})
+        screen.write_json({**given, "due_at": due_at, "due_at_local": local(due_at, policy.zone)})
     else:
-        typer.echo(f"{screen.utc(due_at)}  {screen.wall(due_at, policy.zone)}")
+        typer.echo(f"{utc(due_at)}  {wall(due_at, policy.zone)}")
 
 
 @app.command()
@@ -444,7 +449,7 @@ def elapsed(
     from services.cli import calculator
 
     if not batch:
-        raise Usage("sla elapsed reads JSON lines {service_level, from, to} on stdin; call it with --batch")
+        raise UsageError("sla elapsed reads JSON lines {service_level, from, to} on stdin; call it with --batch")
     _batch(calculator.elapsed_line(_policy()))
 
 
@@ -454,7 +459,7 @@ def _batch(add: Callable[[dict[str, Any]], None]) -> NoReturn:
     with open(0, "rb", buffering=0, closefd=False) as lines:
         count, wrong = answer(lines, sys.stdout.buffer, add)
     if wrong:
-        raise No(f"{wrong} of {count} lines have an error")
+        raise CommandFailedError(f"{wrong} of {count} lines have an error")
     raise typer.Exit
 
 
@@ -482,19 +487,19 @@ def policy_publish(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Make a policy file the next version, in effect when it says, or at once. A published one is never edited."""
-    from services.cli import connections as client
     from services.cli import policies
     from services.cli import terminal as screen
+    from services.runtime import connections as client
     from sla.policy import load
-    from sla.versions import Refused
+    from sla.versions import VersionRefusedError
 
     settings, policy = _settings(), load(file)
     with _usage():
         store = client.open_store(settings, data)
     try:
         version = store.publish(policy, lambda: datetime.now(UTC), settings.policy_notice)
-    except Refused as error:
-        raise No(f"{file}: {error}") from None
+    except VersionRefusedError as error:
+        raise CommandFailedError(f"{file}: {error}") from None
     versions, now = store.versions(), datetime.now(UTC)
     store.close()
     if output is Output.JSON:
@@ -569,10 +574,10 @@ def policy_migrate(
     """Move the open tickets to another version, each by an event: time used is kept, the rest of the clock is new."""
     from services.bus.connection import Publisher
     from services.bus.streams import TICKETS
-    from services.cli import connections as client
     from services.cli import policies
     from services.cli import terminal as screen
     from services.queries import backtest as what_if
+    from services.runtime import connections as client
 
     settings, now = _quiet(), datetime.now(UTC)
     with _usage():
@@ -606,16 +611,16 @@ def backtest(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Judge all history under another policy, and write nothing: compliance before and after, tickets that flip."""
-    from services.cli import connections as client
+    from events.times import parse_instant
     from services.cli import policies
     from services.cli import terminal as screen
-    from services.cli.calculator import instant
     from services.queries import backtest as what_if
+    from services.runtime import connections as client
     from sla.policy import load
 
     other = load(policy)
     with _usage():
-        start, end = (None if text is None else instant(text) for text in (since, until))
+        start, end = (None if text is None else parse_instant(text) for text in (since, until))
         store = client.store(_settings(), data)
     versions = _versions(data)
     test = what_if.Backtest(versions, other, datetime.now(UTC), start, end)
@@ -633,14 +638,14 @@ def backtest(
 
 
 def _versions(data: Path) -> "Versions":
-    from services.cli import connections as client
+    from services.runtime import connections as client
 
     with _usage():
         store = client.open_store(_settings(), data)
     versions = store.versions()
     store.close()
     if not len(versions):
-        raise No("no version is published yet; start the engine, or `sla policy publish FILE`")
+        raise CommandFailedError("no version is published yet; start the engine, or `sla policy publish FILE`")
     return versions
 
 
@@ -657,9 +662,9 @@ def _choice(sequences: list[int] | None, reason: str | None, source: str | None,
     from services.maintenance import dead_letters
 
     if reason is not None and reason not in dead_letters.REASONS:
-        raise Usage(f"{reason!r} is not a reason; the reasons are {', '.join(dead_letters.REASONS)}")
+        raise UsageError(f"{reason!r} is not a reason; the reasons are {', '.join(dead_letters.REASONS)}")
     if bool(sequences) + (reason is not None or source is not None) + all != 1:
-        raise Usage("say which: sequences, --reason and --source, or --all")
+        raise UsageError("say which: sequences, --reason and --source, or --all")
     return dead_letters.Choice(sequences or (), reason, source)
 
 
@@ -745,7 +750,7 @@ def dead_discard(
     choice = _choice(sequences, reason, source, all)
     if not choice.sequences and not yes:
         found = _on_bus("dead discard", data, lambda nc: dead_letters.choose(nc, choice))
-        raise Usage(f"that would remove {len(found)} dead letters for good; add --yes if they are not needed")
+        raise UsageError(f"that would remove {len(found)} dead letters for good; add --yes if they are not needed")
     found = _on_bus("dead discard", data, lambda nc: dead_letters.discard(nc, choice))
     typer.echo(f"{len(found)} dead letters removed")
 
@@ -755,7 +760,7 @@ def dead_discard(
 
 def _on_bus(name: str, data: Path, work: "Callable[[Client], Awaitable[T]]", stopped: int = 1) -> T:
     """Work on the bus, with a connection that is closed afterwards; SIGINT and SIGTERM end it with `stopped`."""
-    from services.cli import connections as client
+    from services.runtime import connections as client
 
     settings = _quiet()
     with _usage():
@@ -806,7 +811,7 @@ def _usage() -> Iterator[None]:
     except ValueError as error:
         if isinstance(error, _refusals()):
             raise
-        raise Usage(str(error)) from None
+        raise UsageError(str(error)) from None
 
 
 def _settings() -> "Settings":
@@ -819,9 +824,9 @@ def _settings() -> "Settings":
         return Settings()
     except ValidationError as error:
         lines = (f"SLA_{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors())
-        raise Usage("; ".join(lines)) from None
+        raise UsageError("; ".join(lines)) from None
     except SettingsError as error:
-        raise Usage(str(error)) from None
+        raise UsageError(str(error)) from None
 
 
 def _policy() -> "Policy":
@@ -832,13 +837,12 @@ def _policy() -> "Policy":
 
 def _policy_in_force(data: Path) -> "Policy":
     """Of the store, if there is one with a version; that of the file otherwise."""
-    from services.cli import connections as client
-    from services.runtime.service import Fatal
-    from services.store.interface import StoreError
+    from services.errors import FatalError, StoreError
+    from services.runtime import connections as client
 
     try:
         store = client.open_store(_settings(), data)
-    except (Fatal, StoreError):
+    except (FatalError, StoreError):
         return _policy()
     versions = store.versions()
     store.close()
@@ -847,7 +851,7 @@ def _policy_in_force(data: Path) -> "Policy":
 
 def _bus(settings: "Settings") -> str:
     if settings.nats_url is None:
-        raise Usage("SLA_NATS_URL is not set; give the address of NATS, like nats://127.0.0.1:4222")
+        raise UsageError("SLA_NATS_URL is not set; give the address of NATS, like nats://127.0.0.1:4222")
     return settings.nats_url
 
 
@@ -855,13 +859,13 @@ def _store(settings: "Settings") -> "Database":
     from services.runtime.settings import database
 
     if settings.database_url is None:
-        raise Usage(
+        raise UsageError(
             "SLA_DATABASE_URL is not set; give the store, like sqlite:///sla.db or postgresql://sla@localhost/sla"
         )
     try:
         return database(settings.database_url)
     except ValueError as error:
-        raise Usage(f"SLA_DATABASE_URL: {error}") from None
+        raise UsageError(f"SLA_DATABASE_URL: {error}") from None
 
 
 def _refusals() -> tuple[type[Exception], ...]:
@@ -869,23 +873,21 @@ def _refusals() -> tuple[type[Exception], ...]:
     import nats.errors
     from eventsourcing.persistence import PersistenceError
 
-    from projections.runner import NotMigrated
-    from services.bus.connection import BusError
+    from projections.runner import NotMigratedError
+    from services.errors import BusError, FatalError, StoreError
     from services.notifier.receivers import NotifyError
-    from services.queries.point_in_time import NothingYet
-    from services.runtime.service import Fatal
-    from services.store.interface import StoreError
+    from services.queries.point_in_time import NothingKnownError
     from sla.policy import PolicyError
 
     return (
-        No,
-        NothingYet,
+        CommandFailedError,
+        NothingKnownError,
         NotifyError,
         PolicyError,
         StoreError,
-        Fatal,
+        FatalError,
         BusError,
-        NotMigrated,
+        NotMigratedError,
         PersistenceError,
         nats.errors.Error,
         OSError,
@@ -896,7 +898,7 @@ def main() -> None:
     """The console script."""
     try:
         app()
-    except Usage as error:
+    except UsageError as error:
         _say(f"sla: {error}")
         sys.exit(2)
     except Exception as error:

@@ -5,8 +5,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from services.cli.terminal import brief, wall
 from services.queries.backtest import Flip, Move
+from services.text.formats import brief, wall
 from sla.policy import FIRST, Policy, load
 from sla.versions import Version, Versions, said
 

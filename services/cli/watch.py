@@ -11,9 +11,10 @@ from nats.aio.client import Client
 
 from events.cloudevents import shown
 from events.promises import DATA_TYPES
-from services.bus.connection import BusError, StreamReader, last_sequence
+from services.bus.connection import StreamReader, last_sequence
 from services.bus.streams import SLA
-from services.cli.terminal import wall
+from services.errors import BusError
+from services.text.formats import wall
 
 KINDS = tuple(type.removeprefix("sla.") for type in DATA_TYPES)
 

@@ -41,8 +41,9 @@ from events.tickets import ticket_message
 from projections.compliance import Arrivals, Compliance
 from projections.tickets import Tickets
 from services.bus import connection as bus
-from services.bus.connection import BusError, Outgoing, Publisher, StreamReader
+from services.bus.connection import Outgoing, Publisher, StreamReader
 from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
+from services.errors import BusError
 from services.runtime.service import Service
 from services.store.interface import Database, Store
 from sla.calendar import SupportHours, zone_of

@@ -35,16 +35,15 @@ from typing import IO, Any
 import msgspec
 from nats.aio.client import Client
 
-from projections.deadlines import microseconds
-from services.announcer import POSITION
-from services.app import VIEWS
-from services.bus.connection import Bus, BusError, last_sequence
+from events.times import to_microseconds
+from projections.registry import PROJECTIONS
+from services.bus.connection import Bus, last_sequence
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
-from services.cli import connections as client
-from services.runtime.service import Fatal
+from services.errors import BusError, FatalError, StoreError
+from services.runtime import connections as client
 from services.runtime.settings import Settings
-from services.store.interface import Database, Picture, Store, StoreError, creation_of
+from services.store.interface import ANNOUNCER_CHECKPOINT, Database, Picture, Store, creation_of
 from services.store.sqlite import FileLock, SqliteFile, SqliteStore
 
 FORMAT = 1
@@ -115,7 +114,7 @@ def backup(settings: Settings, data: Path, file: Path) -> Manifest:
     """
     store = client.store(settings, data)
     if file.exists():
-        raise Fatal(f"{file} exists; a backup replaces none: give it another name")
+        raise FatalError(f"{file} exists; a backup replaces none: give it another name")
     with TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as name:
         folder = Path(name)
         _copy_store(store, folder / STORE)
@@ -134,7 +133,7 @@ def backup(settings: Settings, data: Path, file: Path) -> Manifest:
 def _copy_store(store: Database, copy: Path) -> None:
     """A file of SQLite, whatever the store is. Of SQLite its online backup, in steps after which Ctrl-C is heard."""
     if not isinstance(store, SqliteFile):
-        SqliteFile(copy).migrate(VIEWS)
+        SqliteFile(copy).migrate(PROJECTIONS)
         with store.picture() as source, closing(SqliteStore(copy)) as target:
             _copy_rows(source, target)
         return
@@ -152,7 +151,11 @@ def _copy_rows(source: Picture, target: Store) -> None:
         for table, columns in COPIED.items():
             rows = iter(source.execute(f"SELECT {columns} FROM {table}"))
             while some := list(islice(rows, CHUNK_ROWS)):
-                kept = [row for row in some if table != "positions" or row[0] in (POSITION, creation_of(TICKETS))]
+                kept = [
+                    row
+                    for row in some
+                    if table != "positions" or row[0] in (ANNOUNCER_CHECKPOINT, creation_of(TICKETS))
+                ]
                 marks = ", ".join("?" * len(some[0]))
                 cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", kept)
 
@@ -168,8 +171,8 @@ def _position(copy: Path, tickets: Stream, made_at: datetime) -> int:
     """The message of TICKETS up to which the store has everything."""
     with closing(SqliteStore(copy)) as store:
         position = store.taken()
-        if position > tickets.last or not store.belongs_to(TICKETS, microseconds(made_at)):
-            raise Fatal(f"the store has not the messages of this {TICKETS}: together they are no backup")
+        if position > tickets.last or not store.belongs_to(TICKETS, to_microseconds(made_at)):
+            raise FatalError(f"the store has not the messages of this {TICKETS}: together they are no backup")
     return position
 
 
@@ -183,7 +186,7 @@ async def _bus_of(settings: Settings, data: Path) -> AsyncIterator[Client]:
         return
     try:
         if not (data / "nats").exists():
-            raise Fatal(f"there are no streams in {data}; set SLA_NATS_URL if the bus is elsewhere")
+            raise FatalError(f"there are no streams in {data}; set SLA_NATS_URL if the bus is elsewhere")
         async with _embedded(data / "nats") as nc:
             yield nc
     finally:
@@ -270,7 +273,7 @@ def restore(settings: Settings, data: Path, file: Path) -> Manifest:
     if settings.database_url is not None:
         return _restore_into(client.store(settings, data), settings, file)
     if data.exists() and (not data.is_dir() or any(data.iterdir())):
-        raise Fatal(f"{data} is not empty; a backup is restored where there is nothing yet")
+        raise FatalError(f"{data} is not empty; a backup is restored where there is nothing yet")
     data = data.resolve()
     data.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{data.name}.", dir=data.parent) as name:
@@ -282,7 +285,7 @@ def restore(settings: Settings, data: Path, file: Path) -> Manifest:
             left.unlink()  # of the server that did it; the next one writes its own
         os.rename(parts / STORE, whole / STORE)
         with closing(SqliteStore(whole / STORE)) as store:
-            store.move_to(TICKETS, microseconds(made_at))
+            store.move_to(TICKETS, to_microseconds(made_at))
         for path in (*whole.rglob("*"), whole):
             _sync(path)
         os.rename(whole, data)
@@ -299,14 +302,14 @@ def _restore_into(store: Database, settings: Settings, file: Path) -> Manifest:
     with TemporaryDirectory(prefix="sla-restore-") as name:
         parts = Path(name)
         manifest = _unpack(file, parts)
-        store.migrate(VIEWS)
+        store.migrate(PROJECTIONS)
         with closing(store.open()) as target:
             if target.head() or target.taken():
-                raise Fatal(f"{store.name} is not empty; a backup is restored where there is nothing yet")
+                raise FatalError(f"{store.name} is not empty; a backup is restored where there is nothing yet")
             made_at = asyncio.run(_restore_onto(settings.nats_url, settings, manifest, parts))
             with SqliteFile(parts / STORE).picture() as source:
                 _copy_rows(source, target)
-            target.move_to(TICKETS, microseconds(made_at))
+            target.move_to(TICKETS, to_microseconds(made_at))
     return manifest
 
 
@@ -316,7 +319,7 @@ def _readable(file: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(file) as tar:
             yield tar
     except (tarfile.TarError, zlib.error, EOFError, KeyError, msgspec.MsgspecError) as error:
-        raise Fatal(f"{file} is not a whole backup: {error}") from None
+        raise FatalError(f"{file} is not a whole backup: {error}") from None
 
 
 def _unpack(file: Path, folder: Path) -> Manifest:
@@ -324,13 +327,13 @@ def _unpack(file: Path, folder: Path) -> Manifest:
     with _readable(file) as tar:
         manifest = msgspec.json.decode(_member(tar, MANIFEST).read(), type=Manifest)
         if manifest.format != FORMAT:
-            raise Fatal(f"{file} has format {manifest.format}, this version reads {FORMAT}; use {manifest.engine}")
+            raise FatalError(f"{file} has format {manifest.format}, this version reads {FORMAT}; use {manifest.engine}")
         for name in (STORE, *map(part_of, IN_ORDER)):
             with (folder / name).open("wb") as target, _member(tar, name) as source:
                 while chunk := source.read(CHUNK):
                     target.write(chunk)
             if _part(folder / name) != manifest.parts[name]:
-                raise Fatal(f"{file} is damaged: {name} is not what the manifest says")
+                raise FatalError(f"{file} is damaged: {name} is not what the manifest says")
     return manifest
 
 
@@ -353,7 +356,7 @@ async def _restore_onto(url: str, settings: Settings, manifest: Manifest, parts:
         for stream in IN_ORDER:
             with suppress(BusError):
                 await last_sequence(nc, stream)
-                raise Fatal(f"the bus has a stream {stream}; a backup is restored where there is nothing yet")
+                raise FatalError(f"the bus has a stream {stream}; a backup is restored where there is nothing yet")
         return await _restore_all(nc, manifest, parts)
 
 
@@ -371,4 +374,6 @@ async def _restore(nc: Client, stream: str, found: Stream, path: Path) -> None:
     await _ask(nc, answer["deliver_subject"], None, RESTORES_WITHIN)
     last = await last_sequence(nc, stream)
     if last < found.last:
-        raise Fatal(f"{stream} was restored up to message {last} only, and had {found.last}; the backup is damaged")
+        raise FatalError(
+            f"{stream} was restored up to message {last} only, and had {found.last}; the backup is damaged"
+        )

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import nats.js.errors
 from nats.aio.client import Client
 
-from events.cloudevents import BadFact, Reason, open_envelope
-from services.bus.connection import BusError, Outgoing, Publisher, StreamReader
+from events.cloudevents import BadFactError, Reason, open_envelope
+from services.bus.connection import Outgoing, Publisher, StreamReader
 from services.bus.streams import DEAD_LETTERS, TICKETS
-from services.cli.terminal import wall
+from services.errors import BusError
+from services.text.formats import wall
 from sla.engine import Message
 
 REASONS = tuple(Reason)
@@ -46,7 +47,7 @@ class Letter(NamedTuple):
         """Type, source, id, ticket and time as the publisher gave them, None where they cannot be read."""
         try:
             envelope = open_envelope(self.body, self.headers)
-        except BadFact:
+        except BadFactError:
             return dict.fromkeys(("type", "source", "id", "ticket_id", "time"))
         ticket, time = envelope.attributes.get("subject"), envelope.attributes.get("time")
         return {

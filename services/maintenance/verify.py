@@ -13,9 +13,10 @@ from eventsourcing.persistence import PersistenceError
 
 from events.cloudevents import shown
 from events.tickets import DATA_TYPES, TicketEvent, content_digest, fact_key
-from projections.deadlines import instant
+from events.times import from_microseconds
 from projections.runner import Projection
-from services.store.interface import Database, Picture, StoreError, Verification, decode, encode
+from services.errors import StoreError
+from services.store.interface import Database, Picture, Verification, decode, encode
 from sla.engine import InboxRow
 from sla.log import Breached, Event, FactRecorded, LogRow
 from sla.policy import Policy
@@ -114,7 +115,9 @@ class Verify:
         ):
             try:
                 policy = Policy.from_resolved(msgspec.json.decode(resolved))
-                version = Version(policy, instant(published_at), instant(effective_from), bool(material))
+                version = Version(
+                    policy, from_microseconds(published_at), from_microseconds(effective_from), bool(material)
+                )
             except Exception as error:  # noqa: BLE001 - whatever the row has, it is no policy
                 self._differs(f"policy {name}", "a resolved policy", _why(error))
                 continue

@@ -9,7 +9,7 @@ import structlog
 
 from events.promises import Announcement, Breached, BreachRetracted, Cancelled, Fulfilled, TargetChanged, read
 from services.bus.connection import public
-from services.metrics import Notifications
+from services.notifier.metrics import Notifications
 from services.text.phrases import body, title
 from sla.engine import Message
 

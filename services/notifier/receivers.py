@@ -23,11 +23,11 @@ class NotifyError(Exception):
     """SLA_NOTIFY is not right; each line names the value, the rule and what to do."""
 
 
-class Refused(Exception):
+class DeliveryRefusedError(Exception):
     """The target will never take this message as it is."""
 
 
-class Undelivered(Exception):
+class UndeliveredError(Exception):
     """The target did not take the message now."""
 
 
@@ -67,9 +67,9 @@ class WebhookTarget(Target):
         }
         status = (await self._client.post(self._url, content=raw, headers=headers)).status_code
         if status >= 500 or status in TRY_AGAIN:
-            raise Undelivered(f"it answers {status}")
+            raise UndeliveredError(f"it answers {status}")
         if not 200 <= status < 300:
-            raise Refused(f"it answers {status}; see whether address and secret are right")
+            raise DeliveryRefusedError(f"it answers {status}; see whether address and secret are right")
 
 
 class AppriseTarget(Target):
@@ -89,7 +89,7 @@ class AppriseTarget(Target):
 
     async def _send(self, event: Announcement, raw: bytes) -> None:
         if not await self._apprise.async_notify(title=title(event), body=body(event, datetime.now(UTC))):
-            raise Undelivered("Apprise could not deliver it")
+            raise UndeliveredError("Apprise could not deliver it")
 
 
 # ---- the setting

@@ -15,11 +15,12 @@ from nats.js.api import AckPolicy as Acks
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from events.promises import Announcement, read
-from services.bus.connection import Bus, BusError, Outgoing, StreamReader
+from services.bus.connection import Bus, Outgoing, StreamReader
 from services.bus.streams import SLA, UNDELIVERED
-from services.metrics import Notifications
+from services.errors import BusError
 from services.notifier.alertmanager import Alertmanager, Alerts
-from services.notifier.receivers import Refused, Target, Targets
+from services.notifier.metrics import Notifications
+from services.notifier.receivers import DeliveryRefusedError, Target, Targets
 from services.runtime.service import Service
 
 log = structlog.get_logger()
@@ -138,7 +139,10 @@ class Notifier(Service):
     ) -> None:
         stored = message.raw_message.metadata
         about = {"target": name, "ticket": event.ticket, "id": event.id, "error": str(error) or type(error).__name__}
-        if isinstance(error, Refused) or datetime.now(UTC) - stored.timestamp.astimezone(UTC) > self._tries_for:
+        if (
+            isinstance(error, DeliveryRefusedError)
+            or datetime.now(UTC) - stored.timestamp.astimezone(UTC) > self._tries_for
+        ):
             try:
                 await self._keep(name, event, message, about["error"])
             except (BusError, nats.errors.Error) as lost:

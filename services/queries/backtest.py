@@ -15,7 +15,8 @@ from events.tickets import DATA_TYPES, PolicyChanged, ticket_message
 from projections.runner import catch_up
 from projections.tickets import Tickets
 from services.bus.connection import Outgoing
-from services.store.interface import Picture, ReadOnly, Store
+from services.errors import ReadOnlyError
+from services.store.interface import Picture, Store
 from sla.judge import Clock, Fact, Facts, Spell, Verdict, judge
 from sla.log import FactRecorded
 from sla.policy import FIRST, Policy
@@ -175,7 +176,7 @@ def moves(store: Store, to: Policy, now: datetime) -> Iterator[Move]:
     """What would become of every clock that has neither ended nor broken, and is not there yet; by ticket."""
     versions, view = store.versions(), Tickets()
     first_only = all(len(version.policy.objectives) == 1 for version in versions)
-    with suppress(ReadOnly):
+    with suppress(ReadOnlyError):
         catch_up(store, view)
     with store.reading() as cursor:
         rows = view.open(cursor, ALL) if first_only else view.all(cursor)

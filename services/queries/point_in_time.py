@@ -5,14 +5,14 @@ from datetime import datetime
 from itertools import takewhile
 from typing import NamedTuple, Self
 
-from services.cli.terminal import utc
 from services.store.interface import Store
+from services.text.formats import utc
 from sla.log import Recorded
 from sla.ticket import TicketSla
 from sla.versions import Versions
 
 
-class NothingYet(Exception):
+class NothingKnownError(Exception):
     """There was nothing to tell of at that time, but there is `since`."""
 
     def __init__(self, what: str, at: datetime, since: datetime) -> None:
@@ -59,7 +59,7 @@ class When(NamedTuple):
     def ticket(self, known: list[Recorded], versions: Versions) -> TicketSla:
         """
         The ticket of at least one event that was known: as it was decided, or with `as_of` as a tick at that instant
-        would have left it. Raises NothingYet if nothing of it had happened.
+        would have left it. Raises NothingKnownError if nothing of it had happened.
         """
         found = TicketSla.replay(None, known)
         assert found is not None
@@ -67,28 +67,28 @@ class When(NamedTuple):
             return found
         first = found.facts.every[0].time
         if first > self.as_of:
-            raise NothingYet(f"nothing had happened to ticket {found.id!r}", self.as_of, first)
+            raise NothingKnownError(f"nothing had happened to ticket {found.id!r}", self.as_of, first)
         then = TicketSla(found.id, facts=found.facts)
         then.tick(versions, self.as_of)
         return then
 
 
 def history(store: Store, ticket: str, when: When) -> list[Recorded] | None:
-    """What was known of a ticket; None if nothing ever was. Raises NothingYet if nothing was then."""
+    """What was known of a ticket; None if nothing ever was. Raises NothingKnownError if nothing was then."""
     for _, events in store.histories([ticket]):
         known = when.known(events)
         if not known:
             assert when.known_at is not None
-            raise NothingYet(f"nothing was known of ticket {ticket!r}", when.known_at, events[0].event.at)
+            raise NothingKnownError(f"nothing was known of ticket {ticket!r}", when.known_at, events[0].event.at)
         return known
     return None
 
 
 def everything(store: Store, when: When) -> Iterator[list[Recorded]]:
-    """What was known of each ticket of which anything was. Raises NothingYet if nothing was of any."""
+    """What was known of each ticket of which anything was. Raises NothingKnownError if nothing was of any."""
     first = store.entries(0, 1)
     if when.known_at is not None and first and first[0].event.at > when.known_at:
-        raise NothingYet("nothing was known", when.known_at, first[0].event.at)
+        raise NothingKnownError("nothing was known", when.known_at, first[0].event.at)
     for some in store.tickets():
         for _, events in store.histories(some):
             if known := when.known(events):
@@ -97,17 +97,17 @@ def everything(store: Store, when: When) -> Iterator[list[Recorded]]:
 
 def everybody(store: Store, when: When, versions: Versions) -> Iterator[tuple[TicketSla, list[Recorded]]]:
     """
-    Each ticket of which something was known and had happened, and what was known of it. Raises NothingYet if there is
-    none but later.
+    Each ticket of which something was known and had happened, and what was known of it. Raises NothingKnownError if
+    there is none but later.
     """
     begins: set[datetime] = set()
     for known in everything(store, when):
         try:
             ticket = when.ticket(known, versions)
-        except NothingYet as nothing:
+        except NothingKnownError as nothing:
             begins.add(nothing.since)
         else:
             begins.add(when.at)
             yield ticket, known
     if begins and min(begins) > when.at:
-        raise NothingYet("nothing had happened", when.at, min(begins))
+        raise NothingKnownError("nothing had happened", when.at, min(begins))

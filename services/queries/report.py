@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 from events.cloudevents import shown
 from events.promises import seconds
-from projections.deadlines import microseconds
+from events.times import YEARS, parse_instant, to_microseconds
 from projections.runner import catch_up
 from projections.tickets import ANSWERED, CAME_TO, Folded, Outcome, Tickets
-from services.cli.calculator import YEARS, instant
-from services.cli.terminal import span
+from services.errors import ReadOnlyError
 from services.queries.point_in_time import When, everybody
-from services.store.interface import ReadOnly, Store
+from services.store.interface import Store
+from services.text.formats import span
 from sla.calendar import zone_of
 from sla.log import BreachRetracted, Recorded
 from sla.policy import FIRST
@@ -89,7 +89,7 @@ def _month_after(first: date, months: int) -> date:
 
 
 def _edge(text: str, zone: str) -> datetime:
-    return instant(text) if "T" in text.upper() else _midnight(date.fromisoformat(text), zone)
+    return parse_instant(text) if "T" in text.upper() else _midnight(date.fromisoformat(text), zone)
 
 
 def _midnight(day: date, zone: str) -> datetime:
@@ -183,9 +183,9 @@ def report(
 
 def _now(store: Store, columns: Key, asked: Period) -> dict[Key, Totals]:
     view, found = Tickets(), defaultdict[Key, Totals](Totals)
-    with suppress(ReadOnly):  # then it is as far as those who follow it are
+    with suppress(ReadOnlyError):  # then it is as far as those who follow it are
         catch_up(store, view)
-    start, end = (None if at is None else microseconds(at) for at in asked)
+    start, end = (None if at is None else to_microseconds(at) for at in asked)
     with store.reading() as cursor:
         for *key, came_to, tickets, broken, retracted in view.sums(cursor, columns, start, end):
             totals = found[tuple(key)]

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from events.promises import seconds
 from projections.runner import catch_up
 from projections.tickets import Tickets, open_until
-from services.cli.terminal import brief, left, span, wall
+from services.errors import ReadOnlyError
 from services.queries.point_in_time import When, everybody, history
-from services.store.interface import ReadOnly, Store
+from services.store.interface import Store
+from services.text.formats import brief, left, span, wall
 from sla.judge import judge
 from sla.log import State
 from sla.policy import Policy
@@ -163,7 +164,7 @@ def standing(
 ) -> Standing | None:
     """
     One ticket, replayed from its events, so that it is never behind; None if nothing is known of it. Raises ValueError
-    for a `known_at` that lies ahead, NothingYet for a time before its first event.
+    for a `known_at` that lies ahead, NothingKnownError for a time before its first event.
     """
     when = When(as_of, known_at, now or datetime.now(UTC)).check()
     known = history(store, ticket, when)
@@ -204,7 +205,7 @@ def waiting(
         yield from _waited(store, limit, when)
         return
     view = Tickets()
-    with suppress(ReadOnly):  # then it is as far as those who follow it are
+    with suppress(ReadOnlyError):  # then it is as far as those who follow it are
         catch_up(store, view)
     with store.reading() as cursor:
         rows = view.open(cursor, ALL if limit is None else limit)

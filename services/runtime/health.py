@@ -10,11 +10,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from projections.deadlines import Deadlines, Row
-from services.announcer import POSITION
-from services.bus.connection import Bus, BusError
+from services.bus.connection import Bus
 from services.bus.streams import DEAD_LETTERS, SLA, TICKETS, UNDELIVERED
-from services.runtime.service import OUTAGES, Fatal, Keeper, Now
-from services.store.interface import Store
+from services.errors import TRANSIENT_ERRORS, BusError, FatalError
+from services.runtime.service import Now, Supervisor
+from services.store.interface import ANNOUNCER_CHECKPOINT, Store
 
 log = structlog.get_logger()
 
@@ -39,7 +39,7 @@ _STREAMS = {
 _ARRIVALS = "arrivals"  # the view that follows the inbox, not the log
 _READERS = {
     "clock": ("deadlines",),
-    "announcer": (POSITION,),
+    "announcer": (ANNOUNCER_CHECKPOINT,),
     "metrics": ("tickets", "compliance", _ARRIVALS),
     "board": ("tickets", "compliance"),
 }
@@ -62,7 +62,7 @@ class Watchdog:
 
     def __init__(
         self,
-        keepers: Mapping[str, Keeper],
+        keepers: Mapping[str, Supervisor],
         bus: Bus,
         store: Store | None,
         hopeless: Callable[[str], None],
@@ -85,7 +85,7 @@ class Watchdog:
         self.problems = self.problems | {"permissions": text}
 
     async def run(self) -> None:
-        """Raises Fatal if waiting does not help."""
+        """Raises FatalError if waiting does not help."""
         time = asyncio.get_running_loop().time
         try:
             while True:
@@ -101,7 +101,7 @@ class Watchdog:
 
     async def _look(self) -> dict[str, str]:
         if why := self._bus.closed:
-            raise Fatal(f"the broker has ended the connection for good: {why}; put that right, and start again")
+            raise FatalError(f"the broker has ended the connection for good: {why}; put that right, and start again")
         found: dict[str, str] = {}
         newest, standing = await asyncio.gather(
             self._answer("streams", self._streams, found), self._answer("store", self._read, found)
@@ -124,7 +124,7 @@ class Watchdog:
         del self._asked[part]
         try:
             answer: T = asked.result()
-        except OUTAGES as error:
+        except TRANSIENT_ERRORS as error:
             found[part] = str(error) or type(error).__name__
             return None
         return answer
@@ -149,7 +149,7 @@ class Watchdog:
     def _standing(self, store: Store) -> Standing:
         """Blocking."""
         if store.replaced():
-            raise Fatal(
+            raise FatalError(
                 "the store was deleted or replaced while the engine worked on it, and what is stored now is lost; put "
                 "it in its place, and start again"
             )
@@ -173,9 +173,11 @@ class Watchdog:
         stuck = [
             name for name in self._readers if self._looks(name, positions[name], name in standing.waiting) >= STUCK
         ]
-        if POSITION in stuck:
-            stuck.remove(POSITION)
-            found["outbox"] = f"nothing after {positions[POSITION]} of the log is announced; see what announcer logs"
+        if ANNOUNCER_CHECKPOINT in stuck:
+            stuck.remove(ANNOUNCER_CHECKPOINT)
+            found["outbox"] = (
+                f"nothing after {positions[ANNOUNCER_CHECKPOINT]} of the log is announced; see what announcer logs"
+            )
         if stuck:
             behind = ", ".join(f"{name} after {positions[name]}" for name in stuck)
             found["views"] = f"these views do not follow: {behind}; see what the services that follow them log"

@@ -1,9 +1,7 @@
 """HTTP: /metrics, /health/live and /health/ready of one process. What is ready, counted and shown is not in here."""
 
 import asyncio
-import errno
 import json
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -13,6 +11,8 @@ import uvicorn
 from faststream.asgi import AsgiFastStream, AsgiResponse, get
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from services.ports import listen
 
 log = structlog.get_logger()
 
@@ -71,23 +71,6 @@ class Http:
         if self._serving is not None:
             await self._serving
         self._socket.close()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; any free port if the wanted one is taken, which the log then says."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        found.bind((host, port))
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            found.close()
-            raise
-        found.bind((host, 0))
-        log.warning("port", wanted=port, taken=True, instead=found.getsockname()[1])
-    found.listen(128)
-    return found
 
 
 def _app(problems: Callable[[], dict[str, str]], registry: CollectorRegistry, pages: ASGIApp | None) -> Any:

@@ -1,35 +1,21 @@
 """What the services share: a nudge to wake them, a thread for the store, and the reasons why one is not ready."""
 
 import asyncio
-import sqlite3
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, TypeVar
 
-import nats.errors
 import structlog
-from eventsourcing.persistence import InterfaceError, InternalError, OperationalError
 
-from projections.runner import BATCH, NotMigrated, Projection, follow
-from services.bus.connection import BusError
-from services.store.interface import Lock, Store, StoreError
+from projections.runner import BATCH, Projection, follow
+from services.errors import TRANSIENT_ERRORS, StoreError
+from services.store.interface import Lock, Store
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
-
-OUTAGES = (
-    *(BusError, nats.errors.Error, OSError),
-    *(StoreError, NotMigrated, InterfaceError, InternalError, OperationalError, sqlite3.OperationalError),
-)
-"""What waiting can help against: the work is done again, and no message is blamed for it."""
-
-
-class Fatal(Exception):
-    """The service cannot go on, and waiting does not help; the text says what to do. The process ends with 1."""
-
 
 LIVE = 50  # rows of a batch of a view that is up to date: of 1,000 they kept a fact at 1,000/s waiting up to 0.1 s
 REST = 2.0  # times as long as it worked
@@ -142,7 +128,7 @@ def still_own(lock: Lock) -> None:
 RETRY = (0.2, 5.0)  # seconds before a failed service starts again: the first time, and at most
 
 
-class Keeper:
+class Supervisor:
     """
     Keeps a service at work: after an outage it builds a new one, later each time until it works again. It works again
     when it has come round twice: the first turn only says that it could begin.
@@ -179,7 +165,7 @@ class Keeper:
             self.built += 1
             try:
                 await service.run()
-            except OUTAGES as error:
+            except TRANSIENT_ERRORS as error:
                 pause = RETRY[0] if self.problem is None else min(pause * 2, RETRY[1])
                 service.problem = self._outage = str(error) or type(error).__name__
                 log.warning("waiting", service=self.name, reason=service.problem, seconds=pause)

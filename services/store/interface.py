@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from eventsourcing.persistence import ApplicationRecorder, EventStore, Mapper, StoredEvent, Transcoder
 
-from projections.deadlines import instant, microseconds
+from events.times import from_microseconds, to_microseconds
 from projections.runner import Cursor, Projection
+from services.errors import FencedError, StoreError
 from sla.engine import InboxRow, Outcome
 from sla.log import DECODERS, Entry, Event, LogRow, Recorded, decoded
 from sla.policy import Policy
@@ -38,23 +39,13 @@ TABLES = {
 """Beside `stored_events`, which is eventsourcing's. `partitions` has the position of the only writer of each partition:
 the stream sequence up to which everything of it is committed."""
 
+ANNOUNCER_CHECKPOINT = "announcements"  # the name of the place in the log up to which all is announced
+
 FIRST = (
     "CREATE UNIQUE INDEX IF NOT EXISTS inbox_fact ON inbox (fact_key) WHERE fact_key IS NOT NULL",
     "INSERT INTO partitions SELECT 0, 0 WHERE NOT EXISTS (SELECT 1 FROM partitions)",
 )
 """What an empty store begins with."""
-
-
-class StoreError(Exception):
-    """The store cannot be used as it is; the text says what to do. Waiting can help if it is not yet migrated."""
-
-
-class Superseded(StoreError):
-    """Another intake has moved a position: this one does not own the partition any more, and must begin anew."""
-
-
-class ReadOnly(StoreError):
-    """Whoever asks may read the store and not write it."""
 
 
 class LogMapper(Mapper[str]):
@@ -209,7 +200,7 @@ class Store(ABC):
     def commit(self, outcome: Outcome, before: Mapping[int, int]) -> None:
         """
         Stores an outcome if the positions of its partitions still are `before`; then they are its own. If they are not:
-        Superseded, and nothing is stored.
+        FencedError, and nothing is stored.
         """
         self._events.put(outcome.events, outcome=outcome, before=before)
 
@@ -220,12 +211,12 @@ class Store(ABC):
             return dict(cursor.fetchall())
 
     def repartition(self, count: int, before: Mapping[int, int]) -> None:
-        """Everything up to one position is stored: from there on there are so many partitions. May be Superseded."""
+        """Everything up to one position is stored: from there on there are so many partitions. May be FencedError."""
         (position,) = set(before.values())
         with self.changing() as cursor:
             cursor.execute("SELECT number, position FROM partitions")
             if dict(cursor.fetchall()) != before:
-                raise Superseded(another(before))
+                raise FencedError(another(before))
             cursor.execute("DELETE FROM partitions")
             cursor.executemany("INSERT INTO partitions VALUES (?, ?)", [(number, position) for number in range(count)])
 
@@ -265,8 +256,8 @@ class Store(ABC):
                 (
                     version.name,
                     policy.fingerprint,
-                    microseconds(version.published_at),
-                    microseconds(version.effective_from),
+                    to_microseconds(version.published_at),
+                    to_microseconds(version.effective_from),
                     int(version.material),
                 ),
             )
@@ -275,7 +266,7 @@ class Store(ABC):
     def keep_verification(self, found: Verification) -> None:
         """Stores what `sla verify` found; the metrics show the newest."""
         with self.changing() as cursor:
-            row = (microseconds(found.at), found.tickets, found.differences)
+            row = (to_microseconds(found.at), found.tickets, found.differences)
             cursor.execute("INSERT INTO verifications VALUES (?, ?, ?)", row)
 
     # ---- what everybody reads
@@ -290,7 +281,12 @@ class Store(ABC):
         rows = [tuple(row) for row in cursor.fetchall()]
         if [row[0] for row in rows] != [version.policy.fingerprint for version in self._versions]:
             self._versions = Versions(
-                Version(self._read_policy(cursor, fingerprint), instant(published), instant(effective), bool(material))
+                Version(
+                    self._read_policy(cursor, fingerprint),
+                    from_microseconds(published),
+                    from_microseconds(effective),
+                    bool(material),
+                )
                 for fingerprint, published, effective, material in rows
             )
         return self._versions
@@ -300,7 +296,7 @@ class Store(ABC):
         with self.asking() as cursor:
             cursor.execute("SELECT at, tickets, differences FROM verifications ORDER BY at DESC LIMIT 1")
             row = cursor.fetchone()
-        return None if row is None else Verification(instant(row[0]), row[1], row[2])
+        return None if row is None else Verification(from_microseconds(row[0]), row[1], row[2])
 
     def load(self, ticket: str) -> TicketSla | None:
         """The ticket replayed from its events; None if there are none."""

@@ -17,8 +17,9 @@ from psycopg.sql import SQL, Identifier
 from psycopg_pool import PoolTimeout
 
 from projections.runner import Projection, create
+from services.errors import FencedError, StoreError
 from services.faults import reach
-from services.store.interface import FIRST, TABLES, Store, StoreError, Superseded, another
+from services.store.interface import FIRST, TABLES, Store, another
 from services.store.postgres_leases import SILENT, SessionLock, SessionShares, line, told
 from sla.engine import Outcome
 
@@ -183,7 +184,7 @@ class _Recorder(PostgresApplicationRecorder):
             reach("intake.in_commit")
             appended = connection.execute(_APPEND, (*positions, *_columns(events, 4), *_columns(outcome.inbox, 7)))
             if not (appended.fetchone() or {})["yes"]:
-                raise Superseded(another(before))
+                raise FencedError(another(before))
 
 
 def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:

@@ -8,7 +8,7 @@ import psycopg
 from eventsourcing.persistence import DatabaseError
 from psycopg import Connection
 
-from services.store.interface import ReadOnly, StoreError
+from services.errors import ReadOnlyError, StoreError
 
 SILENT = 4  # seconds after which a session that holds locks and says nothing is ended by the server
 ROLE, MEMBERS, PARTITION = 0x51A2, 0x51A3, 0x51A4
@@ -21,7 +21,7 @@ def told(who: str) -> Iterator[None]:
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
-        raise ReadOnly(f"{who}: {line(error)}; see deploy/postgres/roles.sql, and run `sla migrate`") from None
+        raise ReadOnlyError(f"{who}: {line(error)}; see deploy/postgres/roles.sql, and run `sla migrate`") from None
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
         raise StoreError(f"{who}: {line(error)}; run `sla migrate`") from None
     except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:

@@ -20,8 +20,9 @@ from eventsourcing.sqlite import (
 )
 
 from projections.runner import Projection, create
+from services.errors import FencedError, StoreError
 from services.faults import reach
-from services.store.interface import FIRST, TABLES, Lock, Store, StoreError, Superseded, another
+from services.store.interface import FIRST, TABLES, Lock, Store, another
 from sla.engine import Outcome
 
 
@@ -56,7 +57,7 @@ class _Recorder(SQLiteApplicationRecorder):
                 (outcome.position, number, position),
             )
             if c.sqlite_cursor.rowcount != 1:
-                raise Superseded(another(before))
+                raise FencedError(another(before))
         reach("intake.in_commit")
         rows = [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events]
         c.executemany(self.insert_events_statement, rows)

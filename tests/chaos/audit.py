@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from nats.aio.client import Client
 
-from services.app import VIEWS
+from projections.registry import PROJECTIONS
 from services.maintenance.verify import Verify
 from services.store.interface import Database, Store
 from sla.log import Announced
@@ -33,7 +33,7 @@ async def audit(nc: Client, place: Database, publisher: Publisher, quiet: set[st
         ):
             for problem in found:
                 yield problem
-    with place.picture() as kept, Verify(kept, VIEWS) as check:
+    with place.picture() as kept, Verify(kept, PROJECTIONS) as check:
         for _ in (*check.views(), *check.tickets()):
             pass
         for difference in check.first:

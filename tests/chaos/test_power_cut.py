@@ -27,10 +27,10 @@ import nats.js.errors
 import pytest
 from nats.aio.client import Client
 
-from services.app import VIEWS
+from projections.registry import PROJECTIONS
 from services.bus.embedded_server import EmbeddedNats, binary
+from services.errors import StoreError
 from services.store import sqlite
-from services.store.interface import StoreError
 from services.store.sqlite import SqliteFile, SqliteStore
 from tests.services.test_crash import lives, load, send
 from tests.store.test_backup import check, check_lives
@@ -309,7 +309,7 @@ async def answered(url: str) -> tuple[int, str] | None:
 
 
 def test_a_store_that_does_not_synchronise_fully_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    SqliteFile(tmp_path / "sla.db").migrate(VIEWS)
+    SqliteFile(tmp_path / "sla.db").migrate(PROJECTIONS)
     monkeypatch.setattr(sqlite._Pool, "synchronous", "NORMAL")
     with pytest.raises(StoreError, match="does not synchronise fully"):
         SqliteStore(tmp_path / "sla.db")

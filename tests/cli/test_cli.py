@@ -18,9 +18,10 @@ from typing import IO, Any, NamedTuple
 import nats
 import pytest
 
-from services.app import SERVICES, VIEWS
-from services.cli import connections as client
+from projections.registry import PROJECTIONS
+from services.app import SERVICES
 from services.cli import main as cli
+from services.runtime import connections as client
 from tests.conftest import SLA, Engine, clean_environment
 
 POLICY = Path(__file__).parents[2] / "sla" / "policies" / "cention-support.yaml"
@@ -208,7 +209,7 @@ def test_a_bus_that_does_not_answer_is_given_up(
 
 def test_help_names_all_services_and_views(call: Callable[..., Said]) -> None:
     assert f"Of {', '.join(SERVICES)}." in " ".join(call("run", "--help").out.split())
-    assert f"Of {', '.join(view.name for view in VIEWS)}." in " ".join(call("rebuild", "--help").out.split())
+    assert f"Of {', '.join(view.name for view in PROJECTIONS)}." in " ".join(call("rebuild", "--help").out.split())
 
 
 def test_the_version_is_said(call: Callable[..., Said]) -> None:

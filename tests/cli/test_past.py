@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from services.queries import explanation as explaining
 from services.queries import report as reports
 from services.queries import ticket_status as reading
-from services.queries.point_in_time import NothingYet, When
+from services.queries.point_in_time import NothingKnownError, When
 from sla.log import State
 from tests.cli.test_cli import sla
 from tests.rules import test_objectives
@@ -36,7 +36,7 @@ def test_as_of_is_what_the_oracle_says_of_all_that_had_happened(facts: list[Fact
     log, when = world.memory.log[world.ticket], When(at, None, FAR)
     expected = truth(facts, at)
     if world.ticket_sla.facts.every[0].time > at:
-        with pytest.raises(NothingYet):
+        with pytest.raises(NothingKnownError):
             when.ticket(log, world.memory.versions())
     else:
         assert as_truth(when.ticket(log, world.memory.versions()).state) == expected
@@ -136,7 +136,7 @@ def test_before_the_first_event_there_is_nothing_and_that_is_said(kept: Kept, wh
         lambda: list(reading.waiting(kept.store, None, **when, now=FAR)),
         lambda: reports.report(kept.store, **when, now=FAR),
     ):
-        with pytest.raises(NothingYet, match="2025-11-03T08:00:00Z; the first of it is of 2025-11-03T09:00:00Z"):
+        with pytest.raises(NothingKnownError, match="2025-11-03T08:00:00Z; the first of it is of 2025-11-03T09:00:00Z"):
             ask()
 
 

@@ -18,7 +18,7 @@ from events import asyncapi, generate, promises, tickets
 from events.cloudevents import (
     EARLIEST,
     LATEST,
-    BadFact,
+    BadFactError,
     Reason,
     check_time,
     decode_token,
@@ -251,7 +251,7 @@ BAD = [
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: f"{bad.reason}: {bad.why}")
 def test_a_bad_message_is_refused_with_its_reason(bad: Bad) -> None:
-    with pytest.raises(BadFact) as refusal:
+    with pytest.raises(BadFactError) as refusal:
         read(bad.body, bad.headers, bad.subject)
     assert refusal.value.reason == bad.reason
     assert refusal.value.message.isascii()
@@ -278,7 +278,7 @@ def test_the_reasons_stand_in_the_order_in_which_they_are_checked() -> None:
 
 
 def test_a_refusal_names_the_member_its_value_and_where_to_look() -> None:
-    with pytest.raises(BadFact, match=r"data\.by is 'robot'.*'agent' or 'automation'.*ticket\.responded\.json"):
+    with pytest.raises(BadFactError, match=r"data\.by is 'robot'.*'agent' or 'automation'.*ticket\.responded\.json"):
         read_one("ticket.responded", by="robot")
 
 
@@ -526,7 +526,7 @@ def test_a_time_is_one_instant_in_utc(text: str, instant: str) -> None:
 def test_a_time_python_cannot_hold_waits_for_the_range_check(text: str, time: datetime) -> None:
     event = read(structured(time=text), None, "tickets.opened.T-1001")
     assert event.time == time
-    with pytest.raises(BadFact) as refusal:
+    with pytest.raises(BadFactError) as refusal:
         check_time(event.time, datetime(2026, 11, 20, tzinfo=UTC), timedelta(minutes=5))
     assert refusal.value.reason == "time_out_of_range"
 
@@ -552,7 +552,7 @@ def test_a_time_lies_between_2000_and_2100_and_hardly_ahead(time: str, stored_at
     if reason is None:
         check_time(parse_time(time), stored_at, timedelta(minutes=5))
     else:
-        with pytest.raises(BadFact) as refusal:
+        with pytest.raises(BadFactError) as refusal:
             check_time(parse_time(time), stored_at, timedelta(minutes=5))
         assert refusal.value.reason == reason
 
@@ -804,7 +804,7 @@ def test_data_may_be_left_out_exactly_where_nothing_in_it_is_required() -> None:
         message = {name: value for name, value in EXAMPLES[type].items() if name != "data"}
         try:
             read(json.dumps(message).encode(), None, "tickets.x.T-1001")
-        except BadFact:
+        except BadFactError:
             assert not stored_schema(type).is_valid(message)
         else:
             stored_schema(type).validate(message)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.cli import explanation as cli_explanation
 from services.queries import explanation as explaining
 from services.queries.point_in_time import When
 from services.queries.ticket_status import as_it_stands
@@ -243,7 +244,7 @@ def test_a_ticket_that_nobody_has_opened_has_facts_and_no_clock() -> None:
 
 
 def test_a_part_of_a_second_is_added_up_in_the_text_too() -> None:
-    assert [explaining.exact(HOUR + timedelta(microseconds=n)) for n in (0, 1, 500_000)] == [
+    assert [cli_explanation.exact(HOUR + timedelta(microseconds=n)) for n in (0, 1, 500_000)] == [
         "1h 00m 00s", "1h 00m 00.000001s", "1h 00m 00.5s",
     ]  # fmt: skip
 
@@ -254,7 +255,7 @@ def test_what_a_publisher_writes_has_no_power_over_the_terminal(tmp_path: Path) 
     kept.play("T-1", Scenario("hostile", 1, (opened("foundation", "serious", "2025-11-03 10:00"), escalation), ()))
     found = explaining.story(kept.store, "T-1")
     assert found is not None
-    text = explain_page.printed(lambda: explaining.tell(found))
+    text = explain_page.printed(lambda: cli_explanation.print_explanation(found))
     assert "\\x1b[31mred\\nT-2 met" in text and "\x1b" not in text and "\x07" not in text
     kept.store.close()
 

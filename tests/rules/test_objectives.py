@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projections.deadlines import Deadlines, instant
+from events.times import from_microseconds
+from projections.deadlines import Deadlines
+from projections.registry import PROJECTIONS
 from projections.runner import catch_up
-from services.app import VIEWS
 from sla.log import Announced, Breached, BreachRetracted, Escalated, Fulfilled, State
 from sla.policy import Policy, PolicyError, load
 from sla.ticket import TicketSla
@@ -328,17 +329,17 @@ def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> Non
     catch_up(log.store, deadlines)
     with log.store.reading() as cursor:
         (first,) = deadlines.until(cursor, 2**62, 10)
-    assert instant(first.at) == START + 3 * HOUR, "half of the next response, before half of the resolution"
+    assert from_microseconds(first.at) == START + 3 * HOUR, "half of the next response, before half of the resolution"
     now = START + 2 * HOUR
     for _ in range(20):
         catch_up(log.store, deadlines)
         with log.store.reading() as cursor:
             following = deadlines.after(cursor, 0)
         if following is not None:
-            now = max(now, instant(following)) + timedelta(milliseconds=1)
+            now = max(now, from_microseconds(following)) + timedelta(milliseconds=1)
             log.take(now, ticks=["T-1"])
     log.take(START + 9 * HOUR, sent("closed", "T-1", START + 9 * HOUR))
-    for view in VIEWS:
+    for view in PROJECTIONS:
         catch_up(log.store, view())
     assert rows(log.database, "SELECT * FROM deadlines") == []
     assert rows(log.database, "SELECT * FROM ticket_counts") == [("enterprise", "critical", "fulfilled", 1)]

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from events.tickets import Opened
+from projections.registry import PROJECTIONS
 from projections.runner import catch_up
-from services.app import VIEWS
 from services.store.interface import Database
 from sla.policy import Policy, PolicyError, load
-from sla.versions import ALWAYS, LEAD, Refused, Version, Versions, changes, is_material, next_version
+from sla.versions import ALWAYS, LEAD, Version, VersionRefusedError, Versions, changes, is_material, next_version
 from tests.cli.test_cli import Said, sla
 from tests.rules.test_objectives import doubled, with_objectives
 from tests.rules.test_policies import DOCS
@@ -99,13 +99,13 @@ def test_what_is_not_material_needs_no_notice() -> None:
     ],
 )
 def test_what_cannot_be_published_is_refused_with_the_rule(policy: Policy, notice: timedelta, why: str) -> None:
-    with pytest.raises(Refused, match=why):
+    with pytest.raises(VersionRefusedError, match=why):
         following(policy, notice=notice)
 
 
 def test_two_versions_do_not_take_effect_at_one_instant() -> None:
     first = following(replace(edited_policy(), effective_from=NOW + DAY))
-    with pytest.raises(Refused, match="version edited takes effect at 2026-11-25T09:00:00Z too"):
+    with pytest.raises(VersionRefusedError, match="version edited takes effect at 2026-11-25T09:00:00Z too"):
         following(replace(variant(), effective_from=NOW + DAY), Versions([*ONE, first]))
 
 
@@ -186,7 +186,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
     """A store with a history of November 2026."""
     found = Log(tmp_path / "sla.db")
     found.live_through(range(30))
-    for view in VIEWS:
+    for view in PROJECTIONS:
         catch_up(found.store, view())
     yield found
     found.store.close()
@@ -203,7 +203,7 @@ def test_before_the_first_ticket_event_a_version_may_be_replaced(tmp_path: Path)
 
 def test_after_it_no_version_is_replaced_and_nothing_is_left_of_a_refused_one(log: Log) -> None:
     edited = variant(version="2026-01")
-    with pytest.raises(Refused, match="never edited"):
+    with pytest.raises(VersionRefusedError, match="never edited"):
         log.store.publish(variant(version="2026-01", warn_at=[10]), lambda: NOW)
     assert [version.policy.fingerprint for version in log.store.versions()] == [POLICY.fingerprint]
     assert edited.fingerprint == POLICY.fingerprint

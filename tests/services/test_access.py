@@ -19,11 +19,12 @@ import pytest
 import trustme
 from nats.aio.client import ServerVersion
 
-from services.app import VIEWS
+from projections.registry import PROJECTIONS
 from services.bus import embedded_server as embedded
-from services.bus.connection import BusError, connect, too_old
+from services.bus.connection import connect, too_old
 from services.bus.credentials import Access
 from services.bus.streams import provision
+from services.errors import BusError
 from services.store.sqlite import SqliteFile
 from tests.chaos.proxy import Proxy
 from tests.support.bus import PATIENCE, SLA, Broker, Service, Sla, environment, free_port, nats_server, process, until
@@ -54,7 +55,7 @@ def sla(folder: Path, *arguments: str, **settings: str) -> Said:
 def service(folder: Path, name: str, **settings: str) -> Iterator[Service]:
     """`sla run`, which ends with 0 if the test goes well."""
     port, store = free_port(), folder / "sla.db"
-    SqliteFile(store).migrate(VIEWS)
+    SqliteFile(store).migrate(PROJECTIONS)
     settings |= {"SLA_HTTP_PORT": str(port), "SLA_DATABASE_URL": f"sqlite:///{store}"}
     running = Service(Sla(folder, "run", name, **settings), f"http://127.0.0.1:{port}")
     try:

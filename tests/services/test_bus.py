@@ -17,8 +17,8 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
+from projections.registry import PROJECTIONS
 from projections.runner import rebuild
-from services.app import VIEWS
 from services.runtime.service import Service as EngineService
 from tests.support.bus import (
     SLA,
@@ -384,7 +384,7 @@ async def test_after_a_restart_and_a_rebuild_nothing_is_announced_again(tmp_path
             before = await stored(nc)
     with up(tmp_path, SLA_POLICY_DIR=policy) as second:
         store = second.store.open()
-        for view in VIEWS:
+        for view in PROJECTIONS:
             assert sum(rebuild(store, view)) > 0
         store.close()
         async with connected(second.nats_url) as nc, subscribed(nc) as heard:

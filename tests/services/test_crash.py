@@ -15,9 +15,10 @@ from nats.aio.client import Client
 
 from services.app import load_policy
 from services.bus.connection import Bus
+from services.errors import FencedError
 from services.intake import Intake
 from services.runtime.settings import SHIPPED_POLICIES
-from services.store.interface import Database, Superseded
+from services.store.interface import Database
 from services.store.sqlite import FileLock, FileShares
 from sla.engine import Limits
 from sla.log import Announced, Breached, BreachRetracted, Fulfilled
@@ -328,7 +329,7 @@ async def test_an_intake_that_was_superseded_stores_nothing_more(crew: Crew, tmp
             async with asyncio.timeout(PATIENCE):
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             (superseded,) = done
-            assert isinstance(error := superseded.exception(), Superseded)
+            assert isinstance(error := superseded.exception(), FencedError)
             assert "another intake works on this store" in str(error)
             await publish(nc, opened("T-20", ago(hours=1)))
             await until("the other goes on", lambda: position(crew.store, "intake") == 21)

@@ -8,7 +8,8 @@ import pytest
 from nats.aio.client import Client
 
 from events.cloudevents import decode_token
-from services.store.interface import StoreError, decode
+from services.errors import StoreError
+from services.store.interface import decode
 from tests.support.bus import (
     STRUCTURED,
     Fact,

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 from prometheus_client.samples import Sample
 
+from projections.registry import PROJECTIONS
 from projections.runner import rebuild
-from services.app import VIEWS
 from tests.support.bus import (
     Fact,
     Up,
@@ -244,7 +244,7 @@ async def test_counters_survive_a_restart_and_a_rebuild_lowers_none(tmp_path: Pa
         assert counters(await shown(second.http_url, second.store)) == before
         store = second.store.open()
         try:
-            for view in VIEWS:
+            for view in PROJECTIONS:
                 for _ in rebuild(store, view):
                     during = counters(await samples(second.http_url))
                     assert all(during[name] >= value for name, value in before.items())

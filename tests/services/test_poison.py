@@ -15,9 +15,11 @@ from nats.aio.client import Client
 
 import sla.engine
 from events.cloudevents import Reason
-from services.app import VIEWS, load_policy
-from services.bus.connection import Bus, BusError, Outgoing, Published, Publisher, connect
+from projections.registry import PROJECTIONS
+from services.app import load_policy
+from services.bus.connection import Bus, Outgoing, Published, Publisher, connect
 from services.bus.streams import provision
+from services.errors import BusError
 from services.intake import Intake
 from services.runtime.settings import SHIPPED_POLICIES
 from services.store.interface import Database, Store
@@ -347,7 +349,7 @@ async def own(tmp_path: Path) -> AsyncIterator[tuple[Client, Store, Database]]:
         nc = await connect(server.url, "test")
         await provision(nc)
         place = new_store(tmp_path / "sla.db")
-        place.migrate(VIEWS)
+        place.migrate(PROJECTIONS)
         store = place.open()
         yield nc, store, place
         await nc.close()

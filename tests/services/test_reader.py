@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from services.bus.connection import BusError, Outgoing, Publisher, StreamReader
+from services.bus.connection import Outgoing, Publisher, StreamReader
 from services.bus.connection import connect as connect_to
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import TICKETS, placed, provision
+from services.errors import BusError
 from sla.engine import Message
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 from nats.aio.client import Client
 
-from services.app import VIEWS
+from projections.registry import PROJECTIONS
 from services.maintenance.verify import Verify
 from services.runtime.settings import database
 from services.store.interface import Database
@@ -120,7 +120,7 @@ class Crew(NamedTuple):
         broken = {life.ticket: life.broken_at for life in every if life.broken_at}
         told = {ticket: datetime.fromisoformat(at) for ticket, at in breaches.items()}
         found["breaches wrong"] = len(broken.items() ^ told.items())
-        with self.store.picture() as picture, Verify(picture, VIEWS) as verify:
+        with self.store.picture() as picture, Verify(picture, PROJECTIONS) as verify:
             for _ in (*verify.views(), *verify.tickets()):
                 pass
         found["differences"] = verify.differences

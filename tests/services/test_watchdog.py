@@ -19,18 +19,20 @@ from nats.js.api import DiscardPolicy
 from prometheus_client.samples import Sample
 
 from projections.deadlines import Deadlines
+from projections.registry import PROJECTIONS
 from projections.runner import follow
 from services.announcer import Announcer
-from services.app import VIEWS, load_policy
-from services.bus.connection import Bus, BusError, Outgoing
+from services.app import load_policy
+from services.bus.connection import Bus, Outgoing
 from services.bus.embedded_server import binary
 from services.clock import Clock
+from services.errors import BusError
 from services.intake import Intake
 from services.metrics import Metrics
 from services.runtime import service as services_service
 from services.runtime.health import Watchdog
-from services.runtime.service import Keeper, wall_clock
 from services.runtime.service import Service as EngineService
+from services.runtime.service import Supervisor, wall_clock
 from services.store.interface import Store
 from services.store.sqlite import FileLock, FileShares, SqliteFile
 from sla.engine import Limits
@@ -144,7 +146,7 @@ async def test_a_process_that_hangs_ends_when_it_is_asked_to_or_by_itself_but_a_
     tmp_path: Path,
 ) -> None:
     hang = {"SLA_FAULT": "intake.before_commit:1:hang"}
-    SqliteFile(tmp_path / "other.db").migrate(VIEWS)
+    SqliteFile(tmp_path / "other.db").migrate(PROJECTIONS)
     async with (
         nats_server(tmp_path / "nats") as server,
         deployment(tmp_path, server) as deployed,
@@ -462,9 +464,9 @@ class Bench(NamedTuple):
     @asynccontextmanager
     async def watched(
         self, **services: Callable[[], EngineService]
-    ) -> AsyncIterator[tuple[Watchdog, dict[str, Keeper]]]:
+    ) -> AsyncIterator[tuple[Watchdog, dict[str, Supervisor]]]:
         """A watchdog that looks twenty times a second."""
-        keepers = {name: Keeper(name, build) for name, build in services.items()}
+        keepers = {name: Supervisor(name, build) for name, build in services.items()}
         dog = Watchdog(keepers, self.bus, self.store, self.hopeless.append, wall_clock, every=0.05)
         async with working(dog.run, *(keeper.run for keeper in keepers.values())):
             yield dog, keepers

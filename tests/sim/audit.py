@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import msgspec
 
-from projections.deadlines import instant
+from events.times import from_microseconds
+from projections.registry import PROJECTIONS
 from projections.runner import BATCH, create, follow
-from services.app import VIEWS
 from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
 from sla.engine import Engine, Message
 from sla.log import Announced, Recorded
@@ -47,7 +47,7 @@ def _arrivals(world: World) -> tuple[dict[str, list[Fact]], dict[int, str]]:
             continue
         sent = world.sent[stored.body]
         key = (sent.fact.source, sent.ticket, sent.fact.id)
-        if sent.refused == "time_in_future" and sent.fact.time <= instant(stored.at) + 5 * MINUTE:
+        if sent.refused == "time_in_future" and sent.fact.time <= from_microseconds(stored.at) + 5 * MINUTE:
             sent = replace(sent, refused=None)  # sent again when it had happened
         if sent.refused not in (None, "id_conflict"):
             refused[stored.sequence] = str(sent.refused)
@@ -125,10 +125,10 @@ def _breaches(world: World, accepted: dict[str, list[Fact]]) -> Iterator[Problem
 def _not_early(world: World) -> Iterator[Problem]:
     for stored in world.broker.streams[SLA].messages:
         event = _said(stored)
-        if event["type"] in ("sla.breached", "sla.warning") and not instant(stored.at).isoformat() > event[
+        if event["type"] in ("sla.breached", "sla.warning") and not from_microseconds(stored.at).isoformat() > event[
             "time"
         ].replace("Z", "+00:00"):
-            yield "early", f"stored at {instant(stored.at)}: {event}"
+            yield "early", f"stored at {from_microseconds(stored.at)}: {event}"
 
 
 def _replay(world: World) -> Iterator[Problem]:
@@ -136,7 +136,9 @@ def _replay(world: World) -> Iterator[Problem]:
     memory = Memory(world.store.versions())
     engine = Engine(memory)
     for each in world.broker.streams[TICKETS].messages:
-        memory.save(engine.take([Message(each.sequence, instant(each.at), each.subject, each.headers, each.body)]))
+        memory.save(
+            engine.take([Message(each.sequence, from_microseconds(each.at), each.subject, each.headers, each.body)])
+        )
     live = defaultdict[str, list[Recorded]](list)
     for entry in _entries(world):
         live[entry.ticket].append(entry.event)
@@ -147,7 +149,7 @@ def _replay(world: World) -> Iterator[Problem]:
 
 def _views(world: World) -> Iterator[Problem]:
     """Each view, built again from nothing, has the same rows."""
-    for view in VIEWS:
+    for view in PROJECTIONS:
         live, again = view(), view("_audit")
         create(world.store, again, "audit")
         while follow(world.store, again, "audit") == BATCH:

@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import NamedTuple, Protocol
 
-from projections.deadlines import instant
-from services.bus.connection import EXPECTED, BusError, NotStored, Outgoing, Published
+from events.times import from_microseconds
+from services.bus.connection import EXPECTED, Outgoing, Published
 from services.bus.streams import DEAD_LETTERS, SLA, STREAMS, TICKETS
+from services.errors import BusError, PublishRefusedError
 from services.faults import reach
 from sla.engine import Message
 from tests.sim.loop import Crashed
@@ -34,7 +35,7 @@ class Stream:
         (config,) = (each for each in STREAMS if each.name == name)
         self.name, self._now = name, now
         self.window = timedelta(seconds=config.duplicate_window or 0) // timedelta(microseconds=1)
-        self.made_at = instant(now())
+        self.made_at = from_microseconds(now())
         self.messages: list[Stored] = []
         self._ids: dict[str, tuple[int, int]] = {}
         self.grown = asyncio.Event()
@@ -64,7 +65,7 @@ class Stream:
     def expect(self, message: Outgoing) -> None:
         expected = message.headers.get(EXPECTED)
         if expected is not None and int(expected) != self.newest:
-            raise NotStored(f"the broker refused a message: wrong last sequence: {self.newest}")
+            raise PublishRefusedError(f"the broker refused a message: wrong last sequence: {self.newest}")
 
 
 class Broker:
@@ -128,7 +129,7 @@ class SimBus:
     async def newest(self, stream: str, subject: str) -> tuple[dict[str, str], datetime] | None:
         await self.hop("request")
         messages = self.broker.streams[stream].messages
-        return (dict(messages[-1].headers), instant(messages[-1].at)) if messages else None
+        return (dict(messages[-1].headers), from_microseconds(messages[-1].at)) if messages else None
 
     async def count(self, stream: str, subject: str) -> dict[str, int]:
         await self.hop("request")
@@ -136,7 +137,7 @@ class SimBus:
 
     async def stored_at(self, stream: str, sequence: int) -> datetime:
         await self.hop("request")
-        return instant(self.broker.streams[stream].messages[sequence - 1].at)
+        return from_microseconds(self.broker.streams[stream].messages[sequence - 1].at)
 
     async def nudge(self) -> None:
         """Core NATS: it may be lost."""
@@ -193,7 +194,7 @@ class SimPublisher:
         await self._bus.hop("publish")
         reach("publisher.in_batch")
         if any(self._stream.known(message.headers.get("Nats-Msg-Id", "")) for message in messages):
-            raise NotStored("the broker refused a message: duplicate in batch")
+            raise PublishRefusedError("the broker refused a message: duplicate in batch")
         self._stream.expect(messages[0])
         for message in messages:
             headers = {name: value for name, value in message.headers.items() if name != EXPECTED}
@@ -235,7 +236,10 @@ class SimReader:
         size = self._bus._rng.choice((1, 2, 3, 10, 500))
         arrived = self._stream.messages[self._after : self._after + size]
         self._after = arrived[-1].sequence
-        return [Message(each.sequence, instant(each.at), each.subject, each.headers, each.body) for each in arrived]
+        return [
+            Message(each.sequence, from_microseconds(each.at), each.subject, each.headers, each.body)
+            for each in arrived
+        ]
 
     def _check(self) -> None:
         if self._made != self._bus.broker.restarts or self._bus.happens("consumer lost"):

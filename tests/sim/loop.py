@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Deadlock(Exception):
+class DeadlockError(Exception):
     """Nobody is ready, and nobody ever will be."""
 
 
@@ -23,7 +23,7 @@ class _Instant(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
-            raise Deadlock("every task waits for another one")
+            raise DeadlockError("every task waits for another one")
         self.passed(timeout)
         return []
 

@@ -13,17 +13,18 @@ from random import Random
 from sqlite3 import OperationalError
 from tempfile import TemporaryDirectory
 
+from events.times import from_microseconds, to_microseconds
 from projections import runner as following
-from projections.deadlines import instant, microseconds
+from projections.registry import PROJECTIONS
 from services import faults
 from services.announcer import Announcer
-from services.app import VIEWS
 from services.bus.connection import Outgoing
 from services.bus.streams import TICKETS
 from services.clock import Clock
+from services.errors import FatalError
 from services.intake import Intake
 from services.metrics import Metrics
-from services.runtime.service import Fatal, Keeper, Service
+from services.runtime.service import Service, Supervisor
 from services.store.sqlite import FileShares, SqliteFile, SqliteStore
 from sla.engine import Limits
 from sla.versions import AFTER_ALL, ALWAYS
@@ -81,7 +82,7 @@ def _migrated() -> bytes:
     """An empty store, made once and copied for each run."""
     with TemporaryDirectory(dir=MEMORY) as folder:
         path = Path(folder) / "sla.db"
-        SqliteFile(path).migrate(VIEWS)
+        SqliteFile(path).migrate(PROJECTIONS)
         with closing(SqliteStore(path)) as store:
             store.publish(POLICY, lambda: ALWAYS)
         return path.read_bytes()
@@ -117,16 +118,16 @@ class SimProcess:
         self.task = world.loop.create_task(self._run(), context=context)
 
     async def _run(self) -> None:
-        keepers = [Keeper(name, partial(self._build, name)) for name in self.names]
+        keepers = [Supervisor(name, partial(self._build, name)) for name in self.names]
         await self.bus.on_nudge(lambda: [keeper.wake() for keeper in keepers])
         try:
             async with asyncio.TaskGroup() as group:
                 for keeper in keepers:
                     group.create_task(keeper.run())
         except BaseExceptionGroup as errors:
-            if errors.split((Fatal, Crashed))[1]:
+            if errors.split((FatalError, Crashed))[1]:
                 self.world.unexpected.append(repr(errors.exceptions))
-            self.world.seen["ended by itself"] += errors.split(Fatal)[0] is not None
+            self.world.seen["ended by itself"] += errors.split(FatalError)[0] is not None
         finally:
             self.dead = True
 
@@ -161,7 +162,7 @@ class World:
         self.chance = self.rng.choice((0.0, 0.003, 0.01, 0.03))
         self.crashes = self.rng.choice((0.0, 0.002, 0.01))
         self.loop = SimLoop(self._thread_pause, self._held_up)
-        self._offset = microseconds(datetime.fromisoformat(f"{self.rng.choice(STARTS)}Z").astimezone(UTC))
+        self._offset = to_microseconds(datetime.fromisoformat(f"{self.rng.choice(STARTS)}Z").astimezone(UTC))
         self._offset += self.rng.randrange(3 * 86400) * 1_000_000 + self.rng.randrange(1_000_000)
         self.broker = Broker(self.now)
         self.locks: dict[str, SimProcess] = {}
@@ -298,7 +299,7 @@ class World:
                 self._rebuild()
 
     def _rebuild(self) -> None:
-        for _ in following.rebuild(self.store, self.rng.choice(VIEWS)):
+        for _ in following.rebuild(self.store, self.rng.choice(PROJECTIONS)):
             pass
 
     async def _near_a_deadline(self) -> None:
@@ -313,7 +314,7 @@ class World:
             await asyncio.sleep(self.rng.choice((0.001, 0.3)))
 
     def time(self) -> datetime:
-        return instant(self.now())
+        return from_microseconds(self.now())
 
     def truth(self, ticket: str) -> Truth:
         return truth(self.facts[ticket], self.time(), edited_at=self.edited_at)

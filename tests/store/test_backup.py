@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from services.app import VIEWS
+from projections.registry import PROJECTIONS
 from services.bus.connection import StreamReader
 from services.maintenance import backup as module
 from services.maintenance.backup import IN_ORDER, backup, restore
@@ -86,7 +86,7 @@ async def check(nc: Client, store: Database, policy: str) -> None:
     assert said == decided and len({id for id, _ in said}) == len(said)
     dead = await stored(nc, "DEAD_LETTERS", "dead_letters.>")
     assert [int(heard.headers["Sla-Sequence"]) for heard in dead] == [each.message.sequence for each in expected.dead]
-    with store.picture() as picture, Verify(picture, VIEWS) as verify:
+    with store.picture() as picture, Verify(picture, PROJECTIONS) as verify:
         for _ in (*verify.views(), *verify.tickets()):
             pass
     assert verify.first == []

@@ -13,10 +13,11 @@ import psycopg.errors
 import pytest
 from nats.aio.client import Client
 
-from services.app import VIEWS
+from projections.registry import PROJECTIONS
+from services.errors import StoreError
 from services.maintenance.verify import Verify
 from services.runtime.settings import database
-from services.store.interface import Store, StoreError
+from services.store.interface import Store
 from services.store.postgres import PostgresDatabase
 from services.store.sqlite import SqliteFile
 from sla.engine import Outcome
@@ -46,7 +47,7 @@ from tests.support.stores import rows
 ROLES_SQL = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
 ROLES = ("owner", "intake", "clock", "announcer", "metrics", "reader")
 TABLES = ("stored_events", "inbox", "partitions", "positions", "policies", "policy_versions", "verifications")
-VIEW_TABLES = tuple(table for view in VIEWS for table in view().tables)
+VIEW_TABLES = tuple(table for view in PROJECTIONS for table in view().tables)
 
 pytestmark = [pytest.mark.parts, pytest.mark.xdist_group("postgres")]
 
@@ -66,7 +67,7 @@ def postgres() -> Iterator[Server]:
 def place(postgres: Server) -> PostgresDatabase:
     """A database with the schema, in which nothing has happened."""
     found = PostgresDatabase(new_database(postgres.dsn))
-    found.migrate(VIEWS)
+    found.migrate(PROJECTIONS)
     return found
 
 
@@ -120,7 +121,7 @@ def test_a_database_that_would_lose_or_garble_is_refused(postgres: Server, state
     url = new_database(postgres.dsn)
     unfit = PostgresDatabase(url.replace(url.partition("?")[0].rpartition("/")[2], name))
     with pytest.raises(StoreError, match=says):
-        unfit.migrate(VIEWS)
+        unfit.migrate(PROJECTIONS)
 
 
 @pytest.mark.anyio
@@ -158,7 +159,7 @@ def with_roles(postgres: Server) -> dict[str, str]:
             ):  # roles are of the server, and this is not its first database
                 connection.execute(statement.encode())
     urls = {role: url.replace("//postgres@", f"//sla_{role}@") for role in ROLES}
-    PostgresDatabase(urls["owner"]).migrate(VIEWS)
+    PostgresDatabase(urls["owner"]).migrate(PROJECTIONS)
     return urls
 
 
@@ -360,7 +361,7 @@ async def same(nc: Client, store: Any) -> None:
     decided = [json.loads(state)["id"] for (state,) in states if b'"cause":' in state]
     assert [heard.event["id"] for heard in await stored(nc)] == decided
     assert len(decided) == len(set(decided))
-    with store.picture() as picture, Verify(picture, VIEWS) as verify:
+    with store.picture() as picture, Verify(picture, PROJECTIONS) as verify:
         for _ in (*verify.views(), *verify.tickets()):
             pass
     assert verify.first == []

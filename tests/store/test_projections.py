@@ -13,11 +13,13 @@ from msgspec.structs import replace
 
 from projections.compliance import Arrivals, Compliance
 from projections.deadlines import Deadlines
-from projections.runner import NotMigrated, Projection, catch_up, create, follow, rebuild
+from projections.registry import PROJECTIONS
+from projections.runner import NotMigratedError, Projection, catch_up, create, follow, rebuild
 from projections.tickets import Row, Tickets, Wanted, mark
-from services.app import VIEWS, load_policy
+from services.app import load_policy
+from services.errors import StoreError
 from services.runtime.settings import SHIPPED_POLICIES
-from services.store.interface import StoreError, encode
+from services.store.interface import encode
 from sla.engine import TICK_PREFIX, Engine, Message
 from sla.log import Fulfilled, LogRow, StateUpdated, decoded
 from tests.support.bus import Fact, fact, opened, responded
@@ -34,7 +36,7 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.database = new_store(path)
-        self.database.migrate(VIEWS)
+        self.database.migrate(PROJECTIONS)
         self.store = self.database.open()
         self.store.publish(load_policy(SHIPPED_POLICIES), lambda: START)
         self.sequence = 0
@@ -96,7 +98,7 @@ def table(log: Log, view: Projection) -> list[list[tuple[Any, ...]]]:
     return [position, *([row for row in found if row[-1] != 0] for found in tables)]
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PROJECTIONS)
 def test_a_view_built_again_is_the_same(log: Log, view: type[Projection]) -> None:
     log.live_through(range(60))
     catch_up(log.store, view())
@@ -109,7 +111,7 @@ def test_a_view_built_again_is_the_same(log: Log, view: type[Projection]) -> Non
     assert rows(log.database, "SELECT 1 FROM positions WHERE name LIKE '%rebuild'") == []
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PROJECTIONS)
 def test_a_view_may_be_built_again_while_events_arrive_and_the_live_one_goes_on(
     log: Log, view: type[Projection]
 ) -> None:
@@ -131,7 +133,7 @@ def test_a_view_may_be_built_again_while_events_arrive_and_the_live_one_goes_on(
     assert after != reference
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PROJECTIONS)
 def test_batches_of_any_size_give_the_same_view(log: Log, view: type[Projection]) -> None:
     log.live_through(range(40))
     catch_up(log.store, view())
@@ -147,7 +149,7 @@ def test_batches_of_any_size_give_the_same_view(log: Log, view: type[Projection]
     assert table(log, view()) == whole
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PROJECTIONS)
 def test_two_followers_of_one_view_double_nothing(log: Log, view: type[Projection]) -> None:
     log.live_through(range(60))
     failed: list[Exception] = []
@@ -174,7 +176,7 @@ def test_two_followers_of_one_view_double_nothing(log: Log, view: type[Projectio
     assert table(log, view()) == both
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PROJECTIONS)
 def test_an_exception_in_apply_moves_neither_view_nor_position(
     log: Log, view: type[Projection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +198,7 @@ def test_an_exception_in_apply_moves_neither_view_nor_position(
     assert table(log, view()) != before
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PROJECTIONS)
 def test_a_rebuild_given_up_halfway_changes_nothing_and_can_be_started_again(log: Log, view: type[Projection]) -> None:
     log.live_through(range(20))
     catch_up(log.store, view())
@@ -214,7 +216,7 @@ def test_a_view_without_tables_says_what_to_do(tmp_path: Path) -> None:
     place = new_store(tmp_path / "sla.db")
     place.migrate(())
     store = place.open()
-    with pytest.raises(NotMigrated, match="sla migrate"):
+    with pytest.raises(NotMigratedError, match="sla migrate"):
         follow(store, Deadlines())
     store.close()
 

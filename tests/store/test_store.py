@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from services.app import VIEWS
-from services.store.interface import Store, Superseded
+from projections.registry import PROJECTIONS
+from services.errors import FencedError
+from services.store.interface import Store
 from sla.engine import InboxRow, Outcome
 from tests.support.stores import new_store
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.xdist_group("store")
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     place = new_store(tmp_path / "sla.db")
-    place.migrate(VIEWS)
+    place.migrate(PROJECTIONS)
     with closing(place.open()) as found:
         yield found
 
@@ -28,7 +29,7 @@ def row(sequence: int) -> InboxRow:
 
 def test_who_was_superseded_stores_nothing(store: Store) -> None:
     store.commit(Outcome(position=5, inbox=[row(5)]), {0: 0})
-    with pytest.raises(Superseded, match="another intake works on this store"):
+    with pytest.raises(FencedError, match="another intake works on this store"):
         store.commit(Outcome(position=6, inbox=[row(6)]), {0: 4})
     assert store.partitions() == {0: 5} and store.inbox(0, 10) == [row(5)]
 
@@ -38,14 +39,14 @@ def test_partitions_that_one_intake_reads_move_together_and_never_back(store: St
     store.commit(Outcome(position=7), {1: 0})
     store.commit(Outcome(position=4), {0: 0, 1: 7})
     assert store.partitions() == {0: 4, 1: 7, 2: 0} and store.taken() == 0
-    with pytest.raises(Superseded):
+    with pytest.raises(FencedError):
         store.commit(Outcome(position=9), {0: 4, 1: 4})
     assert store.partitions() == {0: 4, 1: 7, 2: 0}
 
 
 def test_partitions_are_divided_only_from_where_they_stand(store: Store) -> None:
     store.commit(Outcome(position=8), {0: 0})
-    with pytest.raises(Superseded):
+    with pytest.raises(FencedError):
         store.repartition(2, {0: 7})
     store.repartition(2, {0: 8})
     assert store.partitions() == {0: 8, 1: 8}

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from projections.registry import PROJECTIONS
 from projections.runner import catch_up, follow
-from services.app import VIEWS
 from services.maintenance.verify import SHOWN, Verify, keep
 from services.store.interface import Database, Verification
 from services.store.sqlite import SqliteFile, SqliteStore
@@ -51,7 +51,7 @@ DAY = timedelta(days=1)
 
 
 def verified(store: Database) -> Verify:
-    with store.picture() as stored, Verify(stored, VIEWS) as check:
+    with store.picture() as stored, Verify(stored, PROJECTIONS) as check:
         for _ in (*check.views(), *check.tickets()):
             pass
     return check
@@ -74,7 +74,7 @@ def living(path: Path) -> Iterator[Log]:
     log.take(late, fact("corrected", "T-1", late, corrects="x", time="2026-11-02T10:00:00.5+01:00", priority="minor"))
     log.take(late, fact("paused", "T-1", late, reason="waits"), opened("OLD", START, "critical"))
     log.take(late + HOUR, ticks=["AHEAD", "OLD"])
-    for view in VIEWS:
+    for view in PROJECTIONS:
         catch_up(log.store, view())
     yield log
     log.store.close()
@@ -115,7 +115,7 @@ class Kept(SqliteStore):
 
 
 def judged_twice(path: Path, scenarios: Iterable[Scenario]) -> Verify:
-    SqliteFile(path).migrate(VIEWS)
+    SqliteFile(path).migrate(PROJECTIONS)
     kept: Any = Kept(path)
     for number, scenario in enumerate(scenarios):
         if not number:
@@ -140,7 +140,7 @@ def test_where_versions_differ_each_ticket_is_judged_by_its_own(tmp_path: Path) 
         assert (check.first, check.tickets_seen) == ([], 1)
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", PROJECTIONS)
 def test_a_view_that_is_behind_is_compared_up_to_where_it_stands(tmp_path: Path, view: Any) -> None:
     with living(tmp_path / "sla.db") as log:
         log.live_through(range(30, 60))
@@ -150,10 +150,10 @@ def test_a_view_that_is_behind_is_compared_up_to_where_it_stands(tmp_path: Path,
 
 
 def test_what_happens_meanwhile_is_not_seen(tmp_path: Path) -> None:
-    with living(tmp_path / "sla.db") as log, log.database.picture() as stored, Verify(stored, VIEWS) as check:
+    with living(tmp_path / "sla.db") as log, log.database.picture() as stored, Verify(stored, PROJECTIONS) as check:
         for _ in chain(check.views(), check.tickets()):
             log.live_through(range(100, 110))
-            for view in VIEWS:
+            for view in PROJECTIONS:
                 catch_up(log.store, view())
         assert check.first == [] and check.tickets_seen == 36
 

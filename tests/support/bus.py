@@ -26,7 +26,7 @@ from nats.aio.msg import Msg
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from services.app import VIEWS
+from projections.registry import PROJECTIONS
 from services.bus import embedded_server as embedded
 from services.bus.embedded_server import EmbeddedNats
 from services.store.interface import Database
@@ -421,7 +421,7 @@ class Deployment(NamedTuple):
 
     async def migrate(self) -> None:
         """As `sla migrate` does it; but for a process of its own, which takes a second."""
-        await asyncio.to_thread(self.store.migrate, VIEWS)
+        await asyncio.to_thread(self.store.migrate, PROJECTIONS)
         await provision(self.server.url)
 
     def run(self, *services: str, **settings: str) -> "Service":

@@ -10,9 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from projections.deadlines import Deadlines, instant
+from events.times import from_microseconds
+from projections.deadlines import Deadlines
+from projections.registry import PROJECTIONS
 from projections.runner import catch_up
-from services.app import VIEWS
+from services.cli import explanation as cli_explanation
 from services.cli import terminal as screen
 from services.queries import explanation as explaining
 from services.queries import report as reports
@@ -46,7 +48,7 @@ class Kept:
     """A store, and intake and clock without a bus."""
 
     def __init__(self, database: Database, policy: Policy = POLICY) -> None:
-        database.migrate(VIEWS)
+        database.migrate(PROJECTIONS)
         self.address, self.store = address(database), database.open()
         self.store.publish(policy, lambda: stockholm("2025-01-01 00:00"))
         self._engine, self._sequence = Engine(self.store), 0
@@ -67,7 +69,7 @@ class Kept:
         catch_up(self.store, Deadlines())
         with self.store.reading() as cursor:
             at = Deadlines().after(cursor, 0)
-        return None if at is None else instant(at)
+        return None if at is None else from_microseconds(at)
 
 
 def printed(work: Callable[[], None]) -> str:
@@ -87,7 +89,7 @@ def page() -> str:
         def told(**when: datetime) -> str:
             story = explaining.story(store, TICKET, **when, now=now)
             assert story is not None
-            return printed(lambda: explaining.tell(story))
+            return printed(lambda: cli_explanation.print_explanation(story))
 
         def reported(**when: datetime) -> str:
             found = reports.report(store, "2026-Q2", ["level", "customer"], **when, now=now)

@@ -8,10 +8,10 @@ from uuid import uuid4
 import sla.ticket
 from projections import runner as following
 from services import announcer, clock, intake
-from services.announcer import POSITION, Announcer
+from services.announcer import Announcer
 from services.bus.streams import SLA
 from services.runtime import service
-from services.store.interface import Store
+from services.store.interface import ANNOUNCER_CHECKPOINT, Store
 from services.store.sqlite import SqliteStore, _Recorder
 from sla.engine import TICK_PREFIX, Engine, Message, Outcome
 from sla.judge import Clock as Judged
@@ -33,7 +33,7 @@ def mark_before_publish() -> None:
 
 def _believe_the_saved_position() -> None:
     async def where(self: Announcer) -> tuple[int, int]:
-        saved = await self.in_thread(self._store.position, POSITION)
+        saved = await self.in_thread(self._store.position, ANNOUNCER_CHECKPOINT)
         return saved or 0, await self._bus.last_sequence(SLA)
 
     Announcer._where = where
@@ -93,7 +93,7 @@ def rebuild_that_announces() -> None:
     def everything(store: Store, view: Any) -> Iterator[int]:
         yield from rebuild(store, view)
         with store.writing() as cursor:
-            cursor.execute("UPDATE positions SET position = 0 WHERE name = ?", (POSITION,))
+            cursor.execute("UPDATE positions SET position = 0 WHERE name = ?", (ANNOUNCER_CHECKPOINT,))
 
     following.rebuild = everything
     _believe_the_saved_position()

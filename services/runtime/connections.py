@@ -10,7 +10,7 @@ from nats.aio.client import Client
 
 from services.bus import connection as bus
 from services.bus.credentials import ANYBODY, Access
-from services.runtime.service import Fatal
+from services.errors import BusError, FatalError
 from services.runtime.settings import Settings, database
 from services.store.interface import Database, Store
 from services.store.sqlite import SqliteFile
@@ -20,7 +20,7 @@ PATIENCE = 4.0  # seconds for a connection: somebody waits at the terminal
 
 
 def bus_url(settings: Settings, data: Path) -> str:
-    """SLA_NATS_URL, or what the engine in the folder has written. Raises ValueError if empty, Fatal if none runs."""
+    """Return SLA_NATS_URL, or what the engine in the folder wrote. ValueError if empty, FatalError if none runs."""
     if settings.nats_url is None:
         return _running(data)
     if not settings.nats_url.strip():
@@ -33,9 +33,9 @@ def _running(data: Path) -> str:
     try:
         url = json.loads(file.read_text(encoding="utf-8"))["nats_url"]
     except FileNotFoundError:
-        raise Fatal(f"no engine runs in {data} (no {RUN_FILE}); start `sla up`, or set SLA_NATS_URL") from None
+        raise FatalError(f"no engine runs in {data} (no {RUN_FILE}); start `sla up`, or set SLA_NATS_URL") from None
     except (ValueError, KeyError, TypeError):
-        raise Fatal(f"{file} does not name a bus; start `sla up` again, or set SLA_NATS_URL") from None
+        raise FatalError(f"{file} does not name a bus; start `sla up` again, or set SLA_NATS_URL") from None
     return str(url)
 
 
@@ -60,16 +60,16 @@ async def connected(url: str, name: str, access: Access = ANYBODY) -> AsyncItera
     nc = await bus.connect(url, name, access, PATIENCE, told)
     try:
         yield nc
-    except (bus.BusError, nats.errors.Error) as error:
+    except (BusError, nats.errors.Error) as error:
         if not denied:
             raise
-        raise bus.BusError(f"{denied[0]}; set SLA_NATS_USER to one that may") from error
+        raise BusError(f"{denied[0]}; set SLA_NATS_USER to one that may") from error
     finally:
         await nc.close()
 
 
 def store(settings: Settings, data: Path) -> Database:
-    """What SLA_DATABASE_URL names, or the file in the folder. ValueError for another kind of store, Fatal if none."""
+    """Return what SLA_DATABASE_URL names, or the file in the folder. ValueError or FatalError if there is none."""
     if settings.database_url is not None:
         try:
             return database(settings.database_url)
@@ -77,7 +77,7 @@ def store(settings: Settings, data: Path) -> Database:
             raise ValueError(f"SLA_DATABASE_URL: {error}") from None
     path = data / "sla.db"
     if not path.exists():
-        raise Fatal(f"there is no store in {data}; start `sla up`, or give --data DIR or SLA_DATABASE_URL")
+        raise FatalError(f"there is no store in {data}; start `sla up`, or give --data DIR or SLA_DATABASE_URL")
     return SqliteFile(path)
 
 

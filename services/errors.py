@@ -1,0 +1,42 @@
+"""What can go wrong, by what to do about it: wait, begin again, or give up. What is wrong, the message says.
+
+Never retried is a `BadFactError` (events/cloudevents.py): the message is at fault, and becomes a dead letter.
+"""
+
+import sqlite3
+
+import nats.errors
+from eventsourcing.persistence import InterfaceError, InternalError, OperationalError
+
+from projections.runner import NotMigratedError
+
+
+class BusError(Exception):
+    """The bus cannot be used as it is; the text says what to do. Transient: waiting can help."""
+
+
+class PublishRefusedError(BusError):
+    """The broker has refused a message, or a batch of them as a whole, and has not stored it."""
+
+
+class StoreError(Exception):
+    """The store cannot be used as it is; the text says what to do. Transient: it may be migrated meanwhile."""
+
+
+class FencedError(StoreError):
+    """Another process has moved the checkpoint of this partition: its lease was lost, and it must begin again."""
+
+
+class ReadOnlyError(StoreError):
+    """The store may be read and not written by this user."""
+
+
+class FatalError(Exception):
+    """The process cannot go on, and waiting does not help; the text says what to do. It ends with 1."""
+
+
+TRANSIENT_ERRORS = (
+    *(BusError, nats.errors.Error, OSError),
+    *(StoreError, NotMigratedError, InterfaceError, InternalError, OperationalError, sqlite3.OperationalError),
+)
+"""What waiting can help against: the work is done again, and no message is blamed for it."""

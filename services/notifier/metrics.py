@@ -1,0 +1,35 @@
+"""What the notifier counts, for Prometheus. Counted since its process was started."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from services.runtime.series import make_counter
+
+TARGETS = ("alertmanager", "webhook", "apprise")
+TRIED = ("sent", "retried", "given_up")
+
+
+class Notifications(Collector):
+    """What became of each try to tell somebody, since the process that runs `notifier` was started."""
+
+    def __init__(self) -> None:
+        self._tried: Counter[tuple[str, ...]] = Counter()
+
+    def add(self, target: str, outcome: str) -> None:
+        """One more, of TARGETS and TRIED."""
+        self._tried[target, outcome] += 1
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield make_counter(
+            "sla_notifications",
+            "Tries to tell a target; retried: it is away; given_up: it refuses, or was away too long.",
+            ("target", "outcome"),
+            [(target, outcome) for target in TARGETS for outcome in TRIED],
+            self._tried,
+        )

@@ -1,0 +1,49 @@
+"""Instants, spans and texts of others as people read them. Where they are shown is not in here."""
+
+from datetime import datetime, timedelta
+
+from events.cloudevents import format_time, shown
+from sla.calendar import zone_of
+
+
+def plain(text: str) -> str:
+    """What a publisher wrote, on one line and without power over the terminal: escaped unless all is printable."""
+    return text if text.isprintable() else shown(text)
+
+
+def utc(at: datetime) -> str:
+    """An instant in UTC, with Z."""
+    return format_time(at)
+
+
+def local(at: datetime, zone: str | None) -> datetime:
+    """The same instant with the offset of a zone; None is this machine's."""
+    return at.astimezone(zone_of(zone) if zone else None)
+
+
+def wall(at: datetime | None, zone: str | None) -> str:
+    """What clocks on the wall show, in a zone or on this machine, cut to the second: `Thu 2026-12-31 14:45:10 CET`."""
+    return "-" if at is None else f"{local(at, zone):%a %Y-%m-%d %H:%M:%S %Z}"
+
+
+def brief(at: datetime | None, zone: str | None) -> str:
+    """As `wall`, for narrow columns: `2026-12-31 14:45 CET`."""
+    return "-" if at is None else f"{local(at, zone):%Y-%m-%d %H:%M %Z}"
+
+
+def span(length: timedelta | None) -> str:
+    """Hours, minutes and seconds, cut to the second: `31h 05m 00s`; negative if time is over."""
+    if length is None:
+        return "-"
+    whole = abs(length) // timedelta(seconds=1)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    text = f"{hours}h {minutes:02d}m {rest:02d}s" if hours else f"{minutes}m {rest:02d}s"
+    return f"-{text}" if length < timedelta(0) and whole else text
+
+
+def left(length: timedelta | None) -> str:
+    """Time on the wall clock: as a span, from two days on as days and hours."""
+    if length is None or abs(length) < timedelta(days=2):
+        return span(length)
+    days, hours = divmod(abs(length) // timedelta(hours=1), 24)
+    return f"{'-' if length < timedelta(0) else ''}{days}d {hours:02d}h"
