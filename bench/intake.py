@@ -22,7 +22,7 @@ from services.announcer import Announcer
 from services.bus.connection import Bus, Outgoing, Publisher, connect, last_sequence
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import SLA, STREAMS, TICKETS, provision
-from services.clock import Clock
+from services.clock import DeadlineTimer
 from services.intake import Intake
 from services.metrics import Metrics
 from services.runtime.service import Service
@@ -166,7 +166,7 @@ class Bench:
             Announcer(bus, store, place.lock("announcer")),
         ]
         if everything:
-            services += [Clock(bus, store), Metrics(bus, store, self._policy, place.lock("metrics"))]
+            services += [DeadlineTimer(bus, store), Metrics(bus, store, self._policy, place.lock("metrics"))]
         for service in services:
             await bus.on_nudge(service.wake)
         start = perf_counter()

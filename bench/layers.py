@@ -18,7 +18,7 @@ from bench.rebuild import stored
 from events.tickets import TicketEvent, read
 from projections.registry import PROJECTIONS
 from projections.runner import follow
-from services.announcer import announcement
+from services.announcer import build_announcement
 from services.bus.connection import AS_ONE_FROM, Outgoing, Publisher, connect
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import SLA, provision
@@ -112,7 +112,7 @@ class Way:
         lap("read the rows of the log")
         announced = list(decoded(rows, Announced))
         lap("decode what is announced")
-        out = [announcement(entry) for entry in announced]
+        out = [build_announcement(entry) for entry in announced]
         lap("make the announcement")
         await self._publish(out)
         lap("publish it")

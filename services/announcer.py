@@ -11,7 +11,7 @@ from services.bus.connection import AS_ONE_FROM, EXPECTED, Bus, Outgoing, chaine
 from services.bus.streams import SLA
 from services.errors import FatalError
 from services.faults import reach
-from services.runtime.service import Service, still_own
+from services.runtime.service import Service, ensure_leader
 from services.store.interface import ANNOUNCER_CHECKPOINT, Lock, Store
 from sla.log import (
     Announced,
@@ -31,10 +31,10 @@ from sla.log import (
 log = structlog.get_logger()
 
 POSITION_HEADER = "Sla-Log-Position"
-BATCH = 500
+LOG_BATCH = 500
 POLL = 2.0  # seconds: the longest sleep, should a nudge be lost
-LOOK_EVERY = 1.0  # seconds between two looks at whether this process still has the role
-SAVE_EVERY = 0.1  # seconds: after a crash, what SLA says counts; the saved position is for metrics and a quick start
+LEADER_CHECK_INTERVAL = 1.0  # seconds between two looks at whether this process still has the role
+SAVE_INTERVAL = 0.1  # seconds: after a crash, what SLA says counts; the saved position is for metrics and a quick start
 
 
 class Announcer(Service):
@@ -54,49 +54,51 @@ class Announcer(Service):
         self._saved = (-1, 0.0)  # the position, and when it was saved (by the loop's time)
 
     async def run(self) -> None:
-        await self.own(self._lock)
-        position, sequence = await self.whole(self._where())
-        self._batches = await self.whole(self._bus.takes_batches(SLA))
+        await self.acquire_leadership(self._lock)
+        position, sequence = await self.run_to_completion(self._find_start())
+        self._batches = await self.run_to_completion(self._bus.takes_batches(SLA))
         while True:
-            rows = await self.in_thread(self._next, position, asyncio.get_running_loop().time())
-            self.works()
+            rows = await self.run_in_thread(self._read_next, position, asyncio.get_running_loop().time())
+            self.record_heartbeat()
             if rows:
-                sequence = await self.whole(self._announce(rows, sequence))
+                sequence = await self.run_to_completion(self._announce(rows, sequence))
                 position = rows[-1].position
             else:
-                await self.sleep(POLL if position == self._saved[0] else SAVE_EVERY)
+                await self.sleep(POLL if position == self._saved[0] else SAVE_INTERVAL)
 
     async def stop(self) -> None:
         await super().stop()
         self._lock.free()
 
-    def _next(self, position: int, now: float) -> list[LogRow]:
+    def _read_next(self, position: int, now: float) -> list[LogRow]:
         """Blocking. What follows in the log; saves now and then how far everything was announced."""
-        if now - self._looked >= LOOK_EVERY:
-            still_own(self._lock)
+        if now - self._looked >= LEADER_CHECK_INTERVAL:
+            ensure_leader(self._lock)
             self._looked = now
-        if position != self._saved[0] and now - self._saved[1] >= SAVE_EVERY:
-            self._save(position)
+        if position != self._saved[0] and now - self._saved[1] >= SAVE_INTERVAL:
+            self._save_checkpoint(position)
             self._saved = (position, now)
-        return self._store.log(position, BATCH)
+        return self._store.log(position, LOG_BATCH)
 
-    async def _where(self) -> tuple[int, int]:
+    async def _find_start(self) -> tuple[int, int]:
         """The position after the last announcement, and the last sequence of SLA. What SLA says counts most."""
         sequence = await self._bus.last_sequence(SLA)
-        saved = await self.in_thread(self._store.position, ANNOUNCER_CHECKPOINT)
+        saved = await self.run_in_thread(self._store.position, ANNOUNCER_CHECKPOINT)
         if saved is None and sequence:
             raise FatalError(
                 f"stream {SLA} has messages, but this store never announced any: everything would be announced again; "
                 "restore the store they belong to, or start with an empty stream"
             )
         if saved is None:
-            await self.in_thread(self._save, 0)  # before the first message: a crash after it must not look like that
+            await self.run_in_thread(
+                self._save_checkpoint, 0
+            )  # before the first message: a crash after it must not look like that
         newest = await self._bus.newest(SLA, "sla.>")
         return max(saved or 0, int(newest[0].get(POSITION_HEADER, 0)) if newest else 0), sequence
 
     async def _announce(self, rows: Sequence[LogRow], sequence: int) -> int:
         """Publishes what is to be announced; returns the last sequence of SLA."""
-        messages = [announcement(entry) for entry in decoded(rows, Announced)]
+        messages = [build_announcement(entry) for entry in decoded(rows, Announced)]
         if messages:
             reach("announcer.before_publish")
             sequence = await self._publish(messages, sequence)
@@ -110,7 +112,7 @@ class Announcer(Service):
             return (await self._publisher.publish_as_one(messages)).sequence
         return (await self._publisher.publish(chained(messages, sequence)))[-1].sequence
 
-    def _save(self, position: int) -> None:
+    def _save_checkpoint(self, position: int) -> None:
         with self._store.writing() as cursor:
             cursor.execute(
                 "INSERT INTO positions VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET position = excluded.position",
@@ -118,7 +120,7 @@ class Announcer(Service):
             )
 
 
-def announcement(entry: Entry) -> Outgoing:
+def build_announcement(entry: Entry) -> Outgoing:
     """The message for a decision: the same decision always makes the same message."""
     event = entry.event
     assert isinstance(event, Announced)

@@ -20,17 +20,17 @@ from services.board.service import Board
 from services.bus import connection as bus
 from services.bus.connection import Bus
 from services.bus.credentials import ANYBODY, Access
-from services.clock import Clock
+from services.clock import DeadlineTimer
 from services.errors import TRANSIENT_ERRORS, FatalError
 from services.intake import Intake
 from services.metrics import Metrics
 from services.notifier import receivers as targets
 from services.notifier.metrics import Notifications
-from services.notifier.receivers import Targets
+from services.notifier.receivers import Receivers
 from services.notifier.service import Notifier
 from services.runtime.health import Readiness, Watchdog
-from services.runtime.http_server import Http
-from services.runtime.service import Service, Supervisor, wall_clock
+from services.runtime.http_server import HttpServer
+from services.runtime.service import Service, Supervisor, read_wall_clock
 from services.runtime.settings import Settings, load_policy
 from services.store.interface import Database, Lock, Store
 from sla.engine import Limits
@@ -38,7 +38,7 @@ from sla.engine import Limits
 log = structlog.get_logger()
 
 SERVICES = ("intake", "clock", "announcer", "metrics", "notifier", "board")
-STOP_WITHIN = 8.0  # seconds a process may take to finish what it has begun
+STOP_TIMEOUT = 8.0  # seconds a process may take to finish what it has begun
 
 
 class Process:
@@ -56,28 +56,28 @@ class Process:
         self._access = access
         self._policy = load_policy(settings.policy_dir)
         self._problems: dict[str, str] = dict.fromkeys(names, "starting")
-        self._keepers: dict[str, Supervisor] = {}
+        self._supervisors: dict[str, Supervisor] = {}
         self._watchdog: Watchdog | None = None
         self._nc: Client | None = None
         self._bus_error = "nobody listens there"
         self._fatal: str | None = None
         self._stopping = asyncio.Event()
         self._registry = CollectorRegistry()
-        self._registry.register(Readiness(tuple(names), self.problems))
+        self._registry.register(Readiness(tuple(names), self.find_problems))
         self._collected: Metrics | None = None
         if "notifier" in names:
-            self._targets = Targets(targets.read(settings.notify), settings.historic_after)
+            self._receivers = Receivers(targets.parse_notify(settings.notify), settings.historic_after)
             self._notifications = Notifications()
             self._registry.register(self._notifications)
         if settings.fault is not None:
             faults.plan(settings.fault)
         self._board: Board | None = None
-        pages = self._pages() if "board" in names else None
-        self.http = Http(settings.http_host, settings.http_port, self.problems, self._registry, pages)
+        pages = self._build_pages() if "board" in names else None
+        self.http = HttpServer(settings.http_host, settings.http_port, self.find_problems, self._registry, pages)
 
-    def problems(self) -> dict[str, str]:
+    def find_problems(self) -> dict[str, str]:
         """Why the process is not ready, by service or part."""
-        found = self._problems | {name: each.problem for name, each in self._keepers.items() if each.problem}
+        found = self._problems | {name: each.problem for name, each in self._supervisors.items() if each.problem}
         if self._watchdog is not None:
             found |= self._watchdog.problems
         if self._nc is not None and not self._nc.is_connected:
@@ -95,16 +95,16 @@ class Process:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
         await self.http.start()
-        working = [asyncio.create_task(self._work(), name="services")]
+        working = [asyncio.create_task(self._run_services(), name="services")]
         if ready is not None:
-            working.append(asyncio.create_task(self._when_ready(ready)))
+            working.append(asyncio.create_task(self._call_when_ready(ready)))
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([working[0], stopping], return_when=asyncio.FIRST_COMPLETED)
         for task in [*working, stopping]:
             task.cancel()
-        done, late = await asyncio.wait([*working, stopping], timeout=STOP_WITHIN)
+        done, late = await asyncio.wait([*working, stopping], timeout=STOP_TIMEOUT)
         if late:
-            self._end_at_once(f"unfinished after {STOP_WITHIN:g} s: {', '.join(task.get_name() for task in late)}")
+            self._end_at_once(f"unfinished after {STOP_TIMEOUT:g} s: {', '.join(task.get_name() for task in late)}")
         await self.http.stop()
         for task in done:
             if not task.cancelled() and (error := task.exception()):
@@ -112,17 +112,17 @@ class Process:
                 self._fatal = str(error)
         return 1 if self._fatal else 0
 
-    async def _when_ready(self, ready: Callable[[], None]) -> None:
-        while self.problems():  # noqa: ASYNC110 - many may be at fault; it is asked until none is
+    async def _call_when_ready(self, ready: Callable[[], None]) -> None:
+        while self.find_problems():  # noqa: ASYNC110 - many may be at fault; it is asked until none is
             await asyncio.sleep(0.02)
         ready()
 
-    async def _work(self) -> None:
-        self._nc = nc = await self._connect()
+    async def _run_services(self) -> None:
+        self._nc = nc = await self._wait_for_bus()
         try:
-            store = await self._open(self._database) if self._database else None
+            store = await self._open_store(self._database) if self._database else None
             with closing(store) if store else nullcontext():
-                await self._serve(Bus(nc), store)
+                await self._supervise(Bus(nc), store)
         except BaseExceptionGroup as errors:
             fatal, _ = errors.split(FatalError)
             if fatal is None:
@@ -132,20 +132,20 @@ class Process:
             with suppress(OSError):  # the broker has hung up a moment before
                 await nc.close()
 
-    async def _serve(self, bus: Bus, store: Store | None) -> None:
+    async def _supervise(self, bus: Bus, store: Store | None) -> None:
         gc.freeze()  # the collector would stop the process for tens of milliseconds (TRAPS F5)
         gc.set_threshold(50_000, 20, 50)
-        self._keepers = {name: Supervisor(name, partial(self._build, name, bus, store)) for name in self._names}
-        self._watchdog = Watchdog(self._keepers, bus, store, self._end_at_once, wall_clock)
+        self._supervisors = {name: Supervisor(name, partial(self._build, name, bus, store)) for name in self._names}
+        self._watchdog = Watchdog(self._supervisors, bus, store, self._end_at_once, read_wall_clock)
         self._problems = {}
         await bus.on_nudge(self._wake)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watchdog.run(), name="watchdog")
-            for keeper in self._keepers.values():
-                group.create_task(keeper.run(), name=keeper.name)
+            for supervisor in self._supervisors.values():
+                group.create_task(supervisor.run(), name=supervisor.name)
 
-    async def _connect(self) -> Client:
-        connecting = asyncio.create_task(self._connection())
+    async def _wait_for_bus(self) -> Client:
+        connecting = asyncio.create_task(self._open_connection())
         while not connecting.done():
             await asyncio.wait([connecting], timeout=1.0)
             if not connecting.done():
@@ -154,10 +154,10 @@ class Process:
         self._problems = dict.fromkeys(self._names, "starting")
         return connecting.result()
 
-    async def _connection(self) -> Client:
-        return await bus.connect(self._url, "+".join(self._names), self._access, told=self._told)
+    async def _open_connection(self) -> Client:
+        return await bus.connect(self._url, "+".join(self._names), self._access, told=self._on_bus_error)
 
-    async def _open(self, database: Database) -> Store:
+    async def _open_store(self, database: Database) -> Store:
         while True:
             try:
                 return await asyncio.to_thread(database.open)
@@ -167,12 +167,12 @@ class Process:
                 self._problems["store"] = str(error)
                 await asyncio.sleep(1.0)
 
-    def _told(self, error: str) -> None:
+    def _on_bus_error(self, error: str) -> None:
         """The connection has failed, or the broker has refused something."""
         if "permissions violation" not in error.lower():
             self._bus_error = error
         elif self._watchdog is not None:
-            self._watchdog.denied(error)
+            self._watchdog.record_denial(error)
 
     def _end_at_once(self, why: str) -> None:
         """A thread that hangs can be neither stopped nor waited for; a supervisor starts the process again."""
@@ -180,13 +180,13 @@ class Process:
         os._exit(1)
 
     def _wake(self) -> None:
-        for keeper in self._keepers.values():
-            keeper.wake()
+        for supervisor in self._supervisors.values():
+            supervisor.wake()
 
     def _build(self, name: str, bus: Bus, store: Store | None) -> Service:
         settings = self._settings
         if name == "notifier":
-            return self._notifier(bus)
+            return self._build_notifier(bus)
         database = self._database
         assert store is not None and database is not None
         match name:
@@ -194,18 +194,18 @@ class Process:
                 limits = Limits(settings.max_ahead, settings.historic_after)
                 return Intake(bus, store, self._policy, limits, database.shares(), settings.policy_notice)
             case "clock":
-                return Clock(bus, store)
+                return DeadlineTimer(bus, store)
             case "announcer":
                 return Announcer(bus, store, database.lock(name))
             case "metrics":
-                return self._metrics(bus, store, database.lock(name))
+                return self._build_metrics(bus, store, database.lock(name))
             case "board":
                 self._board = Board(store)
                 return self._board
             case _:
                 raise ValueError(f"{name!r} is not a service; the services are {', '.join(SERVICES)}")
 
-    def _pages(self) -> ASGIApp:
+    def _build_pages(self) -> ASGIApp:
         """What a board answers. Raises FatalError if everybody on the network could ask it."""
         host, token = self._settings.http_host, self._settings.board_token
         if not token and not web.is_loopback(host):
@@ -215,15 +215,17 @@ class Process:
             )
         return web.app(lambda: self._board, token or None)
 
-    def _metrics(self, bus: Bus, store: Store, lock: Lock) -> Metrics:
+    def _build_metrics(self, bus: Bus, store: Store, lock: Lock) -> Metrics:
         if self._collected is not None:
             self._registry.unregister(self._collected)
         self._collected = Metrics(bus, store, self._policy, lock)
         self._registry.register(self._collected)
         return self._collected
 
-    def _notifier(self, bus: Bus) -> Notifier:
+    def _build_notifier(self, bus: Bus) -> Notifier:
         alertmanagers = [url.strip() for url in (self._settings.alertmanager_url or "").split(",") if url.strip()]
         inbox = self._access.inbox(self._url)
         tries_for = self._settings.notify_for
-        return Notifier(bus, self._connection, inbox, self._targets, alertmanagers, self._notifications, tries_for)
+        return Notifier(
+            bus, self._open_connection, inbox, self._receivers, alertmanagers, self._notifications, tries_for
+        )

@@ -15,20 +15,20 @@ from services.bus.connection import AS_ONE_FROM, AT_ONCE, Bus, Outgoing, Publish
 from services.bus.streams import TICKETS
 from services.errors import PublishRefusedError
 from services.faults import reach
-from services.runtime.service import Now, Service, wall_clock
+from services.runtime.service import Now, Service, read_wall_clock
 from services.store.interface import Store
 
 log = structlog.get_logger()
 
-BATCH = 10_000  # tickets looked at together: those of an instant
-SLACK = 10  # microseconds after the instant: a deadline has passed only when it is over
+MAX_DUE = 10_000  # tickets looked at together: those of an instant
+CLOCK_MARGIN_MICROSECONDS = 10  # microseconds after the instant: a deadline has passed only when it is over
 POLL = 2.0  # seconds: the longest sleep, so that neither a lost nudge nor a clock that was set matters
-APART = 0.05  # seconds between following what was decided, and following it again
-LONGEST_PAUSE = 60.0  # seconds between two ticks for the same instant
+MIN_CATCH_UP_INTERVAL = 0.05  # seconds between following what was decided, and following it again
+MAX_RESEND_INTERVAL = 60.0  # seconds between two ticks for the same instant
 
 
 @dataclass(slots=True)
-class Sent:
+class SentTick:
     """
     A tick under way: the instant it is for, how often it was sent, when (monotonic) it is sent again, and the sequence
     in TICKETS up to which intake must have come first: a tick that waits there is not lost.
@@ -36,11 +36,11 @@ class Sent:
 
     at: int
     tries: int
-    again_at: float
+    resend_at: float
     sequence: int = 0
 
 
-class Clock(Service):
+class DeadlineTimer(Service):
     """
     A row stays until the log says that its instant was judged; until then its tick is sent again, after 1, 2, 4 … 60 s,
     if intake has taken the one before. Several clocks may run: the same tick has the same id. What was decided is
@@ -49,51 +49,51 @@ class Clock(Service):
 
     name: ClassVar[str] = "clock"
 
-    def __init__(self, bus: Bus, store: Store, now: Now = wall_clock) -> None:
+    def __init__(self, bus: Bus, store: Store, now: Now = read_wall_clock) -> None:
         super().__init__()
         self._bus, self._store, self._now = bus, store, now
         self._deadlines = Deadlines()
         self._publisher = bus.publisher(TICKETS)
         self._batches = False
-        self._sent: dict[str, Sent] = {}
+        self._sent: dict[str, SentTick] = {}
         self._behind = 0  # microseconds by which the broker's clock is behind ours, as last seen
 
     async def run(self) -> None:
-        self._batches = await self.whole(self._bus.takes_batches(TICKETS))
-        followed_at, stale, taken = -APART, True, 0
+        self._batches = await self.run_to_completion(self._bus.takes_batches(TICKETS))
+        followed_at, stale, taken = -MIN_CATCH_UP_INTERVAL, True, 0
         while True:
-            if stale and _steady() >= followed_at + APART:
-                taken = await self.in_thread(self._store.taken) if self._sent else 0
-                await self.follow(self._store, self._deadlines)
-                followed_at, stale = _steady(), False
-            rows, following = await self.in_thread(self._look)
-            await self._tick(rows, taken)
-            self.works()
-            pause = self._pause(following, taken)
+            if stale and _read_loop_time() >= followed_at + MIN_CATCH_UP_INTERVAL:
+                taken = await self.run_in_thread(self._store.taken) if self._sent else 0
+                await self.catch_up(self._store, self._deadlines)
+                followed_at, stale = _read_loop_time(), False
+            rows, following = await self.run_in_thread(self._read_due)
+            await self._send_due(rows, taken)
+            self.record_heartbeat()
+            pause = self._choose_pause(following, taken)
             if stale:
-                await asyncio.sleep(min(pause, max(0.0, followed_at + APART - _steady())))
+                await asyncio.sleep(min(pause, max(0.0, followed_at + MIN_CATCH_UP_INTERVAL - _read_loop_time())))
             else:
-                stale = await self.sleep(pause) or _steady() >= followed_at + POLL
+                stale = await self.sleep(pause) or _read_loop_time() >= followed_at + POLL
 
-    def _bus_now(self) -> int:
+    def _estimate_bus_time(self) -> int:
         """The broker's time as far as we know it, in microseconds since 1970."""
-        return self._now() - SLACK - self._behind
+        return self._now() - CLOCK_MARGIN_MICROSECONDS - self._behind
 
-    def _look(self) -> tuple[list[Row], int | None]:
-        now = self._bus_now()
+    def _read_due(self) -> tuple[list[Row], int | None]:
+        now = self._estimate_bus_time()
         with self._store.reading() as cursor:
-            rows = self._deadlines.until(cursor, now, BATCH + len(self._sent))
+            rows = self._deadlines.until(cursor, now, MAX_DUE + len(self._sent))
             return rows, self._deadlines.after(cursor, now)
 
-    def _pause(self, following: int | None, taken: int) -> float:
+    def _choose_pause(self, following: int | None, taken: int) -> float:
         instants = [POLL]
         if following is not None:
-            instants.append((following - self._bus_now()) / 1e6)
-        again = [(sent.again_at - _steady(), sent.sequence) for sent in self._sent.values()]
+            instants.append((following - self._estimate_bus_time()) / 1e6)
+        again = [(sent.resend_at - _read_loop_time(), sent.sequence) for sent in self._sent.values()]
         instants += [seconds for seconds, sequence in again if seconds > 0 or sequence <= taken]
         return max(0.0, min(instants))
 
-    async def _tick(self, rows: Sequence[Row], taken: int) -> None:
+    async def _send_due(self, rows: Sequence[Row], taken: int) -> None:
         """`taken` is the sequence up to which intake had stored everything that the rows follow from."""
         waiting = {row.ticket: row for row in rows}
         self._sent = {ticket: sent for ticket, sent in self._sent.items() if ticket in waiting}
@@ -102,7 +102,7 @@ class Clock(Service):
 
     def _is_due(self, row: Row, taken: int) -> bool:
         return self._is_new(row) or (
-            self._sent[row.ticket].again_at <= _steady() and self._sent[row.ticket].sequence <= taken
+            self._sent[row.ticket].resend_at <= _read_loop_time() and self._sent[row.ticket].sequence <= taken
         )
 
     def _is_new(self, row: Row) -> bool:
@@ -112,19 +112,19 @@ class Clock(Service):
         messages = []
         for row in rows:
             tries = 0 if self._is_new(row) else self._sent[row.ticket].tries
-            again_at = _steady() + min(2.0**tries, LONGEST_PAUSE)
-            self._sent[row.ticket] = Sent(row.at, tries + 1, again_at)
+            again_at = _read_loop_time() + min(2.0**tries, MAX_RESEND_INTERVAL)
+            self._sent[row.ticket] = SentTick(row.at, tries + 1, again_at)
             token = encode_token(row.ticket)
             messages.append(Outgoing(f"clock.due.{token}", {"Nats-Msg-Id": f"{token}:{row.at}:{tries}"}, b""))
         reach("clock.before_tick")
         sent_at = self._now()
         for start in range(0, len(messages), AT_ONCE):
-            last = await self.whole(self._publish(messages[start : start + AT_ONCE]))
+            last = await self.run_to_completion(self._publish(messages[start : start + AT_ONCE]))
             for row in rows[start : start + AT_ONCE]:
                 self._sent[row.ticket].sequence = last.sequence
         reach("clock.after_tick")
-        log.info("ticks", sent=len(messages), late_ms=round((self._bus_now() - rows[0].at) / 1000, 1))
-        await self._correct(rows, last, sent_at)
+        log.info("ticks", sent=len(messages), late_ms=round((self._estimate_bus_time() - rows[0].at) / 1000, 1))
+        await self._correct_early_ticks(rows, last, sent_at)
 
     async def _publish(self, messages: Sequence[Outgoing]) -> Published:
         """What the broker said of the last one. A batch in which one is stored already is refused as a whole."""
@@ -133,23 +133,23 @@ class Clock(Service):
                 return await self._publisher.publish_as_one(messages)
         return (await self._publisher.publish(messages))[-1]
 
-    async def _correct(self, rows: Sequence[Row], last: Published, sent_at: int) -> None:
+    async def _correct_early_ticks(self, rows: Sequence[Row], last: Published, sent_at: int) -> None:
         """
         If the broker stored the last tick too early, its clock is behind ours: send again after the missing time. One
         that was stored before says nothing of the broker's clock now: if it was too early then, the next one is due.
         """
-        stored = to_microseconds(await self.whole(self._bus.stored_at(TICKETS, last.sequence)))
+        stored = to_microseconds(await self.run_to_completion(self._bus.stored_at(TICKETS, last.sequence)))
         missing = rows[-1].at - stored
         if not last.duplicate:
             self._behind = max(0, sent_at - stored)
         if missing >= 0:
             for row in rows:
                 sent = self._sent[row.ticket]
-                sent.again_at = _steady() + (0.0 if last.duplicate else missing / 1e6)
+                sent.resend_at = _read_loop_time() + (0.0 if last.duplicate else missing / 1e6)
                 sent.sequence = 0
             log.warning("early", seconds=missing / 1e6, hint="the broker's clock is behind that of the sender")
 
 
-def _steady() -> float:
+def _read_loop_time() -> float:
     """The time of the event loop, in seconds: it never jumps."""
     return asyncio.get_running_loop().time()

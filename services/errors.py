@@ -27,6 +27,10 @@ class FencedError(StoreError):
     """Another process has moved the checkpoint of this partition: its lease was lost, and it must begin again."""
 
 
+class NotLeaderError(StoreError):
+    """Another process leads this role now: the lock was lost, and this process begins again as a standby."""
+
+
 class ReadOnlyError(StoreError):
     """The store may be read and not written by this user."""
 

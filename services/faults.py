@@ -40,7 +40,7 @@ def install(reached: Callable[[str], None] | None) -> None:
     _reached = reached
 
 
-def checked(text: str) -> str:
+def check_fault(text: str) -> str:
     """SLA_FAULT: POINT:NUMBER:ACTION. ValueError for anything else."""
     point, number, action = [*text.split(":"), "", "", ""][:3]
     if point not in POINTS or not number.isdecimal() or action not in ACTIONS or text.count(":") != 2:
@@ -53,7 +53,7 @@ def checked(text: str) -> str:
 
 def plan(text: str) -> None:
     """Arms SLA_FAULT, like `intake.after_commit:3:kill`: the third time this point is reached, it happens."""
-    point, number, action = checked(text).split(":")
+    point, number, action = check_fault(text).split(":")
     left = int(number)
 
     def reached(at: str) -> None:
@@ -61,12 +61,12 @@ def plan(text: str) -> None:
         if at == point:
             left -= 1
             if left == 0:
-                _act(action, point)
+                _cause(action, point)
 
     install(reached)
 
 
-def _act(action: str, point: str) -> None:
+def _cause(action: str, point: str) -> None:
     if action == "fail":
         raise sqlite3.OperationalError(f"injected at {point}")
     if action == "hang":

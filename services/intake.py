@@ -24,8 +24,8 @@ from sla.versions import VersionRefusedError
 
 log = structlog.get_logger()
 
-IDLE = 0.9  # seconds after which intake comes round though nothing has arrived: at each heartbeat of the broker
-SHARE_EVERY = 0.5  # seconds between two looks at who owns which partition
+READ_TIMEOUT = 0.9  # seconds after which intake comes round though nothing has arrived: at each heartbeat of the broker
+LEASE_CHECK_INTERVAL = 0.5  # seconds between two looks at who owns which partition
 
 
 class Intake(Service):
@@ -50,11 +50,11 @@ class Intake(Service):
 
     async def run(self) -> None:
         while True:
-            stored = await self.in_thread(self._store.partitions)
-            count = await self.whole(self._bus.partitions(TICKETS))
+            stored = await self.run_in_thread(self._store.partitions)
+            count = await self.run_to_completion(self._bus.partitions(TICKETS))
             if count != len(stored):
                 await self._divide(stored, count)
-            elif mine := await self.in_thread(self._shares.mine, count):
+            elif mine := await self.run_in_thread(self._shares.mine, count):
                 await self._read(mine, partial(self._still_owns, mine, count))
             else:
                 await self._stand_by()
@@ -63,8 +63,8 @@ class Intake(Service):
         return self._shares.mine(count) == mine
 
     async def _stand_by(self) -> None:
-        self.works()
-        await self.sleep(SHARE_EVERY)
+        self.record_heartbeat()
+        await self.sleep(LEASE_CHECK_INTERVAL)
 
     async def stop(self) -> None:
         await super().stop()
@@ -76,38 +76,38 @@ class Intake(Service):
         def owns_all() -> bool:
             return self._shares.all(max(len(stored), count))
 
-        if not await self.in_thread(owns_all):
+        if not await self.run_in_thread(owns_all):
             await self._stand_by()
             return
-        newest = await self.whole(self._bus.last_sequence(TICKETS))
+        newest = await self.run_to_completion(self._bus.last_sequence(TICKETS))
         await self._read(frozenset(stored), owns_all, until=newest)
         if self._lowest() >= newest:
-            await self.in_thread(self._store.repartition, count, self._positions)
+            await self.run_in_thread(self._store.repartition, count, self._positions)
             log.info("divided", partitions=count, before=len(stored), position=self._lowest())
 
     async def _read(self, mine: frozenset[int], owns: Callable[[], bool], until: float = inf) -> None:
         """As long as this process owns these partitions; or until everything up to a message is stored."""
         self._engine.forget()
-        await self.in_thread(self._publish)
-        await self._check_stream(await self.whole(self._bus.made_at(TICKETS)))
-        stored = await self.in_thread(self._store.partitions)
+        await self.run_in_thread(self._publish)
+        await self._check_stream(await self.run_to_completion(self._bus.made_at(TICKETS)))
+        stored = await self.run_in_thread(self._store.partitions)
         self._positions = {number: stored[number] for number in mine}
-        self._refused = await self.whole(self._bus.letters_since(self._lowest()))
+        self._refused = await self.run_to_completion(self._bus.letters_since(self._lowest()))
         some = sorted(mine) if len(mine) < len(stored) else []
         reader = self._bus.reader(TICKETS, self._lowest(), some)
         clock, look_at = asyncio.get_running_loop().time, 0.0
         try:
-            await self.whole(reader.start())
+            await self.run_to_completion(reader.start())
             while self._lowest() < until:
-                self.works()
+                self.record_heartbeat()
                 if clock() >= look_at:
-                    if not await self.in_thread(owns):
+                    if not await self.run_in_thread(owns):
                         return
-                    look_at = clock() + SHARE_EVERY
-                if messages := await reader.take(IDLE):
-                    await self.whole(self._take_new(messages))
+                    look_at = clock() + LEASE_CHECK_INTERVAL
+                if messages := await reader.take(READ_TIMEOUT):
+                    await self.run_to_completion(self._take_new(messages))
                 elif some:
-                    await self._pass_over(await self.whole(reader.seen()))
+                    await self._pass_over(await self.run_to_completion(reader.seen()))
         finally:
             await reader.close()
 
@@ -128,7 +128,7 @@ class Intake(Service):
     async def _pass_over(self, seen: int) -> None:
         """Nothing up to there is in these partitions."""
         if seen > self._lowest():
-            await self.in_thread(self._put, Outcome(position=seen))
+            await self.run_in_thread(self._put, Outcome(position=seen))
 
     def _publish(self) -> None:
         """Blocking. The policy of the file is published if there is none, or none of its version, yet."""
@@ -153,7 +153,7 @@ class Intake(Service):
 
     async def _check_stream(self, made_at: datetime) -> None:
         """Sequences mean nothing in another stream of the same name: its first messages would never be read."""
-        if not await self.in_thread(self._store.belongs_to, TICKETS, to_microseconds(made_at)):
+        if not await self.run_in_thread(self._store.belongs_to, TICKETS, to_microseconds(made_at)):
             raise FatalError(
                 f"stream {TICKETS} was made anew at {made_at:%Y-%m-%dT%H:%M:%SZ}, and this store belongs to the one "
                 "before it; restore both from one backup with `sla restore`, or start with an empty store"
@@ -183,7 +183,7 @@ class Intake(Service):
     async def _store_outcome(self, messages: Sequence[Message]) -> Outcome:
         """Dead letters are published before the commit; DEAD_LETTERS says after a crash which are there already."""
         try:
-            outcome = await self.in_thread(self._take_and_commit, messages)
+            outcome = await self.run_in_thread(self._take_and_commit, messages)
             if outcome.dead:
                 await self._commit(outcome)
         except BaseException:
@@ -201,10 +201,10 @@ class Intake(Service):
     async def _commit(self, outcome: Outcome) -> None:
         new = [dead for dead in outcome.dead if dead.message.sequence not in self._refused]
         if new:
-            await self._dead_letters.publish([dead_letter(dead) for dead in new])
+            await self._dead_letters.publish([build_dead_letter(dead) for dead in new])
             self._refused.update(dead.message.sequence for dead in new)
         reach("intake.after_dead_letters")
-        await self.in_thread(self._put, outcome)
+        await self.run_in_thread(self._put, outcome)
 
     def _put(self, outcome: Outcome) -> None:
         reach("intake.before_commit")
@@ -217,7 +217,7 @@ class Intake(Service):
         """A batch failed, and not for the connection: find the message that did it, and let all others through."""
         whole = Outcome(position=messages[-1].sequence)
         for message in messages:
-            self.works()
+            self.record_heartbeat()
             try:
                 outcome = await self._store_outcome([message])
             except (FatalError, *TRANSIENT_ERRORS):
@@ -237,7 +237,7 @@ class Intake(Service):
         return self._engine.refuse(message, Reason.INTERNAL, text)
 
 
-def dead_letter(dead: DeadLetter) -> Outgoing:
+def build_dead_letter(dead: DeadLetter) -> Outgoing:
     """The original bytes and headers, with the reason; its id is the sequence of the original."""
     message = dead.message
     headers = {_kept(name): str(value) for name, value in (message.headers or {}).items()}

@@ -25,7 +25,7 @@ from services.bus.connection import Bus
 from services.bus.streams import DEAD_LETTERS, TICKETS
 from services.errors import TRANSIENT_ERRORS
 from services.runtime.series import make_counter
-from services.runtime.service import Now, Service, wall_clock
+from services.runtime.service import Now, Service, read_wall_clock
 from services.store.interface import ANNOUNCER_CHECKPOINT, Lock, Store
 from sla.engine import UNKNOWN_TYPE
 from sla.judge import Cause
@@ -36,10 +36,10 @@ STAGES = ("running", "fulfilled", "paused", "cancelled", "excluded")
 DETECTIONS = ("live", "late", "historic")
 OUTCOMES = ("met", "late")
 CAUSES = (str(Cause.CLOSED), str(Cause.EXCLUDED))
-SAID = (*OUTCOMES, *CAUSES, OPEN)  # of a promise to which there was an answer
+RESPONSE_OUTCOMES = (*OUTCOMES, *CAUSES, OPEN)  # of a promise to which there was an answer
 OTHER_EVENTS = ("applied", "target_changed", "warning", "breached", "breach_retracted", *OUTCOMES, "cancelled")
 APART, POLL = 0.25, 2.0  # seconds between two looks: at least, and at most, should a nudge be lost
-FOLLOWED = ("deadlines", ANNOUNCER_CHECKPOINT, "tickets", "compliance")  # the positions whose lag is shown
+SHOWN_CHECKPOINTS = ("deadlines", ANNOUNCER_CHECKPOINT, "tickets", "compliance")  # the positions whose lag is shown
 
 
 class Metrics(Service, Collector):
@@ -47,25 +47,25 @@ class Metrics(Service, Collector):
 
     name: ClassVar[str] = "metrics"
 
-    def __init__(self, bus: Bus, store: Store, policy: Policy, lock: Lock, now: Now = wall_clock) -> None:
+    def __init__(self, bus: Bus, store: Store, policy: Policy, lock: Lock, now: Now = read_wall_clock) -> None:
         super().__init__()
         self._bus, self._store, self._policy, self._lock, self._now = bus, store, policy, lock, now
         self._tickets, self._compliance, self._arrivals = Tickets(), Compliance(), Arrivals()
         self._policies = [policy]
         self._active = False
         self._stored = 0  # messages in TICKETS, as last seen
-        self._letters: dict[str, int] = {}  # messages in DEAD_LETTERS by subject, as last seen
+        self._dead_letters: dict[str, int] = {}  # messages in DEAD_LETTERS by subject, as last seen
 
     async def run(self) -> None:
-        await self.own(self._lock)
+        await self.acquire_leadership(self._lock)
         self._active = True
         while True:
             for view in (self._tickets, self._compliance, self._arrivals):
-                await self.follow(self._store, view, self._lock)
-            self._stored, self._letters = await self.whole(
+                await self.catch_up(self._store, view, self._lock)
+            self._stored, self._dead_letters = await self.run_to_completion(
                 asyncio.gather(self._bus.last_sequence(TICKETS), self._bus.count(DEAD_LETTERS, "dead_letters.*"))
             )
-            self.works()
+            self.record_heartbeat()
             await asyncio.sleep(APART)  # not at every nudge: the same rows in fewer transactions
             await self.sleep(POLL)
 
@@ -84,7 +84,7 @@ class Metrics(Service, Collector):
         figures: list[Metric] = []
         if self._active:
             with suppress(*TRANSIENT_ERRORS):  # /health/ready and sla_not_ready say it, and must not fail along
-                figures = list(self._figures())
+                figures = list(self._collect_all())
         yield GaugeMetricFamily(
             "sla_metrics_active",
             "1 where this process shows the figures, 0 where it is a standby or cannot read the store.",
@@ -92,7 +92,7 @@ class Metrics(Service, Collector):
         )
         yield from figures
 
-    def _figures(self) -> Iterator[Metric]:
+    def _collect_all(self) -> Iterator[Metric]:
         versions = self._store.versions()
         self._policies = [each.policy for each in versions] or [self._policy]
         in_force = versions.at(from_microseconds(self._now())) if len(versions) else self._policy
@@ -104,51 +104,58 @@ class Metrics(Service, Collector):
             sums = self._compliance.counts(cursor)
             arrivals = self._arrivals.counts(cursor)
             following = Deadlines().after(cursor, 0)
-        yield self._gauge(
+        yield self._make_gauge(
             "sla_tickets",
             "Tickets by stage.",
             ("service_level", "priority", "stage"),
-            dict.fromkeys(self._ticket_labels(), 0) | tickets,
+            dict.fromkeys(self._list_ticket_labels(), 0) | tickets,
         )
-        yield self._gauge(
+        yield self._make_gauge(
             "sla_tickets_at_risk",
             "Running tickets that have used 75 % of their target; a rise means that breaches are near.",
             ("service_level", "priority"),
-            dict.fromkeys(self._pairs(), 0) | dict(at_risk),
+            dict.fromkeys(self._list_pairs(), 0) | dict(at_risk),
         )
-        yield from self._promises(sums)
-        yield from self._histograms(sums)
-        yield from _arrived(arrivals)
-        yield self._gauge(
+        yield from self._collect_promises(sums)
+        yield from self._collect_histograms(sums)
+        yield from _collect_arrivals(arrivals)
+        yield self._make_gauge(
             "sla_dead_letters_waiting",
             "Messages that cannot count and wait for somebody: see sla dead list --group.",
             ("reason",),
-            {(str(reason),): self._letters.get(f"dead_letters.{reason}", 0) for reason in Reason},
+            {(str(reason),): self._dead_letters.get(f"dead_letters.{reason}", 0) for reason in Reason},
         )
-        yield from self._verified()
-        yield from self._lags(following)
+        yield from self._collect_verification()
+        yield from self._collect_lags(following)
         info = {"version": version("sla-engine"), "policy": f"{in_force.name} {in_force.version}"}
         yield InfoMetricFamily("sla_build", "The version of the engine and of its policy.", value=info)
 
-    def _pairs(self) -> list[tuple[str, str]]:
+    def _list_pairs(self) -> list[tuple[str, str]]:
         """Of all versions: what was counted under an earlier one stays."""
         return list(
             dict.fromkeys((level, name) for it in self._policies for level in it.levels for name in it.priorities)
         )
 
-    def _ticket_labels(self) -> list[tuple[str, str, str]]:
-        return [(NONE, NONE, "pending"), *((*pair, stage) for pair in self._pairs() for stage in STAGES)]
+    def _list_ticket_labels(self) -> list[tuple[str, str, str]]:
+        return [(NONE, NONE, "pending"), *((*pair, stage) for pair in self._list_pairs() for stage in STAGES)]
 
-    def _gauge(self, name: str, help: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> GaugeMetricFamily:
+    def _make_gauge(
+        self, name: str, help: str, labels: tuple[str, ...], values: Mapping[Any, float]
+    ) -> GaugeMetricFamily:
         family = GaugeMetricFamily(name, help, labels=labels)
         for label, value in sorted(values.items()):
             family.add_metric(label, value)
         return family
 
-    def _promises(self, sums: dict[Count, int]) -> Iterator[Metric]:
-        detected = [(*pair, detection) for pair in self._pairs() for detection in DETECTIONS]
-        answered = [(*pair, outcome) for pair in self._pairs() for outcome in OUTCOMES]
-        revised = [(*pair, before, after) for pair in self._pairs() for before in SAID for after in SAID]
+    def _collect_promises(self, sums: dict[Count, int]) -> Iterator[Metric]:
+        detected = [(*pair, detection) for pair in self._list_pairs() for detection in DETECTIONS]
+        answered = [(*pair, outcome) for pair in self._list_pairs() for outcome in OUTCOMES]
+        revised = [
+            (*pair, before, after)
+            for pair in self._list_pairs()
+            for before in RESPONSE_OUTCOMES
+            for after in RESPONSE_OUTCOMES
+        ]
         pair = ("service_level", "priority")
         yield make_counter(
             "sla_breaches",
@@ -182,7 +189,7 @@ class Metrics(Service, Collector):
             "sla_cancellations",
             "Clocks that ended without a response that counts: the ticket was closed, or the promise does not apply.",
             (*pair, "cause"),
-            [(*each, cause) for each in self._pairs() for cause in CAUSES],
+            [(*each, cause) for each in self._list_pairs() for cause in CAUSES],
             _pick(sums, "cancelled", 3),
         )
         others = dict.fromkeys(name for policy in self._policies for name in policy.objectives if name != FIRST)
@@ -190,25 +197,25 @@ class Metrics(Service, Collector):
             "sla_objective_events",
             "What was announced of objectives beside the first response: answers by outcome, all else by its kind.",
             ("objective", *pair, "event"),
-            [(name, *each, event) for name in others for each in self._pairs() for event in OTHER_EVENTS],
+            [(name, *each, event) for name in others for each in self._list_pairs() for event in OTHER_EVENTS],
             _pick(sums, "objective", 4),
         )
 
-    def _histograms(self, sums: dict[Count, int]) -> Iterator[Metric]:
+    def _collect_histograms(self, sums: dict[Count, int]) -> Iterator[Metric]:
         targets = {
             target.total_seconds()
             for policy in self._policies
             for level in policy.levels.values()
             for target in level.targets.values()
         }
-        yield _histogram(
+        yield _make_histogram(
             "sla_first_response_support_seconds",
             "Support time until the first response.",
             sorted(targets),
             {float(label[0]): n for label, n in _pick(sums, "answer", 1).items()},
             sums.get(("answer_sum", "", "", "", ""), 0) / 1e6,
         )
-        yield _histogram(
+        yield _make_histogram(
             "sla_breach_detection_delay_seconds",
             "From the breach, or the arrival of the fact that made it one, to its detection; a rise: a slow engine.",
             DELAY_BUCKETS,
@@ -216,7 +223,7 @@ class Metrics(Service, Collector):
             sums.get(("delay_sum", "", "", "", ""), 0) / 1e6,
         )
 
-    def _lags(self, following: int | None) -> Iterator[Metric]:
+    def _collect_lags(self, following: int | None) -> Iterator[Metric]:
         lag = max(0, self._stored - self._store.taken())
         yield GaugeMetricFamily(
             "sla_intake_lag_messages",
@@ -232,7 +239,7 @@ class Metrics(Service, Collector):
             labels=["projection"],
         )
         head = self._store.head()
-        for name in FOLLOWED:
+        for name in SHOWN_CHECKPOINTS:
             position = self._store.position(name) or 0
             behind = self._store.entries(position, 1) if position < head else []
             events.add_metric([name], max(0, head - position))
@@ -246,7 +253,7 @@ class Metrics(Service, Collector):
             math.nan if following is None else following / 1e6,
         )
 
-    def _verified(self) -> Iterator[Metric]:
+    def _collect_verification(self) -> Iterator[Metric]:
         """Absent until `sla verify` ran: no figure is better than a good one that nobody has measured."""
         if (found := self._store.verification()) is not None:
             yield GaugeMetricFamily(
@@ -265,14 +272,14 @@ def _pick(sums: dict[Count, int], what: str, labels: int) -> dict[tuple[str, ...
     return {key[1 : 1 + labels]: n for key, n in sums.items() if key[0] == what}
 
 
-def _histogram(
+def _make_histogram(
     name: str, help: str, bounds: list[float] | tuple[float, ...], values: dict[float, int], total: float
 ) -> HistogramMetricFamily:
     buckets = [(repr(float(bound)), sum(n for value, n in values.items() if value <= bound)) for bound in bounds]
     return HistogramMetricFamily(name, help, buckets=[*buckets, ("+Inf", sum(values.values()))], sum_value=total)
 
 
-def _arrived(arrivals: dict[Count, int]) -> Iterator[Metric]:
+def _collect_arrivals(arrivals: dict[Count, int]) -> Iterator[Metric]:
     types = [*DATA_TYPES, UNKNOWN_TYPE]
     yield make_counter(
         "sla_facts",

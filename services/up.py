@@ -17,18 +17,18 @@ from services.bus.credentials import ANYBODY, Access
 from services.bus.embedded_server import EmbeddedNats
 from services.demo.playback import play
 from services.errors import FatalError
-from services.notifier.receivers import read
-from services.notifier.service import consumer
+from services.notifier.receivers import parse_notify
+from services.notifier.service import build_consumer
 from services.runtime.connections import RUN_FILE
 from services.runtime.logging import configure
-from services.runtime.settings import Settings, database, load_policy
+from services.runtime.settings import Settings, load_policy, parse_database_url
 from services.store.interface import Database, Shares
 from services.store.sqlite import FileLock, SqliteFile
 
 log = structlog.get_logger()
 
 
-async def up(settings: Settings, folder: Path, demo: bool = False) -> int:
+async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> int:
     """
     Runs until it is asked to end; the exit code. A second engine on the same folder is refused. With `demo`, ticket
     events are fed, and only warnings are logged unless SLA_LOG_LEVEL says otherwise.
@@ -41,27 +41,27 @@ async def up(settings: Settings, folder: Path, demo: bool = False) -> int:
         raise FatalError(f"another engine works in {folder}; stop it, or give this one its own folder with --data")
     run_file = folder / RUN_FILE
     run_file.unlink(missing_ok=True)
-    store = database(settings.database_url) if settings.database_url else SqliteFile(folder / "sla.db")
+    store = parse_database_url(settings.database_url) if settings.database_url else SqliteFile(folder / "sla.db")
     await asyncio.to_thread(store.migrate, PROJECTIONS)
     server = EmbeddedNats(folder / "nats", settings.nats_port)
     try:
         await server.start()
         await provision(server.url, notify=settings.notify)
-        names = [name for name in SERVICES if _has_use(name, settings)]
+        names = [name for name in SERVICES if _is_useful(name, settings)]
         process = Process(names, settings, server.url, store)
-        watching = asyncio.create_task(_watch(server, process))
+        watching = asyncio.create_task(_watch_server(server, process))
         ready = asyncio.Event()
-        playing = asyncio.create_task(_play(process, server.url, store, settings, ready)) if demo else None
+        playing = asyncio.create_task(_play_demo(process, server.url, store, settings, ready)) if demo else None
 
         def is_ready() -> None:
-            _ready(process, server.url, run_file)
+            _write_run_file(process, server.url, run_file)
             ready.set()
 
         try:
             code = await process.run(is_ready)
         finally:
             watching.cancel()
-            played = await _end(playing)
+            played = await _end_demo(playing)
         return code if played else 1
     finally:
         run_file.unlink(missing_ok=True)
@@ -69,7 +69,7 @@ async def up(settings: Settings, folder: Path, demo: bool = False) -> int:
         lock.free()
 
 
-def _has_use(service: str, settings: Settings) -> bool:
+def _is_useful(service: str, settings: Settings) -> bool:
     """The engine runs without a notifier that has nobody to tell, and without a board that everybody could look at."""
     if service == "notifier":
         return settings.notifies
@@ -91,7 +91,7 @@ async def provision(
     Creates the streams, and a consumer for each target of SLA_NOTIFY; logs what an operator has set otherwise. TICKETS
     is divided anew if it has another number of partitions, and no intake works; FatalError if one does.
     """
-    consumers = [consumer(target) for target in read(notify).targets]
+    consumers = [build_consumer(target) for target in parse_notify(notify).targets]
     nc = await bus.connect(url, "migrate", access)
     try:
         for line in await streams.provision(nc, partitions, consumers):
@@ -110,7 +110,9 @@ async def provision(
         await nc.close()
 
 
-async def _play(process: Process, nats_url: str, store: Database, settings: Settings, ready: asyncio.Event) -> None:
+async def _play_demo(
+    process: Process, nats_url: str, store: Database, settings: Settings, ready: asyncio.Event
+) -> None:
     """The demo, as soon as the engine is ready; if it cannot go on, or nobody can see it, the engine ends."""
     policy = load_policy(settings.policy_dir)
     await ready.wait()
@@ -128,7 +130,7 @@ async def _play(process: Process, nats_url: str, store: Database, settings: Sett
         process.stop()
 
 
-async def _end(playing: asyncio.Task[None] | None) -> bool:
+async def _end_demo(playing: asyncio.Task[None] | None) -> bool:
     """Ends the demo, if there is one; false if it had failed."""
     if playing is None:
         return True
@@ -140,13 +142,13 @@ async def _end(playing: asyncio.Task[None] | None) -> bool:
     return False
 
 
-async def _watch(server: EmbeddedNats, process: Process) -> None:
+async def _watch_server(server: EmbeddedNats, process: Process) -> None:
     code = await server.ended()
     log.error("bus", error=f"nats-server ended with {code}")
     process.stop()
 
 
-def _ready(process: Process, nats_url: str, run_file: Path) -> None:
+def _write_run_file(process: Process, nats_url: str, run_file: Path) -> None:
     addresses = {"nats_url": nats_url, "http_url": process.http.url, "pid": os.getpid()}
     run_file.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
     http = process.http.url

@@ -16,7 +16,7 @@ from projections.runner import BATCH
 from projections.tickets import Mark, Row, Tickets, Wanted, mark
 from services.errors import ReadOnlyError
 from services.queries.ticket_status import Standing
-from services.runtime.service import Now, Service, T, wall_clock
+from services.runtime.service import Now, Service, T, read_wall_clock
 from services.store.interface import Store
 from sla.calendar import Segment, SupportHours
 from sla.log import Announced, Breached, BreachRetracted, LogRow, decoded
@@ -151,7 +151,7 @@ class Board(Service):
 
     name: ClassVar[str] = "board"
 
-    def __init__(self, store: Store, now: Now = wall_clock) -> None:
+    def __init__(self, store: Store, now: Now = read_wall_clock) -> None:
         super().__init__()
         self.store, self._now = store, now
         self._views = (Tickets(), Compliance())
@@ -162,16 +162,16 @@ class Board(Service):
         self.position = 0  # up to which the log can be seen on the board
 
     async def run(self) -> None:
-        await self.in_thread(self._tail.begin, self.store, self.now())
+        await self.run_in_thread(self._tail.begin, self.store, self.now())
         while True:
             before = self.position
             with suppress(ReadOnlyError):  # then the views are as far as those who follow them are
                 for view in self._views:
-                    await self.follow(self.store, view)
-            rows = await self.in_thread(self.store.log, self._tail.position, BATCH)
+                    await self.catch_up(self.store, view)
+            rows = await self.run_in_thread(self.store.log, self._tail.position, BATCH)
             self._tail.take(rows)
-            self.position = min([self._tail.position, *await self.in_thread(self._seen)])
-            self.works()
+            self.position = min([self._tail.position, *await self.run_in_thread(self._seen)])
+            self.record_heartbeat()
             if self.position != before:
                 self._turn()
             if len(rows) < BATCH:

@@ -85,27 +85,27 @@ def up_command(
 ) -> None:
     """Run everything in one process: embedded nats-server, SQLite, all services."""
     from services.runtime.logging import configure
-    from services.up import up
+    from services.up import run_engine
 
     settings = _settings()
     if settings.database_url is not None:
         _store(settings)
     configure(settings)
-    raise typer.Exit(asyncio.run(up(settings, data, demo)))
+    raise typer.Exit(asyncio.run(run_engine(settings, data, demo)))
 
 
 @app.command()
 def migrate() -> None:
     """Create the database schema, the streams and what else the services need; safe to repeat."""
     from projections.registry import PROJECTIONS
-    from services.runtime.connections import access
+    from services.runtime.connections import read_access
     from services.runtime.logging import configure
     from services.up import provision
 
     settings = _settings()
     bus, store = _bus(settings), _store(settings)
     with _usage():
-        who = access(settings)
+        who = read_access(settings)
     configure(settings)
     store.migrate(PROJECTIONS)
     asyncio.run(provision(bus, who, settings.partitions, store.shares(), settings.notify))
@@ -117,7 +117,7 @@ def run(
 ) -> None:
     """Run one or more services against SLA_NATS_URL and SLA_DATABASE_URL."""
     from services.app import SERVICES, Process
-    from services.runtime.connections import access
+    from services.runtime.connections import read_access
     from services.runtime.logging import configure
 
     if unknown := [name for name in services if name not in SERVICES]:
@@ -127,7 +127,7 @@ def run(
         raise UsageError("notifier has nobody to tell; set SLA_ALERTMANAGER_URL, or SLA_NOTIFY_FILE")
     bus, store = _bus(settings), None if services == ["notifier"] else _store(settings)
     with _usage():
-        who = access(settings)
+        who = read_access(settings)
     configure(settings)
     process = Process(list(dict.fromkeys(services)), settings, bus, store, who)
     raise typer.Exit(asyncio.run(process.run(lambda: _say(f"ready: {process.http.url}"))))
@@ -149,7 +149,7 @@ def rebuild(
         raise UsageError(f"{', '.join(unknown)}: no such view; the views are {', '.join(known)}")
     settings = _settings()
     with _usage():
-        where = client.store(settings, data)
+        where = client.find_store(settings, data)
     store, lock = where.open(), where.lock("rebuild")
     if not lock.take():
         raise CommandFailedError(f"another `sla rebuild` works on {where.name}")
@@ -169,7 +169,7 @@ def verify(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None:
     from services.runtime import connections as client
 
     with _usage():
-        store = client.store(_settings(), data)
+        store = client.find_store(_settings(), data)
     with store.picture() as stored, Verify(stored, PROJECTIONS) as check:
         for name, work in (("views", check.views()), ("tickets", check.tickets())):
             for _ in screen.progress(name, work, check.head):
@@ -621,7 +621,7 @@ def backtest(
     other = load(policy)
     with _usage():
         start, end = (None if text is None else parse_instant(text) for text in (since, until))
-        store = client.store(_settings(), data)
+        store = client.find_store(_settings(), data)
     versions = _versions(data)
     test = what_if.Backtest(versions, other, datetime.now(UTC), start, end)
     with store.picture() as stored:
@@ -764,14 +764,14 @@ def _on_bus(name: str, data: Path, work: "Callable[[Client], Awaitable[T]]", sto
 
     settings = _quiet()
     with _usage():
-        url, access = client.bus_url(settings, data), client.access(settings)
+        url, access = client.find_bus_url(settings, data), client.read_access(settings)
 
     async def working() -> T:
         task = asyncio.current_task()
         assert task is not None
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        async with client.connected(url, name, access) as nc:
+        async with client.open_bus(url, name, access) as nc:
             return await work(nc)
 
     try:
@@ -856,14 +856,14 @@ def _bus(settings: "Settings") -> str:
 
 
 def _store(settings: "Settings") -> "Database":
-    from services.runtime.settings import database
+    from services.runtime.settings import parse_database_url
 
     if settings.database_url is None:
         raise UsageError(
             "SLA_DATABASE_URL is not set; give the store, like sqlite:///sla.db or postgresql://sla@localhost/sla"
         )
     try:
-        return database(settings.database_url)
+        return parse_database_url(settings.database_url)
     except ValueError as error:
         raise UsageError(f"SLA_DATABASE_URL: {error}") from None
 

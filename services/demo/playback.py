@@ -415,10 +415,10 @@ class Demo(Service):
 
     async def _summarise(self) -> None:
         every = 1.0 if self._display.is_terminal else 10.0
-        facts = (await self.in_thread(self._figures))[1]
+        facts = (await self.run_in_thread(self._figures))[1]
         while True:
             await asyncio.sleep(every)
-            figures, now_facts = await self.in_thread(self._figures)
+            figures, now_facts = await self.run_in_thread(self._figures)
             rate = f"{now_facts} facts, {(now_facts - facts) / every:.1f}/s"
             self._display.status(f"{self._reporter.now()} tickets: {figures} | {rate}")
             facts = now_facts

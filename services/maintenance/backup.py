@@ -112,7 +112,7 @@ def backup(settings: Settings, data: Path, file: Path) -> Manifest:
     Writes the file, which must not exist; a backup that is ended or fails leaves none. If the name ends with .gz or
     .tgz it is compressed. If no engine runs in the folder, its broker is started for as long as it takes.
     """
-    store = client.store(settings, data)
+    store = client.find_store(settings, data)
     if file.exists():
         raise FatalError(f"{file} exists; a backup replaces none: give it another name")
     with TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as name:
@@ -181,7 +181,7 @@ async def _bus_of(settings: Settings, data: Path) -> AsyncIterator[Client]:
     """The bus of the engine; if none runs in the folder, the embedded server on the same data."""
     lock = FileLock(data / "engine.lock")
     if settings.nats_url is not None or not data.is_dir() or not lock.take():  # noqa: ASYNC240 - nothing else runs
-        async with client.connected(client.bus_url(settings, data), "backup", client.access(settings)) as nc:
+        async with client.open_bus(client.find_bus_url(settings, data), "backup", client.read_access(settings)) as nc:
             yield nc
         return
     try:
@@ -198,7 +198,7 @@ async def _embedded(folder: Path, hasty: bool = False) -> AsyncIterator[Client]:
     server = EmbeddedNats(folder, 0, hasty=hasty)
     try:
         await server.start()
-        async with client.connected(server.url, "backup") as nc:
+        async with client.open_bus(server.url, "backup") as nc:
             yield nc
     finally:
         await server.stop()
@@ -271,7 +271,7 @@ def restore(settings: Settings, data: Path, file: Path) -> Manifest:
     PostgreSQL, and onto the bus of SLA_NATS_URL.
     """
     if settings.database_url is not None:
-        return _restore_into(client.store(settings, data), settings, file)
+        return _restore_into(client.find_store(settings, data), settings, file)
     if data.exists() and (not data.is_dir() or any(data.iterdir())):
         raise FatalError(f"{data} is not empty; a backup is restored where there is nothing yet")
     data = data.resolve()
@@ -352,7 +352,7 @@ async def _restore_streams(manifest: Manifest, parts: Path, folder: Path) -> dat
 
 async def _restore_onto(url: str, settings: Settings, manifest: Manifest, parts: Path) -> datetime:
     """On a bus that has none of the streams yet; when TICKETS was made, which is now."""
-    async with client.connected(url, "restore", client.access(settings)) as nc:
+    async with client.open_bus(url, "restore", client.read_access(settings)) as nc:
         for stream in IN_ORDER:
             with suppress(BusError):
                 await last_sequence(nc, stream)

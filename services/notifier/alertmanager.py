@@ -15,15 +15,17 @@ from sla.engine import Message
 
 log = structlog.get_logger()
 
-AGAIN = 15.0  # seconds until all alerts are sent again
-KEPT = timedelta(hours=1)  # how long Alertmanager keeps an alert that is not sent again, and we send one that has ended
-WITHIN = 10.0  # seconds until one try is given up
-AT_ONCE = 1000  # alerts in one request
-REOPENED = 10_000  # so many breaches that were answered late or cancelled can come back with their ticket
+RESEND_INTERVAL = 15.0  # seconds until all alerts are sent again
+RETENTION = timedelta(
+    hours=1
+)  # how long Alertmanager keeps an alert that is not sent again, and we send one that has ended
+REQUEST_TIMEOUT = 10.0  # seconds until one try is given up
+MAX_ALERTS = 1000  # alerts in one request
+MAX_ANSWERED = 10_000  # so many breaches that were answered late or cancelled can come back with their ticket
 
 _KINDS = ("breached", "breach_retracted", "fulfilled", "cancelled", "target_changed")  # historic breaches wake nobody
 
-Promise = tuple[str, str, int]
+PromiseKey = tuple[str, str, int]
 """Ticket, objective, cycle."""
 
 
@@ -36,11 +38,11 @@ class Alerts:
     """From the announcements in their order: which promises are broken and wait, and for which that ended lately."""
 
     def __init__(self) -> None:
-        self._broken: dict[Promise, Announcement] = {}
+        self._broken: dict[PromiseKey, Announcement] = {}
         self._ended: dict[tuple[str, ...], _Ended] = {}  # by their labels
-        self._answered: dict[Promise, Announcement] = {}  # the breach stands, and nobody waits
+        self._answered: dict[PromiseKey, Announcement] = {}  # the breach stands, and nobody waits
 
-    def take(self, message: Message, now: datetime) -> None:
+    def apply(self, message: Message, now: datetime) -> None:
         """The next message of SLA. ValueError if it is none."""
         if message.subject.split(".")[1] not in _KINDS:
             return
@@ -58,25 +60,25 @@ class Alerts:
             case TargetChanged() if promise in self._answered:  # the ticket was reopened: the clock goes on
                 self._broken[promise] = self._answered.pop(promise)
 
-    def _end(self, promise: Promise, at: datetime, now: datetime) -> None:
+    def _end(self, promise: PromiseKey, at: datetime, now: datetime) -> None:
         breach = self._broken.pop(promise, None)
         if breach is None:
             return
-        if now - at < KEPT:
-            self._ended[_key(breach)] = _Ended(breach, at)
+        if now - at < RETENTION:
+            self._ended[_build_key(breach)] = _Ended(breach, at)
         self._answered[promise] = breach
-        if len(self._answered) > REOPENED:
+        if len(self._answered) > MAX_ANSWERED:
             del self._answered[next(iter(self._answered))]
 
-    def picture(self, now: datetime) -> list[dict[str, Any]]:
+    def list_alerts(self, now: datetime) -> list[dict[str, Any]]:
         """All of it for POST /api/v2/alerts."""
-        self._ended = {key: ended for key, ended in self._ended.items() if now - ended.at < KEPT}
-        alerts = {key: _alert(ended.breach, now, ended.at) for key, ended in self._ended.items()}
-        alerts |= {_key(breach): _alert(breach, now, now + KEPT) for breach in self._broken.values()}
+        self._ended = {key: ended for key, ended in self._ended.items() if now - ended.at < RETENTION}
+        alerts = {key: _build_alert(ended.breach, now, ended.at) for key, ended in self._ended.items()}
+        alerts |= {_build_key(breach): _build_alert(breach, now, now + RETENTION) for breach in self._broken.values()}
         return list(alerts.values())
 
 
-def _labels(breach: Announcement) -> dict[str, str]:
+def _build_labels(breach: Announcement) -> dict[str, str]:
     """They make an alert the same one, and routes go by them."""
     data = breach.data
     assert isinstance(data, Breached)
@@ -91,13 +93,13 @@ def _labels(breach: Announcement) -> dict[str, str]:
     }
 
 
-def _key(breach: Announcement) -> tuple[str, ...]:
-    return tuple(_labels(breach).values())
+def _build_key(breach: Announcement) -> tuple[str, ...]:
+    return tuple(_build_labels(breach).values())
 
 
-def _alert(breach: Announcement, now: datetime, ends: datetime) -> dict[str, Any]:
+def _build_alert(breach: Announcement, now: datetime, ends: datetime) -> dict[str, Any]:
     return {
-        "labels": _labels(breach),
+        "labels": _build_labels(breach),
         "annotations": {"summary": title(breach), "description": body(breach, now)},
         "startsAt": breach.time.isoformat(),
         "endsAt": ends.isoformat(),
@@ -118,31 +120,31 @@ class Alertmanager:
     async def run(self) -> None:
         """Until cancelled: after each change, every AGAIN seconds, and 1, 2, 4 … seconds after a failure."""
         failures = 0
-        async with httpx.AsyncClient(timeout=WITHIN) as client:
+        async with httpx.AsyncClient(timeout=REQUEST_TIMEOUT) as client:
             while True:
                 self._changed.clear()
-                problem = await self._tell(client, self._alerts.picture(datetime.now(UTC)))
+                problem = await self._post(client, self._alerts.list_alerts(datetime.now(UTC)))
                 if problem and not failures:
                     log.warning("alertmanager", url=public(self._url), error=problem)
                 failures = failures + 1 if problem else 0
                 if failures:
-                    await asyncio.sleep(min(2.0 ** (failures - 1), AGAIN))
+                    await asyncio.sleep(min(2.0 ** (failures - 1), RESEND_INTERVAL))
                 else:
-                    await self._change()
+                    await self._wait_for_change()
 
-    async def _change(self) -> None:
+    async def _wait_for_change(self) -> None:
         try:
-            async with asyncio.timeout(AGAIN):
+            async with asyncio.timeout(RESEND_INTERVAL):
                 await self._changed.wait()
         except TimeoutError:
             pass
 
-    async def _tell(self, client: httpx.AsyncClient, alerts: list[dict[str, Any]]) -> str | None:
+    async def _post(self, client: httpx.AsyncClient, alerts: list[dict[str, Any]]) -> str | None:
         """What went wrong, None if nothing did."""
         try:
-            for start in range(0, len(alerts), AT_ONCE):
-                async with asyncio.timeout(WITHIN):
-                    answer = await client.post(self._url, json=alerts[start : start + AT_ONCE])
+            for start in range(0, len(alerts), MAX_ALERTS):
+                async with asyncio.timeout(REQUEST_TIMEOUT):
+                    answer = await client.post(self._url, json=alerts[start : start + MAX_ALERTS])
                 self._count.add("alertmanager", "sent" if answer.is_success else "retried")
                 if not answer.is_success:
                     return f"it answers {answer.status_code}: {answer.text[:200]}"

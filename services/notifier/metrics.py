@@ -8,8 +8,8 @@ from prometheus_client.registry import Collector
 
 from services.runtime.series import make_counter
 
-TARGETS = ("alertmanager", "webhook", "apprise")
-TRIED = ("sent", "retried", "given_up")
+RECEIVER_KINDS = ("alertmanager", "webhook", "apprise")
+DELIVERY_OUTCOMES = ("sent", "retried", "given_up")
 
 
 class Notifications(Collector):
@@ -30,6 +30,6 @@ class Notifications(Collector):
             "sla_notifications",
             "Tries to tell a target; retried: it is away; given_up: it refuses, or was away too long.",
             ("target", "outcome"),
-            [(target, outcome) for target in TARGETS for outcome in TRIED],
+            [(target, outcome) for target in RECEIVER_KINDS for outcome in DELIVERY_OUTCOMES],
             self._tried,
         )

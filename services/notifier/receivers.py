@@ -16,7 +16,7 @@ from events.cloudevents import CONTENT_TYPE
 from events.promises import Announcement, Breached, BreachRetracted, Cancelled, Escalated, Fulfilled
 from services.text.phrases import body, title
 
-TRY_AGAIN = (408, 425, 429)  # beside 5xx: what a second try may mend
+RETRYABLE_STATUSES = (408, 425, 429)  # beside 5xx: what a second try may mend
 
 
 class NotifyError(Exception):
@@ -31,23 +31,23 @@ class UndeliveredError(Exception):
     """The target did not take the message now."""
 
 
-class Target(ABC):
+class Receiver(ABC):
     """Somebody who can be told. `kind` is its label in the metrics."""
 
     kind: str
-    within: float
+    timeout_seconds: float
     """Seconds until one try is given up."""
 
-    async def tell(self, event: Announcement, raw: bytes) -> None:
+    async def deliver(self, event: Announcement, raw: bytes) -> None:
         """One try. Raises Refused, or whatever else stands in the way."""
-        async with asyncio.timeout(self.within):
+        async with asyncio.timeout(self.timeout_seconds):
             await self._send(event, raw)
 
     @abstractmethod
     async def _send(self, event: Announcement, raw: bytes) -> None: ...
 
 
-class WebhookTarget(Target):
+class WebhookReceiver(Receiver):
     """Posts the CloudEvent, byte for byte, signed as standardwebhooks.com says; `webhook-id` is the id of the event."""
 
     kind = "webhook"
@@ -55,7 +55,7 @@ class WebhookTarget(Target):
 
     def __init__(self, url: str, secret: str) -> None:
         self._url, self._signer = url, Webhook(secret)
-        self._client = httpx.AsyncClient(timeout=self.within)
+        self._client = httpx.AsyncClient(timeout=self.timeout_seconds)
 
     async def _send(self, event: Announcement, raw: bytes) -> None:
         now = datetime.now(UTC)
@@ -66,13 +66,13 @@ class WebhookTarget(Target):
             "webhook-signature": self._signer.sign(event.id, now, raw.decode()),
         }
         status = (await self._client.post(self._url, content=raw, headers=headers)).status_code
-        if status >= 500 or status in TRY_AGAIN:
+        if status >= 500 or status in RETRYABLE_STATUSES:
             raise UndeliveredError(f"it answers {status}")
         if not 200 <= status < 300:
             raise DeliveryRefusedError(f"it answers {status}; see whether address and secret are right")
 
 
-class AppriseTarget(Target):
+class AppriseReceiver(Receiver):
     """Mail, chat, pager: whatever has an address of github.com/caronc/apprise. It does not say why it failed."""
 
     kind = "apprise"
@@ -95,13 +95,13 @@ class AppriseTarget(Target):
 # ---- the setting
 
 
-def _web(url: str) -> str:
+def _check_webhook(url: str) -> str:
     if not re.match(r"https?://[^/@]", url):
         raise ValueError("a webhook is an address that begins with https:// or http://")
     return url
 
 
-def _secret(text: str) -> str:
+def _check_secret(text: str) -> str:
     if not re.fullmatch(r"whsec_[A-Za-z0-9+/]{32,}={0,2}", text):
         raise ValueError("a secret is whsec_ and at least 24 bytes in base64; see standardwebhooks.com")
     return text
@@ -112,21 +112,21 @@ class Address(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    webhook: Annotated[str, AfterValidator(_web)] | None = None
-    secret: Annotated[str, AfterValidator(_secret)] | None = None
+    webhook: Annotated[str, AfterValidator(_check_webhook)] | None = None
+    secret: Annotated[str, AfterValidator(_check_secret)] | None = None
     apprise: str | None = None
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
+    def _check_one_kind(self) -> Self:
         if (self.webhook is None) != (self.secret is None) or (self.webhook is None) == (self.apprise is None):
             raise ValueError("a target has a webhook and its secret, or an address for apprise, and nothing else")
         return self
 
-    def open(self) -> Target:
+    def open(self) -> Receiver:
         """Raises ValueError if Apprise does not know the address."""
         if self.webhook is not None and self.secret is not None:
-            return WebhookTarget(self.webhook, self.secret)
-        return AppriseTarget(self.apprise or "")
+            return WebhookReceiver(self.webhook, self.secret)
+        return AppriseReceiver(self.apprise or "")
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
@@ -145,7 +145,7 @@ class Notify(BaseModel):
     recipients: Mapping[str, tuple[str, ...]] = {}
 
     @model_validator(mode="after")
-    def _all_known(self) -> Self:
+    def _check_all_known(self) -> Self:
         for where, names in {"breaches": self.breaches, **self.recipients}.items():
             if unknown := [name for name in names if name not in self.targets]:
                 raise ValueError(
@@ -153,12 +153,12 @@ class Notify(BaseModel):
                 )
         return self
 
-    def of(self, recipient: str) -> tuple[str, ...]:
+    def receivers_of(self, recipient: str) -> tuple[str, ...]:
         """The targets of a recipient of escalations."""
         return self.recipients.get(recipient, self.breaches)
 
 
-def read(text: str | None) -> Notify:
+def parse_notify(text: str | None) -> Notify:
     """Raises NotifyError."""
     try:
         return Notify.model_validate(yaml.safe_load(text or "{}"))
@@ -170,22 +170,22 @@ def read(text: str | None) -> Notify:
         raise NotifyError("; ".join(lines)) from None
 
 
-class Targets:
+class Receivers:
     """The targets of SLA_NOTIFY, ready to be told. Raises NotifyError if Apprise does not know the address of one."""
 
     def __init__(self, notify: Notify, old: timedelta) -> None:
-        self._notify, self._old = notify, old
-        self.named = {name: self._open(name, address) for name, address in notify.targets.items()}
+        self._notify, self._historic_after = notify, old
+        self.by_name = {name: self._open(name, address) for name, address in notify.targets.items()}
 
-    def _open(self, name: str, address: Address) -> Target:
+    def _open(self, name: str, address: Address) -> Receiver:
         try:
             return address.open()
         except ValueError as error:
             raise NotifyError(f"SLA_NOTIFY: targets: {name}: {error}") from None
 
-    def told(self, event: Announcement) -> set[str]:
+    def receivers_for(self, event: Announcement) -> set[str]:
         """The names of those who are told. What was `old` when the engine heard of it is of an import: nobody is."""
-        news = event.data.detected_at - event.time <= self._old
+        news = event.data.detected_at - event.time <= self._historic_after
         match event.data:
             case Breached() | BreachRetracted():
                 return set(self._notify.breaches)
@@ -194,5 +194,5 @@ class Targets:
             case Cancelled(elapsed_seconds=elapsed, target_seconds=target) if news and elapsed > target:
                 return set(self._notify.breaches)
             case Escalated(tell=tell) if news:
-                return {name for recipient in tell for name in self._notify.of(recipient)}
+                return {name for recipient in tell for name in self._notify.receivers_of(recipient)}
         return set()

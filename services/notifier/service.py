@@ -20,23 +20,23 @@ from services.bus.streams import SLA, UNDELIVERED
 from services.errors import BusError
 from services.notifier.alertmanager import Alertmanager, Alerts
 from services.notifier.metrics import Notifications
-from services.notifier.receivers import DeliveryRefusedError, Target, Targets
+from services.notifier.receivers import DeliveryRefusedError, Receiver, Receivers
 from services.runtime.service import Service
 
 log = structlog.get_logger()
 
-TOLD = ("sla.breached.>", "sla.breach_retracted.>", "sla.fulfilled.>", "sla.cancelled.>", "sla.escalated.>")
-AT_ONCE = 8  # messages under way to one target
-LONGEST = 300.0  # seconds between two tries
-ENDS_WITHIN = 3.0  # seconds for what is under way when the process ends; what is not finished comes again
-TURN = 2.0  # seconds after which it comes round though nothing has arrived
+SUBJECTS = ("sla.breached.>", "sla.breach_retracted.>", "sla.fulfilled.>", "sla.cancelled.>", "sla.escalated.>")
+MAX_IN_FLIGHT = 8  # messages under way to one target
+MAX_BACKOFF = 300.0  # seconds between two tries
+SHUTDOWN_TIMEOUT = 3.0  # seconds for what is under way when the process ends; what is not finished comes again
+READ_TIMEOUT = 2.0  # seconds after which it comes round though nothing has arrived
 
 
-def consumer(target: str) -> ConsumerConfig:
+def build_consumer(target: str) -> ConsumerConfig:
     """Each target has its own, from `sla migrate` on: one that is away delays nobody else."""
     return ConsumerConfig(
         durable_name=f"notifier_{target}",
-        filter_subjects=list(TOLD),
+        filter_subjects=list(SUBJECTS),
         deliver_policy=DeliverPolicy.NEW,
         ack_policy=Acks.EXPLICIT,
         ack_wait=20,  # seconds, longer than any try: after a crash it comes again
@@ -48,7 +48,7 @@ class _Broker(NatsBroker):
     """FastStream's, on a connection that is made as all of ours are."""
 
     def __init__(self, connect: Callable[[], Awaitable[Client]]) -> None:
-        super().__init__(logger=None, graceful_timeout=ENDS_WITHIN)
+        super().__init__(logger=None, graceful_timeout=SHUTDOWN_TIMEOUT)
         self._ours = connect
 
     async def _connect(self) -> Client:
@@ -57,7 +57,9 @@ class _Broker(NatsBroker):
 
         async def ask_patiently(*arguments: Any, **named: Any) -> None:
             if connection.is_closed:
-                await asyncio.sleep(TURN)  # FastStream asks again at once, for ever: nothing else would run (TRAPS F7)
+                await asyncio.sleep(
+                    READ_TIMEOUT
+                )  # FastStream asks again at once, for ever: nothing else would run (TRAPS F7)
             await ask(*arguments, **named)
 
         connection.publish = ask_patiently  # type: ignore[method-assign]
@@ -94,27 +96,27 @@ class Notifier(Service):
         bus: Bus,
         connect: Callable[[], Awaitable[Client]],
         inbox: str,
-        targets: Targets,
+        targets: Receivers,
         alertmanagers: Sequence[str],
         count: Notifications,
         tries_for: timedelta,
     ) -> None:
         super().__init__()
-        self._bus, self._targets, self._count, self._tries_for = bus, targets, count, tries_for
+        self._bus, self._receivers, self._count, self._tries_for = bus, targets, count, tries_for
         self._undelivered = bus.publisher(UNDELIVERED)
         self._alerts = Alerts()
         self._alertmanagers = [Alertmanager(url, self._alerts, count) for url in alertmanagers]
-        self._telling: list[asyncio.Task[None]] = []
+        self._senders: list[asyncio.Task[None]] = []
         self._broker = _Broker(connect)
-        for name, target in targets.named.items():
+        for name, target in targets.by_name.items():
             self._subscribe(name, target, inbox)
 
-    def _subscribe(self, name: str, target: Target, inbox: str) -> None:
+    def _subscribe(self, name: str, target: Receiver, inbox: str) -> None:
         @self._broker.subscriber(
             "sla.>",
             stream=JStream(SLA, declare=False),
-            durable=consumer(name).durable_name,
-            pull_sub=PullSub(batch_size=AT_ONCE),
+            durable=build_consumer(name).durable_name,
+            pull_sub=PullSub(batch_size=MAX_IN_FLIGHT),
             ack_policy=AckPolicy.MANUAL,
             inbox_prefix=f"{inbox}.".encode(),  # that of the connection is not heeded
         )
@@ -124,18 +126,18 @@ class Notifier(Service):
             except ValueError as error:
                 log.error("notify", target=name, subject=message.raw_message.subject, error=str(error))
                 return await message.reject()
-            if name not in self._targets.told(event):
+            if name not in self._receivers.receivers_for(event):
                 return await message.ack()
             try:
-                await target.tell(event, message.body)
+                await target.deliver(event, message.body)
             except Exception as error:  # noqa: BLE001 - whatever stands in the way, it is tried again
-                return await self._failed(name, target, event, message, error)
+                return await self._handle_failure(name, target, event, message, error)
             self._count.add(target.kind, "sent")
             log.info("notified", target=name, ticket=event.ticket, type=event.data.type, id=event.id)
             return await message.ack()
 
-    async def _failed(
-        self, name: str, target: Target, event: Announcement, message: NatsMessage, error: Exception
+    async def _handle_failure(
+        self, name: str, target: Receiver, event: Announcement, message: NatsMessage, error: Exception
     ) -> None:
         stored = message.raw_message.metadata
         about = {"target": name, "ticket": event.ticket, "id": event.id, "error": str(error) or type(error).__name__}
@@ -144,19 +146,19 @@ class Notifier(Service):
             or datetime.now(UTC) - stored.timestamp.astimezone(UTC) > self._tries_for
         ):
             try:
-                await self._keep(name, event, message, about["error"])
+                await self._publish_undelivered(name, event, message, about["error"])
             except (BusError, nats.errors.Error) as lost:
                 about["error"] += f"; and it could not be kept: {lost}"
             else:
                 self._count.add(target.kind, "given_up")
                 log.error("given up", **about)
                 return await message.ack()
-        delay = min(2.0 ** min(stored.num_delivered - 1, 30), LONGEST)
+        delay = min(2.0 ** min(stored.num_delivered - 1, 30), MAX_BACKOFF)
         self._count.add(target.kind, "retried")
         log.warning("retried", **about, seconds=delay)
         return await message.nack(delay)
 
-    async def _keep(self, name: str, event: Announcement, message: NatsMessage, error: str) -> None:
+    async def _publish_undelivered(self, name: str, event: Announcement, message: NatsMessage, error: str) -> None:
         headers = {
             "Content-Type": "application/cloudevents+json",
             "Sla-Target": name,
@@ -167,54 +169,54 @@ class Notifier(Service):
         await self._undelivered.publish([Outgoing(f"undelivered.{name}", headers, message.body)])
 
     async def run(self) -> None:
-        await self.whole(self._look())
-        if self._targets.named:
+        await self.run_to_completion(self._check_subscriptions())
+        if self._receivers.by_name:
             await self._broker.start()
         reader = self._bus.reader(SLA, 0)
         try:
             if self._alertmanagers:
                 await self._replay(reader)
-                self._telling = [asyncio.create_task(each.run()) for each in self._alertmanagers]
+                self._senders = [asyncio.create_task(each.run()) for each in self._alertmanagers]
             while True:
-                self.works()
-                await (self._follow(reader) if self._alertmanagers else self.sleep(TURN))
-                await self.whole(self._look())
+                self.record_heartbeat()
+                await (self._update_alerts(reader) if self._alertmanagers else self.sleep(READ_TIMEOUT))
+                await self.run_to_completion(self._check_subscriptions())
         finally:
             await reader.close()
 
     async def stop(self) -> None:
         await super().stop()
-        for task in self._telling:
+        for task in self._senders:
             task.cancel()
         await self._broker.end()
 
-    async def _look(self) -> None:
+    async def _check_subscriptions(self) -> None:
         """A subscriber whose consumer is gone hears nothing and does not say so (TRAPS F8). Raises BusError."""
         self._broker.check()
-        for name in self._targets.named:
+        for name in self._receivers.by_name:
             await self._bus.check_consumer(SLA, f"notifier_{name}")
-        for task in self._telling:
+        for task in self._senders:
             if task.done():
                 task.result()
 
     async def _replay(self, reader: StreamReader) -> None:
         """What is broken now follows from all that SLA holds: a restart needs no memory of its own."""
-        newest, taken = await self.whole(self._bus.last_sequence(SLA)), 0
+        newest, taken = await self.run_to_completion(self._bus.last_sequence(SLA)), 0
         while taken < newest:
-            self.works()
-            taken = await self._take(reader)
+            self.record_heartbeat()
+            taken = await self._read_batch(reader)
 
-    async def _follow(self, reader: StreamReader) -> None:
-        if await self._take(reader):
+    async def _update_alerts(self, reader: StreamReader) -> None:
+        if await self._read_batch(reader):
             for alertmanager in self._alertmanagers:
                 alertmanager.wake()
 
-    async def _take(self, reader: StreamReader) -> int:
+    async def _read_batch(self, reader: StreamReader) -> int:
         """The sequence of the last message that was taken, 0 if none came."""
-        messages = await reader.take(TURN)
+        messages = await reader.take(READ_TIMEOUT)
         for message in messages:
             try:
-                self._alerts.take(message, datetime.now(UTC))
+                self._alerts.apply(message, datetime.now(UTC))
             except ValueError as error:
                 log.error("alerts", subject=message.subject, sequence=message.sequence, error=str(error))
         return messages[-1].sequence if messages else 0

@@ -11,24 +11,24 @@ from nats.aio.client import Client
 from services.bus import connection as bus
 from services.bus.credentials import ANYBODY, Access
 from services.errors import BusError, FatalError
-from services.runtime.settings import Settings, database
+from services.runtime.settings import Settings, parse_database_url
 from services.store.interface import Database, Store
 from services.store.sqlite import SqliteFile
 
 RUN_FILE = "run.json"
-PATIENCE = 4.0  # seconds for a connection: somebody waits at the terminal
+CONNECT_TIMEOUT = 4.0  # seconds for a connection: somebody waits at the terminal
 
 
-def bus_url(settings: Settings, data: Path) -> str:
+def find_bus_url(settings: Settings, data: Path) -> str:
     """Return SLA_NATS_URL, or what the engine in the folder wrote. ValueError if empty, FatalError if none runs."""
     if settings.nats_url is None:
-        return _running(data)
+        return _read_run_file(data)
     if not settings.nats_url.strip():
         raise ValueError("SLA_NATS_URL is empty; give an address like nats://127.0.0.1:4222, or unset it")
     return settings.nats_url
 
 
-def _running(data: Path) -> str:
+def _read_run_file(data: Path) -> str:
     file = data / RUN_FILE
     try:
         url = json.loads(file.read_text(encoding="utf-8"))["nats_url"]
@@ -39,7 +39,7 @@ def _running(data: Path) -> str:
     return str(url)
 
 
-def access(settings: Settings) -> Access:
+def read_access(settings: Settings) -> Access:
     """Who we are to the bus. Raises ValueError for settings that cannot work."""
     names = ("user", "password", "credentials", "ca", "cert", "key")
     found = Access(**{name: getattr(settings, f"nats_{name}") for name in names})
@@ -49,7 +49,7 @@ def access(settings: Settings) -> Access:
 
 
 @asynccontextmanager
-async def connected(url: str, name: str, access: Access = ANYBODY) -> AsyncIterator[Client]:
+async def open_bus(url: str, name: str, access: Access = ANYBODY) -> AsyncIterator[Client]:
     """The bus. Raises BusError if it does not answer, or does not because the user may not ask (TRAPS F17)."""
     denied: list[str] = []
 
@@ -57,7 +57,7 @@ async def connected(url: str, name: str, access: Access = ANYBODY) -> AsyncItera
         if "permissions violation" in error.lower():
             denied.append(error)
 
-    nc = await bus.connect(url, name, access, PATIENCE, told)
+    nc = await bus.connect(url, name, access, CONNECT_TIMEOUT, told)
     try:
         yield nc
     except (BusError, nats.errors.Error) as error:
@@ -68,11 +68,11 @@ async def connected(url: str, name: str, access: Access = ANYBODY) -> AsyncItera
         await nc.close()
 
 
-def store(settings: Settings, data: Path) -> Database:
+def find_store(settings: Settings, data: Path) -> Database:
     """Return what SLA_DATABASE_URL names, or the file in the folder. ValueError or FatalError if there is none."""
     if settings.database_url is not None:
         try:
-            return database(settings.database_url)
+            return parse_database_url(settings.database_url)
         except ValueError as error:
             raise ValueError(f"SLA_DATABASE_URL: {error}") from None
     path = data / "sla.db"
@@ -83,4 +83,4 @@ def store(settings: Settings, data: Path) -> Database:
 
 def open_store(settings: Settings, data: Path) -> Store:
     """The store, opened. Raises StoreError too, if there is none or it is not migrated."""
-    return store(settings, data).open()
+    return find_store(settings, data).open()

@@ -20,10 +20,10 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-EVERY = 2.0  # seconds between two looks, and the longest that one may take
-STUCK = 5  # looks in a row without movement, after which something is stuck
-HOPELESS = 15  # looks in a row without a turn, after which a service hangs for ever
-DENIED_FOR = 5  # looks for which a refusal is remembered: whoever still needs the permission asks again meanwhile
+CHECK_INTERVAL = 2.0  # seconds between two looks, and the longest that one may take
+STALLED_AFTER = 5  # looks in a row without movement, after which something is stuck
+HUNG_AFTER = 15  # looks in a row without a turn, after which a service hangs for ever
+REMEMBER_DENIAL = 5  # looks for which a refusal is remembered: whoever still needs the permission asks again meanwhile
 
 PARTS = ("store", "bus", "permissions", "streams", "backlog", "outbox", "views", "deadlines")
 """What may not work beside the services themselves. Labels of `sla_not_ready`."""
@@ -45,11 +45,11 @@ _READERS = {
 }
 
 
-class Standing(NamedTuple):
+class StoreProgress(NamedTuple):
     """What the store says: how far all are, intake too, who has more to read, and the first instant not judged."""
 
-    taken: int
-    positions: Mapping[str, int]
+    committed_sequence: int
+    checkpoints: Mapping[str, int]
     waiting: frozenset[str]
     overdue: Row | None
 
@@ -62,26 +62,26 @@ class Watchdog:
 
     def __init__(
         self,
-        keepers: Mapping[str, Supervisor],
+        supervisors: Mapping[str, Supervisor],
         bus: Bus,
         store: Store | None,
         hopeless: Callable[[str], None],
         now: Now,
-        every: float = EVERY,
+        every: float = CHECK_INTERVAL,
     ) -> None:
-        self._keepers, self._bus, self._store, self._hopeless, self._now = keepers, bus, store, hopeless, now
-        self._every = every
-        self._readers = list(dict.fromkeys(reader for name in keepers for reader in _READERS.get(name, ())))
+        self._supervisors, self._bus, self._store, self._on_hang, self._now = supervisors, bus, store, hopeless, now
+        self._interval = every
+        self._readers = list(dict.fromkeys(reader for name in supervisors for reader in _READERS.get(name, ())))
         self._last: dict[str, Any] = {}
         self._still: defaultdict[str, int] = defaultdict(int)
-        self._asked: dict[str, asyncio.Future[Any]] = {}
+        self._unanswered: dict[str, asyncio.Future[Any]] = {}
         self._denied: tuple[str, int] = ("", 0)
         self.problems: dict[str, str] = {"streams": "not looked at yet"}
 
-    def denied(self, error: str) -> None:
+    def record_denial(self, error: str) -> None:
         """The broker has refused something: it says so to the connection, not to who asked (TRAPS F17)."""
         text = f"{error}; give the user of this process the permission"
-        self._denied = (text, DENIED_FOR)
+        self._denied = (text, REMEMBER_DENIAL)
         self.problems = self.problems | {"permissions": text}
 
     async def run(self) -> None:
@@ -90,38 +90,38 @@ class Watchdog:
         try:
             while True:
                 began = time()
-                found = await self._look()
+                found = await self._check()
                 if found.keys() != self.problems.keys():
                     (log.warning if found else log.info)("watchdog", problems=found)
                 self.problems = found
-                await asyncio.sleep(max(0.0, began + self._every - time()))
+                await asyncio.sleep(max(0.0, began + self._interval - time()))
         finally:
-            if self._asked:
-                await asyncio.wait(self._asked.values())
+            if self._unanswered:
+                await asyncio.wait(self._unanswered.values())
 
-    async def _look(self) -> dict[str, str]:
+    async def _check(self) -> dict[str, str]:
         if why := self._bus.closed:
             raise FatalError(f"the broker has ended the connection for good: {why}; put that right, and start again")
         found: dict[str, str] = {}
         newest, standing = await asyncio.gather(
-            self._answer("streams", self._streams, found), self._answer("store", self._read, found)
+            self._ask("streams", self._check_streams, found), self._ask("store", self._read_progress, found)
         )
         if standing is not None:
-            found |= self._stuck(standing)
+            found |= self._find_stalled(standing)
             if newest is not None:
-                found |= self._backlog(newest, standing.taken)
-        return found | dict([*self._permissions(), *self._turns()])
+                found |= self._check_backlog(newest, standing.committed_sequence)
+        return found | dict([*self._check_permissions(), *self._check_heartbeats()])
 
-    async def _answer(self, part: str, ask: Callable[[], Awaitable[T]], found: dict[str, str]) -> T | None:
+    async def _ask(self, part: str, ask: Callable[[], Awaitable[T]], found: dict[str, str]) -> T | None:
         """None and a problem if there is no good answer. What hangs is not asked again: threads would pile up."""
-        if part not in self._asked:
-            self._asked[part] = asyncio.ensure_future(ask())
-        asked = self._asked[part]
-        done, _ = await asyncio.wait([asked], timeout=self._every)
+        if part not in self._unanswered:
+            self._unanswered[part] = asyncio.ensure_future(ask())
+        asked = self._unanswered[part]
+        done, _ = await asyncio.wait([asked], timeout=self._interval)
         if not done:
-            found[part] = f"no answer within {self._every:g} s; see whether it is there, and how busy it is"
+            found[part] = f"no answer within {self._interval:g} s; see whether it is there, and how busy it is"
             return None
-        del self._asked[part]
+        del self._unanswered[part]
         try:
             answer: T = asked.result()
         except TRANSIENT_ERRORS as error:
@@ -129,24 +129,24 @@ class Watchdog:
             return None
         return answer
 
-    async def _streams(self) -> int:
+    async def _check_streams(self) -> int:
         """The newest message for intake. Raises BusError if a stream is missing, or is set so that it breaks us."""
-        streams = dict.fromkeys(stream for name in self._keepers for stream in _STREAMS[name])
-        broken = await asyncio.gather(*(self._broken(stream) for stream in streams))
+        streams = dict.fromkeys(stream for name in self._supervisors for stream in _STREAMS[name])
+        broken = await asyncio.gather(*(self._find_broken(stream) for stream in streams))
         if wrong := [line for lines in broken for line in lines]:
             raise BusError("; ".join(wrong))
         return await self._bus.last_sequence(TICKETS) if TICKETS in streams else 0
 
-    async def _broken(self, stream: str) -> list[str]:
+    async def _find_broken(self, stream: str) -> list[str]:
         try:
             return await self._bus.broken(stream)
         except BusError as error:
             return [str(error)]
 
-    async def _read(self) -> Standing | None:
-        return None if self._store is None else await asyncio.to_thread(self._standing, self._store)
+    async def _read_progress(self) -> StoreProgress | None:
+        return None if self._store is None else await asyncio.to_thread(self._load_progress, self._store)
 
-    def _standing(self, store: Store) -> Standing:
+    def _load_progress(self, store: Store) -> StoreProgress:
         """Blocking."""
         if store.replaced():
             raise FatalError(
@@ -158,20 +158,22 @@ class Watchdog:
         waiting = {name for name in self._readers if name != _ARRIVALS and positions[name] < head}
         if _ARRIVALS in positions and store.inbox(positions[_ARRIVALS], 1):
             waiting.add(_ARRIVALS)
-        overdue = self._overdue(store) if "clock" in self._keepers else None
-        return Standing(store.taken(), positions, frozenset(waiting), overdue)
+        overdue = self._find_overdue(store) if "clock" in self._supervisors else None
+        return StoreProgress(store.taken(), positions, frozenset(waiting), overdue)
 
-    def _overdue(self, store: Store) -> Row | None:
-        late = round(STUCK * self._every * 1e6)
+    def _find_overdue(self, store: Store) -> Row | None:
+        late = round(STALLED_AFTER * self._interval * 1e6)
         with store.reading() as cursor:
             rows = Deadlines().until(cursor, self._now() - late, 1)
         return rows[0] if rows else None
 
-    def _stuck(self, standing: Standing) -> dict[str, str]:
+    def _find_stalled(self, standing: StoreProgress) -> dict[str, str]:
         found: dict[str, str] = {}
-        positions = standing.positions
+        positions = standing.checkpoints
         stuck = [
-            name for name in self._readers if self._looks(name, positions[name], name in standing.waiting) >= STUCK
+            name
+            for name in self._readers
+            if self._count_stalls(name, positions[name], name in standing.waiting) >= STALLED_AFTER
         ]
         if ANNOUNCER_CHECKPOINT in stuck:
             stuck.remove(ANNOUNCER_CHECKPOINT)
@@ -181,7 +183,10 @@ class Watchdog:
         if stuck:
             behind = ", ".join(f"{name} after {positions[name]}" for name in stuck)
             found["views"] = f"these views do not follow: {behind}; see what the services that follow them log"
-        if self._looks("overdue", standing.overdue, standing.overdue is not None) >= STUCK and standing.overdue:
+        if (
+            self._count_stalls("overdue", standing.overdue, standing.overdue is not None) >= STALLED_AFTER
+            and standing.overdue
+        ):
             ago = (self._now() - standing.overdue.at) / 1e6
             found["deadlines"] = (
                 f"an instant {ago:.0f} s ago is not judged; see whether intake and clock run, and whether this machine "
@@ -189,31 +194,31 @@ class Watchdog:
             )
         return found
 
-    def _backlog(self, newest: int, taken: int) -> dict[str, str]:
-        if "intake" not in self._keepers or self._looks("backlog", taken, taken < newest) < STUCK:
+    def _check_backlog(self, newest: int, taken: int) -> dict[str, str]:
+        if "intake" not in self._supervisors or self._count_stalls("backlog", taken, taken < newest) < STALLED_AFTER:
             return {}
         return {"backlog": f"{newest - taken} messages wait, and none is taken; see what the active intake logs"}
 
-    def _permissions(self) -> Iterator[tuple[str, str]]:
+    def _check_permissions(self) -> Iterator[tuple[str, str]]:
         """Remembered as long as a service does not work, which may be why."""
         text, looks = self._denied
-        if looks > 0 or (text and any(keeper.problem for keeper in self._keepers.values())):
+        if looks > 0 or (text and any(supervisor.problem for supervisor in self._supervisors.values())):
             self._denied = (text, looks - 1)
             yield "permissions", text
         else:
             self._denied = ("", 0)
 
-    def _turns(self) -> Iterator[tuple[str, str]]:
+    def _check_heartbeats(self) -> Iterator[tuple[str, str]]:
         """A service comes round every few seconds, or is built again."""
-        for name, keeper in self._keepers.items():
-            looks = self._looks(f"turns of {name}", (keeper.built, keeper.turns), True)
-            seconds = looks * self._every
-            if looks >= HOPELESS:
-                self._hopeless(f"{name} hangs: no turn for {seconds:g} s")
-            if looks >= STUCK:
-                yield name, f"no turn for {seconds:g} s; the process ends after {HOPELESS * self._every:g} s"
+        for name, supervisor in self._supervisors.items():
+            looks = self._count_stalls(f"turns of {name}", (supervisor.built, supervisor.heartbeats), True)
+            seconds = looks * self._interval
+            if looks >= HUNG_AFTER:
+                self._on_hang(f"{name} hangs: no turn for {seconds:g} s")
+            if looks >= STALLED_AFTER:
+                yield name, f"no turn for {seconds:g} s; the process ends after {HUNG_AFTER * self._interval:g} s"
 
-    def _looks(self, what: str, value: object, waits: bool) -> int:
+    def _count_stalls(self, what: str, value: object, waits: bool) -> int:
         """For how many looks in a row a value has stood still though it should move."""
         self._still[what] = self._still[what] + 1 if waits and self._last.get(what) == value else 0
         self._last[what] = value

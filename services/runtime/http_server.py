@@ -34,7 +34,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-class Http:
+class HttpServer:
     """
     The HTTP port of a process. `problems` says what does not work now, by service; empty means ready. `pages` answers
     everywhere else.
@@ -51,7 +51,7 @@ class Http:
         self._socket = listen(host, port)
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
-            _app(problems, registry, pages),
+            _build_app(problems, registry, pages),
             log_config=None,
             lifespan="off",
             access_log=False,
@@ -73,15 +73,15 @@ class Http:
         self._socket.close()
 
 
-def _app(problems: Callable[[], dict[str, str]], registry: CollectorRegistry, pages: ASGIApp | None) -> Any:
+def _build_app(problems: Callable[[], dict[str, str]], registry: CollectorRegistry, pages: ASGIApp | None) -> Any:
     @get
     async def live(scope: Scope) -> AsgiResponse:
-        return _json({"status": "live"}, 200)
+        return _answer_json({"status": "live"}, 200)
 
     @get
     async def ready(scope: Scope) -> AsgiResponse:
         found = problems()
-        return _json({"status": "not ready" if found else "ready", "reasons": found}, 503 if found else 200)
+        return _answer_json({"status": "not ready" if found else "ready", "reasons": found}, 503 if found else 200)
 
     @get
     async def metrics(scope: Scope) -> AsgiResponse:
@@ -100,5 +100,5 @@ def _app(problems: Callable[[], dict[str, str]], registry: CollectorRegistry, pa
     return both
 
 
-def _json(body: dict[str, Any], status: int) -> AsgiResponse:
+def _answer_json(body: dict[str, Any], status: int) -> AsgiResponse:
     return AsgiResponse(json.dumps(body).encode() + b"\n", status, {"Content-Type": "application/json"})

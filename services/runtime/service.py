@@ -10,20 +10,22 @@ from typing import Any, ClassVar, TypeVar
 import structlog
 
 from projections.runner import BATCH, Projection, follow
-from services.errors import TRANSIENT_ERRORS, StoreError
+from services.errors import TRANSIENT_ERRORS, NotLeaderError
 from services.store.interface import Lock, Store
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-LIVE = 50  # rows of a batch of a view that is up to date: of 1,000 they kept a fact at 1,000/s waiting up to 0.1 s
-REST = 2.0  # times as long as it worked
+SMALL_BATCH = (
+    50  # rows of a batch of a view that is up to date: of 1,000 they kept a fact at 1,000/s waiting up to 0.1 s
+)
+REST_FACTOR = 2.0  # times as long as it worked
 
 Now = Callable[[], int]
 
 
-def wall_clock() -> int:
+def read_wall_clock() -> int:
     """The time of this machine in microseconds since 1970, UTC."""
     return time.time_ns() // 1000
 
@@ -39,7 +41,7 @@ class Service(ABC):
 
     def __init__(self) -> None:
         self.problem: str | None = "starting"
-        self.turns = 0
+        self.heartbeats = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
         self._awake = asyncio.Event()
 
@@ -51,15 +53,15 @@ class Service(ABC):
         """Called once after `run` was cancelled: gives back what it holds."""
         await asyncio.to_thread(self._thread.shutdown)
 
-    def works(self) -> None:
+    def record_heartbeat(self) -> None:
         """It came round once more, and all is well."""
         self.problem = None
-        self.turns += 1
+        self.heartbeats += 1
 
-    async def own(self, lock: Lock) -> None:
+    async def acquire_leadership(self, lock: Lock) -> None:
         """Waits until this process owns the role: a standby works by waiting."""
-        while not await self.in_thread(lock.take):
-            self.works()
+        while not await self.run_in_thread(lock.take):
+            self.record_heartbeat()
             await self.sleep(0.5)
 
     def wake(self) -> None:
@@ -77,11 +79,11 @@ class Service(ABC):
         self._awake.clear()
         return woken
 
-    async def in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+    async def run_in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         """Blocking work of this service, one at a time."""
-        return await self.whole(asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments))
+        return await self.run_to_completion(asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments))
 
-    async def follow(self, store: Store, view: Projection, lock: Lock | None = None) -> None:
+    async def catch_up(self, store: Store, view: Projection, lock: Lock | None = None) -> None:
         """
         Until the view is up to date. Between its batches, which are small, it rests twice as long as each took: SQLite
         has one writer, and what is urgent goes first. Far behind it takes large ones. Before each it looks at a lock,
@@ -90,21 +92,21 @@ class Service(ABC):
 
         def batch(size: int) -> int:
             if lock is not None:
-                still_own(lock)
+                ensure_leader(lock)
             return follow(store, view, limit=size)
 
         clock, done = asyncio.get_running_loop().time, 0
         while True:
-            start, size = clock(), LIVE if done < BATCH else BATCH
-            taken = await self.in_thread(batch, size)
+            start, size = clock(), SMALL_BATCH if done < BATCH else BATCH
+            taken = await self.run_in_thread(batch, size)
             if taken:
-                await asyncio.sleep(REST * (clock() - start))
+                await asyncio.sleep(REST_FACTOR * (clock() - start))
             if taken < size:
                 return
-            self.turns += 1
+            self.heartbeats += 1
             done += taken
 
-    async def whole(self, work: Awaitable[T]) -> T:
+    async def run_to_completion(self, work: Awaitable[T]) -> T:
         """
         Work that is not left half done: if the service is cancelled meanwhile, it is finished first. Requests to the
         broker too: nats-py uses asyncio.wait_for, which in Python 3.11 loses a cancellation that comes with the answer.
@@ -119,13 +121,13 @@ class Service(ABC):
             raise
 
 
-def still_own(lock: Lock) -> None:
-    """StoreError if this process owns the role no more: it begins anew, as a standby."""
+def ensure_leader(lock: Lock) -> None:
+    """Raise NotLeaderError unless this process still holds the lock."""
     if not lock.take():
-        raise StoreError("another process has this role now")
+        raise NotLeaderError("another process has this role now")
 
 
-RETRY = (0.2, 5.0)  # seconds before a failed service starts again: the first time, and at most
+RETRY_BACKOFF = (0.2, 5.0)  # seconds before a failed service starts again: the first time, and at most
 
 
 class Supervisor:
@@ -143,14 +145,14 @@ class Supervisor:
     @property
     def problem(self) -> str | None:
         """Why the service does not work now."""
-        if self._outage and self.turns < 2:
+        if self._outage and self.heartbeats < 2:
             return self._outage
         return self.service.problem if self.service else "starting"
 
     @property
-    def turns(self) -> int:
+    def heartbeats(self) -> int:
         """How often the service came round since it was built."""
-        return self.service.turns if self.service else 0
+        return self.service.heartbeats if self.service else 0
 
     def wake(self) -> None:
         """There is something to do."""
@@ -159,14 +161,14 @@ class Supervisor:
 
     async def run(self) -> None:
         """Until cancelled, or until something fails that waiting does not help."""
-        pause = RETRY[0]
+        pause = RETRY_BACKOFF[0]
         while True:
             self.service = service = self._build()
             self.built += 1
             try:
                 await service.run()
             except TRANSIENT_ERRORS as error:
-                pause = RETRY[0] if self.problem is None else min(pause * 2, RETRY[1])
+                pause = RETRY_BACKOFF[0] if self.problem is None else min(pause * 2, RETRY_BACKOFF[1])
                 service.problem = self._outage = str(error) or type(error).__name__
                 log.warning("waiting", service=self.name, reason=service.problem, seconds=pause)
             finally:

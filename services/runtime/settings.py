@@ -15,7 +15,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from services.faults import checked
+from services.faults import check_fault
 from services.store.interface import Database
 from services.store.sqlite import SqliteFile
 from sla.policy import Policy, PolicyError, load
@@ -24,7 +24,7 @@ SHIPPED_POLICIES = Path(__file__).parents[2] / "sla" / "policies"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def _span(value: object) -> object:
+def _parse_span(value: object) -> object:
     if not isinstance(value, str):
         return value
     if value == "never":
@@ -35,15 +35,15 @@ def _span(value: object) -> object:
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-def _addresses(text: str) -> str:
+def _check_addresses(text: str) -> str:
     if not all(re.match(r"https?://[^/@]", url.strip()) for url in text.split(",")):
         raise ValueError("an Alertmanager has an address like http://127.0.0.1:9093; several have commas between them")
     return text
 
 
-Span = Annotated[timedelta, BeforeValidator(_span)]
+Span = Annotated[timedelta, BeforeValidator(_parse_span)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Fault = Annotated[str, AfterValidator(checked), Field(description="for tests only; services/faults.py")]
+Fault = Annotated[str, AfterValidator(check_fault), Field(description="for tests only; services/faults.py")]
 
 
 class Settings(BaseSettings):
@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     )
     historic_after: Span = timedelta(hours=24)
     max_ahead: Annotated[Span, Field(description="how far in the future a fact may be dated")] = timedelta(minutes=5)
-    alertmanager_url: Annotated[str, AfterValidator(_addresses)] | None = None
+    alertmanager_url: Annotated[str, AfterValidator(_check_addresses)] | None = None
     notify: Annotated[str | None, Field(description="who is told, as YAML; services/notifier/receivers.py")] = None
     notify_for: Annotated[Span, Field(description="how long a target that is away is tried")] = timedelta(hours=24)
     fault: Fault | None = None
@@ -97,11 +97,13 @@ class _FileSource(EnvSettingsSource):
     def __call__(self) -> dict[str, Any]:
         variables = {name: f"SLA_{name.upper()}_FILE" for name in self.settings_cls.model_fields}
         return {
-            name: _text_of(variable, path) for name, variable in variables.items() if (path := os.environ.get(variable))
+            name: _read_secret(variable, path)
+            for name, variable in variables.items()
+            if (path := os.environ.get(variable))
         }
 
 
-def _text_of(variable: str, path: str) -> str:
+def _read_secret(variable: str, path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
@@ -121,7 +123,7 @@ def load_policy(folder: Path) -> Policy:
     return load(files[0])
 
 
-def database(url: str) -> Database:
+def parse_database_url(url: str) -> Database:
     """Where the store is: `sqlite:///path` or `postgresql://…`. ValueError for what is neither."""
     if url.startswith("sqlite:///") and url != "sqlite:///":
         return SqliteFile(Path(url.removeprefix("sqlite:///")))

@@ -199,7 +199,7 @@ def test_a_bus_that_does_not_answer_is_given_up(
     call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("SLA_NATS_URL", "nats://127.0.0.1:1")
-    monkeypatch.setattr(client, "PATIENCE", 0.2)
+    monkeypatch.setattr(client, "CONNECT_TIMEOUT", 0.2)
     started = time.monotonic()
     said = call(*command)
     assert time.monotonic() - started < 3

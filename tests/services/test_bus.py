@@ -482,7 +482,7 @@ async def test_the_wish_to_end_is_not_lost_when_it_comes_with_an_answer_of_the_b
         name = "asking"
 
         async def run(self) -> None:
-            await self.whole(asyncio.wait_for(answer, 10))
+            await self.run_to_completion(asyncio.wait_for(answer, 10))
             raise AssertionError("it goes on")
 
     answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()

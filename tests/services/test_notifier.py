@@ -17,9 +17,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from events.examples import EXAMPLES
 from events.promises import DATA_TYPES, Announcement, event_id, message, subject_for
-from services.notifier.receivers import Notify, NotifyError, Targets, read
+from services.notifier.receivers import Notify, NotifyError, Receivers, parse_notify
 from services.up import provision
-from tests.services.test_watchdog import Guarded
+from tests.services.test_health import Guarded
 from tests.support.bus import (
     SLA,
     Fact,
@@ -378,7 +378,7 @@ async def test_kill_9_loses_nothing(tmp_path: Path) -> None:
 # ---- who is told of what
 
 
-NOTIFY = read(
+NOTIFY = parse_notify(
     """
     targets:
       pager: {apprise: "json://127.0.0.1:1"}
@@ -411,7 +411,7 @@ NOTIFY = read(
     ],
 )
 def test_who_is_told(event: Announcement, told: set[str]) -> None:
-    assert Targets(NOTIFY, DAY).told(event) == told
+    assert Receivers(NOTIFY, DAY).receivers_for(event) == told
 
 
 async def test_an_escalation_goes_to_its_recipients_by_apprise_and_a_historic_breach_to_nobody(tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ async def test_an_escalation_goes_to_its_recipients_by_apprise_and_a_historic_br
 )
 def test_a_wrong_setting_says_where_and_what_is_right_in_one_line_without_the_secret(text: str, said: str) -> None:
     with pytest.raises(NotifyError) as error:
-        read(text)
+        parse_notify(text)
     assert said in str(error.value) and str(error.value).startswith("SLA_NOTIFY")
     assert "\n" not in str(error.value) and "hunter2" not in str(error.value)
 
@@ -464,7 +464,7 @@ def test_an_address_that_apprise_does_not_know_is_named_without_its_password() -
     with pytest.raises(
         NotifyError, match="SLA_NOTIFY: targets: mailbox: nonsense:… is no address that Apprise"
     ) as error:
-        Targets(Notify.model_validate({"targets": {"mailbox": {"apprise": "nonsense://user:hunter2@x"}}}), DAY)
+        Receivers(Notify.model_validate({"targets": {"mailbox": {"apprise": "nonsense://user:hunter2@x"}}}), DAY)
     assert "hunter2" not in str(error.value)
 
 

@@ -17,7 +17,7 @@ from nats.aio.client import Client
 
 from projections.registry import PROJECTIONS
 from services.maintenance.verify import Verify
-from services.runtime.settings import database
+from services.runtime.settings import parse_database_url
 from services.store.interface import Database
 from services.store.postgres_leases import PARTITION
 from sla.log import Announced
@@ -139,7 +139,7 @@ async def hired(folder: Path, postgres: Postgres, partitions: int = PARTITIONS) 
     async with nats_server(folder / "nats") as nats, connected(nats.url) as nc:
         settings = {"SLA_NATS_URL": nats.url, "SLA_DATABASE_URL": url}
         settings["SLA_POLICY_DIR"] = open_all_hours(folder / "policy")
-        crew = Crew(Deployment(folder, nats, database(url), settings), nc, {})
+        crew = Crew(Deployment(folder, nats, parse_database_url(url), settings), nc, {})
         assert crew.migrate(partitions).returncode == 0
         try:
             yield crew

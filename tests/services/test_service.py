@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from projections.tickets import Tickets
-from services.runtime.service import LIVE, Service
+from services.runtime.service import SMALL_BATCH, Service
 from services.store.sqlite import FileLock
 from tests.store.test_projections import Log
 
@@ -23,7 +23,7 @@ class Asking(Service):
         self.asked, self.answered = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
-        await self.whole(self._ask())
+        await self.run_to_completion(self._ask())
 
     async def _ask(self) -> None:
         self.asked.set()
@@ -89,10 +89,10 @@ def test_who_follows_a_view_says_a_word_before_each_batch(tmp_path: Path) -> Non
 
     async def followed() -> None:
         service = Asking()
-        await service.follow(log.store, view, lock)
+        await service.catch_up(log.store, view, lock)
         await service.stop()
 
     asyncio.run(followed())
-    assert log.store.position(view.name) == log.store.head() > 2 * LIVE
-    assert lock.words == log.store.head() // LIVE + 1
+    assert log.store.position(view.name) == log.store.head() > 2 * SMALL_BATCH
+    assert lock.words == log.store.head() // SMALL_BATCH + 1
     log.store.close()

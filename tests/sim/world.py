@@ -20,7 +20,7 @@ from services import faults
 from services.announcer import Announcer
 from services.bus.connection import Outgoing
 from services.bus.streams import TICKETS
-from services.clock import Clock
+from services.clock import DeadlineTimer
 from services.errors import FatalError
 from services.intake import Intake
 from services.metrics import Metrics
@@ -118,12 +118,12 @@ class SimProcess:
         self.task = world.loop.create_task(self._run(), context=context)
 
     async def _run(self) -> None:
-        keepers = [Supervisor(name, partial(self._build, name)) for name in self.names]
-        await self.bus.on_nudge(lambda: [keeper.wake() for keeper in keepers])
+        supervisors = [Supervisor(name, partial(self._build, name)) for name in self.names]
+        await self.bus.on_nudge(lambda: [supervisor.wake() for supervisor in supervisors])
         try:
             async with asyncio.TaskGroup() as group:
-                for keeper in keepers:
-                    group.create_task(keeper.run())
+                for supervisor in supervisors:
+                    group.create_task(supervisor.run())
         except BaseExceptionGroup as errors:
             if errors.split((FatalError, Crashed))[1]:
                 self.world.unexpected.append(repr(errors.exceptions))
@@ -138,7 +138,7 @@ class SimProcess:
             case "intake":
                 return Intake(bus, world.store, POLICY, Limits(), FileShares(lock))
             case "clock":
-                return Clock(bus, world.store, self.now)
+                return DeadlineTimer(bus, world.store, self.now)
             case "announcer":
                 return Announcer(bus, world.store, lock)
             case _:

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from projections.registry import PROJECTIONS
 from services.errors import StoreError
 from services.maintenance.verify import Verify
-from services.runtime.settings import database
+from services.runtime.settings import parse_database_url
 from services.store.interface import Store
 from services.store.postgres import PostgresDatabase
 from services.store.sqlite import SqliteFile
@@ -129,7 +129,7 @@ async def test_a_service_waits_for_its_schema_and_says_so(tmp_path: Path, postgr
     async with nats_server(tmp_path / "nats") as nats:
         url = new_database(postgres.dsn)
         settings = {"SLA_NATS_URL": nats.url, "SLA_DATABASE_URL": url}
-        deployed = Deployment(tmp_path, nats, database(url), settings)
+        deployed = Deployment(tmp_path, nats, parse_database_url(url), settings)
         service = deployed.run("intake", "clock", "announcer", "metrics")
         try:
 
@@ -206,7 +206,7 @@ async def test_each_service_works_as_its_own_role_and_a_view_can_be_built_again(
     async with nats_server(tmp_path / "nats") as nats, connected(nats.url) as nc:
         settings = {"SLA_NATS_URL": nats.url, "SLA_DATABASE_URL": urls["owner"]}
         settings["SLA_POLICY_DIR"] = open_all_hours(tmp_path / "policy")
-        deployed = Deployment(tmp_path, nats, database(urls["owner"]), settings)
+        deployed = Deployment(tmp_path, nats, parse_database_url(urls["owner"]), settings)
         assert (await asyncio.to_thread(sla, "migrate", **settings)).returncode == 0
         roles = ("intake", "clock", "announcer", "metrics")
         services = [deployed.run(role, SLA_DATABASE_URL=urls[role]) for role in roles]
@@ -327,7 +327,7 @@ async def test_a_backup_of_one_kind_of_store_goes_on_in_the_other(tmp_path: Path
         assert restored.returncode == 0, restored.stderr
         again = await asyncio.to_thread(sla, "restore", first, **settings)
         assert again.returncode == 1 and "is not empty" in again.stderr
-        deployed = Deployment(tmp_path, nats, database(url), settings)
+        deployed = Deployment(tmp_path, nats, parse_database_url(url), settings)
         await asyncio.to_thread(sla, "migrate", **settings)
         service = deployed.run("intake", "clock", "announcer", "metrics")
         try:

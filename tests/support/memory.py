@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from events.cloudevents import encode_token
-from services.announcer import announcement
+from services.announcer import build_announcement
 from sla.engine import TICK_PREFIX, Engine, Message, Outcome
 from sla.log import Announced as AnnouncedEvent
 from sla.log import Decision, Entry, Event, Recorded, State
@@ -140,5 +140,5 @@ class World:
 def _announced(ticket: str, events: Iterable[Event]) -> Iterator[Announced]:
     for position, event in enumerate(events, 1):
         if isinstance(event, AnnouncedEvent):
-            message = announcement(Entry(position, ticket, event))
+            message = build_announcement(Entry(position, ticket, event))
             yield Announced(message.subject, msgspec.json.decode(message.body))

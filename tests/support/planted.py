@@ -22,21 +22,21 @@ def mark_before_publish() -> None:
     """The announcer saves its position, then publishes, and believes its position alone."""
 
     def next_(self: Announcer, position: int, now: float) -> list[Any]:
-        rows = self._store.log(position, announcer.BATCH)
+        rows = self._store.log(position, announcer.LOG_BATCH)
         if rows:
-            self._save(rows[-1].position)
+            self._save_checkpoint(rows[-1].position)
         return rows
 
-    Announcer._next = next_
+    Announcer._read_next = next_
     _believe_the_saved_position()
 
 
 def _believe_the_saved_position() -> None:
     async def where(self: Announcer) -> tuple[int, int]:
-        saved = await self.in_thread(self._store.position, ANNOUNCER_CHECKPOINT)
+        saved = await self.run_in_thread(self._store.position, ANNOUNCER_CHECKPOINT)
         return saved or 0, await self._bus.last_sequence(SLA)
 
-    Announcer._where = where
+    Announcer._find_start = where
 
 
 def position_before_store() -> None:
@@ -78,7 +78,7 @@ def tick_ahead_of_time() -> None:
     """The engine believes a tick, not the broker's clock."""
     tick = TicketSla.tick
     TicketSla.tick = lambda self, policy, now, *more: tick(self, policy, now + timedelta(seconds=2), *more)
-    clock.SLACK = -1_000_000
+    clock.CLOCK_MARGIN_MICROSECONDS = -1_000_000
 
 
 def random_ids() -> None:
@@ -112,15 +112,15 @@ def no_compare_and_set() -> None:
 
 def tick_once() -> None:
     """A tick that was sent is taken for judged."""
-    clock.LONGEST_PAUSE = float("inf")
-    send = clock.Clock._send
+    clock.MAX_RESEND_INTERVAL = float("inf")
+    send = clock.DeadlineTimer._send
 
-    async def once(self: clock.Clock, rows: Any) -> None:
+    async def once(self: clock.DeadlineTimer, rows: Any) -> None:
         await send(self, rows)
         for row in rows:
-            self._sent[row.ticket].again_at = float("inf")
+            self._sent[row.ticket].resend_at = float("inf")
 
-    clock.Clock._send = once
+    clock.DeadlineTimer._send = once
 
 
 def announce_without_expecting() -> None:
@@ -161,9 +161,9 @@ def dead_letters_after_the_commit() -> None:
     """A message is refused, and its dead letter published when that is already stored."""
 
     async def late(self: intake.Intake, messages: Sequence[Message]) -> Outcome:
-        outcome = await self.in_thread(self._engine.take, messages)
-        await self.in_thread(self._put, outcome)
-        await self._dead_letters.publish([intake.dead_letter(dead) for dead in outcome.dead])
+        outcome = await self.run_in_thread(self._engine.take, messages)
+        await self.run_in_thread(self._put, outcome)
+        await self._dead_letters.publish([intake.build_dead_letter(dead) for dead in outcome.dead])
         return outcome
 
     intake.Intake._store_outcome = late

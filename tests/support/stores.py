@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from services.runtime.settings import database
+from services.runtime.settings import parse_database_url
 from services.store.interface import Database
 from services.store.sqlite import SqliteFile
 
@@ -23,7 +23,7 @@ def new_store(path: Path) -> Database:
         return SqliteFile(path)
     from tests.support.postgres import new_database
 
-    return database(new_database(os.environ["TEST_POSTGRES_DSN"]))
+    return parse_database_url(new_database(os.environ["TEST_POSTGRES_DSN"]))
 
 
 def address(store: Database) -> str:
@@ -88,7 +88,7 @@ def copied(store: Database, path: Path) -> Database:
         return SqliteFile(path)
     from tests.support.postgres import new_database
 
-    return database(
+    return parse_database_url(
         new_database(os.environ["TEST_POSTGRES_DSN"], template=address(store).partition("?")[0].rpartition("/")[2])
     )
 

@@ -12,7 +12,7 @@ from projections.deadlines import Deadlines
 from projections.runner import catch_up
 from services.bus.connection import Bus, Outgoing, Published, Publisher
 from services.bus.streams import TICKETS
-from services.clock import Clock
+from services.clock import DeadlineTimer
 from services.intake import Intake
 from services.runtime.service import Service
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
@@ -95,9 +95,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 async def test_ticks_go_as_one_and_are_not_sent_again_while_they_wait_in_the_stream(
     due: Due, batches: list[int]
 ) -> None:
-    clock = Clock(due.bus, due.store)
+    clock = DeadlineTimer(due.bus, due.store)
     async with at_work(clock):
-        await until("a tick would be sent again by now", lambda: clock.turns >= 3)
+        await until("a tick would be sent again by now", lambda: clock.heartbeats >= 3)
         assert (batches, await due.ticks()) == ([MANY], [1] * MANY)
         await due.bus.on_nudge(clock.wake)
         async with at_work(due.intake()):
@@ -108,9 +108,9 @@ async def test_ticks_go_as_one_and_are_not_sent_again_while_they_wait_in_the_str
 async def test_a_second_clock_sends_what_the_first_has_not(due: Due, batches: list[int]) -> None:
     tick = Outgoing("clock.due.T-7", {"Nats-Msg-Id": f"T-7:{first_instant(due)}:0"}, b"")
     await due.bus.publisher(TICKETS).publish([tick])
-    clock = Clock(due.bus, due.store)
+    clock = DeadlineTimer(due.bus, due.store)
     async with at_work(clock):
-        await until("it has sent them", lambda: clock.turns >= 1)
+        await until("it has sent them", lambda: clock.heartbeats >= 1)
     assert (batches, await due.ticks()) == ([MANY], [1] * MANY), "refused as a whole, then sent one by one"
 
 

@@ -25,14 +25,14 @@ from services.announcer import Announcer
 from services.app import load_policy
 from services.bus.connection import Bus, Outgoing
 from services.bus.embedded_server import binary
-from services.clock import Clock
+from services.clock import DeadlineTimer
 from services.errors import BusError
 from services.intake import Intake
 from services.metrics import Metrics
 from services.runtime import service as services_service
 from services.runtime.health import Watchdog
 from services.runtime.service import Service as EngineService
-from services.runtime.service import Supervisor, wall_clock
+from services.runtime.service import Supervisor, read_wall_clock
 from services.store.interface import Store
 from services.store.sqlite import FileLock, FileShares, SqliteFile
 from sla.engine import Limits
@@ -420,7 +420,7 @@ class Idle(EngineService):
 
     async def run(self) -> None:
         while True:
-            self.works()
+            self.record_heartbeat()
             await asyncio.sleep(0.01)
 
 
@@ -440,7 +440,7 @@ class Failing(EngineService):
 
     async def run(self) -> None:
         while True:
-            self.works()
+            self.record_heartbeat()
             await asyncio.sleep(0.01)
             if not Failing.repaired:
                 raise BusError("it is broken")
@@ -466,10 +466,10 @@ class Bench(NamedTuple):
         self, **services: Callable[[], EngineService]
     ) -> AsyncIterator[tuple[Watchdog, dict[str, Supervisor]]]:
         """A watchdog that looks twenty times a second."""
-        keepers = {name: Supervisor(name, build) for name, build in services.items()}
-        dog = Watchdog(keepers, self.bus, self.store, self.hopeless.append, wall_clock, every=0.05)
-        async with working(dog.run, *(keeper.run for keeper in keepers.values())):
-            yield dog, keepers
+        supervisors = {name: Supervisor(name, build) for name, build in services.items()}
+        dog = Watchdog(supervisors, self.bus, self.store, self.hopeless.append, read_wall_clock, every=0.05)
+        async with working(dog.run, *(supervisor.run for supervisor in supervisors.values())):
+            yield dog, supervisors
 
 
 @asynccontextmanager
@@ -531,7 +531,7 @@ async def test_what_ought_to_move_and_does_not_is_named_until_it_moves(bench: Be
             await until("nobody sends a tick", lambda: problems() == {"deadlines"})
             assert "is not judged; see whether intake and clock run" in dog.problems["deadlines"]
             async with (
-                at_work(Clock(bus, store)),
+                at_work(DeadlineTimer(bus, store)),
                 at_work(Announcer(bus, store, bench.lock("announcer"))),
                 at_work(Metrics(bus, store, policy, bench.lock("metrics"))),
             ):
@@ -565,19 +565,19 @@ async def test_a_service_that_never_begins_is_hopeless(bench: Bench) -> None:
 async def test_a_service_that_fails_after_each_beginning_is_never_well_and_never_hopeless(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services_service, "RETRY", (0.01, 0.05))
-    async with bench.watched(clock=Failing) as (_, keepers):
-        keeper = keepers["clock"]
-        await until("it has failed", lambda: keeper.built > 1)
+    monkeypatch.setattr(services_service, "RETRY_BACKOFF", (0.01, 0.05))
+    async with bench.watched(clock=Failing) as (_, supervisors):
+        supervisor = supervisors["clock"]
+        await until("it has failed", lambda: supervisor.built > 1)
 
         def failed_often() -> bool:
-            assert keeper.problem == "it is broken"
-            return keeper.built > 30
+            assert supervisor.problem == "it is broken"
+            return supervisor.built > 30
 
         await until("it has failed often", failed_often)
         assert bench.hopeless == []
         monkeypatch.setattr(Failing, "repaired", True)
-        await until("it works", lambda: keeper.problem is None)
+        await until("it works", lambda: supervisor.problem is None)
 
 
 @waiting
@@ -607,7 +607,7 @@ async def test_a_tick_that_another_clock_sent_too_early_is_sent_again_at_its_tim
 
     async with at_work(Intake(bus, store, policy, Limits(), FileShares(bench.lock("intake")))):
         await publish(bench.nc, opened("T-1", ago(minutes=59, seconds=56)))
-        async with at_work(Clock(bus, store, lambda: wall_clock() + 3_600_000_000)):
+        async with at_work(DeadlineTimer(bus, store, lambda: read_wall_clock() + 3_600_000_000)):
             await until("it is sent", ticks)
-        async with at_work(Clock(bus, store)):
+        async with at_work(DeadlineTimer(bus, store)):
             await until("half of the target is used", lambda: store.load("T-1").first.warned)
