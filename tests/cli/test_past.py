@@ -15,7 +15,8 @@ from sla.log import State
 from tests.cli.test_cli import sla
 from tests.rules import test_objectives
 from tests.rules.test_judge_order import as_truth, close_times, histories
-from tests.scenarios import SCENARIOS, Fact, Given, Scenario, opened, responded, stockholm
+from tests.scenarios import SCENARIOS
+from tests.scenarios.scenario import Fact, Given, Scenario, opened, responded, stockholm
 from tests.support.explain_page import Kept
 from tests.support.judge_oracle import truth
 from tests.support.memory import POLICY, World, in_turn

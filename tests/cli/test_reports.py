@@ -11,7 +11,7 @@ import pytest
 from services.queries import report as reports
 from services.queries.report import Period, Totals
 from tests.cli.test_cli import sla
-from tests.scenarios import stockholm
+from tests.scenarios.scenario import stockholm
 from tests.store.test_projections import HOUR, START, Log
 from tests.support.bus import (
     ago,

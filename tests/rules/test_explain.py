@@ -19,8 +19,8 @@ from sla.log import Breached, FactRecorded
 from sla.policy import Policy
 from tests.rules import test_objectives
 from tests.rules.test_judge_order import close_times, histories
-from tests.scenarios import (
-    SCENARIOS,
+from tests.scenarios import SCENARIOS
+from tests.scenarios.scenario import (
     STOCKHOLM,
     Fact,
     Scenario,

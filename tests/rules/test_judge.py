@@ -11,8 +11,8 @@ from events.cloudevents import encode_token
 from sla.log import Announced as AnnouncedEvent
 from sla.log import Breached, BreachRetracted, Event, FactRecorded, Fulfilled, WarningRaised
 from sla.ticket import TicketSla
-from tests.scenarios import (
-    SCENARIOS,
+from tests.scenarios import SCENARIOS
+from tests.scenarios.scenario import (
     Announced,
     Edited,
     Fact,

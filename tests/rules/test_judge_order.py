@@ -14,8 +14,8 @@ from sla.log import State
 from sla.policy import Policy
 from sla.ticket import TicketSla
 from tests.rules.test_judge import ONE_POLICY, check_ids, check_step, follow
-from tests.scenarios import (
-    SCENARIOS,
+from tests.scenarios import SCENARIOS
+from tests.scenarios.scenario import (
     Fact,
     Scenario,
     Tick,

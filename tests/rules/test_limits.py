@@ -15,7 +15,7 @@ from events.tickets import Escalated, Opened, PriorityChanged
 from sla.engine import Engine, Message
 from sla.judge import Fact, Facts, judge
 from sla.versions import Versions
-from tests.scenarios import Fact as Sent
+from tests.scenarios.scenario import Fact as Sent
 from tests.support.bus import connected, deployment, nats_server, opened, position, rows, settled, stored, until
 from tests.support.memory import POLICY, Memory
 

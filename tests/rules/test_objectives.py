@@ -21,7 +21,7 @@ from sla.ticket import TicketSla
 from sla.versions import AFTER_ALL, ALWAYS, Version, Versions
 from tests.cli.test_cli import sla
 from tests.rules.test_judge_order import DAY, end_of, histories, outcome, said_time
-from tests.scenarios import (
+from tests.scenarios.scenario import (
     STOCKHOLM,
     Fact,
     Scenario,
@@ -38,8 +38,8 @@ from tests.scenarios import (
     resumed,
     stockholm,
 )
-from tests.scenarios import _fact as fact
-from tests.scenarios import excluded as excluded_for
+from tests.scenarios.scenario import build_fact as fact
+from tests.scenarios.scenario import excluded as excluded_for
 from tests.store.test_projections import HOUR, START, Log
 from tests.store.test_verify import verified
 from tests.support.bus import fact as sent
@@ -366,8 +366,8 @@ def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> Non
 def test_a_breach_of_an_objective_names_it_on_the_bus() -> None:
     world = told(with_objectives("resolution"), [opened("foundation", "critical", "2025-11-03 09:00")])
     first, resolution = [each for each in world.announced() if each.kind == "breached"]
-    assert (first.said("objective"), resolution.said("objective")) == ("first_response", "resolution")
-    assert first.envelope["id"] != resolution.envelope["id"] and resolution.said("cycle") == 1
+    assert (first.value_of("objective"), resolution.value_of("objective")) == ("first_response", "resolution")
+    assert first.envelope["id"] != resolution.envelope["id"] and resolution.value_of("cycle") == 1
     assert resolution.subject == first.subject
 
 

@@ -20,7 +20,7 @@ from sla.versions import ALWAYS, LEAD, Version, VersionRefusedError, Versions, c
 from tests.cli.test_cli import Said, sla
 from tests.rules.test_objectives import doubled, with_objectives
 from tests.rules.test_policies import DOCS
-from tests.scenarios import stockholm
+from tests.scenarios.scenario import stockholm
 from tests.store.test_projections import HOUR, START, Log
 from tests.support.bus import fact, now, opened, responded, up
 from tests.support.memory import POLICY, SHIPPED, edited_policy

@@ -10,7 +10,8 @@ import pytest
 from services.store.interface import Store
 from sla.log import State
 from tests.conftest import Engine
-from tests.scenarios import BEHIND, SCENARIOS, Edited, Fact, Scenario, Tick, stockholm
+from tests.scenarios import SCENARIOS
+from tests.scenarios.scenario import BEHIND, Edited, Fact, Scenario, Tick, stockholm
 from tests.support.bus import Fact as Sent
 from tests.support.bus import Heard, connected, now, publish, settled, stored
 from tests.support.memory import World

@@ -13,7 +13,7 @@ from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
 from sla.engine import Engine, Message
 from sla.log import Announced, Recorded
 from tests.rules.test_judge_order import as_truth
-from tests.scenarios import Fact
+from tests.scenarios.scenario import Fact
 from tests.sim.bus import Stored
 from tests.sim.world import MINUTE, World
 from tests.support.judge_oracle import truth

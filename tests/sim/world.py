@@ -28,7 +28,7 @@ from services.runtime.service import Service, Supervisor
 from services.store.sqlite import FileShares, SqliteFile, SqliteStore
 from sla.engine import Limits
 from sla.versions import AFTER_ALL, ALWAYS
-from tests.scenarios import Fact
+from tests.scenarios.scenario import Fact
 from tests.sim.bus import Broker, SimBus
 from tests.sim.loop import Crashed, SimLoop
 from tests.support.judge_oracle import Truth, truth

@@ -23,7 +23,8 @@ from services.store.sqlite import SqliteFile, SqliteStore
 from sla.engine import Engine, Limits, Outcome
 from sla.policy import Policy
 from tests.rules.test_judge import ONE_POLICY
-from tests.scenarios import SCENARIOS, Scenario
+from tests.scenarios import SCENARIOS
+from tests.scenarios.scenario import Scenario
 from tests.store.test_projections import HOUR, START, Log
 from tests.support.bus import (
     PATIENCE,

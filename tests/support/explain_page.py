@@ -21,7 +21,7 @@ from services.queries import report as reports
 from services.store.interface import Database
 from sla.engine import TICK_PREFIX, Engine, Message
 from sla.policy import Policy
-from tests.scenarios import Fact, Given, Scenario, Tick, changed, opened, responded, stockholm
+from tests.scenarios.scenario import Fact, Given, Scenario, Tick, changed, opened, responded, stockholm
 from tests.support.memory import POLICY
 from tests.support.stores import address, new_store
 

@@ -7,7 +7,7 @@ from functools import cache
 from itertools import zip_longest
 from zoneinfo import ZoneInfo
 
-from tests.scenarios import Fact
+from tests.scenarios.scenario import Fact
 from tests.support.oracle import swedish_holidays
 
 STOCKHOLM = ZoneInfo("Europe/Stockholm")

@@ -17,7 +17,7 @@ from sla.policy import Policy, load
 from sla.ticket import TicketSla
 from sla.versions import AFTER_ALL, Version, Versions, next_version
 from sla.versions import ALWAYS as START_OF_ALL
-from tests.scenarios import Announced, Edited, Fact, Given, Scenario, Tick
+from tests.scenarios.scenario import Announced, Edited, Fact, Given, Scenario, Tick
 
 ZERO = timedelta(0)
 SHIPPED = Path(__file__).parents[2] / "sla" / "policies" / "cention-support.yaml"

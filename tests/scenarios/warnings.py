@@ -1,0 +1,126 @@
+"""Warnings at 50, 75 and 90 % of the target, none of them after the answer."""
+
+from tests.scenarios.scenario import WARNED, Scenario, asleep, changed, opened, responded
+
+SCENARIOS = (
+    Scenario(
+        "warnings come at 50, 75 and 90 per cent of the target",
+        rule=12,
+        given=(opened("foundation", "critical", "2025-11-03 10:00"),),
+        when="2025-11-03 13:59",
+        then=("applied", *WARNED),
+        also={
+            "at_risk_at": "2025-11-03 13:00",
+            "next_at": "2025-11-03 14:00",
+            "warning": (
+                {"threshold_percent": 50, "time": "2025-11-03 12:00", "elapsed_seconds": 7200},
+                {"threshold_percent": 75, "time": "2025-11-03 13:00", "cause": "threshold_reached"},
+                {"threshold_percent": 90, "time": "2025-11-03 13:36", "detected_at": "2025-11-03 13:36:00.001"},
+            ),
+        },
+    ),
+    Scenario(
+        "warnings are computed in support time",
+        rule=12,
+        given=(opened("foundation", "critical", "2025-11-07 16:00"), responded("2025-11-10 10:59")),
+        then=("applied", *WARNED, "fulfilled"),
+        also={
+            "warning": (
+                {"time": "2025-11-07 18:00"},
+                {"time": "2025-11-10 10:00"},
+                {"time": "2025-11-10 10:36"},
+            ),
+        },
+    ),
+    Scenario(
+        "if one tick passes several, only the highest is sent",
+        rule=12,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            asleep("2025-11-03 11:00", until="2025-11-03 13:10"),
+            responded("2025-11-03 13:40"),
+        ),
+        then=("applied", "warning", "warning", "fulfilled"),
+        also={"warning": ({"threshold_percent": 75}, {"threshold_percent": 90})},
+    ),
+    Scenario(
+        "no warning once answered",
+        rule=12,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            asleep("2025-11-03 11:00", until="2025-11-03 13:30"),
+            responded("2025-11-03 12:30"),
+        ),
+        then=("applied", "fulfilled"),
+    ),
+    Scenario(
+        "no warning once broken",
+        rule=12,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            asleep("2025-11-03 11:00", until="2025-11-03 14:00:01"),
+        ),
+        then=("applied", "breached"),
+    ),
+    Scenario(
+        "a longer target arms again the warnings that lie ahead",
+        rule=12,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            changed("serious", "2025-11-03 12:30"),
+            responded("2025-11-03 15:00"),
+        ),
+        then=("applied", "warning", "target_changed", "warning", "fulfilled"),
+        also={
+            "warning": (
+                {"threshold_percent": 50, "time": "2025-11-03 12:00", "due_at": "2025-11-03 14:00"},
+                {"threshold_percent": 50, "time": "2025-11-03 14:00", "due_at": "2025-11-03 18:00"},
+            ),
+        },
+    ),
+    Scenario(
+        "a warning that the longer target has passed as well is not sent again",
+        rule=12,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            asleep("2025-11-03 13:50", until="2025-11-03 14:00:30"),
+            changed("serious", "2025-11-03 13:55", arrives="2025-11-03 14:00:10"),
+            responded("2025-11-03 15:00"),
+        ),
+        then=("applied", *WARNED, "target_changed", "fulfilled"),
+        also={"warned_percent": 50},
+    ),
+    Scenario(
+        "a deadline that comes back has its warnings behind it",
+        rule=12,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            changed("serious", "2025-11-03 12:10"),
+            changed("critical", "2025-11-03 12:20"),
+            responded("2025-11-03 13:30"),
+        ),
+        then=("applied", "warning", "target_changed", "target_changed", "warning", "fulfilled"),
+        also={"due_at": "2025-11-03 14:00", "warning": ({"threshold_percent": 50}, {"threshold_percent": 75})},
+    ),
+    Scenario(
+        "a raise that passes a threshold warns at the change",
+        rule=12,
+        given=(
+            opened("foundation", "serious", "2025-11-03 10:00"),
+            changed("critical", "2025-11-03 13:10"),
+            responded("2025-11-03 13:30"),
+        ),
+        then=("applied", "target_changed", "warning", "fulfilled"),
+        also={"warning": {"threshold_percent": 75, "time": "2025-11-03 13:10"}},
+    ),
+    Scenario(
+        "a warning is not withdrawn by late news",
+        rule=12,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            responded("2025-11-03 11:00", arrives="2025-11-03 13:05"),
+        ),
+        then=("applied", "warning", "warning", "fulfilled"),
+        also={"met": True},
+    ),
+)
