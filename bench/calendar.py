@@ -13,7 +13,7 @@ import workclock
 
 from bench.figures import Bounds, compare
 from sla.calendar import DAY_MINUTES, Rules
-from sla.policy import Level, Policy, load
+from sla.policy import Level, Policy, load_policy_file
 
 B = TypeVar("B")
 
@@ -30,10 +30,10 @@ SECOND = timedelta(seconds=1)
 
 def main() -> int:
     """Prints a row for each level and question; 1 if one of them is slower than it must be."""
-    policy = load(POLICY)
+    policy = load_policy_file(POLICY)
     print(f"calendar: {CALLS} single calls a round, tickets of {YEARS[0]} to {YEARS[-1]}, floor is workclock")
     rows = [row for level in policy.levels.values() for row in _level(level, policy)]
-    _other_rival(policy.level(FEW_LEVEL), policy)
+    _other_rival(policy.get_level(FEW_LEVEL), policy)
     return 0 if all(rows) else 1
 
 
@@ -42,8 +42,8 @@ def _level(level: Level, policy: Policy) -> list[bool]:
     opened = _tickets(level, policy, CALLS)
     answered = _answered(opened)
     return [
-        _row(f"due, {level.name}", rival.add, level.hours.due, opened, SPEED),
-        _row(f"elapsed, {level.name}", rival.between, level.hours.elapsed, answered, SPEED),
+        _row(f"due, {level.name}", rival.add, level.hours.find_due, opened, SPEED),
+        _row(f"elapsed, {level.name}", rival.between, level.hours.measure, answered, SPEED),
     ]
 
 
@@ -59,15 +59,15 @@ def _other_rival(level: Level, policy: Policy) -> None:
         return rules.difference(start, end).timedelta
 
     name = "(not counted) businesstimedelta"
-    _row(f"{name} due", due, level.hours.due, opened, NOT_COUNTED, SECOND)
-    _row(f"{name} elapsed", elapsed, level.hours.elapsed, _answered(opened), NOT_COUNTED, SECOND)
+    _row(f"{name} due", due, level.hours.find_due, opened, NOT_COUNTED, SECOND)
+    _row(f"{name} elapsed", elapsed, level.hours.measure, _answered(opened), NOT_COUNTED, SECOND)
 
 
 def _tickets(level: Level, policy: Policy, calls: int) -> list[tuple[datetime, timedelta]]:
     chance = random.Random(2026)
     first = datetime(YEARS[0], 1, 1, tzinfo=UTC)
     length = datetime(YEARS.stop, 1, 1, tzinfo=UTC) - first
-    targets = [policy.target(level.name, priority) for priority in policy.priorities]
+    targets = [policy.get_target(level.name, priority) for priority in policy.priorities]
     return [(first + length * chance.random(), chance.choice(targets)) for _ in range(calls)]
 
 

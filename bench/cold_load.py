@@ -12,7 +12,7 @@ from bench.engine import opened
 from bench.figures import UNBOUND, compare
 from bench.intake import Place
 from bench.rebuild import connected, judge_all, places
-from events.tickets import ticket_message
+from events.tickets import build_ticket_message
 from services.bus.connection import Outgoing
 from services.store.postgres import dialect
 
@@ -50,7 +50,7 @@ def _facts(ticket: str, now: datetime) -> list[Outgoing]:
     minutes = {"priority_changed": 50, "responded": 40, "closed": 30}
     data = {"priority_changed": {"priority": "serious"}}
     others = [
-        ticket_message(
+        build_ticket_message(
             f"ticket.{event}",
             ticket,
             source="/bench",

@@ -12,12 +12,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import IO, Any, NamedTuple
 
-from events.tickets import ticket_message
+from events.tickets import build_ticket_message
 from services.bus.connection import Outgoing
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 
 PATIENCE = 60.0  # seconds for a start, or an end
-_CRITICAL = load_policy(SHIPPED_POLICIES).target("enterprise", "critical")
+_CRITICAL = load_policy(SHIPPED_POLICIES).get_target("enterprise", "critical")
 
 
 class Up(NamedTuple):
@@ -78,7 +78,7 @@ def always_open(folder: Path) -> Path:
 def opened(ticket: str, time: datetime, priority: str = "minor", level: str = "enterprise") -> Outgoing:
     """The message that a ticket was opened."""
     data = {"service_level": level, "priority": priority, "channel": "email"}
-    return Outgoing(*ticket_message("ticket.opened", ticket, source="/bench", id=ticket, time=time, data=data))
+    return Outgoing(*build_ticket_message("ticket.opened", ticket, source="/bench", id=ticket, time=time, data=data))
 
 
 def due_at(ticket: str, at: datetime) -> Outgoing:

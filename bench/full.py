@@ -85,7 +85,7 @@ async def _take(store: Store, publisher: Publisher, tickets: int) -> None:
         now = datetime.now(UTC)
         messages = [opened(f"T-{number}", now) for number in range(first, min(first + BATCH, tickets))]
         last = (await publisher.publish_as_one(messages)).sequence
-        outcome = engine.take(
+        outcome = engine.process(
             [
                 Message(sequence, now, message.subject, message.headers, message.body)
                 for sequence, message in enumerate(messages, last - len(messages) + 1)

@@ -24,7 +24,7 @@ from bench.engine import always_open, due_at, opened, process, up
 from bench.figures import figure, percentile
 from bench.full import BATCH, full
 from bench.plots import PLOTS, draw
-from events.tickets import ticket_message
+from events.tickets import build_ticket_message
 from projections.registry import PROJECTIONS
 from projections.runner import rebuild
 from services.bus.connection import Outgoing, Publisher, connect
@@ -137,7 +137,7 @@ def by_facts() -> Iterator[Point]:
 
             def take(number: int) -> float:
                 began = perf_counter()
-                outcome = engine.take(messages := _one_more(number))
+                outcome = engine.process(messages := _one_more(number))
                 seconds = perf_counter() - began
                 store.commit(outcome, {0: messages[0].sequence - 1})
                 return seconds / ALIKE * 1e6
@@ -165,7 +165,9 @@ def _one_more(number: int) -> list[Message]:
 
 def _changed(ticket: str, number: int, time: datetime) -> Outgoing:
     data, id = {"priority": ("minor", "serious")[number % 2]}, f"{ticket}-{number}"
-    return Outgoing(*ticket_message("ticket.priority_changed", ticket, source="/bench", id=id, time=time, data=data))
+    return Outgoing(
+        *build_ticket_message("ticket.priority_changed", ticket, source="/bench", id=id, time=time, data=data)
+    )
 
 
 def _size(place: SqliteFile) -> int:

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 
 from bench.figures import Bounds, compare
 from bench.floor import PostgresRows, Pull, Push, SqliteRows
-from events.tickets import ticket_message
+from events.tickets import build_ticket_message
 from projections.registry import PROJECTIONS
 from services.announcer import Announcer
 from services.bus.connection import Bus, Outgoing, Publisher, connect, last_sequence
@@ -219,4 +219,4 @@ def backlog(policy: Policy, facts: int) -> list[Outgoing]:
 
 def _message(event: str, ticket: str, time: datetime, data: dict[str, Any]) -> Outgoing:
     type, id = f"ticket.{event}", f"{event}-{ticket}"
-    return Outgoing(*ticket_message(type, ticket, source="/bench", id=id, time=time, data=data))
+    return Outgoing(*build_ticket_message(type, ticket, source="/bench", id=id, time=time, data=data))

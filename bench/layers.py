@@ -15,9 +15,9 @@ from nats.aio.client import Client
 from bench.figures import figure
 from bench.intake import backlog
 from bench.rebuild import stored
-from events.tickets import TicketEvent, read
+from events.tickets import TicketEvent, read_ticket_event
 from projections.registry import PROJECTIONS
-from projections.runner import follow
+from projections.runner import run_batch
 from services.announcer import build_announcement
 from services.bus.connection import AS_ONE_FROM, Outgoing, Publisher, connect
 from services.bus.embedded_server import EmbeddedNats
@@ -26,7 +26,7 @@ from services.runtime.settings import SHIPPED_POLICIES, load_policy
 from services.store.interface import Store, encode
 from services.store.sqlite import SqliteFile
 from sla.engine import Engine, Limits, Message
-from sla.log import Announced, Event, Recorded, decoded
+from sla.log import Announced, Event, Recorded, decode_rows
 from sla.ticket import TicketSla
 
 BATCHES = {500: 10, 1: 500}  # how many of each size
@@ -97,29 +97,29 @@ class Way:
         """As intake, announcer and the views do it; each layer is what came before its lap."""
         lap = self.laps.lap
         self.laps.begin()
-        facts = [read(message.body, message.headers, message.subject) for message in messages]
+        facts = [read_ticket_event(message.body, message.headers, message.subject) for message in messages]
         lap("read and validate the message")
         events = [event for fact in facts for event in self._judge(fact, messages[0].stored_at)]
         lap("judge the fact")
         for event in events:
             encode(event.event)
         lap("encode the events")
-        outcome = self._engine.take(messages)
+        outcome = self._engine.process(messages)
         lap("Engine.take: read, look up, judge")
         self._store.commit(outcome, {0: messages[0].sequence - 1})
         lap("commit, with encoding")
         rows = self._store.log(self._position, len(events))
         lap("read the rows of the log")
-        announced = list(decoded(rows, Announced))
+        announced = list(decode_rows(rows, Announced))
         lap("decode what is announced")
         out = [build_announcement(entry) for entry in announced]
         lap("make the announcement")
         await self._publish(out)
         lap("publish it")
         for view in self._views:
-            follow(self._store, view)
+            run_batch(self._store, view)
             lap(f"follow: {view.name}")
-        replayed = list(decoded(rows, Event))
+        replayed = list(decode_rows(rows, Event))
         lap("decode all events, as at replay")
         assert (len(replayed), len(out)) == (2 * len(messages), len(messages))
         self._position = rows[-1].position

@@ -23,7 +23,7 @@ from nats.aio.msg import Msg
 from bench.engine import always_open, cpu, due_at, opened, process
 from bench.figures import UNBOUND, Bounds, figure, percentile
 from bench.rivals import IN, OUT, provision
-from events.tickets import ticket_message
+from events.tickets import build_ticket_message
 from projections.registry import PROJECTIONS
 from services.bus import streams
 from services.bus.connection import Bus, Outgoing, Publisher, connect, last_sequence
@@ -240,7 +240,7 @@ class Load:
 
 def _responded(ticket: str, at: datetime) -> Outgoing:
     id, data = f"responded-{ticket}", {"by": "agent"}
-    return Outgoing(*ticket_message("ticket.responded", ticket, source="/bench", id=id, time=at, data=data))
+    return Outgoing(*build_ticket_message("ticket.responded", ticket, source="/bench", id=id, time=at, data=data))
 
 
 def _outcome(subject: str) -> str:

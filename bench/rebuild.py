@@ -13,7 +13,7 @@ from typing import Any
 from bench.figures import Bounds, compare
 from bench.intake import Place, backlog
 from projections.registry import PROJECTIONS
-from projections.runner import BATCH, Projection, catch_up, rebuild
+from projections.runner import BATCH_ROWS, Projection, catch_up, rebuild
 from services.bus.connection import Outgoing
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 from services.store.interface import Store
@@ -73,7 +73,7 @@ def judge_all(store: Store, messages: Sequence[Outgoing]) -> None:
     store.publish(load_policy(SHIPPED_POLICIES), lambda: now, lead=timedelta(0))
     engine = Engine(store)
     for first in range(0, len(messages), TAKEN):
-        store.commit(engine.take(stored(messages[first : first + TAKEN], first, now)), {0: first})
+        store.commit(engine.process(stored(messages[first : first + TAKEN], first, now)), {0: first})
 
 
 def stored(messages: Sequence[Outgoing], first: int, now: datetime) -> list[Message]:
@@ -101,7 +101,7 @@ def _row(name: str, store: Store, raw: Any, view: type[Projection]) -> bool:
 def _select(raw: Any, statement: str) -> int:
     """How many rows there were."""
     last = found = 0
-    while batch := raw.execute(statement, (last, BATCH)).fetchall():
+    while batch := raw.execute(statement, (last, BATCH_ROWS)).fetchall():
         last, found = batch[-1][0], found + len(batch)
     return found
 

@@ -12,7 +12,7 @@ from time import perf_counter
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from events.tickets import ticket_message
+from events.tickets import build_ticket_message
 from services.bus.connection import connect
 
 PATIENCE = 60.0  # seconds for the last one that is expected
@@ -90,7 +90,7 @@ class Watcher:
         number = next(self._numbers)
         ticket = f"L-{number // 2}"
         event, outcome, data = EVENTS[number % 2]
-        subject, headers, body = ticket_message(
+        subject, headers, body = build_ticket_message(
             f"ticket.{event}", ticket, source="/bench", id=f"{event}-{ticket}", time=datetime.now(UTC), data=data
         )
         if to != "tickets":

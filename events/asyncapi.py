@@ -12,7 +12,7 @@ import yaml
 from events import promises, tickets
 from events.cloudevents import CONTENT_TYPE, Reason
 from events.examples import EXAMPLES
-from events.generate import schemas, write
+from events.generate import build_schemas, write
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "asyncapi.yaml"
 
@@ -65,9 +65,9 @@ _UNDELIVERED = {
 }
 
 
-def document() -> dict[str, Any]:
+def build_document() -> dict[str, Any]:
     """AsyncAPI 3.0, seen from the engine: it receives ticket events and ticks, and sends everything else."""
-    inbound, outbound = list(tickets.DATA_TYPES), list(promises.DATA_TYPES)
+    inbound, outbound = list(tickets.DATA_TYPES), list(promises.ANNOUNCEMENT_TYPES)
     sla_events = [type.removeprefix("sla.") for type in outbound]
     return {
         "asyncapi": "3.0.0",
@@ -78,21 +78,21 @@ def document() -> dict[str, Any]:
         },
         "defaultContentType": CONTENT_TYPE,
         "channels": {
-            "tickets": _channel(
+            "tickets": _build_channel(
                 "tickets.{event}.{ticket}",
                 "TICKETS",
                 "What happened to a ticket, from any system that knows. The body decides; its ticket must match.",
                 {"event": {"enum": [type.removeprefix("ticket.") for type in inbound]}, "ticket": _TICKET},
                 inbound,
             ),
-            "ticks": _channel(
+            "ticks": _build_channel(
                 "clock.due.{ticket}",
                 "TICKETS",
                 "Ticks of our clock. They queue behind every fact stored before them.",
                 {"ticket": _TICKET},
                 ["clock.due"],
             ),
-            "sla": _channel(
+            "sla": _build_channel(
                 "sla.{event}.{service_level}.{priority}.{ticket}",
                 "SLA",
                 "What became of the promises. `sla.breached.>` is every breach that may page somebody; "
@@ -105,14 +105,14 @@ def document() -> dict[str, Any]:
                 },
                 outbound,
             ),
-            "dead_letters": _channel(
+            "dead_letters": _build_channel(
                 "dead_letters.{reason}",
                 "DEAD_LETTERS",
                 "Messages that were refused. They claim no id: a corrected one may reuse it.",
                 {"reason": {"enum": [reason.value for reason in Reason]}},
                 ["dead_letter"],
             ),
-            "undelivered": _channel(
+            "undelivered": _build_channel(
                 "undelivered.{target}",
                 "UNDELIVERED",
                 "Announcements that could not be told to a target of the notifier.",
@@ -121,25 +121,27 @@ def document() -> dict[str, Any]:
             ),
         },
         "operations": {
-            "receive_tickets": _operation("receive", "tickets", "Intake records every fact."),
-            "send_ticks": _operation("send", "ticks", "The clock publishes when a deadline comes."),
-            "receive_ticks": _operation("receive", "ticks", "Intake judges the ticket; only this breaks a promise."),
-            "send_sla": _operation(
+            "receive_tickets": _build_operation("receive", "tickets", "Intake records every fact."),
+            "send_ticks": _build_operation("send", "ticks", "The clock publishes when a deadline comes."),
+            "receive_ticks": _build_operation(
+                "receive", "ticks", "Intake judges the ticket; only this breaks a promise."
+            ),
+            "send_sla": _build_operation(
                 "send", "sla", "The announcer publishes what was decided, in order for each ticket."
             ),
-            "send_dead_letters": _operation("send", "dead_letters", "Intake puts aside what it must refuse."),
-            "receive_sla": _operation("receive", "sla", "The notifier tells people and their systems."),
-            "send_undelivered": _operation("send", "undelivered", "The notifier keeps what it could not tell."),
+            "send_dead_letters": _build_operation("send", "dead_letters", "Intake puts aside what it must refuse."),
+            "receive_sla": _build_operation("receive", "sla", "The notifier tells people and their systems."),
+            "send_undelivered": _build_operation("send", "undelivered", "The notifier keeps what it could not tell."),
         },
         "components": {
-            "messages": {type: _message(type, schema["description"]) for type, schema in schemas().items()}
+            "messages": {type: _build_message(type, schema["description"]) for type, schema in build_schemas().items()}
             | {"clock.due": _TICK, "dead_letter": _DEAD_LETTER, "undelivered": _UNDELIVERED},
-            "schemas": {type: _payload(schema) for type, schema in schemas().items()},
+            "schemas": {type: _build_payload(schema) for type, schema in build_schemas().items()},
         },
     }
 
 
-def _channel(
+def _build_channel(
     address: str, stream: str, description: str, parameters: dict[str, Any], messages: list[str]
 ) -> dict[str, Any]:
     return {
@@ -151,11 +153,11 @@ def _channel(
     }
 
 
-def _operation(action: str, channel: str, summary: str) -> dict[str, Any]:
+def _build_operation(action: str, channel: str, summary: str) -> dict[str, Any]:
     return {"action": action, "channel": {"$ref": f"#/channels/{channel}"}, "summary": summary}
 
 
-def _message(type: str, summary: str) -> dict[str, Any]:
+def _build_message(type: str, summary: str) -> dict[str, Any]:
     return {
         "name": type,
         "title": type,
@@ -166,7 +168,7 @@ def _message(type: str, summary: str) -> dict[str, Any]:
     }
 
 
-def _payload(schema: dict[str, Any]) -> dict[str, Any]:
+def _build_payload(schema: dict[str, Any]) -> dict[str, Any]:
     """AsyncAPI's own schema language is JSON Schema without identifiers; the example stands at the message."""
     return {name: value for name, value in schema.items() if name not in ("$schema", "$id", "examples")}
 
@@ -179,7 +181,7 @@ class _Plain(yaml.SafeDumper):
 
 
 def main(arguments: list[str]) -> int:
-    text = yaml.dump(document(), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
+    text = yaml.dump(build_document(), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
     return write({DOCUMENT: text}, "python -m events.asyncapi", arguments == ["--check"], set())
 
 

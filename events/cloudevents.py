@@ -50,7 +50,7 @@ _brief = reprlib.Repr()
 _brief.maxlevel, _brief.maxstring, _brief.maxother = 2, 80, 80
 
 
-def shown(value: object) -> str:
+def quote_value(value: object) -> str:
     """A publisher's value for a message: one line of ASCII, at most 120 characters, safe in a log and in a header."""
     text = _brief.repr(value).encode("ascii", "backslashreplace").decode("ascii")
     return text if len(text) <= 120 else text[:117] + "..."
@@ -74,7 +74,7 @@ def decode_token(token: str) -> str:
     if "%" not in token:
         return token
     if _BROKEN_PERCENT.search(token):
-        raise ValueError(f"{shown(token)} has a percent sign without two hex digits")
+        raise ValueError(f"{quote_value(token)} has a percent sign without two hex digits")
     return unquote(token, errors="strict")
 
 
@@ -99,7 +99,7 @@ def parse_time(text: str) -> datetime:
     LATEST, which `check_time` refuses later. Raises ValueError for anything else, leap seconds among them.
     """
     if not RFC3339.fullmatch(text):
-        raise ValueError(f"{shown(text)} is not an RFC 3339 time with an offset, like 2026-11-20T16:00:00Z")
+        raise ValueError(f"{quote_value(text)} is not an RFC 3339 time with an offset, like 2026-11-20T16:00:00Z")
     text = text.upper()
     if text.startswith("0000"):
         datetime.fromisoformat("2000" + text[4:])  # is there such a day? both years are leap years
@@ -139,16 +139,16 @@ class _Doubled(dict[str, object]):
     """A JSON object with the same key twice: two readers could believe two different things."""
 
 
-def _object(members: list[tuple[str, object]]) -> dict[str, object]:
+def _build_object(members: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(members)
     return found if len(found) == len(members) else _Doubled(found)
 
 
-def _constant(name: str) -> object:
+def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant).decode
+_decode = json.JSONDecoder(object_pairs_hook=_build_object, parse_constant=_refuse_constant).decode
 _ODD_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _ODD_CHARACTER = re.compile("[\0\ud800-\udfff]")
 
@@ -162,7 +162,7 @@ def _parse(body: bytes) -> tuple[object, bool]:
         raise ValueError("it is nested too deeply") from None
 
 
-def _odd(value: object) -> bool:
+def _has_odd_text(value: object) -> bool:
     """Whether a string anywhere inside, keys included, holds U+0000 or half a surrogate pair."""
     waiting = [value]
     while waiting:
@@ -193,7 +193,7 @@ class Envelope(NamedTuple):
     content: object  # the data as sent, not yet checked
     suspect: bool  # a string may hold U+0000 or half a surrogate pair
 
-    def data(self) -> dict[str, object]:
+    def read_data(self) -> dict[str, object]:
         """The members of `data`, none if it is absent. Raises BadFactError invalid_data if it is not an object."""
         content, suspect = self.content, self.suspect
         if (packed := self.attributes.get("data_base64")) is not None:
@@ -201,12 +201,14 @@ class Envelope(NamedTuple):
             suspect = suspect or odd
         elif content is _ABSENT:
             content = {}
-        if suspect and (_odd(self.attributes) or _odd(content)):
+        if suspect and (_has_odd_text(self.attributes) or _has_odd_text(content)):
             raise BadFactError(Reason.INVALID_DATA, "a string holds U+0000 or half a surrogate pair; remove it")
         if isinstance(content, _Doubled):
-            raise BadFactError(Reason.INVALID_DATA, f"data {shown(dict(content))} names a member twice; send it once")
+            raise BadFactError(
+                Reason.INVALID_DATA, f"data {quote_value(dict(content))} names a member twice; send it once"
+            )
         if not isinstance(content, dict):
-            raise BadFactError(Reason.INVALID_DATA, f"data is {shown(content)}; it must be a JSON object")
+            raise BadFactError(Reason.INVALID_DATA, f"data is {quote_value(content)}; it must be a JSON object")
         return content
 
 
@@ -225,7 +227,7 @@ def open_envelope(body: bytes, headers: Mapping[str, str] | None) -> Envelope:
         raise BadFactError(Reason.MALFORMED, f"the body is not JSON in UTF-8: {error}") from None
     if isinstance(content, dict) and "specversion" in content:
         if isinstance(content, _Doubled):
-            raise BadFactError(Reason.MALFORMED, f"{shown(dict(content))} names an attribute twice; send it once")
+            raise BadFactError(Reason.MALFORMED, f"{quote_value(dict(content))} names an attribute twice; send it once")
         attributes, content = content, content.get("data", _ABSENT)
     elif structured or not attributes:
         raise BadFactError(
@@ -234,7 +236,7 @@ def open_envelope(body: bytes, headers: Mapping[str, str] | None) -> Envelope:
     else:
         suspect = True  # percent-encoding can smuggle in what JSON escapes can
     if attributes.get("specversion") != "1.0":
-        version = shown(attributes.get("specversion"))
+        version = quote_value(attributes.get("specversion"))
         raise BadFactError(Reason.MALFORMED, f"specversion is {version}; only CloudEvents '1.0' is read")
     return Envelope(
         _name(attributes, "id", suspect),
@@ -250,7 +252,7 @@ def _name(attributes: Mapping[str, object], attribute: str, suspect: bool) -> st
     name = attributes.get(attribute)
     if not isinstance(name, str) or not name or (suspect and _ODD_CHARACTER.search(name)):
         raise BadFactError(
-            Reason.MALFORMED, f"{attribute} is {shown(name)}; it must be a non-empty string of characters"
+            Reason.MALFORMED, f"{attribute} is {quote_value(name)}; it must be a non-empty string of characters"
         )
     return name
 
@@ -265,7 +267,7 @@ def _read_headers(headers: Mapping[str, str]) -> tuple[bool, dict[str, object]]:
             structured = str(value).lstrip().lower().startswith("application/cloudevents")
         elif header.startswith("ce-"):
             if header[3:] in attributes:
-                raise BadFactError(Reason.MALFORMED, f"header {shown(header)} stands twice; send it once")
+                raise BadFactError(Reason.MALFORMED, f"header {quote_value(header)} stands twice; send it once")
             attributes[header[3:]] = _decode_header(str(value))
     return structured, attributes
 
@@ -280,7 +282,9 @@ def _decode_header(value: str) -> str:
 def _unpack(packed: object, content: object) -> tuple[object, bool]:
     """The JSON inside `data_base64`, as `_parse` gives it. Raises BadFactError invalid_data."""
     if content is not _ABSENT or not isinstance(packed, str):
-        raise BadFactError(Reason.INVALID_DATA, f"data_base64 is {shown(packed)}; send data, as a JSON object, instead")
+        raise BadFactError(
+            Reason.INVALID_DATA, f"data_base64 is {quote_value(packed)}; send data, as a JSON object, instead"
+        )
     try:
         return _parse(base64.b64decode(packed, validate=True))
     except ValueError as error:

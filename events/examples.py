@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from events.promises import event_id
+from events.promises import make_event_id
 
 Message = dict[str, Any]
 
 
-def _ticket(type: str, id: str, time: str, /, **data: str) -> Message:
+def _make_ticket_example(type: str, id: str, time: str, /, **data: str) -> Message:
     return {
         "specversion": "1.0",
         "type": type,
@@ -20,7 +20,7 @@ def _ticket(type: str, id: str, time: str, /, **data: str) -> Message:
     }
 
 
-def _sla(kind: str, number: int, revision: int, time: str, /, **data: Any) -> Message:
+def _make_sla_example(kind: str, number: int, revision: int, time: str, /, **data: Any) -> Message:
     """Foundation, critical: four hours, from Friday 17:00 to Monday 12:00 in Stockholm."""
     clock = {
         "ticket_id": "T-1001",
@@ -42,7 +42,7 @@ def _sla(kind: str, number: int, revision: int, time: str, /, **data: Any) -> Me
         "specversion": "1.0",
         "type": f"sla.{kind}",
         "source": "/sla",
-        "id": _id(kind, number, revision),
+        "id": _make_id(kind, number, revision),
         "subject": "T-1001",
         "time": time,
         "datacontenttype": "application/json",
@@ -50,12 +50,12 @@ def _sla(kind: str, number: int, revision: int, time: str, /, **data: Any) -> Me
     }
 
 
-def _id(kind: str, number: int, revision: int) -> str:
-    return event_id("T-1001", "first_response", 1, kind, number, revision)
+def _make_id(kind: str, number: int, revision: int) -> str:
+    return make_event_id("T-1001", "first_response", 1, kind, number, revision)
 
 
 _BREACH = {
-    "breach_id": _id("breached", 1, 1),
+    "breach_id": _make_id("breached", 1, 1),
     "number": 1,
     "breached_at": "2026-11-23T11:00:00Z",
     "severity": "critical",
@@ -64,7 +64,7 @@ _BREACH = {
 EXAMPLES: dict[str, Message] = {
     message["type"]: message
     for message in (
-        _ticket(
+        _make_ticket_example(
             "ticket.opened",
             "fact-1",
             "2026-11-20T16:00:00Z",
@@ -73,17 +73,23 @@ EXAMPLES: dict[str, Message] = {
             channel="email",
             customer="Acme AB",
         ),
-        _ticket("ticket.priority_changed", "fact-2", "2026-11-20T16:10:00Z", priority="critical"),
-        _ticket("ticket.responded", "fact-3", "2026-11-23T11:30:00.125381Z", by="agent", channel="email"),
-        _ticket("ticket.escalated", "fact-4", "2026-11-23T11:05:00Z", reason="The customer called the CEO."),
-        _ticket("ticket.service_level_changed", "fact-5", "2026-11-24T09:00:00Z", service_level="professional"),
-        _ticket("ticket.closed", "fact-6", "2026-11-24T12:00:00Z", reason="Solved."),
-        _ticket("ticket.reopened", "fact-7", "2026-11-25T08:00:00Z", reason="It came back."),
-        _ticket("ticket.excluded", "fact-8", "2026-11-25T09:00:00Z", reason="customer_environment"),
-        _ticket("ticket.exclusion_revoked", "fact-9", "2026-11-25T10:00:00Z", reason="customer_environment"),
-        _ticket("ticket.paused", "fact-10", "2026-11-25T11:00:00Z", reason="Waiting for logs."),
-        _ticket("ticket.resumed", "fact-11", "2026-11-25T12:00:00Z", reason="Logs are here."),
-        _ticket(
+        _make_ticket_example("ticket.priority_changed", "fact-2", "2026-11-20T16:10:00Z", priority="critical"),
+        _make_ticket_example("ticket.responded", "fact-3", "2026-11-23T11:30:00.125381Z", by="agent", channel="email"),
+        _make_ticket_example(
+            "ticket.escalated", "fact-4", "2026-11-23T11:05:00Z", reason="The customer called the CEO."
+        ),
+        _make_ticket_example(
+            "ticket.service_level_changed", "fact-5", "2026-11-24T09:00:00Z", service_level="professional"
+        ),
+        _make_ticket_example("ticket.closed", "fact-6", "2026-11-24T12:00:00Z", reason="Solved."),
+        _make_ticket_example("ticket.reopened", "fact-7", "2026-11-25T08:00:00Z", reason="It came back."),
+        _make_ticket_example("ticket.excluded", "fact-8", "2026-11-25T09:00:00Z", reason="customer_environment"),
+        _make_ticket_example(
+            "ticket.exclusion_revoked", "fact-9", "2026-11-25T10:00:00Z", reason="customer_environment"
+        ),
+        _make_ticket_example("ticket.paused", "fact-10", "2026-11-25T11:00:00Z", reason="Waiting for logs."),
+        _make_ticket_example("ticket.resumed", "fact-11", "2026-11-25T12:00:00Z", reason="Logs are here."),
+        _make_ticket_example(
             "ticket.corrected",
             "fact-12",
             "2026-11-25T13:00:00Z",
@@ -91,9 +97,9 @@ EXAMPLES: dict[str, Message] = {
             time="2026-11-23T10:30:00Z",
             reason="The answer was given by telephone an hour earlier.",
         ),
-        _ticket("ticket.customer_replied", "fact-14", "2026-11-25T15:00:00Z", channel="email"),
-        _ticket("ticket.policy_changed", "fact-13", "2026-11-25T14:00:00Z", policy_version="2027-01"),
-        _sla(
+        _make_ticket_example("ticket.customer_replied", "fact-14", "2026-11-25T15:00:00Z", channel="email"),
+        _make_ticket_example("ticket.policy_changed", "fact-13", "2026-11-25T14:00:00Z", policy_version="2027-01"),
+        _make_sla_example(
             "applied",
             1,
             1,
@@ -105,7 +111,7 @@ EXAMPLES: dict[str, Message] = {
             cause="opened",
             cause_id="fact-1",
         ),
-        _sla(
+        _make_sla_example(
             "target_changed",
             1,
             1,
@@ -116,7 +122,7 @@ EXAMPLES: dict[str, Message] = {
             old_due_at="2026-11-23T15:00:00Z",
             old_target_seconds=28800,
         ),
-        _sla(
+        _make_sla_example(
             "warning",
             1,
             1,
@@ -125,8 +131,8 @@ EXAMPLES: dict[str, Message] = {
             cause="threshold_reached",
             threshold_percent=75,
         ),
-        _sla("breached", 1, 1, "2026-11-23T11:00:00Z", **_BREACH, detection="live"),
-        _sla(
+        _make_sla_example("breached", 1, 1, "2026-11-23T11:00:00Z", **_BREACH, detection="live"),
+        _make_sla_example(
             "escalated",
             1,
             1,
@@ -140,7 +146,7 @@ EXAMPLES: dict[str, Message] = {
             reason="The customer called the CEO.",
             escalated_at="2026-11-23T11:05:00Z",
         ),
-        _sla(
+        _make_sla_example(
             "breach_retracted",
             1,
             1,
@@ -152,7 +158,7 @@ EXAMPLES: dict[str, Message] = {
             **_BREACH,
             reason="answered_in_time",
         ),
-        _sla(
+        _make_sla_example(
             "fulfilled",
             1,
             2,
@@ -166,9 +172,9 @@ EXAMPLES: dict[str, Message] = {
             met=True,
             overdue_seconds=0,
             revision=2,
-            replaces=_id("fulfilled", 1, 1),
+            replaces=_make_id("fulfilled", 1, 1),
         ),
-        _sla(
+        _make_sla_example(
             "cancelled",
             1,
             1,

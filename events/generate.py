@@ -29,7 +29,7 @@ class _Untitled(GenerateJsonSchema):
         return False
 
 
-def schema_in(data_type: type[tickets.TicketData]) -> dict[str, Any]:
+def build_incoming_schema(data_type: type[tickets.TicketData]) -> dict[str, Any]:
     """The schema of a message that others publish. An explicit null is an absent member."""
     data = data_type.model_json_schema(schema_generator=_Untitled)
     required = data.get("required", [])
@@ -37,16 +37,20 @@ def schema_in(data_type: type[tickets.TicketData]) -> dict[str, Any]:
         if name not in required and "anyOf" not in member:
             default = member.pop("default")
             data["properties"][name] = {"anyOf": [member, {"type": "null"}], "default": default}
-    return _message(data_type.type, data, source=_TEXT, more_required=["data"] if required else [])
+    return _build_message_schema(data_type.type, data, source=_TEXT, more_required=["data"] if required else [])
 
 
-def schema_out(data_type: type[promises.PromiseData]) -> dict[str, Any]:
+def build_outgoing_schema(data_type: type[promises.PromiseData]) -> dict[str, Any]:
     """The schema of a message that we publish."""
     data = data_type.model_json_schema(schema_generator=_Untitled, mode="serialization")
-    return _message(data_type.type, data, source={"const": promises.SOURCE}, more_required=["datacontenttype", "data"])
+    return _build_message_schema(
+        data_type.type, data, source={"const": promises.SLA_SOURCE}, more_required=["datacontenttype", "data"]
+    )
 
 
-def _message(type: str, data: dict[str, Any], source: dict[str, Any], more_required: list[str]) -> dict[str, Any]:
+def _build_message_schema(
+    type: str, data: dict[str, Any], source: dict[str, Any], more_required: list[str]
+) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:sla-engine:{type}",
@@ -68,18 +72,18 @@ def _message(type: str, data: dict[str, Any], source: dict[str, Any], more_requi
     }
 
 
-def schemas() -> dict[str, dict[str, Any]]:
+def build_schemas() -> dict[str, dict[str, Any]]:
     """The schema of every message, in and out, by type."""
-    return {data.type: schema_in(data) for data in tickets.DATA_TYPES.values()} | {
-        data.type: schema_out(data) for data in promises.DATA_TYPES.values()
+    return {data.type: build_incoming_schema(data) for data in tickets.DATA_TYPES.values()} | {
+        data.type: build_outgoing_schema(data) for data in promises.ANNOUNCEMENT_TYPES.values()
     }
 
 
-def files() -> dict[Path, str]:
+def render_files() -> dict[Path, str]:
     """What belongs into events/schemas."""
     return {
         SCHEMAS / f"{type}.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
-        for type, schema in schemas().items()
+        for type, schema in build_schemas().items()
     }
 
 
@@ -100,7 +104,7 @@ def write(files: dict[Path, str], command: str, check: bool, present: set[Path])
 
 
 def main(arguments: list[str]) -> int:
-    return write(files(), "python -m events.generate", arguments == ["--check"], set(SCHEMAS.glob("*.json")))
+    return write(render_files(), "python -m events.generate", arguments == ["--check"], set(SCHEMAS.glob("*.json")))
 
 
 if __name__ == "__main__":

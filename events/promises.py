@@ -10,33 +10,38 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from events.cloudevents import CONTENT_TYPE, encode_token, format_time, parse_time
 
-SOURCE = "/sla"
+SLA_SOURCE = "/sla"
 HEADERS = {"Content-Type": CONTENT_TYPE}
 
 _NAMESPACE = UUID("5b0f6d0e-2f5e-5f0c-9a53-6d1c1f2f7a10")  # ours; a change would announce everything again
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def _in_utc(time: datetime) -> datetime:
+def _convert_to_utc(time: datetime) -> datetime:
     return time.astimezone(UTC)
 
 
-Instant = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Instant = Annotated[AwareDatetime, AfterValidator(_convert_to_utc)]
 Seconds = Annotated[int | float, Field(ge=0), WithJsonSchema({"type": "number", "minimum": 0})]
 Detection = Literal["live", "late", "historic"]
 
 
-def seconds(span: timedelta) -> int | float:
+def to_seconds(span: timedelta) -> int | float:
     """A span as a JSON number of seconds: exact to the microsecond, and without a fraction if it has none."""
     microseconds = span // _MICROSECOND
     whole, rest = divmod(microseconds, 1_000_000)
     return microseconds / 1_000_000 if rest else whole
 
 
-class _Data(BaseModel):
+class _Promise(BaseModel):
     """What every message out says. Instants are UTC; seconds are support time, exact to the microsecond."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        extra="ignore",
+        model_title_generator=lambda model: model.__name__.removeprefix("Sla"),
+    )
     type: ClassVar[str]
 
     ticket_id: str
@@ -55,13 +60,13 @@ class _Data(BaseModel):
     detected_at: Instant
 
 
-class Applied(_Data):
+class SlaApplied(_Promise):
     """A clock started: target and deadline are known."""
 
     type: ClassVar[str] = "sla.applied"
 
 
-class TargetChanged(_Data):
+class SlaTargetChanged(_Promise):
     """The target or the deadline of a running clock changed; here are the old ones too."""
 
     type: ClassVar[str] = "sla.target_changed"
@@ -69,14 +74,14 @@ class TargetChanged(_Data):
     old_target_seconds: Seconds
 
 
-class WarningRaised(_Data):
+class SlaWarningRaised(_Promise):
     """So many per cent of the target are used, and nobody has answered."""
 
     type: ClassVar[str] = "sla.warning"
     threshold_percent: Annotated[int, Field(ge=1, le=99)]
 
 
-class Breached(_Data):
+class SlaBreached(_Promise):
     """The promise broke. `breached_at` is the instant it broke, `detected_at` when the engine knew."""
 
     type: ClassVar[str] = "sla.breached"
@@ -87,7 +92,7 @@ class Breached(_Data):
     detection: Detection
 
 
-class BreachRetracted(_Data):
+class SlaBreachRetracted(_Promise):
     """That breach turned out to be untrue; `cause_id` names the fact that showed it."""
 
     type: ClassVar[str] = "sla.breach_retracted"
@@ -98,7 +103,7 @@ class BreachRetracted(_Data):
     reason: str
 
 
-class Fulfilled(_Data):
+class SlaFulfilled(_Promise):
     """The first response is known. A later one of the same cycle replaces it, with the next revision."""
 
     type: ClassVar[str] = "sla.fulfilled"
@@ -109,7 +114,7 @@ class Fulfilled(_Data):
     replaces: Annotated[str | None, Field(description="Id of the sla.fulfilled that this one replaces.")]
 
 
-class Escalated(_Data):
+class SlaEscalated(_Promise):
     """Somebody asked for escalation: `tell` says who is to be told. Policy section 9."""
 
     type: ClassVar[str] = "sla.escalated"
@@ -119,27 +124,45 @@ class Escalated(_Data):
     escalated_at: Instant
 
 
-class Cancelled(_Data):
+class SlaCancelled(_Promise):
     """The clock ended without a response."""
 
     type: ClassVar[str] = "sla.cancelled"
     reason: str
 
 
-PromiseData = Applied | TargetChanged | WarningRaised | Breached | BreachRetracted | Fulfilled | Escalated | Cancelled
+PromiseData = (
+    SlaApplied
+    | SlaTargetChanged
+    | SlaWarningRaised
+    | SlaBreached
+    | SlaBreachRetracted
+    | SlaFulfilled
+    | SlaEscalated
+    | SlaCancelled
+)
 
-DATA_TYPES: dict[str, type[PromiseData]] = {
+ANNOUNCEMENT_TYPES: dict[str, type[PromiseData]] = {
     data.type: data
-    for data in (Applied, TargetChanged, WarningRaised, Breached, BreachRetracted, Fulfilled, Escalated, Cancelled)
+    for data in (
+        SlaApplied,
+        SlaTargetChanged,
+        SlaWarningRaised,
+        SlaBreached,
+        SlaBreachRetracted,
+        SlaFulfilled,
+        SlaEscalated,
+        SlaCancelled,
+    )
 }
 
 
-def event_id(ticket: str, objective: str, cycle: int, kind: str, number: int, revision: int) -> str:
+def make_event_id(ticket: str, objective: str, cycle: int, kind: str, number: int, revision: int) -> str:
     """The same inputs give the same id, always. `objective` and `kind` hold no slash; the ticket is last and may."""
     return str(uuid5(_NAMESPACE, f"{objective}/{cycle}/{kind}/{number}/{revision}/{ticket}"))
 
 
-def subject_for(kind: str, service_level: str, priority: str, ticket: str, historic: bool = False) -> str:
+def make_subject(kind: str, service_level: str, priority: str, ticket: str, historic: bool = False) -> str:
     """
     The NATS subject of an event whose type is `sla.<kind>`. Historic breaches have their own, so that they page nobody.
 
@@ -149,7 +172,9 @@ def subject_for(kind: str, service_level: str, priority: str, ticket: str, histo
     return f"sla.{event}.{encode_token(service_level)}.{encode_token(priority)}.{encode_token(ticket)}"
 
 
-def message(type: str, id: str, ticket: str, time: datetime, data: Mapping[str, Any]) -> tuple[dict[str, str], bytes]:
+def build_message(
+    type: str, id: str, ticket: str, time: datetime, data: Mapping[str, Any]
+) -> tuple[dict[str, str], bytes]:
     """
     Headers and body of a message in structured mode; `time` is the instant it is about. `data` has the fields of the
     type in DATA_TYPES, its instants in UTC; it is encoded once and not validated, as the engine alone makes it.
@@ -157,7 +182,7 @@ def message(type: str, id: str, ticket: str, time: datetime, data: Mapping[str, 
     envelope = {
         "specversion": "1.0",
         "type": type,
-        "source": SOURCE,
+        "source": SLA_SOURCE,
         "id": id,
         "subject": ticket,
         "time": format_time(time),
@@ -191,7 +216,7 @@ def read(body: bytes) -> Announcement:
     """What `message` has made. Raises ValueError for anything else."""
     try:
         envelope = _open(body)
-        data = DATA_TYPES[envelope.type].model_validate_json(bytes(envelope.data))
+        data = ANNOUNCEMENT_TYPES[envelope.type].model_validate_json(bytes(envelope.data))
     except (msgspec.MsgspecError, KeyError) as error:
         raise ValueError(f"not an announcement: {error}") from None
     return Announcement(envelope.id, envelope.subject, parse_time(envelope.time), data)

@@ -19,24 +19,24 @@ from events.cloudevents import (
     format_time,
     open_envelope,
     parse_time,
-    shown,
+    quote_value,
 )
 
 
-def _printable(text: str) -> str:
+def _check_printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("every character must be printable (Python's str.isprintable)")
     return text
 
 
-def _instant(time: object) -> object:
+def _check_instant(time: object) -> object:
     return parse_time(time) if isinstance(time, str) else time
 
 
-Channel = Annotated[str, Field(min_length=1, max_length=32), AfterValidator(_printable)]
-Customer = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
+Channel = Annotated[str, Field(min_length=1, max_length=32), AfterValidator(_check_printable)]
+Customer = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_check_printable)]
 FreeText = Annotated[str, Field(max_length=500)]
-Instant = Annotated[datetime, BeforeValidator(_instant), WithJsonSchema(TIME_SCHEMA)]
+Instant = Annotated[datetime, BeforeValidator(_check_instant), WithJsonSchema(TIME_SCHEMA)]
 Responder = Literal["agent", "automation"]
 
 
@@ -207,7 +207,7 @@ class TicketEvent:
     sequence: str | None = None
 
 
-def read(body: bytes, headers: Mapping[str, str] | None, subject: str) -> TicketEvent:
+def read_ticket_event(body: bytes, headers: Mapping[str, str] | None, subject: str) -> TicketEvent:
     """
     The fact in a message of subject `tickets.<event>.<ticket>`; the body decides, the event token is not compared.
 
@@ -218,10 +218,10 @@ def read(body: bytes, headers: Mapping[str, str] | None, subject: str) -> Ticket
     data_type = DATA_TYPES.get(envelope.type)
     if data_type is None:
         raise BadFactError(
-            Reason.UNKNOWN_TYPE, f"type {shown(envelope.type)} is not a ticket event; see events/schemas"
+            Reason.UNKNOWN_TYPE, f"type {quote_value(envelope.type)} is not a ticket event; see events/schemas"
         )
     try:
-        data = _read_data(data_type, envelope.data())
+        data = _read_data(data_type, envelope.read_data())
         ticket = _read_ticket(envelope.attributes.get("subject"))
         time = _read_time(envelope.attributes.get("time"))
         _check_subject(subject, ticket)
@@ -241,7 +241,7 @@ def _read_data(data_type: type[TicketData], members: dict[str, object]) -> Ticke
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        found = "is missing" if first["type"] == "missing" else f"is {shown(first['input'])}: {first['msg']}"
+        found = "is missing" if first["type"] == "missing" else f"is {quote_value(first['input'])}: {first['msg']}"
         raise BadFactError(
             Reason.INVALID_DATA, f"data.{where} {found}; see events/schemas/{data_type.type}.json"
         ) from None
@@ -250,16 +250,20 @@ def _read_data(data_type: type[TicketData], members: dict[str, object]) -> Ticke
 def _read_ticket(subject: object) -> str:
     if not isinstance(subject, str) or not 1 <= len(subject) <= 128 or not subject.isprintable():
         raise BadFactError(
-            Reason.INVALID_DATA, f"subject is {shown(subject)}; a ticket id has 1 to 128 printable characters"
+            Reason.INVALID_DATA, f"subject is {quote_value(subject)}; a ticket id has 1 to 128 printable characters"
         )
     if subject[0] == " " or subject[-1] == " ":
-        raise BadFactError(Reason.INVALID_DATA, f"subject is {shown(subject)}; a ticket id has no space at its ends")
+        raise BadFactError(
+            Reason.INVALID_DATA, f"subject is {quote_value(subject)}; a ticket id has no space at its ends"
+        )
     return subject
 
 
 def _read_time(time: object) -> datetime:
     if not isinstance(time, str):
-        raise BadFactError(Reason.INVALID_DATA, f"time is {shown(time)}; it must be a string like 2026-11-20T16:00:00Z")
+        raise BadFactError(
+            Reason.INVALID_DATA, f"time is {quote_value(time)}; it must be a string like 2026-11-20T16:00:00Z"
+        )
     try:
         return parse_time(time)
     except ValueError as error:
@@ -282,23 +286,23 @@ def _check_subject(subject: str, ticket: str) -> None:
         pass
     raise BadFactError(
         Reason.WRONG_SUBJECT,
-        f"published on {shown(subject)}, but the ticket is {shown(ticket)}; "
+        f"published on {quote_value(subject)}, but the ticket is {quote_value(ticket)}; "
         f"publish on tickets.<event>.{encode_token(ticket)}",
     )
 
 
-def fact_key(source: str, id: str) -> bytes:
+def make_fact_key(source: str, id: str) -> bytes:
     """Who a fact is, 16 bytes: the same pair is the same fact, for ever. No string has U+0000, so no two pairs mix."""
     return blake2b(f"{source}\0{id}".encode(), digest_size=16).digest()
 
 
-def content_digest(event: TicketEvent) -> bytes:
+def make_content_digest(event: TicketEvent) -> bytes:
     """What a fact says: 16 bytes over type, ticket, instant, and the data that differs from its defaults, by name."""
     said = [event.type, event.ticket, event.time, event.data.model_dump(exclude_defaults=True)]
     return blake2b(msgspec.json.encode(said, order="sorted"), digest_size=16).digest()
 
 
-def ticket_message(
+def build_ticket_message(
     type: str,
     ticket: str,
     *,

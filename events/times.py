@@ -3,7 +3,7 @@
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from events.cloudevents import shown
+from events.cloudevents import quote_value
 
 MICROSECOND = timedelta(microseconds=1)
 YEARS = range(2000, 2101)  # as on the bus: a policy knows the holidays of these years
@@ -28,11 +28,13 @@ def parse_instant(text: object) -> datetime:
     except ValueError:
         time = None
     if time is None:
-        raise ValueError(f"{shown(text)} is not a time; write one like 2026-11-20T16:00:00Z")
+        raise ValueError(f"{quote_value(text)} is not a time; write one like 2026-11-20T16:00:00Z")
     if time.tzinfo is None:
-        raise ValueError(f"{shown(text)} has no offset; write a time like 2026-11-20T17:00:00+01:00, or Z for UTC")
+        raise ValueError(
+            f"{quote_value(text)} has no offset; write a time like 2026-11-20T17:00:00+01:00, or Z for UTC"
+        )
     with suppress(OverflowError):  # at the edge of years 1 and 9999
         time = time.astimezone(UTC)
     if time.year not in YEARS:
-        raise ValueError(f"{shown(text)} is outside the years {YEARS[0]} to {YEARS[-1]}")
+        raise ValueError(f"{quote_value(text)} is outside the years {YEARS[0]} to {YEARS[-1]}")
     return time

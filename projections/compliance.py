@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from events.times import MICROSECOND
 from projections.runner import Cursor
-from projections.tickets import NONE
+from projections.tickets import NO_LEVEL
 from sla.engine import InboxRow
 from sla.log import (
     Announced,
@@ -20,17 +20,17 @@ from sla.log import (
     LogRow,
     State,
     TargetChanged,
-    decoded,
+    decode_rows,
 )
-from sla.policy import FIRST
-from sla.ticket import OPEN
+from sla.policy import FIRST_RESPONSE
+from sla.ticket import RUNNING_AGAIN
 
 Count = tuple[str, str, str, str, str]  # what, and up to four labels
 
 DELAY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 
 
-def outcome(met: bool) -> str:
+def name_outcome(met: bool) -> str:
     """The label of a first response."""
     return "met" if met else "late"
 
@@ -50,7 +50,7 @@ class _Counters:
     def tables(self) -> tuple[str, ...]:
         return (self._table,)
 
-    def create(self, cursor: Cursor) -> None:
+    def create_tables(self, cursor: Cursor) -> None:
         cursor.execute(
             f"CREATE TABLE IF NOT EXISTS {self._table} (what TEXT, a TEXT, b TEXT, c TEXT, d TEXT, "
             "n BIGINT NOT NULL, PRIMARY KEY (what, a, b, c, d))"
@@ -63,7 +63,7 @@ class _Counters:
             [(*key, n) for key, n in sums.items()],
         )
 
-    def counts(self, cursor: Cursor) -> dict[Count, int]:
+    def read_counts(self, cursor: Cursor) -> dict[Count, int]:
         """Every sum by its key."""
         cursor.execute(f"SELECT what, a, b, c, d, n FROM {self._table}")
         return {(what, a, b, c, d): n for what, a, b, c, d, n in cursor.fetchall()}
@@ -78,8 +78,8 @@ class Compliance(_Counters):
 
     def apply(self, cursor: Cursor, batch: Sequence[LogRow]) -> None:
         sums: Counter[Count] = Counter()
-        for _, _, event in decoded(batch, Announced):
-            if event.objective == FIRST:
+        for _, _, event in decode_rows(batch, Announced):
+            if event.objective == FIRST_RESPONSE:
                 _count(event, sums)
             else:
                 _count_other(event, sums)
@@ -91,35 +91,35 @@ def _count(event: Event, sums: Counter[Count]) -> None:
         case Breached(service_level=level, priority=priority, detection=detection):
             sums["breached", level, priority, detection, ""] += 1
             if detection == "live":
-                _delay(event.delay, sums)
+                _count_delay(event.delay, sums)
         case BreachRetracted(service_level=level, priority=priority, detection=detection):
             sums["retracted", level, priority, detection, ""] += 1
         case Fulfilled(met=met, replaced_met=None):
-            sums["response", *_labels(event.state), outcome(met), ""] += 1
-            _answer(event.elapsed, sums)
+            sums["response", *_get_labels(event.state), name_outcome(met), ""] += 1
+            _count_answer(event.elapsed, sums)
         case Fulfilled(met=met, replaced_met=bool(before), undoes=undone):
-            sums["revised", *_labels(event.state), undone or outcome(before), outcome(met)] += 1
+            sums["revised", *_get_labels(event.state), undone or name_outcome(before), name_outcome(met)] += 1
         case Cancelled(cause=cause, undoes=undone):
-            sums["cancelled", *_labels(event.state), cause, ""] += 1
+            sums["cancelled", *_get_labels(event.state), cause, ""] += 1
             if undone is not None:
-                sums["revised", *_labels(event.state), undone, cause] += 1
-        case TargetChanged(undoes=str(undone)) if undone != OPEN:
-            sums["revised", *_labels(event.state), undone, OPEN] += 1
+                sums["revised", *_get_labels(event.state), undone, cause] += 1
+        case TargetChanged(undoes=str(undone)) if undone != RUNNING_AGAIN:
+            sums["revised", *_get_labels(event.state), undone, RUNNING_AGAIN] += 1
         case _:
             pass  # not counted: it is a state, and states are for the tickets view
 
 
 def _count_other(event: Announced, sums: Counter[Count]) -> None:
     """Of every other objective: how often which event was announced, and of answers whether they were in time."""
-    kind = outcome(event.met) if isinstance(event, Fulfilled) else event.KIND
-    sums["objective", event.objective, *_labels(event.state), kind] += 1
+    kind = name_outcome(event.met) if isinstance(event, Fulfilled) else event.KIND
+    sums["objective", event.objective, *_get_labels(event.state), kind] += 1
 
 
-def _labels(state: State) -> tuple[str, str]:
-    return state.service_level or NONE, state.priority or NONE
+def _get_labels(state: State) -> tuple[str, str]:
+    return state.service_level or NO_LEVEL, state.priority or NO_LEVEL
 
 
-def _answer(used: timedelta, sums: Counter[Count]) -> None:
+def _count_answer(used: timedelta, sums: Counter[Count]) -> None:
     """Rounded up to the second, from an hour on to the minute: exact for every bucket that a policy's targets make."""
     exact = used.total_seconds()
     step = 60 if exact > 3600 else 1
@@ -127,7 +127,7 @@ def _answer(used: timedelta, sums: Counter[Count]) -> None:
     sums["answer_sum", "", "", "", ""] += used // MICROSECOND
 
 
-def _delay(delay: timedelta, sums: Counter[Count]) -> None:
+def _count_delay(delay: timedelta, sums: Counter[Count]) -> None:
     exact = delay.total_seconds()
     bucket = next((bound for bound in DELAY_BUCKETS if exact <= bound), math.inf)
     sums["delay", str(bucket), "", "", ""] += 1

@@ -5,16 +5,16 @@ from typing import ClassVar, NamedTuple
 
 from events.times import to_microseconds
 from projections.runner import Cursor
-from sla.log import Decision, LogRow, decoded
-from sla.policy import FIRST
+from sla.log import Decision, LogRow, decode_rows
+from sla.policy import FIRST_RESPONSE
 
 
-def _promise(event: Decision) -> str:
+def name_promise(event: Decision) -> str:
     """The name of one of a ticket's promises; the first response has none."""
-    return "" if event.objective == FIRST else f"{event.objective}/{event.cycle}"
+    return "" if event.objective == FIRST_RESPONSE else f"{event.objective}/{event.cycle}"
 
 
-class Row(NamedTuple):
+class DeadlineRow(NamedTuple):
     """`at` is in microseconds since 1970, UTC."""
 
     at: int
@@ -35,7 +35,7 @@ class Deadlines:
     def tables(self) -> tuple[str, ...]:
         return (self._table,)
 
-    def create(self, cursor: Cursor) -> None:
+    def create_tables(self, cursor: Cursor) -> None:
         cursor.execute(
             f"CREATE TABLE IF NOT EXISTS {self._table} "
             "(ticket TEXT, promise TEXT, at BIGINT NOT NULL, "
@@ -43,20 +43,20 @@ class Deadlines:
         )
 
     def apply(self, cursor: Cursor, batch: Sequence[LogRow]) -> None:
-        last = {(ticket, _promise(event)): event.state.next_at for _, ticket, event in decoded(batch, Decision)}
+        last = {(ticket, name_promise(event)): event.state.next_at for _, ticket, event in decode_rows(batch, Decision)}
         cursor.executemany(f"DELETE FROM {self._table} WHERE (ticket, promise) IN (VALUES (?, ?))", list(last))
         rows = [(*key, to_microseconds(at)) for key, at in last.items() if at is not None]
         cursor.executemany(f"INSERT INTO {self._table} VALUES (?, ?, ?)", rows)
 
-    def until(self, cursor: Cursor, at: int, limit: int) -> list[Row]:
+    def read_until(self, cursor: Cursor, at: int, limit: int) -> list[DeadlineRow]:
         """At most so many rows up to an instant, the earliest first; of each ticket the first one."""
         cursor.execute(f"SELECT at, ticket FROM {self._table} WHERE at <= ? ORDER BY at, ticket LIMIT ?", (at, limit))
         first: dict[str, int] = {}
         for due, ticket in cursor.fetchall():
             first.setdefault(ticket, due)
-        return [Row(due, ticket) for ticket, due in first.items()]
+        return [DeadlineRow(due, ticket) for ticket, due in first.items()]
 
-    def after(self, cursor: Cursor, at: int) -> int | None:
+    def find_next_after(self, cursor: Cursor, at: int) -> int | None:
         """The first instant after another one; None if there is none."""
         cursor.execute(f"SELECT min(at) FROM {self._table} WHERE at > ?", (at,))
         found = cursor.fetchone()[0]

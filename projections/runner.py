@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 
 from sla.log import LogRow
 
-BATCH = 1_000  # rows; where there is no hurry
+BATCH_ROWS = 1_000  # rows; where there is no hurry
 
 
 class NotMigratedError(Exception):
@@ -24,7 +24,7 @@ class Cursor(Protocol):
     def fetchall(self) -> list[Any]: ...
 
 
-class Log(Protocol):
+class LogSource(Protocol):
     """What following needs of the store."""
 
     def log(self, after: int, limit: int) -> Sequence[LogRow]: ...
@@ -52,7 +52,7 @@ class Projection(Protocol):
         """Its tables."""
         ...
 
-    def create(self, cursor: Cursor) -> None:
+    def create_tables(self, cursor: Cursor) -> None:
         """Its tables, if they do not exist."""
         ...
 
@@ -61,7 +61,7 @@ class Projection(Protocol):
         ...
 
 
-def create(store: Log, projection: Projection, position_name: str | None = None) -> None:
+def create_projection(store: LogSource, projection: Projection, position_name: str | None = None) -> None:
     """The tables of a view, and its position at the beginning of the log, if they do not exist in this layout."""
     name = position_name or projection.name
     with store.writing() as cursor:
@@ -73,10 +73,12 @@ def create(store: Log, projection: Projection, position_name: str | None = None)
             cursor.execute("DELETE FROM positions WHERE name = ?", (name,))
             cursor.execute("UPDATE positions SET position = ? WHERE name = ?", (projection.layout, f"{name} layout"))
         cursor.execute("INSERT INTO positions VALUES (?, 0) ON CONFLICT DO NOTHING", (name,))
-        projection.create(cursor)
+        projection.create_tables(cursor)
 
 
-def follow(store: Log, projection: Projection, position_name: str | None = None, limit: int = BATCH) -> int:
+def run_batch(
+    store: LogSource, projection: Projection, position_name: str | None = None, limit: int = BATCH_ROWS
+) -> int:
     """
     One batch. Returns how many entries it had; 0 means that the view is up to date.
 
@@ -98,17 +100,17 @@ def follow(store: Log, projection: Projection, position_name: str | None = None,
     return len(batch)
 
 
-def _read(store: Log, projection: Projection, position: int, limit: int) -> Sequence[Any]:
+def _read(store: LogSource, projection: Projection, position: int, limit: int) -> Sequence[Any]:
     return store.inbox(position, limit) if projection.source == "inbox" else store.log(position, limit)
 
 
-def catch_up(store: Log, projection: Projection) -> None:
+def catch_up(store: LogSource, projection: Projection) -> None:
     """Follow until the view is up to date with what the log has now."""
-    while follow(store, projection) == BATCH:
+    while run_batch(store, projection) == BATCH_ROWS:
         pass
 
 
-def rebuild(store: Log, view: type[Projection]) -> Iterator[int]:
+def rebuild(store: LogSource, view: type[Projection]) -> Iterator[int]:
     """
     Build a view again from the first entry beside the live one, then put it in its place in one transaction.
 
@@ -120,17 +122,17 @@ def rebuild(store: Log, view: type[Projection]) -> Iterator[int]:
         cursor.execute("DELETE FROM positions WHERE name = ?", (name,))
         for table in spare.tables:
             cursor.execute(f"DROP TABLE IF EXISTS {table}")
-    create(store, spare, name)
+    create_projection(store, spare, name)
     done = 0
     while True:
-        while taken := follow(store, spare, name):
+        while taken := run_batch(store, spare, name):
             done += taken
             yield done
         if _swap(store, live, spare, name):
             return
 
 
-def _swap(store: Log, live: Projection, spare: Projection, name: str) -> bool:
+def _swap(store: LogSource, live: Projection, spare: Projection, name: str) -> bool:
     """Puts the spare view in the place of the live one; False if the live one has read further meanwhile."""
     with store.writing() as cursor:
         built = "(SELECT position FROM positions WHERE name = ?)"

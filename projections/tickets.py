@@ -10,14 +10,14 @@ import msgspec
 
 from events.times import MICROSECOND, to_microseconds
 from projections.runner import Cursor
-from sla.log import BreachRetracted, Decision, FactRecorded, Fulfilled, LogRow, State, decoded
-from sla.policy import FIRST
+from sla.log import BreachRetracted, Decision, FactRecorded, Fulfilled, LogRow, State, decode_rows
+from sla.policy import FIRST_RESPONSE
 
-NONE = "none"  # the label of a pending ticket, which has no level yet
+NO_LEVEL = "none"  # the label of a pending ticket, which has no level yet
 
-OPEN = "open"  # any stage in which a ticket waits for its first response
+OPEN_STAGES = "open"  # any stage in which a ticket waits for its first response
 ANSWERED = ("met", "late")
-CAME_TO = (*ANSWERED, "breached", "open", "cancelled", "excluded")
+OUTCOMES_OF_TICKETS = (*ANSWERED, "breached", "open", "cancelled", "excluded")
 
 Label = tuple[str, str, str]  # service level, priority, stage
 
@@ -25,7 +25,7 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(State)
 
 
-class Row(msgspec.Struct, frozen=True):
+class TicketRow(msgspec.Struct, frozen=True):
     """One ticket: its id, the number of its facts, and its state as decided."""
 
     ticket: str
@@ -33,7 +33,7 @@ class Row(msgspec.Struct, frozen=True):
     state: State
 
 
-class Wanted(NamedTuple):
+class TicketFilter(NamedTuple):
     """Which tickets: those of a level, a priority, a stage; None is all. A stage `open` is all that wait."""
 
     service_level: str | None = None
@@ -41,22 +41,22 @@ class Wanted(NamedTuple):
     stage: str | None = None
 
 
-class Mark(NamedTuple):
+class PageMark(NamedTuple):
     """The place of a ticket in the list: open ones by deadline, then all others (`until` None), both by id."""
 
     until: int | None
     ticket: str
 
 
-FIRST_MARK = Mark(-(2**62), "")  # before all
+START_OF_LIST = PageMark(-(2**62), "")  # before all
 
 
-def mark(row: Row) -> Mark:
+def make_page_mark(row: TicketRow) -> PageMark:
     """Where a ticket stands in the list."""
-    return Mark(open_until(row.state), row.ticket)
+    return PageMark(get_open_until(row.state), row.ticket)
 
 
-class Outcome(NamedTuple):
+class TicketOutcome(NamedTuple):
     """
     What the first response of a ticket came to: met, late, breached (and not answered), open, cancelled or excluded.
     `opened_at` is None before it is opened. `broken` is 1 if a breach stands, `retracted` the number of those
@@ -75,7 +75,7 @@ class Outcome(NamedTuple):
 
 
 @dataclass(slots=True)
-class Folded:
+class FoldedTicket:
     """What the log says of one ticket so far."""
 
     facts: int = 0
@@ -83,9 +83,9 @@ class Folded:
     retracted: int = 0
     answer: timedelta | None = None
 
-    def take(self, event: Decision) -> None:
+    def apply(self, event: Decision) -> None:
         """One more decision about this ticket."""
-        if event.objective != FIRST:
+        if event.objective != FIRST_RESPONSE:
             return
         self.state = event.state
         if isinstance(event, BreachRetracted):
@@ -93,22 +93,22 @@ class Folded:
         if isinstance(event, Fulfilled):
             self.answer = event.elapsed
 
-    def outcome(self) -> Outcome:
+    def make_outcome(self) -> TicketOutcome:
         """What it came to so far."""
         state = self.state
-        return Outcome(
+        return TicketOutcome(
             None if state.started_at is None else to_microseconds(state.started_at),
-            state.service_level or NONE,
-            state.priority or NONE,
+            state.service_level or NO_LEVEL,
+            state.priority or NO_LEVEL,
             state.customer or "",
-            _came_to(state),
+            _name_ticket_outcome(state),
             int(state.breached_at is not None),
             self.retracted,
             None if self.answer is None else self.answer // MICROSECOND,
         )
 
 
-def _came_to(state: State) -> str:
+def _name_ticket_outcome(state: State) -> str:
     match state.stage:
         case "fulfilled":
             return "met" if state.met else "late"
@@ -118,9 +118,9 @@ def _came_to(state: State) -> str:
             return "open" if state.breached_at is None else "breached"
 
 
-def label(state: State) -> Label:
+def make_label(state: State) -> Label:
     """Level, priority and stage, as the metrics name them."""
-    return (state.service_level or NONE, state.priority or NONE, state.stage)
+    return (state.service_level or NO_LEVEL, state.priority or NO_LEVEL, state.stage)
 
 
 class Tickets:
@@ -140,7 +140,7 @@ class Tickets:
     def tables(self) -> tuple[str, ...]:
         return (self._table, self._counts)
 
-    def create(self, cursor: Cursor) -> None:
+    def create_tables(self, cursor: Cursor) -> None:
         cursor.execute(
             f"CREATE TABLE IF NOT EXISTS {self._table} (ticket TEXT PRIMARY KEY, facts INTEGER NOT NULL, "
             "stage TEXT NOT NULL, open_until BIGINT, at_risk_at BIGINT, "
@@ -157,15 +157,15 @@ class Tickets:
     def apply(self, cursor: Cursor, batch: Sequence[LogRow]) -> None:
         facts = Counter(row.ticket for row in batch if row.topic == FactRecorded.TOPIC)
         tickets = {row.ticket for row in batch}
-        rows = self._rows(cursor, tickets)
-        before = Counter(label(row.state) for row in rows.values())
-        rows |= {ticket: Folded() for ticket in tickets - rows.keys()}
+        rows = self._read_rows(cursor, tickets)
+        before = Counter(make_label(row.state) for row in rows.values())
+        rows |= {ticket: FoldedTicket() for ticket in tickets - rows.keys()}
         for ticket, number in facts.items():
             rows[ticket].facts += number
-        for _, ticket, event in decoded(batch, Decision):
-            rows[ticket].take(event)
+        for _, ticket, event in decode_rows(batch, Decision):
+            rows[ticket].apply(event)
         self._save(cursor, rows)
-        after = Counter(label(row.state) for row in rows.values())
+        after = Counter(make_label(row.state) for row in rows.values())
         after.subtract(before)
         cursor.executemany(
             f"INSERT INTO {self._counts} VALUES (?, ?, ?, ?) "
@@ -174,19 +174,21 @@ class Tickets:
         )
         cursor.execute(f"DELETE FROM {self._counts} WHERE n = 0")
 
-    def _rows(self, cursor: Cursor, tickets: set[str]) -> dict[str, Folded]:
+    def _read_rows(self, cursor: Cursor, tickets: set[str]) -> dict[str, FoldedTicket]:
         marks = ",".join("?" * len(tickets))
         cursor.execute(
             f"SELECT ticket, facts, state, retracted, answer FROM {self._table} WHERE ticket IN ({marks})",
             list(tickets),
         )
         return {
-            ticket: Folded(facts, _decoder.decode(state), retracted, None if answer is None else answer * MICROSECOND)
+            ticket: FoldedTicket(
+                facts, _decoder.decode(state), retracted, None if answer is None else answer * MICROSECOND
+            )
             for ticket, facts, state, retracted, answer in cursor.fetchall()
         }
 
-    def _save(self, cursor: Cursor, rows: dict[str, Folded]) -> None:
-        columns = ("facts", "stage", "open_until", "at_risk_at", *Outcome._fields, "state")
+    def _save(self, cursor: Cursor, rows: dict[str, FoldedTicket]) -> None:
+        columns = ("facts", "stage", "open_until", "at_risk_at", *TicketOutcome._fields, "state")
         cursor.executemany(
             f"INSERT INTO {self._table} VALUES (?{', ?' * len(columns)}) ON CONFLICT (ticket) DO UPDATE SET "
             + ", ".join(f"{name} = excluded.{name}" for name in columns),
@@ -195,23 +197,23 @@ class Tickets:
                     ticket,
                     row.facts,
                     row.state.stage,
-                    open_until(row.state),
-                    _at_risk_at(row.state),
-                    *row.outcome(),
+                    get_open_until(row.state),
+                    get_at_risk_at(row.state),
+                    *row.make_outcome(),
                     _encoder.encode(row.state).decode(),
                 )
                 for ticket, row in rows.items()
             ],
         )
 
-    def sums(
+    def sum_outcomes(
         self, cursor: Cursor, by: Sequence[str], start: int | None = None, end: int | None = None
     ) -> Iterable[tuple[Any, ...]]:
         """
         Of the tickets opened in [start, end): the columns `by` of Outcome, then what they came to, how many, how many
         breaches stand, and how many were withdrawn.
         """
-        columns, where, between = _of_period(by, start, end)
+        columns, where, between = select_period(by, start, end)
         cursor.execute(
             f"SELECT {columns}came_to, count(*), CAST(sum(broken) AS BIGINT), CAST(sum(retracted) AS BIGINT) "
             f"FROM {self._table} WHERE {where} GROUP BY {columns}came_to",
@@ -219,34 +221,36 @@ class Tickets:
         )
         return cursor.fetchall()
 
-    def answers(
+    def list_answers(
         self, cursor: Cursor, by: Sequence[str], start: int | None = None, end: int | None = None
     ) -> Iterable[tuple[Any, ...]]:
         """Of the same tickets, those with a response: the columns `by`, and the support time until it."""
-        columns, where, between = _of_period(by, start, end)
+        columns, where, between = select_period(by, start, end)
         cursor.execute(
             f"SELECT {columns}answer FROM {self._table} WHERE {where} AND came_to IN ('met', 'late')", between
         )
         return cursor.fetchall()
 
-    def open(self, cursor: Cursor, limit: int) -> list[Row]:
+    def list_open(self, cursor: Cursor, limit: int) -> list[TicketRow]:
         """Tickets without a first response, by deadline: those with no time left come first, then the pending ones."""
         cursor.execute(
             f"SELECT ticket, facts, state FROM {self._table} WHERE open_until IS NOT NULL "
             "ORDER BY open_until, ticket LIMIT ?",
             (limit,),
         )
-        return [Row(ticket, facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()]
+        return [TicketRow(ticket, facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()]
 
-    def page(self, cursor: Cursor, wanted: Wanted, limit: int, after: Mark | None = None) -> list[Row]:
+    def list_page(
+        self, cursor: Cursor, wanted: TicketFilter, limit: int, after: PageMark | None = None
+    ) -> list[TicketRow]:
         """At most so many tickets after a place in the list: the open ones by deadline, then all others by id."""
-        found: list[Row] = []
+        found: list[TicketRow] = []
         if after is None or after.until is not None:
             found = self._select(
-                cursor, wanted, limit, "(open_until, ticket) > (?, ?)", after or FIRST_MARK, "open_until, ticket"
+                cursor, wanted, limit, "(open_until, ticket) > (?, ?)", after or START_OF_LIST, "open_until, ticket"
             )
             after = None
-        if len(found) < limit and wanted.stage != OPEN:
+        if len(found) < limit and wanted.stage != OPEN_STAGES:
             last = (after.ticket if after else "",)
             found += self._select(
                 cursor, wanted, limit - len(found), "open_until IS NULL AND ticket > ?", last, "ticket"
@@ -254,18 +258,18 @@ class Tickets:
         return found
 
     def _select(
-        self, cursor: Cursor, wanted: Wanted, limit: int, place: str, after: Sequence[Any], order: str
-    ) -> list[Row]:
-        stage = None if wanted.stage == OPEN else wanted.stage
+        self, cursor: Cursor, wanted: TicketFilter, limit: int, place: str, after: Sequence[Any], order: str
+    ) -> list[TicketRow]:
+        stage = None if wanted.stage == OPEN_STAGES else wanted.stage
         named = {name: value for name, value in {**wanted._asdict(), "stage": stage}.items() if value is not None}
         where = " AND ".join([place, *(f"{name} = ?" for name in named)])
         cursor.execute(
             f"SELECT ticket, facts, state FROM {self._table} WHERE {where} ORDER BY {order} LIMIT ?",
             (*after, *named.values(), limit),
         )
-        return [Row(ticket, facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()]
+        return [TicketRow(ticket, facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()]
 
-    def late(self, cursor: Cursor, now: datetime) -> Counter[tuple[str, str]]:
+    def count_late(self, cursor: Cursor, now: datetime) -> Counter[tuple[str, str]]:
         """Tickets by level and priority that run, and whose deadline has passed at `now`."""
         cursor.execute(
             f"SELECT service_level, priority, count(*) FROM {self._table} "
@@ -274,26 +278,26 @@ class Tickets:
         )
         return Counter({(level, priority): n for level, priority, n in cursor.fetchall()})
 
-    def all(self, cursor: Cursor) -> list[Row]:
+    def list_all(self, cursor: Cursor) -> list[TicketRow]:
         """Every ticket, by its id."""
         cursor.execute(f"SELECT ticket, facts, state FROM {self._table} ORDER BY ticket")
-        return [Row(ticket, facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()]
+        return [TicketRow(ticket, facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()]
 
-    def counts(self, cursor: Cursor) -> dict[Label, int]:
+    def read_counts(self, cursor: Cursor) -> dict[Label, int]:
         """How many tickets there are for each level, priority and stage."""
         cursor.execute(f"SELECT service_level, priority, stage, n FROM {self._counts}")
         return {(level, priority, stage): n for level, priority, stage, n in cursor.fetchall()}
 
-    def at_risk(self, cursor: Cursor, now: datetime) -> Counter[tuple[str, str]]:
+    def count_at_risk(self, cursor: Cursor, now: datetime) -> Counter[tuple[str, str]]:
         """Tickets by level and priority that run, have not broken, and have used 75 % of their target at `now`."""
         cursor.execute(f"SELECT state FROM {self._table} WHERE at_risk_at <= ?", (to_microseconds(now),))
         states = (_decoder.decode(state) for (state,) in cursor.fetchall())
-        return Counter(label(state)[:2] for state in states)
+        return Counter(make_label(state)[:2] for state in states)
 
 
-def _of_period(by: Sequence[str], start: int | None, end: int | None) -> tuple[str, str, list[int]]:
+def select_period(by: Sequence[str], start: int | None, end: int | None) -> tuple[str, str, list[int]]:
     """Parts of a statement: columns, a condition, and its parameters."""
-    assert set(by) <= set(Outcome._fields)
+    assert set(by) <= set(TicketOutcome._fields)
     bounds = [(f"opened_at {sign} ?", at) for sign, at in ((">=", start), ("<", end)) if at is not None]
     where = " AND ".join(["opened_at IS NOT NULL", *(text for text, _ in bounds)])
     return "".join(f"{name}, " for name in by), where, [at for _, at in bounds]
@@ -302,12 +306,12 @@ def _of_period(by: Sequence[str], start: int | None, end: int | None) -> tuple[s
 _PENDING = to_microseconds(datetime.fromisoformat("9999-01-01T00:00:00Z"))  # pending tickets are listed last
 
 
-def open_until(state: State) -> int | None:
+def get_open_until(state: State) -> int | None:
     """By what open tickets are listed: the deadline in microseconds; None for a ticket that waits for nothing."""
     if state.stage == "pending":
         return _PENDING
     return to_microseconds(state.due_at) if state.stage in ("running", "paused") and state.due_at else None
 
 
-def _at_risk_at(state: State) -> int | None:
+def get_at_risk_at(state: State) -> int | None:
     return to_microseconds(state.at_risk_at) if state.at_risk_at and state.stage == "running" else None

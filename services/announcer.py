@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import structlog
 
-from events.promises import message, seconds, subject_for
+from events.promises import build_message, make_subject, to_seconds
 from services.bus.connection import AS_ONE_FROM, EXPECTED, Bus, Outgoing, chained
 from services.bus.streams import SLA
 from services.errors import FatalError
@@ -19,13 +19,13 @@ from sla.log import (
     Breached,
     BreachRetracted,
     Cancelled,
-    Entry,
-    Escalated,
+    EscalationRaised,
     Fulfilled,
+    LogEntry,
     LogRow,
     TargetChanged,
     WarningRaised,
-    decoded,
+    decode_rows,
 )
 
 log = structlog.get_logger()
@@ -98,7 +98,7 @@ class Announcer(Service):
 
     async def _announce(self, rows: Sequence[LogRow], sequence: int) -> int:
         """Publishes what is to be announced; returns the last sequence of SLA."""
-        messages = [build_announcement(entry) for entry in decoded(rows, Announced)]
+        messages = [build_announcement(entry) for entry in decode_rows(rows, Announced)]
         if messages:
             reach("announcer.before_publish")
             sequence = await self._publish(messages, sequence)
@@ -120,14 +120,14 @@ class Announcer(Service):
             )
 
 
-def build_announcement(entry: Entry) -> Outgoing:
+def build_announcement(entry: LogEntry) -> Outgoing:
     """The message for a decision: the same decision always makes the same message."""
     event = entry.event
     assert isinstance(event, Announced)
     data = _common(entry.ticket, event) | _also(event)
     historic = isinstance(event, Breached | BreachRetracted) and event.detection == "historic"
-    subject = subject_for(event.KIND, data["service_level"], data["priority"], entry.ticket, historic)
-    headers, body = message(f"sla.{event.KIND}", event.id, entry.ticket, event.time, data)
+    subject = make_subject(event.KIND, data["service_level"], data["priority"], entry.ticket, historic)
+    headers, body = build_message(f"sla.{event.KIND}", event.id, entry.ticket, event.time, data)
     headers |= {"Nats-Msg-Id": event.id, POSITION_HEADER: str(entry.position)}
     return Outgoing(subject, headers, body)
 
@@ -145,8 +145,8 @@ def _common(ticket: str, event: Announced) -> dict[str, Any]:
         "policy_version": state.policy_version,
         "started_at": state.started_at,
         "due_at": state.due_at,
-        "target_seconds": seconds(state.target),
-        "elapsed_seconds": seconds(event.elapsed),
+        "target_seconds": to_seconds(state.target),
+        "elapsed_seconds": to_seconds(event.elapsed),
         "escalation_level": state.escalation_level,
         "cause": event.cause,
         "cause_id": event.cause_id,
@@ -160,7 +160,7 @@ def _also(event: Announced) -> dict[str, Any]:
         case Applied():
             return {}
         case TargetChanged():
-            return {"old_due_at": event.old_due_at, "old_target_seconds": seconds(event.old_target)}
+            return {"old_due_at": event.old_due_at, "old_target_seconds": to_seconds(event.old_target)}
         case WarningRaised():
             return {"threshold_percent": event.threshold_percent}
         case Breached():
@@ -187,13 +187,13 @@ def _also(event: Announced) -> dict[str, Any]:
             return {
                 "responded_at": event.responded_at,
                 "met": event.met,
-                "overdue_seconds": seconds(event.overdue),
+                "overdue_seconds": to_seconds(event.overdue),
                 "revision": event.revision,
                 "replaces": event.replaces,
             }
         case Cancelled():
             return {"reason": event.reason}
-        case Escalated():
+        case EscalationRaised():
             return {
                 "tell": event.tell,
                 "severity": event.severity,

@@ -10,7 +10,7 @@ import structlog
 
 from events.cloudevents import encode_token
 from events.times import to_microseconds
-from projections.deadlines import Deadlines, Row
+from projections.deadlines import DeadlineRow, Deadlines
 from services.bus.connection import AS_ONE_FROM, AT_ONCE, Bus, Outgoing, Published
 from services.bus.streams import TICKETS
 from services.errors import PublishRefusedError
@@ -79,11 +79,11 @@ class DeadlineTimer(Service):
         """The broker's time as far as we know it, in microseconds since 1970."""
         return self._now() - CLOCK_MARGIN_MICROSECONDS - self._behind
 
-    def _read_due(self) -> tuple[list[Row], int | None]:
+    def _read_due(self) -> tuple[list[DeadlineRow], int | None]:
         now = self._estimate_bus_time()
         with self._store.reading() as cursor:
-            rows = self._deadlines.until(cursor, now, MAX_DUE + len(self._sent))
-            return rows, self._deadlines.after(cursor, now)
+            rows = self._deadlines.read_until(cursor, now, MAX_DUE + len(self._sent))
+            return rows, self._deadlines.find_next_after(cursor, now)
 
     def _choose_pause(self, following: int | None, taken: int) -> float:
         instants = [POLL]
@@ -93,22 +93,22 @@ class DeadlineTimer(Service):
         instants += [seconds for seconds, sequence in again if seconds > 0 or sequence <= taken]
         return max(0.0, min(instants))
 
-    async def _send_due(self, rows: Sequence[Row], taken: int) -> None:
+    async def _send_due(self, rows: Sequence[DeadlineRow], taken: int) -> None:
         """`taken` is the sequence up to which intake had stored everything that the rows follow from."""
         waiting = {row.ticket: row for row in rows}
         self._sent = {ticket: sent for ticket, sent in self._sent.items() if ticket in waiting}
         if due := [row for row in rows if self._is_due(row, taken)]:
             await self._send(due)
 
-    def _is_due(self, row: Row, taken: int) -> bool:
+    def _is_due(self, row: DeadlineRow, taken: int) -> bool:
         return self._is_new(row) or (
             self._sent[row.ticket].resend_at <= _read_loop_time() and self._sent[row.ticket].sequence <= taken
         )
 
-    def _is_new(self, row: Row) -> bool:
+    def _is_new(self, row: DeadlineRow) -> bool:
         return row.ticket not in self._sent or self._sent[row.ticket].at != row.at
 
-    async def _send(self, rows: Sequence[Row]) -> None:
+    async def _send(self, rows: Sequence[DeadlineRow]) -> None:
         messages = []
         for row in rows:
             tries = 0 if self._is_new(row) else self._sent[row.ticket].tries
@@ -133,7 +133,7 @@ class DeadlineTimer(Service):
                 return await self._publisher.publish_as_one(messages)
         return (await self._publisher.publish(messages))[-1]
 
-    async def _correct_early_ticks(self, rows: Sequence[Row], last: Published, sent_at: int) -> None:
+    async def _correct_early_ticks(self, rows: Sequence[DeadlineRow], last: Published, sent_at: int) -> None:
         """
         If the broker stored the last tick too early, its clock is behind ours: send again after the missing time. One
         that was stored before says nothing of the broker's clock now: if it was too early then, the next one is due.

@@ -18,7 +18,7 @@ from services.errors import TRANSIENT_ERRORS, FatalError
 from services.faults import reach
 from services.runtime.service import Service
 from services.store.interface import Shares, Store
-from sla.engine import TICK_PREFIX, DeadLetter, Engine, Limits, Message, Outcome
+from sla.engine import TICK_PREFIX, BatchOutcome, DeadLetter, Engine, Limits, Message
 from sla.policy import Policy
 from sla.versions import VersionRefusedError
 
@@ -128,14 +128,14 @@ class Intake(Service):
     async def _pass_over(self, seen: int) -> None:
         """Nothing up to there is in these partitions."""
         if seen > self._lowest():
-            await self.run_in_thread(self._put, Outcome(position=seen))
+            await self.run_in_thread(self._put, BatchOutcome(position=seen))
 
     def _publish(self) -> None:
         """Blocking. The policy of the file is published if there is none, or none of its version, yet."""
         if self._is_published():
             return
         versions = self._store.versions()
-        if len(versions) and (name := versions.at(datetime.now(UTC)).name) != self._policy.name:
+        if len(versions) and (name := versions.get_in_force(datetime.now(UTC)).name) != self._policy.name:
             log.warning(
                 "policy", file=self._policy.name, in_force=name, hint="the file is not published; it has another name"
             )
@@ -180,7 +180,7 @@ class Intake(Service):
             ms=round((time.perf_counter() - started) * 1000, 1),
         )
 
-    async def _store_outcome(self, messages: Sequence[Message]) -> Outcome:
+    async def _store_outcome(self, messages: Sequence[Message]) -> BatchOutcome:
         """Dead letters are published before the commit; DEAD_LETTERS says after a crash which are there already."""
         try:
             outcome = await self.run_in_thread(self._take_and_commit, messages)
@@ -191,14 +191,14 @@ class Intake(Service):
             raise
         return outcome
 
-    def _take_and_commit(self, messages: Sequence[Message]) -> Outcome:
+    def _take_and_commit(self, messages: Sequence[Message]) -> BatchOutcome:
         """Blocking. One visit to the thread, unless there are dead letters: those go before the commit."""
-        outcome = self._engine.take(messages)
+        outcome = self._engine.process(messages)
         if not outcome.dead:
             self._put(outcome)
         return outcome
 
-    async def _commit(self, outcome: Outcome) -> None:
+    async def _commit(self, outcome: BatchOutcome) -> None:
         new = [dead for dead in outcome.dead if dead.message.sequence not in self._refused]
         if new:
             await self._dead_letters.publish([build_dead_letter(dead) for dead in new])
@@ -206,16 +206,16 @@ class Intake(Service):
         reach("intake.after_dead_letters")
         await self.run_in_thread(self._put, outcome)
 
-    def _put(self, outcome: Outcome) -> None:
+    def _put(self, outcome: BatchOutcome) -> None:
         reach("intake.before_commit")
         self._store.commit(outcome, self._positions)
         self._positions = {number: max(before, outcome.position) for number, before in self._positions.items()}
         self._refused = {sequence for sequence in self._refused if sequence > self._lowest()}
         reach("intake.after_commit")
 
-    async def _one_by_one(self, messages: Sequence[Message]) -> Outcome:
+    async def _one_by_one(self, messages: Sequence[Message]) -> BatchOutcome:
         """A batch failed, and not for the connection: find the message that did it, and let all others through."""
-        whole = Outcome(position=messages[-1].sequence)
+        whole = BatchOutcome(position=messages[-1].sequence)
         for message in messages:
             self.record_heartbeat()
             try:
@@ -230,9 +230,9 @@ class Intake(Service):
             whole.dead += outcome.dead
         return whole
 
-    def _internal(self, message: Message, error: Exception) -> Outcome:
+    def _internal(self, message: Message, error: Exception) -> BatchOutcome:
         if message.subject.startswith(TICK_PREFIX):
-            return Outcome(position=message.sequence)  # a tick is a hint; it is sent again
+            return BatchOutcome(position=message.sequence)  # a tick is a hint; it is sent again
         text = f"{error!r}; this is a fault of the engine: report it, then `sla dead replay {message.sequence}`"
         return self._engine.refuse(message, Reason.INTERNAL, text)
 

@@ -20,7 +20,7 @@ from events.tickets import DATA_TYPES
 from events.times import from_microseconds, to_microseconds
 from projections.compliance import DELAY_BUCKETS, Arrivals, Compliance, Count
 from projections.deadlines import Deadlines
-from projections.tickets import NONE, Tickets
+from projections.tickets import NO_LEVEL, Tickets
 from services.bus.connection import Bus
 from services.bus.streams import DEAD_LETTERS, TICKETS
 from services.errors import TRANSIENT_ERRORS
@@ -29,14 +29,14 @@ from services.runtime.service import Now, Service, read_wall_clock
 from services.store.interface import ANNOUNCER_CHECKPOINT, Lock, Store
 from sla.engine import UNKNOWN_TYPE
 from sla.judge import Cause
-from sla.policy import FIRST, Policy
-from sla.ticket import OPEN
+from sla.policy import FIRST_RESPONSE, Policy
+from sla.ticket import RUNNING_AGAIN
 
 STAGES = ("running", "fulfilled", "paused", "cancelled", "excluded")
 DETECTIONS = ("live", "late", "historic")
 OUTCOMES = ("met", "late")
 CAUSES = (str(Cause.CLOSED), str(Cause.EXCLUDED))
-RESPONSE_OUTCOMES = (*OUTCOMES, *CAUSES, OPEN)  # of a promise to which there was an answer
+RESPONSE_OUTCOMES = (*OUTCOMES, *CAUSES, RUNNING_AGAIN)  # of a promise to which there was an answer
 OTHER_EVENTS = ("applied", "target_changed", "warning", "breached", "breach_retracted", *OUTCOMES, "cancelled")
 APART, POLL = 0.25, 2.0  # seconds between two looks: at least, and at most, should a nudge be lost
 SHOWN_CHECKPOINTS = ("deadlines", ANNOUNCER_CHECKPOINT, "tickets", "compliance")  # the positions whose lag is shown
@@ -95,15 +95,15 @@ class Metrics(Service, Collector):
     def _collect_all(self) -> Iterator[Metric]:
         versions = self._store.versions()
         self._policies = [each.policy for each in versions] or [self._policy]
-        in_force = versions.at(from_microseconds(self._now())) if len(versions) else self._policy
+        in_force = versions.get_in_force(from_microseconds(self._now())) if len(versions) else self._policy
         with self._store.reading() as cursor:
             tickets, at_risk = (
-                self._tickets.counts(cursor),
-                self._tickets.at_risk(cursor, from_microseconds(self._now())),
+                self._tickets.read_counts(cursor),
+                self._tickets.count_at_risk(cursor, from_microseconds(self._now())),
             )
-            sums = self._compliance.counts(cursor)
-            arrivals = self._arrivals.counts(cursor)
-            following = Deadlines().after(cursor, 0)
+            sums = self._compliance.read_counts(cursor)
+            arrivals = self._arrivals.read_counts(cursor)
+            following = Deadlines().find_next_after(cursor, 0)
         yield self._make_gauge(
             "sla_tickets",
             "Tickets by stage.",
@@ -137,7 +137,7 @@ class Metrics(Service, Collector):
         )
 
     def _list_ticket_labels(self) -> list[tuple[str, str, str]]:
-        return [(NONE, NONE, "pending"), *((*pair, stage) for pair in self._list_pairs() for stage in STAGES)]
+        return [(NO_LEVEL, NO_LEVEL, "pending"), *((*pair, stage) for pair in self._list_pairs() for stage in STAGES)]
 
     def _make_gauge(
         self, name: str, help: str, labels: tuple[str, ...], values: Mapping[Any, float]
@@ -192,7 +192,9 @@ class Metrics(Service, Collector):
             [(*each, cause) for each in self._list_pairs() for cause in CAUSES],
             _pick(sums, "cancelled", 3),
         )
-        others = dict.fromkeys(name for policy in self._policies for name in policy.objectives if name != FIRST)
+        others = dict.fromkeys(
+            name for policy in self._policies for name in policy.objectives if name != FIRST_RESPONSE
+        )
         yield make_counter(
             "sla_objective_events",
             "What was announced of objectives beside the first response: answers by outcome, all else by its kind.",

@@ -126,7 +126,7 @@ _NO_SPAN = _Span([], [], [], 0, 0, range(YEARS.stop, YEARS.start))
 
 
 @cache
-def zone_of(name: str) -> tzinfo:
+def get_zone(name: str) -> tzinfo:
     """The zone of an IANA name (`Europe/Stockholm`) or fixed offset (`UTC+01:00`, up to 14 hours); else ValueError."""
     if name in files("tzdata").joinpath("zones").read_text(encoding="utf-8").split():
         return ZoneInfo(name)
@@ -137,7 +137,7 @@ def zone_of(name: str) -> tzinfo:
     return timezone(-offset if match[1] == "-" else offset)
 
 
-def weekdays(text: str) -> tuple[int, ...]:
+def parse_weekdays(text: str) -> tuple[int, ...]:
     """`sat`, `mon-fri`, `fri-mon` or `daily` as days of the week, 0 is Monday; else ValueError."""
     if text == "daily":
         return tuple(range(7))
@@ -171,14 +171,14 @@ class SupportHours:
         """
         self._rules = Rules(
             zone=zone,
-            week=_week(week),
-            changes=MappingProxyType({day: _week(changes[day]) for day in sorted(changes)}),
+            week=_build_week(week),
+            changes=MappingProxyType({day: _build_week(changes[day]) for day in sorted(changes)}),
             holidays=MappingProxyType(dict(holidays)),
             exceptions=MappingProxyType(
-                {day: DatedHours(name, _day(hours)) for day, (name, hours) in exceptions.items()}
+                {day: DatedHours(name, _build_day(hours)) for day, (name, hours) in exceptions.items()}
             ),
         )
-        self._zone = zone_of(zone)
+        self._zone = get_zone(zone)
         self._weeks_from = [date.min, *self._rules.changes]
         self._weeks = [self._rules.week, *self._rules.changes.values()]
         self._years: dict[int, list[tuple[datetime, datetime]]] = {}
@@ -193,22 +193,22 @@ class SupportHours:
 
     def is_ever_open(self, years: Iterable[int]) -> bool:
         """Whether any day of these local years has support time."""
-        return any(self._open_parts(day) for year in years for day in _days(year))
+        return any(self._open_parts(day) for year in years for day in _iterate_days(year))
 
-    def due(self, start: datetime, target: timedelta) -> datetime:
+    def find_due(self, start: datetime, target: timedelta) -> datetime:
         """The earliest instant t >= start with `elapsed(start, t) == target`; `start` itself for a target of zero.
 
         A target used up exactly at closing time is due at closing time. Policy 3 and 5.
         Raises ValueError for a negative target, and if too little open time lies ahead.
         """
         if start.tzinfo is not UTC:
-            start = _in_utc(start)
+            start = _convert_instant_to_utc(start)
         if target <= _ZERO:
-            return _due_at_once(start, target)
+            return _find_due_at_once(start, target)
         windows, used, of_day, first_day, last_day, _ = self._span
         day = start.toordinal()
         if not first_day < day < last_day:
-            windows, used, of_day, first_day, *_ = self._spanning(start, start)
+            windows, used, of_day, first_day, *_ = self._get_span(start, start)
         closes, opens, base, after = of_day[day - first_day]
         while closes <= start:
             closes, opens, base, after = windows[after]
@@ -217,20 +217,20 @@ class SupportHours:
             closes, opens, base, after = windows[bisect_left(used, need, after) - 1]
         while base + need > closes:
             closes, opens, base, after = windows[after]
-        return base + need if closes is not _NEVER else self._due_beyond(start, target)
+        return base + need if closes is not _NEVER else self._find_due_beyond(start, target)
 
-    def elapsed(self, start: datetime, end: datetime) -> timedelta:
+    def measure(self, start: datetime, end: datetime) -> timedelta:
         """Counted time in [start, end), exact to the microsecond; zero if the end is not after the start. Policy 3."""
         if start.tzinfo is not UTC:
-            start = _in_utc(start)
+            start = _convert_instant_to_utc(start)
         if end.tzinfo is not UTC:
-            end = _in_utc(end)
+            end = _convert_instant_to_utc(end)
         if end <= start:
             return _ZERO
         windows, _, of_day, first_day, last_day, _ = self._span
         start_day, end_day = start.toordinal(), end.toordinal()
         if start_day <= first_day or end_day >= last_day:
-            windows, _, of_day, first_day, *_ = self._spanning(start, end)
+            windows, _, of_day, first_day, *_ = self._get_span(start, end)
         closes, opens, base, after = of_day[start_day - first_day]
         while closes <= start:
             closes, opens, base, after = windows[after]
@@ -242,54 +242,54 @@ class SupportHours:
 
     def is_open(self, at: datetime) -> bool:
         """Whether time counts at this instant: true at the opening of a window, false at its close."""
-        at = _in_utc(at)
-        span = self._spanning(at, at)
-        _, opens, _, _ = _window_at(span, at)
+        at = _convert_instant_to_utc(at)
+        span = self._get_span(at, at)
+        _, opens, _, _ = _find_window(span, at)
         return opens <= at
 
-    def segments(self, start: datetime, end: datetime) -> Iterator[Segment]:
+    def cut_segments(self, start: datetime, end: datetime) -> Iterator[Segment]:
         """[start, end) cut into counted and uncounted time, without gaps; nothing if the end is not after the start.
 
         The reason of uncounted time is the name of the holiday or exception of its local date, if there is one.
         """
-        at, end = _in_utc(start), _in_utc(end)
-        span = self._spanning(at, max(at, end))
-        closes, opens, _, after = _window_at(span, at)
+        at, end = _convert_instant_to_utc(start), _convert_instant_to_utc(end)
+        span = self._get_span(at, max(at, end))
+        closes, opens, _, after = _find_window(span, at)
         while at < end:
             if opens > at:
                 until = min(opens, end)
-                yield from self._uncounted(at, until)
+                yield from self._cut_uncounted(at, until)
             else:
                 until = min(closes, end)
                 yield Segment(at, until, True, COUNTED)
                 closes, opens, _, after = span.windows[after]
             at = until
 
-    def _uncounted(self, at: datetime, end: datetime) -> Iterator[Segment]:
+    def _cut_uncounted(self, at: datetime, end: datetime) -> Iterator[Segment]:
         """Uncounted time [at, end), cut at those local midnights at which the reason changes."""
         day = at.astimezone(self._zone).date()
         while at < end:
-            reason, day = self._why_closed(day), day + _DAY
-            while self._why_closed(day) == reason and self._utc(day, 0) < end:
+            reason, day = self._explain_closed(day), day + _DAY
+            while self._explain_closed(day) == reason and self._convert_to_utc(day, 0) < end:
                 day += _DAY
-            until = min(self._utc(day, 0), end)
+            until = min(self._convert_to_utc(day, 0), end)
             if until > at:  # it is not where a clock change repeats the hour before midnight
                 yield Segment(at, until, False, reason)
                 at = until
 
-    def _why_closed(self, day: date) -> str:
+    def _explain_closed(self, day: date) -> str:
         exception = self._rules.exceptions.get(day)
         return exception.name if exception else self._rules.holidays.get(day, NOT_COUNTED)
 
-    def _due_beyond(self, start: datetime, target: timedelta) -> datetime:
+    def _find_due_beyond(self, start: datetime, target: timedelta) -> datetime:
         """`due` where the span has too little open time left: doubles the span until it has enough."""
         years = self._span.years
         if years.stop > YEARS.stop:
             raise ValueError(f"too little open time lies ahead: {target} from {start} is not used up by {YEARS.stop}")
         self._span = self._lay_out(range(years.start, min(years.stop + len(years), YEARS.stop + 1)))
-        return self.due(start, target)
+        return self.find_due(start, target)
 
-    def _spanning(self, start: datetime, end: datetime) -> _Span:
+    def _get_span(self, start: datetime, end: datetime) -> _Span:
         """A span that holds both instants, kept for later; a spare year on each side makes up for the zone."""
         span = self._span
         if start.toordinal() <= span.first_day or end.toordinal() >= span.last_day:
@@ -300,8 +300,8 @@ class SupportHours:
         return span
 
     def _lay_out(self, years: range) -> _Span:
-        since, until = self._utc(date(years.start, 1, 1), 0), self._utc(date(years.stop, 1, 1), 0)
-        merged = _merged(chain.from_iterable(self._windows_of(year) for year in years))
+        since, until = self._convert_to_utc(date(years.start, 1, 1), 0), self._convert_to_utc(date(years.stop, 1, 1), 0)
+        merged = _merge_windows(chain.from_iterable(self._build_windows_of_year(year) for year in years))
         used = list(accumulate((closes - opens for opens, closes in merged), initial=_ZERO))
         merged.append((until, _NEVER))
         windows = [
@@ -315,22 +315,24 @@ class SupportHours:
             of_day += [window] * (last_day_of_window + 1 - first_day - len(of_day))
         return _Span(windows, used, of_day, first_day, last_day, years)
 
-    def _windows_of(self, year: int) -> list[tuple[datetime, datetime]]:
+    def _build_windows_of_year(self, year: int) -> list[tuple[datetime, datetime]]:
         """The windows inside one local year in UTC, sorted, not yet merged."""
         if year not in self._years:
-            self._years[year] = sorted(window for day in _days(year) for window in self._windows_on(day))
+            self._years[year] = sorted(
+                window for day in _iterate_days(year) for window in self._build_windows_of_day(day)
+            )
         return self._years[year]
 
-    def _windows_on(self, day: date) -> Iterator[tuple[datetime, datetime]]:
+    def _build_windows_of_day(self, day: date) -> Iterator[tuple[datetime, datetime]]:
         parts = self._open_parts(day)
         if not parts:
             return
-        since, until = self._utc(day, 0), self._utc(day + _DAY, 0)
+        since, until = self._convert_to_utc(day, 0), self._convert_to_utc(day + _DAY, 0)
         for start, end in parts:
             if until - since == _DAY:
                 yield since + timedelta(minutes=start), since + timedelta(minutes=end)
             else:
-                opens, closes = max(self._utc(day, start), since), min(self._utc(day, end), until)
+                opens, closes = max(self._convert_to_utc(day, start), since), min(self._convert_to_utc(day, end), until)
                 if opens < closes:  # it is not where a clock change skips the window
                     yield opens, closes
 
@@ -339,23 +341,23 @@ class SupportHours:
         exception = self._rules.exceptions.get(day)
         if (day in self._rules.holidays) if exception is None else (not exception.windows):
             return []
-        overnight = [(0, end - DAY_MINUTES) for _, end in self._windows_from(day - _DAY) if end > DAY_MINUTES]
-        return overnight + [(start, min(end, DAY_MINUTES)) for start, end in self._windows_from(day)]
+        overnight = [(0, end - DAY_MINUTES) for _, end in self._get_windows_from(day - _DAY) if end > DAY_MINUTES]
+        return overnight + [(start, min(end, DAY_MINUTES)) for start, end in self._get_windows_from(day)]
 
-    def _windows_from(self, day: date) -> tuple[Window, ...]:
+    def _get_windows_from(self, day: date) -> tuple[Window, ...]:
         """The windows that start on this local date, whether or not the day is closed."""
         exception = self._rules.exceptions.get(day)
         if exception and exception.windows:
             return exception.windows
         return self._weeks[bisect_right(self._weeks_from, day) - 1][day.weekday()]
 
-    def _utc(self, day: date, minutes: int) -> datetime:
+    def _convert_to_utc(self, day: date, minutes: int) -> datetime:
         """The instant of a local wall time, 24:00 being the next midnight (TRAPS C6)."""
         local = datetime.combine(day, time(), self._zone) + timedelta(minutes=minutes)
         return local.astimezone(UTC)
 
 
-def _merged(windows: Iterable[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
+def _merge_windows(windows: Iterable[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
     """Windows sorted by opening, with those that overlap or touch made one."""
     merged: list[tuple[datetime, datetime]] = []
     for opens, closes in windows:
@@ -366,7 +368,7 @@ def _merged(windows: Iterable[tuple[datetime, datetime]]) -> list[tuple[datetime
     return merged
 
 
-def _window_at(span: _Span, at: datetime) -> _Window:
+def _find_window(span: _Span, at: datetime) -> _Window:
     """The first window that closes after this instant, which the span holds."""
     window = span.of_day[at.toordinal() - span.first_day]
     while window[0] <= at:
@@ -374,32 +376,32 @@ def _window_at(span: _Span, at: datetime) -> _Window:
     return window
 
 
-def _week(hours: Mapping[str, Sequence[str]]) -> Week:
+def _build_week(hours: Mapping[str, Sequence[str]]) -> Week:
     week: dict[int, tuple[Window, ...]] = {}
     for names, texts in hours.items():
-        for day in weekdays(names):
+        for day in parse_weekdays(names):
             if day in week:
                 raise ValueError(f"{WEEKDAYS[day]} is given twice; give every weekday once, with all of its windows")
-            week[day] = _day(texts)
+            week[day] = _build_day(texts)
     return tuple(week.get(day, ()) for day in range(7))
 
 
-def _day(texts: Sequence[str]) -> tuple[Window, ...]:
+def _build_day(texts: Sequence[str]) -> tuple[Window, ...]:
     return tuple(sorted(Window.parse(text) for text in texts))
 
 
-def _days(year: int) -> Iterator[date]:
+def _iterate_days(year: int) -> Iterator[date]:
     first = date(year, 1, 1)
     return (first + timedelta(days=n) for n in range((date(year + 1, 1, 1) - first).days))
 
 
-def _due_at_once(start: datetime, target: timedelta) -> datetime:
+def _find_due_at_once(start: datetime, target: timedelta) -> datetime:
     if target < _ZERO:
         raise ValueError(f"a target of {target} is negative; support time only runs forward")
     return start
 
 
-def _in_utc(at: datetime) -> datetime:
+def _convert_instant_to_utc(at: datetime) -> datetime:
     if at.utcoffset() is None:
         raise ValueError(f"{at} has no time zone; give an aware datetime, best with datetime.timezone.utc")
     _check_year(at)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
-from events.cloudevents import BadFactError, Reason, check_time, decode_token, shown
+from events.cloudevents import BadFactError, Reason, check_time, decode_token, quote_value
 from events.tickets import (
     Corrected,
     Excluded,
@@ -14,9 +14,9 @@ from events.tickets import (
     Opened,
     PolicyChanged,
     TicketEvent,
-    content_digest,
-    fact_key,
-    read,
+    make_content_digest,
+    make_fact_key,
+    read_ticket_event,
 )
 from sla.judge import Fact, judge
 from sla.log import Recorded
@@ -25,7 +25,7 @@ from sla.ticket import TicketSla
 from sla.versions import AFTER_ALL, Versions
 
 MAX_FACTS = 10_000  # of one ticket
-KEPT_TICKETS, KEPT_FACTS = 20_000, 200_000  # in memory between two batches; 0.8 kB a fact, measured
+MAX_CACHED_TICKETS, MAX_CACHED_FACTS = 20_000, 200_000  # in memory between two batches; 0.8 kB a fact, measured
 TICK_PREFIX = "clock.due."
 UNKNOWN_TYPE = "unknown"  # of a message that is not one of ours
 
@@ -67,7 +67,7 @@ class DeadLetter(NamedTuple):
 
 
 @dataclass(slots=True)
-class Outcome:
+class BatchOutcome:
     """What a batch of messages leads to; all of it, and the position after it, is stored in one transaction."""
 
     events: list[Recorded] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Outcome:
     position: int = 0
 
 
-class Store(Protocol):
+class EventReader(Protocol):
     """What the engine asks of the event store."""
 
     def load_all(self, tickets: Iterable[str]) -> dict[str, TicketSla]: ...
@@ -98,28 +98,30 @@ class Engine:
     outcome must say so with `forget`.
     """
 
-    def __init__(self, store: Store, limits: Limits | None = None) -> None:
+    def __init__(self, store: EventReader, limits: Limits | None = None) -> None:
         self._store, self._limits = store, limits or Limits()
         self._versions = Versions([])
         self._tickets: OrderedDict[str, TicketSla] = OrderedDict()  # the one seen last is last
         self._facts = 0  # of these tickets
 
-    def take(self, messages: Sequence[Message]) -> Outcome:
+    def process(self, messages: Sequence[Message]) -> BatchOutcome:
         """Everything that follows from the messages. Raises what the store raises; BadFactError never leaves."""
-        outcome = Outcome(position=messages[-1].sequence)
+        outcome = BatchOutcome(position=messages[-1].sequence)
         self._versions = self._store.versions()  # after the messages came: whatever is in force for them is published
-        items = [_read(message) for message in messages]
-        known = self._store.digests(fact_key(item.source, item.id) for item in items if isinstance(item, TicketEvent))
-        self._recall([item.ticket for item in items if not isinstance(item, BadFactError)])
+        items = [_read_message(message) for message in messages]
+        known = self._store.digests(
+            make_fact_key(item.source, item.id) for item in items if isinstance(item, TicketEvent)
+        )
+        self._load_tickets([item.ticket for item in items if not isinstance(item, BadFactError)])
         for message, item in zip(messages, items, strict=True):
             match item:
                 case Tick(ticket):
-                    outcome.events += self._tick(ticket, message.stored_at)
+                    outcome.events += self._process_tick(ticket, message.stored_at)
                 case TicketEvent():
-                    self._fact(message, item, known, outcome)
+                    self._process_fact(message, item, known, outcome)
                 case BadFactError():
                     _refuse(message, item, outcome)
-        while len(self._tickets) > KEPT_TICKETS or self._facts > KEPT_FACTS:
+        while len(self._tickets) > MAX_CACHED_TICKETS or self._facts > MAX_CACHED_FACTS:
             self._facts -= len(self._tickets.popitem(last=False)[1].facts)
         return outcome
 
@@ -128,20 +130,22 @@ class Engine:
         self._tickets.clear()
         self._facts = 0
 
-    def refuse(self, message: Message, reason: Reason, error: str) -> Outcome:
+    def refuse(self, message: Message, reason: Reason, error: str) -> BatchOutcome:
         """The outcome of a message that is dead-lettered without being looked at."""
-        outcome = Outcome(position=message.sequence)
+        outcome = BatchOutcome(position=message.sequence)
         _refuse(message, BadFactError(reason, error), outcome)
         return outcome
 
-    def _tick(self, id: str, now: datetime) -> list[Recorded]:
+    def _process_tick(self, id: str, now: datetime) -> list[Recorded]:
         ticket = self._tickets[id]
         if not ticket.version:
             return []  # a forged tick, of a ticket that nobody has spoken of
         return ticket.tick(self._versions, now, self._limits.historic_after)
 
-    def _fact(self, message: Message, event: TicketEvent, known: dict[bytes, bytes], outcome: Outcome) -> None:
-        key, digest = fact_key(event.source, event.id), content_digest(event)
+    def _process_fact(
+        self, message: Message, event: TicketEvent, known: dict[bytes, bytes], outcome: BatchOutcome
+    ) -> None:
+        key, digest = make_fact_key(event.source, event.id), make_content_digest(event)
         try:
             if self._accept(event, message.stored_at, known.get(key), digest):
                 ticket = self._tickets[event.ticket]
@@ -169,20 +173,20 @@ class Engine:
         if known is not None and known != digest:
             raise BadFactError(
                 Reason.ID_CONFLICT,
-                f"id {shown(event.id)} of source {shown(event.source)} is already another fact; the first one stays: "
-                "give the new fact its own id",
+                f"id {quote_value(event.id)} of source {quote_value(event.source)} is already another fact; "
+                "the first one stays: give the new fact its own id",
             )
         if known is None and len(ticket.facts) >= MAX_FACTS:
             raise BadFactError(
                 Reason.TOO_MANY_FACTS,
-                f"ticket {shown(event.ticket)} has {MAX_FACTS} facts, the limit; look at the publisher",
+                f"ticket {quote_value(event.ticket)} has {MAX_FACTS} facts, the limit; look at the publisher",
             )
         leads_elsewhere = isinstance(event.data, Opened | Corrected | PolicyChanged) or ticket.facts.moves
         if known is None and leads_elsewhere and len(self._versions) > 1 and ticket.version:
             _check_course(event, ticket, self._versions)
         return known is None
 
-    def _recall(self, ids: Sequence[str]) -> None:
+    def _load_tickets(self, ids: Sequence[str]) -> None:
         """Brings tickets to mind, those that do not exist yet too: one question to the store for the whole batch."""
         missing = {id for id in ids if id not in self._tickets}
         found = self._store.load_all(missing) if missing else {}
@@ -192,11 +196,11 @@ class Engine:
             self._tickets.move_to_end(id)
 
 
-def _read(message: Message) -> TicketEvent | Tick | BadFactError:
+def _read_message(message: Message) -> TicketEvent | Tick | BadFactError:
     try:
         if message.subject.startswith(TICK_PREFIX):
             return _read_tick(message.subject)
-        return read(message.body, message.headers, message.subject)
+        return read_ticket_event(message.body, message.headers, message.subject)
     except BadFactError as error:
         return error
 
@@ -213,40 +217,47 @@ def _read_tick(subject: str) -> Tick:
 def _check_names(event: TicketEvent, versions: Versions, judged_by: str | None, stored_at: datetime) -> None:
     """Levels, priorities, reasons and versions are compared exactly; nothing gets a default."""
     if isinstance(event.data, Opened):
-        policy = versions.of(event.data, event.time, stored_at)
+        policy = versions.find_for_opening(event.data, event.time, stored_at)
     else:
-        policy = versions.at(event.time) if judged_by is None else versions.named(judged_by)
+        policy = versions.get_in_force(event.time) if judged_by is None else versions.get_named(judged_by)
     level: str | None = getattr(event.data, "service_level", None)
     priority: str | None = getattr(event.data, "priority", None)
     match event.data:
         case Excluded(reason=reason) | ExclusionRevoked(reason=reason):
-            if not policy.excludes(reason):
-                raise BadFactError(Reason.INVALID_DATA, _unknown("data.reason", reason, policy, policy.exclusions))
+            if not policy.accepts_exclusion(reason):
+                raise BadFactError(
+                    Reason.INVALID_DATA, describe_unknown("data.reason", reason, policy, policy.exclusions)
+                )
         case PolicyChanged(policy_version=version):
             if version not in (known := [each.name for each in versions]):
-                raise BadFactError(Reason.INVALID_DATA, _unknown("data.policy_version", version, policy, known))
+                raise BadFactError(Reason.INVALID_DATA, describe_unknown("data.policy_version", version, policy, known))
     if level is not None and level not in policy.levels:
-        raise BadFactError(Reason.UNKNOWN_SERVICE_LEVEL, _unknown("service level", level, policy, policy.levels))
+        raise BadFactError(
+            Reason.UNKNOWN_SERVICE_LEVEL, describe_unknown("service level", level, policy, policy.levels)
+        )
     if priority is not None and priority not in policy.priorities:
-        raise BadFactError(Reason.UNKNOWN_PRIORITY, _unknown("priority", priority, policy, policy.priorities))
+        raise BadFactError(Reason.UNKNOWN_PRIORITY, describe_unknown("priority", priority, policy, policy.priorities))
 
 
 def _check_course(event: TicketEvent, ticket: TicketSla, versions: Versions) -> None:
     """Versions may differ in their names: each that this ticket is judged by must have all that its facts name."""
     fact = Fact(event.source, event.id, event.time, event.data, event.sequence, event.time)
     try:
-        judge(ticket.facts.with_one_more(fact), versions, AFTER_ALL)
+        judge(ticket.facts.copy_with(fact), versions, AFTER_ALL)
     except KeyError as error:
         raise BadFactError(
-            Reason.INVALID_DATA, f"{error.args[0]}, by which ticket {shown(event.ticket)} would be judged from then on"
+            Reason.INVALID_DATA,
+            f"{error.args[0]}, by which ticket {quote_value(event.ticket)} would be judged from then on",
         ) from None
 
 
-def _unknown(what: str, name: str, policy: Policy, names: Iterable[str]) -> str:
-    return f"{what} {shown(name)} is not in policy {policy.name} ({', '.join(names)}); add it or fix the publisher"
+def describe_unknown(what: str, name: str, policy: Policy, names: Iterable[str]) -> str:
+    return (
+        f"{what} {quote_value(name)} is not in policy {policy.name} ({', '.join(names)}); add it or fix the publisher"
+    )
 
 
-def _refuse(message: Message, error: BadFactError, outcome: Outcome) -> None:
+def _refuse(message: Message, error: BadFactError, outcome: BatchOutcome) -> None:
     type = error.type or UNKNOWN_TYPE
     outcome.inbox.append(InboxRow(message.sequence, "dead_letter", type, str(error.reason), None, None, None))
     outcome.dead.append(DeadLetter(message, error.reason, error.message))

@@ -10,57 +10,57 @@ from typing import NamedTuple
 
 from events.tickets import Excluded
 from sla.calendar import Segment
-from sla.judge import NEVER, ZERO, Clock, Fact, Facts, Spell, Stretch, judge
+from sla.judge import NEVER, ZERO, Clock, CycleKey, Fact, Facts, Phase, judge
 from sla.log import Announced, BreachRetracted, Decision, Event, FactRecorded
-from sla.policy import FIRST
+from sla.policy import FIRST_RESPONSE
 from sla.versions import Versions
 
 
-class Learned(NamedTuple):
+class FactEntry(NamedTuple):
     """
     A fact as it stands, and as it was told first. `out_of_order`: the log already had something about a later instant,
     a fact or a decision.
     """
 
     fact: Fact
-    told: FactRecorded
+    original: FactRecorded
     out_of_order: bool
 
 
-class Decided(NamedTuple):
+class DecisionEntry(NamedTuple):
     """A decision of the log; `withdrawn_at` is when a breach was withdrawn, if it was."""
 
     decision: Decision
-    withdrawn_at: datetime | None
+    retracted_at: datetime | None
 
 
-class Part(NamedTuple):
+class TimeSegment(NamedTuple):
     """Time [start, end) of a clock, whether it counts and why, by which stretch; `overdue` is after the deadline."""
 
     start: datetime
     end: datetime
     counted: bool
     reason: str
-    stretch: Stretch
+    phase: Phase
     overdue: bool
 
 
-class Step(NamedTuple):
+class DeadlineStep(NamedTuple):
     """The deadline from an instant on, and the facts that made it so, after `used` of the support time was gone."""
 
     at: datetime
     cause: str
     facts: tuple[Fact, ...]
-    stretch: Stretch
+    phase: Phase
     used: timedelta
 
     @property
     def remaining(self) -> timedelta:
         """What was left of the target; zero if more was used."""
-        return max(self.stretch.target - self.used, ZERO)
+        return max(self.phase.target - self.used, ZERO)
 
 
-class Account(NamedTuple):
+class ClockExplanation(NamedTuple):
     """
     One clock of a ticket: the parts go without gaps from its start to its end or, if it goes on, to the instant of the
     question, and the counted ones add up to `elapsed`. The last of the steps is the deadline that stands.
@@ -70,8 +70,8 @@ class Account(NamedTuple):
     cycle: int
     clock: Clock
     elapsed: timedelta
-    parts: tuple[Part, ...]
-    steps: tuple[Step, ...]
+    segments: tuple[TimeSegment, ...]
+    steps: tuple[DeadlineStep, ...]
 
     @property
     def ended_by(self) -> Fact | None:
@@ -81,29 +81,29 @@ class Account(NamedTuple):
         return min(ends, key=lambda fact: fact.time, default=clock.closed_by)
 
 
-class Story(NamedTuple):
+class Explanation(NamedTuple):
     """What there is to say of a ticket at one instant. The first account is that of the first response."""
 
-    facts: tuple[Learned, ...]
-    decisions: tuple[Decided, ...]
-    accounts: tuple[Account, ...]
+    facts: tuple[FactEntry, ...]
+    decisions: tuple[DecisionEntry, ...]
+    clocks: tuple[ClockExplanation, ...]
 
 
-def explain(facts: Facts, events: Sequence[Event], versions: Versions, at: datetime) -> Story:
+def explain(facts: Facts, events: Sequence[Event], versions: Versions, at: datetime) -> Explanation:
     """
     The story of a ticket up to `at`: what had happened by then and was decided about it, of the events we are given.
     `facts` are those of the events. Raises KeyError as `judge` does.
     """
     verdict = judge(facts, versions, at)
-    clocks: dict[Spell, Clock] = {(FIRST, 1): verdict.clock, **verdict.others} if verdict.clock else {}
-    return Story(
-        facts=tuple(_learned(facts, events, at)),
-        decisions=tuple(_decided(events, at)),
-        accounts=tuple(_account(*spell, clock, facts, at) for spell, clock in clocks.items()),
+    clocks: dict[CycleKey, Clock] = {(FIRST_RESPONSE, 1): verdict.clock, **verdict.others} if verdict.clock else {}
+    return Explanation(
+        facts=tuple(_build_fact_entries(facts, events, at)),
+        decisions=tuple(_build_decision_entries(events, at)),
+        clocks=tuple(_explain_clock(*spell, clock, facts, at) for spell, clock in clocks.items()),
     )
 
 
-def _learned(facts: Facts, events: Iterable[Event], at: datetime) -> Iterator[Learned]:
+def _build_fact_entries(facts: Facts, events: Iterable[Event], at: datetime) -> Iterator[FactEntry]:
     told: dict[tuple[str, str], tuple[FactRecorded, bool]] = {}
     newest: datetime | None = None
     for event in events:
@@ -113,88 +113,90 @@ def _learned(facts: Facts, events: Iterable[Event], at: datetime) -> Iterator[Le
             newest = max(newest or event.time, event.time)
     for fact in facts:
         if fact.time <= at:
-            yield Learned(fact, *told[fact.source, fact.id])
+            yield FactEntry(fact, *told[fact.source, fact.id])
 
 
-def _decided(events: Sequence[Event], at: datetime) -> Iterator[Decided]:
+def _build_decision_entries(events: Sequence[Event], at: datetime) -> Iterator[DecisionEntry]:
     withdrawn = {event.breach_id: event.at for event in events if isinstance(event, BreachRetracted)}
     for event in events:
         if isinstance(event, Announced) and event.time <= at:
-            yield Decided(event, withdrawn.get(event.id))
+            yield DecisionEntry(event, withdrawn.get(event.id))
         elif isinstance(event, Decision) and not isinstance(event, Announced) and event.at <= at:
-            yield Decided(event, None)
+            yield DecisionEntry(event, None)
 
 
-def _account(objective: str, cycle: int, clock: Clock, facts: Facts, at: datetime) -> Account:
-    end = clock.counts_until(at)
-    return Account(
+def _explain_clock(objective: str, cycle: int, clock: Clock, facts: Facts, at: datetime) -> ClockExplanation:
+    end = clock.find_end(at)
+    return ClockExplanation(
         objective=objective,
         cycle=cycle,
         clock=clock,
-        elapsed=clock.elapsed(end),
-        parts=(*_parts(clock, end), *_excluded(clock, end, at)),
-        steps=tuple(_steps(clock, at, facts)),
+        elapsed=clock.measure_elapsed(end),
+        segments=(*_build_segments(clock, end), *_build_excluded_segment(clock, end, at)),
+        steps=tuple(_build_steps(clock, at, facts)),
     )
 
 
-def _parts(clock: Clock, end: datetime) -> Iterator[Part]:
+def _build_segments(clock: Clock, end: datetime) -> Iterator[TimeSegment]:
     """Each stretch cut by the calendar, and at the deadline if it was missed."""
-    late_from = clock.broken_at or (clock.stretch.due_at if clock.met is False and not clock.excluded_by else NEVER)
-    for since, until, stretch in clock.course.stretches(end):
+    late_from = clock.broken_at or (clock.phase.due_at if clock.met is False and not clock.excluded_by else NEVER)
+    for since, until, stretch in clock.timeline.iterate_phases(end):
         for start, stop in ((since, min(until, late_from)), (max(since, late_from), until)):
             if start < stop:
-                for segment in _segments(stretch, start, stop):
-                    yield Part(*segment, stretch, overdue=start >= late_from)
+                for segment in _cut_phase(stretch, start, stop):
+                    yield TimeSegment(*segment, stretch, overdue=start >= late_from)
 
 
-def _segments(stretch: Stretch, start: datetime, end: datetime) -> Iterator[Segment]:
+def _cut_phase(stretch: Phase, start: datetime, end: datetime) -> Iterator[Segment]:
     if not stretch.running:
         yield Segment(start, end, False, "paused" if stretch.closed_by is None else "closed")
         return
     counted = f"{stretch.level.name} hours, policy {stretch.policy.version}"
-    for segment in stretch.level.hours.segments(start, end):
+    for segment in stretch.level.hours.cut_segments(start, end):
         yield segment._replace(reason=counted) if segment.counted else segment
 
 
-def _excluded(clock: Clock, end: datetime, at: datetime) -> Iterator[Part]:
+def _build_excluded_segment(clock: Clock, end: datetime, at: datetime) -> Iterator[TimeSegment]:
     """From the exclusion on nothing counts, for as long as it stands; unless an answer had ended the clock before."""
     fact = clock.excluded_by
     if fact is None or not isinstance(fact.data, Excluded) or (clock.response and clock.response.time < fact.time):
         return
     start = max(end, clock.started_at)
     if start < at:
-        yield Part(start, at, False, f"excluded: {fact.data.reason}", clock.stretch, overdue=False)
+        yield TimeSegment(start, at, False, f"excluded: {fact.data.reason}", clock.phase, overdue=False)
 
 
-def _steps(clock: Clock, at: datetime, facts: Facts) -> Iterator[Step]:
+def _build_steps(clock: Clock, at: datetime, facts: Facts) -> Iterator[DeadlineStep]:
     """Every change until the response that is to be seen in what the clock is judged by, or in the labels."""
-    course, before = clock.course, None
+    course, before = clock.timeline, None
     end = max(clock.response.time if clock.response else at, course.start.time)
-    for since, _, stretch in course.stretches(end):
+    for since, _, stretch in course.iterate_phases(end):
         if before is None:
-            yield Step(since, course.started_by, (course.start,), stretch, ZERO)
-        elif _seen(before) != _seen(stretch):
-            made = _made_at(since, facts.changes)
-            yield Step(since, _cause(stretch, since, made), made, stretch, stretch.elapsed(since))
+            yield DeadlineStep(since, course.started_by, (course.start,), stretch, ZERO)
+        elif _get_visible(before) != _get_visible(stretch):
+            made = _find_changes_at(since, facts.changes)
+            yield DeadlineStep(
+                since, _find_step_cause(stretch, since, made), made, stretch, stretch.measure_elapsed(since)
+            )
         before = stretch
-    if clock.response is not None and before is not None and _seen(before) != _seen(clock.stretch):
-        yield Step(end, "responded", (clock.response,), clock.stretch, clock.stretch.elapsed(end))
+    if clock.response is not None and before is not None and _get_visible(before) != _get_visible(clock.phase):
+        yield DeadlineStep(end, "responded", (clock.response,), clock.phase, clock.phase.measure_elapsed(end))
 
 
-def _made_at(time: datetime, changes: Sequence[Fact]) -> tuple[Fact, ...]:
-    return tuple(changes[bisect_left(changes, time, key=_time) : bisect_right(changes, time, key=_time)])
+def _find_changes_at(time: datetime, changes: Sequence[Fact]) -> tuple[Fact, ...]:
+    return tuple(changes[bisect_left(changes, time, key=_get_time) : bisect_right(changes, time, key=_get_time)])
 
 
-def _cause(stretch: Stretch, since: datetime, made: Sequence[Fact]) -> str:
+def _find_step_cause(stretch: Phase, since: datetime, made: Sequence[Fact]) -> str:
     return stretch.cause if stretch.set_by in made else made[-1].data.type.removeprefix("ticket.")
 
 
-def _seen(stretch: Stretch) -> tuple[object, ...]:
+def _get_visible(stretch: Phase) -> tuple[object, ...]:
     return (
         *(stretch.level, stretch.target, stretch.due_at, stretch.running),
         *(stretch.policy, stretch.service_level, stretch.priority),
     )
 
 
-def _time(fact: Fact) -> datetime:
+def _get_time(fact: Fact) -> datetime:
     return fact.time

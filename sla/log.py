@@ -9,7 +9,7 @@ import msgspec.json
 from msgspec import Struct
 
 from events.promises import Detection
-from sla.policy import FIRST
+from sla.policy import FIRST_RESPONSE
 
 
 class State(Struct, frozen=True, omit_defaults=True):
@@ -71,7 +71,7 @@ class Decision(Event, frozen=True, omit_defaults=True, kw_only=True):
     """
 
     state: State
-    objective: str = FIRST
+    objective: str = FIRST_RESPONSE
     cycle: int = 1
 
 
@@ -166,7 +166,7 @@ class Cancelled(Announced, frozen=True, omit_defaults=True, kw_only=True):
     undoes: str | None = None
 
 
-class Escalated(Announced, frozen=True, omit_defaults=True, kw_only=True):
+class EscalationRaised(Announced, frozen=True, omit_defaults=True, kw_only=True):
     TOPIC: ClassVar[str] = "escalated/1"
     KIND: ClassVar[str] = "escalated"
     number: int
@@ -186,7 +186,7 @@ STORED = (
     BreachRetracted,
     Fulfilled,
     Cancelled,
-    Escalated,
+    EscalationRaised,
 )
 
 
@@ -203,7 +203,7 @@ class LogRow(NamedTuple):
     state: bytes
 
 
-class Entry(NamedTuple):
+class LogEntry(NamedTuple):
     """An event with its place in the whole log."""
 
     position: int
@@ -211,16 +211,16 @@ class Entry(NamedTuple):
     event: Any
 
 
-def decoded(rows: Iterable[LogRow], *kinds: type[Event]) -> Iterator[Entry]:
+def decode_rows(rows: Iterable[LogRow], *kinds: type[Event]) -> Iterator[LogEntry]:
     """The events of these kinds; the others are not decoded. msgspec's errors for a broken state."""
-    decoders = _decoders(kinds)
+    decoders = get_decoders(kinds)
     for position, ticket, topic, state in rows:
         if topic in decoders:
-            yield Entry(position, ticket, decoders[topic].decode(state))
+            yield LogEntry(position, ticket, decoders[topic].decode(state))
 
 
 @cache
-def _decoders(kinds: tuple[type[Event], ...]) -> "dict[str, msgspec.json.Decoder[Any]]":
+def get_decoders(kinds: tuple[type[Event], ...]) -> "dict[str, msgspec.json.Decoder[Any]]":
     return {event.TOPIC: DECODERS[event.TOPIC] for event in STORED if issubclass(event, kinds)}
 
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import yaml
 
 from events.cloudevents import parse_time
-from sla.calendar import WEEKDAYS, SupportHours, Window, weekdays, zone_of
+from sla.calendar import WEEKDAYS, SupportHours, Window, get_zone, parse_weekdays
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -45,8 +45,7 @@ FORMAT = 1
 REQUIRED = ("name", "version", "zone", "holidays", "priorities", "levels")
 OPTIONAL = ("effective_from", "material", "warn_at", "objectives", "exclusions")
 PLAIN_YAML = "a policy is plain YAML: indented with spaces, every bracket and quote closed, without anchors and tags"
-FIRST = "first_response"
-FIRST_RESPONSE = f"objectives: {FIRST}"
+FIRST_RESPONSE = "first_response"
 STARTS, STOPS = ("opened", "customer_replied"), ("responded", "closed")
 SUNDAYS = "holidays: include_sundays"
 
@@ -129,7 +128,7 @@ class Policy:
                 f"a resolved policy of format {resolved.get('format')!r}; this program reads format {FORMAT}"
             )
         canonical = json.dumps(resolved, sort_keys=True, separators=(",", ":"))
-        levels = [_level(level, resolved["zone"], resolved["holidays"]) for level in resolved["levels"]]
+        levels = [build_level(level, resolved["zone"], resolved["holidays"]) for level in resolved["levels"]]
         return cls(
             name=resolved["name"],
             version=resolved["version"],
@@ -140,37 +139,41 @@ class Policy:
             ),
             levels=MappingProxyType({level.name: level for level in levels}),
             warn_at=tuple(resolved["warn_at"]),
-            objectives=MappingProxyType(_objectives(resolved.get("objectives", {}))),
+            objectives=MappingProxyType(build_objectives(resolved.get("objectives", {}))),
             exclusions=tuple(resolved.get("exclusions", ())),
             fingerprint=hashlib.sha256(canonical.encode()).hexdigest(),
             canonical=canonical,
         )
 
-    def resolved(self) -> Json:
+    def to_resolved(self) -> Json:
         """Everything it takes to judge the same for ever, as JSON: windows, dates of holidays, targets in seconds."""
         resolved: Json = json.loads(self.canonical)
         return resolved
 
-    def level(self, name: str) -> Level:
+    def get_level(self, name: str) -> Level:
         """The level of this name; KeyError if the policy has none."""
         if name not in self.levels:
             raise KeyError(f"service level {name!r} is not in policy {self.name}; it has {', '.join(self.levels)}")
         return self.levels[name]
 
-    def target(self, level: str, priority: str, objective: str = FIRST) -> timedelta:
+    def get_target(self, level: str, priority: str, objective: str = FIRST_RESPONSE) -> timedelta:
         """Support time an objective gives; KeyError for an unknown level, priority or objective. Policy 5."""
         if objective not in self.objectives:
             raise KeyError(f"objective {objective!r} is not in policy {self.name}; it has {', '.join(self.objectives)}")
-        targets = self.level(level).targets if objective == FIRST else self.level(level).objectives[objective]
+        targets = (
+            self.get_level(level).targets
+            if objective == FIRST_RESPONSE
+            else self.get_level(level).objectives[objective]
+        )
         if priority not in targets:
             raise KeyError(f"priority {priority!r} is not in policy {self.name}; it has {', '.join(self.priorities)}")
         return targets[priority]
 
-    def excludes(self, reason: str) -> bool:
+    def accepts_exclusion(self, reason: str) -> bool:
         """May a ticket be excluded for this reason? Policy 7."""
         return not self.exclusions or reason in self.exclusions
 
-    def severity(self, priority: str, escalations: int) -> str:
+    def get_severity(self, priority: str, escalations: int) -> str:
         """How loud a breach is: that of the priority, one step up for each escalation, at most critical."""
         if priority not in self.severities:
             raise KeyError(f"priority {priority!r} is not in policy {self.name}; it has {', '.join(self.priorities)}")
@@ -178,12 +181,12 @@ class Policy:
         return SEVERITIES[min(step, len(SEVERITIES) - 1)]
 
 
-def load(path: str | PathLike[str]) -> Policy:
+def load_policy_file(path: str | PathLike[str]) -> Policy:
     """The policy of a file. Raises PolicyError with all problems of the file."""
     file = _File(path)
     resolved = file.read()
     if resolved is None:
-        raise PolicyError(file.problems())
+        raise PolicyError(file.list_problems())
     return replace(Policy.from_resolved(resolved), effective_from=file.effective_from, material=file.material)
 
 
@@ -191,21 +194,23 @@ def check(path: str | PathLike[str]) -> list[str]:
     """The problems of a policy file as `FILE:LINE: what, and the rule`, in order; none if the file can be used."""
     file = _File(path)
     file.read()
-    return file.problems()
+    return file.list_problems()
 
 
-def _objectives(resolved: Json) -> dict[str, Objective]:
+def build_objectives(resolved: Json) -> dict[str, Objective]:
     """The first response is there whether it is said or not."""
-    said: dict[str, Any] = {FIRST: {"starts": "opened", "stops": "responded", "pauses": False, "repeats": False}}
+    said: dict[str, Any] = {
+        FIRST_RESPONSE: {"starts": "opened", "stops": "responded", "pauses": False, "repeats": False}
+    }
     for name, rules in resolved.items():
         said[name] = said.get(name, {}) | rules
     return {name: Objective(name, **rules) for name, rules in said.items()}
 
 
-def _level(level: Json, zone: str, holidays: Mapping[str, str]) -> Level:
+def build_level(level: Json, zone: str, holidays: Mapping[str, str]) -> Level:
     return Level(
         name=level["name"],
-        hours=_support_hours(level, zone, holidays),
+        hours=build_support_hours(level, zone, holidays),
         targets=MappingProxyType({name: timedelta(seconds=target) for name, target in level["targets"].items()}),
         objectives=MappingProxyType(
             {
@@ -218,7 +223,7 @@ def _level(level: Json, zone: str, holidays: Mapping[str, str]) -> Level:
     )
 
 
-def _support_hours(level: Json, zone: str, holidays: Mapping[str, str]) -> SupportHours:
+def build_support_hours(level: Json, zone: str, holidays: Mapping[str, str]) -> SupportHours:
     """In the zone of the level, if it has its own."""
     closed = holidays if level["holidays"] == "closed" else {}
     return SupportHours(
@@ -232,7 +237,7 @@ def _support_hours(level: Json, zone: str, holidays: Mapping[str, str]) -> Suppo
 
 def _is_ever_open(level: Json, zone: str, holidays: Mapping[str, str]) -> bool:
     try:
-        return _support_hours(level, zone, holidays).is_ever_open(HORIZON)
+        return build_support_hours(level, zone, holidays).is_ever_open(HORIZON)
     except ValueError:
         return False
 
@@ -240,13 +245,13 @@ def _is_ever_open(level: Json, zone: str, holidays: Mapping[str, str]) -> bool:
 # --- the values of a file; each function parses a text, or its ValueError says what is wrong and what to write
 
 
-def _token(text: str) -> str:
+def parse_token(text: str) -> str:
     if not _TOKEN.fullmatch(text) or text == "none":
         raise ValueError(f"{text!r} is not a name; names are 1 to 32 of a-z, 0-9, _ and -, and none is reserved")
     return text
 
 
-def _version(text: str) -> str:
+def parse_version(text: str) -> str:
     if not _VERSION.fullmatch(text):
         raise ValueError(f"{text!r} is not a version; write 1 to 32 letters, digits, dots, _ or -, such as 2026-01")
     return text
@@ -260,12 +265,12 @@ def _label(text: str) -> str:
     return text
 
 
-def _zone(text: str) -> str:
-    zone_of(text)
+def parse_zone(text: str) -> str:
+    get_zone(text)
     return text
 
 
-def _day(text: str) -> str:
+def parse_day(text: str) -> str:
     """A date of the horizon, kept as text."""
     try:
         day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
@@ -278,25 +283,25 @@ def _day(text: str) -> str:
     return text
 
 
-def _from(zone: str) -> Callable[[str], datetime]:
+def make_from_parser(zone: str) -> Callable[[str], datetime]:
     """A date, which is its first instant in the zone of the policy; or an instant with its offset. In UTC."""
 
     def parse(text: str) -> datetime:
         if _DATE.fullmatch(text):
-            return datetime.combine(date.fromisoformat(_day(text)), time(), zone_of(zone)).astimezone(UTC)
+            return datetime.combine(date.fromisoformat(parse_day(text)), time(), get_zone(zone)).astimezone(UTC)
         try:
             instant = parse_time(text.replace(" ", "T", 1))
         except ValueError:
             raise ValueError(
                 f"{text!r} is neither a date nor an instant; write YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SS+01:00"
             ) from None
-        _day(instant.date().isoformat())
+        parse_day(instant.date().isoformat())
         return instant
 
     return parse
 
 
-def _duration(text: str) -> int:
+def parse_duration(text: str) -> int:
     """`4h`, `1h 30m`, `90m` or `45s` in seconds."""
     match = _DURATION.fullmatch(text)
     if not match or text != text.strip() or not any(match.groups()):
@@ -308,7 +313,7 @@ def _duration(text: str) -> int:
     return int(duration.total_seconds())
 
 
-def _percent(text: str) -> int:
+def parse_percent(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,2}", text) or int(text) < 1:
         raise ValueError(f"{text!r} is not a threshold; write whole percent from 1 to 99")
     return int(text)
@@ -320,7 +325,7 @@ def _flag(text: str) -> bool:
     return text == "true"
 
 
-def _one_of(*names: str) -> Callable[[str], str]:
+def make_choice_parser(*names: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in names:
             raise ValueError(f"{text!r} is not allowed; write one of {', '.join(names)}")
@@ -329,7 +334,7 @@ def _one_of(*names: str) -> Callable[[str], str]:
     return parse
 
 
-def _key_of(*names: str) -> Callable[[str], str]:
+def make_key_parser(*names: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in names:
             raise ValueError(f"{text!r} is an unknown key; known are {', '.join(names)}")
@@ -338,18 +343,18 @@ def _key_of(*names: str) -> Callable[[str], str]:
     return parse
 
 
-def _priority(declared: tuple[str, ...]) -> Callable[[str], str]:
-    return _one_of(*declared) if declared else _token
+def make_priority_parser(declared: tuple[str, ...]) -> Callable[[str], str]:
+    return make_choice_parser(*declared) if declared else parse_token
 
 
-def _country(code: str) -> str:
-    if not re.fullmatch(r"[A-Z]{2}", code) or _entity(code) is None:
+def parse_country(code: str) -> str:
+    if not re.fullmatch(r"[A-Z]{2}", code) or get_holiday_entity(code) is None:
         raise ValueError(f"{code!r} is not a country with known holidays; write a two-letter ISO code such as SE")
     return code
 
 
 @cache
-def _entity(country: str) -> Any:
+def get_holiday_entity(country: str) -> Any:
     """What the `holidays` package knows of a country, without any dates yet; None if nothing."""
     import holidays  # only here: it takes 80 ms, and a resolved policy does without it
 
@@ -360,12 +365,12 @@ def _entity(country: str) -> Any:
 
 
 @cache
-def _holidays_of(country: str, subdivision: str | None, categories: tuple[str, ...]) -> Mapping[str, str]:
+def build_holidays(country: str, subdivision: str | None, categories: tuple[str, ...]) -> Mapping[str, str]:
     """The holidays of a country in the horizon: date and name, without plain Sundays; as far as the package knows them.
 
     Every argument is explicit (TRAPS C3): left alone, the language of the names would follow the environment.
     """
-    entity = _entity(country)
+    entity = get_holiday_entity(country)
     options: Json = {"include_sundays": False} if country in ("NO", "SE") else {}
     language = "en_US" if "en_US" in entity.supported_languages else entity.default_language
     calendar = type(entity)(
@@ -385,7 +390,7 @@ def _holidays_of(country: str, subdivision: str | None, categories: tuple[str, .
     return {day.isoformat(): name for day, name in sorted(calendar.items()) if day.year in HORIZON}
 
 
-def _sundays() -> Iterator[str]:
+def iterate_sundays() -> Iterator[str]:
     first, last = date(HORIZON[0], 1, 1).toordinal(), date(HORIZON.stop, 1, 1).toordinal()
     return (date.fromordinal(day).isoformat() for day in range(first, last) if day % 7 == 0)
 
@@ -427,58 +432,58 @@ class _File:
         self.effective_from: datetime | None = None
         self.material: bool | None = None
 
-    def problems(self) -> list[str]:
+    def list_problems(self) -> list[str]:
         return [f"{self._path}:{line}: {text}" for line, text in sorted(self._found, key=itemgetter(0))]
 
     def read(self) -> Json | None:
         """The resolved policy; None if there are problems."""
-        root = self._root()
-        resolved = None if root is None else self._policy(root)
+        root = self._read_root()
+        resolved = None if root is None else self._read_policy(root)
         return None if self._found else resolved
 
-    def _problem(self, line: int, text: str) -> None:
+    def _add_problem(self, line: int, text: str) -> None:
         self._found.append((line, " ".join(text.split())))
 
     def _reject(self, node: yaml.Node, text: str) -> None:
-        self._problem(node.start_mark.line + 1, text)
+        self._add_problem(node.start_mark.line + 1, text)
 
     # --- from bytes to nodes
 
-    def _root(self) -> yaml.Node | None:
-        text = self._text()
+    def _read_root(self) -> yaml.Node | None:
+        text = self._read_text()
         if text is None:
             return None
         try:
             root = yaml.compose(text, _Loader)
         except yaml.reader.ReaderError as error:
-            self._problem(text.count("\n", 0, error.position) + 1, "has a control character; remove it")
+            self._add_problem(text.count("\n", 0, error.position) + 1, "has a control character; remove it")
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            self._problem(mark.line + 1 if mark else 1, f"{error.context or ''} {error.problem}; {PLAIN_YAML}")
+            self._add_problem(mark.line + 1 if mark else 1, f"{error.context or ''} {error.problem}; {PLAIN_YAML}")
         else:
             if root is None:
-                self._problem(1, f"the file is empty; a policy has {', '.join(REQUIRED)}")
+                self._add_problem(1, f"the file is empty; a policy has {', '.join(REQUIRED)}")
             return root
         return None
 
-    def _text(self) -> str | None:
+    def _read_text(self) -> str | None:
         try:
             raw = self._path.read_bytes()
         except OSError as error:
-            self._problem(1, f"the file cannot be read ({error.strerror}); give the path of a policy file")
+            self._add_problem(1, f"the file cannot be read ({error.strerror}); give the path of a policy file")
             return None
         if len(raw) > LARGEST_FILE:
-            self._problem(1, f"the file has {len(raw)} bytes; a policy has at most {LARGEST_FILE}")
+            self._add_problem(1, f"the file has {len(raw)} bytes; a policy has at most {LARGEST_FILE}")
             return None
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            self._problem(raw.count(b"\n", 0, error.start) + 1, "not UTF-8; save the file as UTF-8")
+            self._add_problem(raw.count(b"\n", 0, error.start) + 1, "not UTF-8; save the file as UTF-8")
             return None
 
     # --- from nodes to values
 
-    def _value(self, node: yaml.Node | None, what: str, parse: Callable[[str], T]) -> T | None:
+    def _parse_value(self, node: yaml.Node | None, what: str, parse: Callable[[str], T]) -> T | None:
         """A scalar, parsed from its plain text: for YAML itself 09:00 might be a number and no a boolean."""
         if node is None:
             return None
@@ -491,157 +496,168 @@ class _File:
             self._reject(node, f"{what}: {error}")
             return None
 
-    def _values(self, node: yaml.Node | None, what: str, parse: Callable[[str], T]) -> list[T]:
-        parsed = (self._value(item, what, parse) for item in self._items(node, what))
+    def _parse_values(self, node: yaml.Node | None, what: str, parse: Callable[[str], T]) -> list[T]:
+        parsed = (self._parse_value(item, what, parse) for item in self._read_items(node, what))
         return [value for value in parsed if value is not None]
 
-    def _items(self, node: yaml.Node | None, what: str) -> list[yaml.Node]:
+    def _read_items(self, node: yaml.Node | None, what: str) -> list[yaml.Node]:
         if isinstance(node, yaml.SequenceNode):
             return list(node.value)
         if node is not None:
             self._reject(node, f"{what} is {_KINDS[type(node)]}; write a list: [a, b]")
         return []
 
-    def _entries(self, node: yaml.Node | None, what: str, parse: Callable[[str], K]) -> dict[K, yaml.Node]:
+    def _read_entries(self, node: yaml.Node | None, what: str, parse: Callable[[str], K]) -> dict[K, yaml.Node]:
         """The values of a mapping by parsed key, each key once."""
         entries: dict[K, yaml.Node] = {}
         if node is not None and not isinstance(node, yaml.MappingNode):
             self._reject(node, f"{what} is {_KINDS[type(node)]}; write lines of key: value")
         elif node is not None:
             for key_node, value in node.value:
-                key = self._value(key_node, f"key of {what}", parse)
+                key = self._parse_value(key_node, f"key of {what}", parse)
                 if key in entries:
                     self._reject(key_node, f"{what} has the key {key_node.value!r} twice; keep one of them")
                 elif key is not None:
                     entries[key] = value
         return entries
 
-    def _fields(
+    def _read_fields(
         self, node: yaml.Node | None, what: str, required: tuple[str, ...], optional: tuple[str, ...] = ()
     ) -> dict[str, yaml.Node]:
         """The values of a mapping whose keys are given by us."""
-        fields = self._entries(node, what, _key_of(*required, *optional))
+        fields = self._read_entries(node, what, make_key_parser(*required, *optional))
         if isinstance(node, yaml.MappingNode):
             for missing in (name for name in required if name not in fields):
                 self._reject(node, f"{what} has no {missing}; add it")
         return fields
 
-    def _named(self, node: yaml.Node | None, what: str) -> dict[str, yaml.Node]:
+    def _read_named(self, node: yaml.Node | None, what: str) -> dict[str, yaml.Node]:
         """The values of a mapping whose keys are names chosen by the policy, at least one."""
         if isinstance(node, yaml.MappingNode) and not node.value:
             self._reject(node, f"{what} is empty; name at least one")
-        return self._entries(node, what, _token)
+        return self._read_entries(node, what, parse_token)
 
     # --- the parts of a policy
 
-    def _policy(self, root: yaml.Node) -> Json:
-        fields = self._fields(root, "the policy", REQUIRED, OPTIONAL)
-        zone = self._value(fields.get("zone"), "zone", _zone)
-        self.effective_from = self._value(fields.get("effective_from"), "effective_from", _from(zone or "UTC"))
-        self.material = self._value(fields.get("material"), "material", _flag)
-        holidays = self._holidays(fields.get("holidays"))
-        priorities = self._priorities(fields.get("priorities"))
-        levels = self._named(fields.get("levels"), "levels").items()
+    def _read_policy(self, root: yaml.Node) -> Json:
+        fields = self._read_fields(root, "the policy", REQUIRED, OPTIONAL)
+        zone = self._parse_value(fields.get("zone"), "zone", parse_zone)
+        self.effective_from = self._parse_value(
+            fields.get("effective_from"), "effective_from", make_from_parser(zone or "UTC")
+        )
+        self.material = self._parse_value(fields.get("material"), "material", _flag)
+        holidays = self._read_holidays(fields.get("holidays"))
+        priorities = self._read_priorities(fields.get("priorities"))
+        levels = self._read_named(fields.get("levels"), "levels").items()
         optional: Json = {}
         if "objectives" in fields:
-            optional["objectives"] = self._objectives(fields["objectives"])
+            optional["objectives"] = self._read_objectives(fields["objectives"])
         if "exclusions" in fields:
-            optional["exclusions"] = self._exclusions(fields["exclusions"])
-        others = tuple(name for name in optional.get("objectives", ()) if name != FIRST)
+            optional["exclusions"] = self._read_exclusions(fields["exclusions"])
+        others = tuple(name for name in optional.get("objectives", ()) if name != FIRST_RESPONSE)
         return {
             "format": FORMAT,
-            "name": self._value(fields.get("name"), "name", _token),
-            "version": self._value(fields.get("version"), "version", _version),
+            "name": self._parse_value(fields.get("name"), "name", parse_token),
+            "version": self._parse_value(fields.get("version"), "version", parse_version),
             "zone": zone,
             "horizon": [HORIZON[0], HORIZON[-1]],
             "holidays": holidays,
             "warn_at": self._warn_at(fields["warn_at"]) if "warn_at" in fields else list(WARN_AT),
             "priorities": [{"name": name, "severity": severity} for name, severity in priorities.items()],
             "levels": [
-                self._level(name, node, tuple(priorities), zone or "UTC", holidays, others) for name, node in levels
+                self._read_level(name, node, tuple(priorities), zone or "UTC", holidays, others)
+                for name, node in levels
             ],
             **optional,
         }
 
-    def _objectives(self, node: yaml.Node) -> Json:
+    def _read_objectives(self, node: yaml.Node) -> Json:
         """The clocks of a ticket, by name, and what stops each of them for a while."""
         objectives: Json = {}
-        for name, rules in self._named(node, "objectives").items():
+        for name, rules in self._read_named(node, "objectives").items():
             what = f"objectives: {name}"
-            if name == FIRST:
-                fields = self._fields(rules, what, ("pauses",))
-                objectives[name] = {"pauses": self._value(fields.get("pauses"), f"{what}: pauses", _flag)}
+            if name == FIRST_RESPONSE:
+                fields = self._read_fields(rules, what, ("pauses",))
+                objectives[name] = {"pauses": self._parse_value(fields.get("pauses"), f"{what}: pauses", _flag)}
                 continue
-            fields = self._fields(rules, what, ("starts", "stops"), ("pauses", "repeats"))
-            starts = self._value(fields.get("starts"), f"{what}: starts", _one_of(*STARTS))
-            stops = self._value(fields.get("stops"), f"{what}: stops", _one_of(*STOPS))
+            fields = self._read_fields(rules, what, ("starts", "stops"), ("pauses", "repeats"))
+            starts = self._parse_value(fields.get("starts"), f"{what}: starts", make_choice_parser(*STARTS))
+            stops = self._parse_value(fields.get("stops"), f"{what}: stops", make_choice_parser(*STOPS))
             if (starts, stops) == ("customer_replied", "closed"):
                 self._reject(rules, f"{what}: starts customer_replied, stops closed: a reply waits for a response")
             flags = {
-                flag: bool(flag in fields and self._value(fields[flag], f"{what}: {flag}", _flag))
+                flag: bool(flag in fields and self._parse_value(fields[flag], f"{what}: {flag}", _flag))
                 for flag in ("pauses", "repeats")
             }
             objectives[name] = {"starts": starts, "stops": stops, **flags}
         return objectives
 
-    def _exclusions(self, node: yaml.Node) -> list[str]:
-        reasons = self._values(node, "exclusions", _token)
+    def _read_exclusions(self, node: yaml.Node) -> list[str]:
+        reasons = self._parse_values(node, "exclusions", parse_token)
         if len(reasons) > len(set(reasons)):
             self._reject(node, f"exclusions is {reasons}; give every reason once")
         return reasons
 
     def _warn_at(self, node: yaml.Node) -> list[int]:
-        percents = self._values(node, "warn_at", _percent)
+        percents = self._parse_values(node, "warn_at", parse_percent)
         if percents != sorted(set(percents)):
             self._reject(node, f"warn_at is {percents}; thresholds ascend, each once")
         return percents
 
-    def _priorities(self, node: yaml.Node | None) -> dict[str, str | None]:
+    def _read_priorities(self, node: yaml.Node | None) -> dict[str, str | None]:
         priorities: dict[str, str | None] = {}
-        for name, settings in self._named(node, "priorities").items():
+        for name, settings in self._read_named(node, "priorities").items():
             what = f"priority {name}"
-            fields = self._fields(settings, what, ("severity",))
-            priorities[name] = self._value(fields.get("severity"), f"{what}: severity", _one_of(*SEVERITIES))
+            fields = self._read_fields(settings, what, ("severity",))
+            priorities[name] = self._parse_value(
+                fields.get("severity"), f"{what}: severity", make_choice_parser(*SEVERITIES)
+            )
         return priorities
 
-    def _holidays(self, node: yaml.Node | None) -> dict[str, str]:
+    def _read_holidays(self, node: yaml.Node | None) -> dict[str, str]:
         if isinstance(node, yaml.ScalarNode):
-            self._value(node, "holidays", _one_of("none"))
+            self._parse_value(node, "holidays", make_choice_parser("none"))
             return {}
         optional = ("country", "subdivision", "categories", "include_sundays", "add", "remove")
-        fields = self._fields(node, "holidays", (), optional)
-        days = dict.fromkeys(_sundays(), "Sunday") if self._value(fields.get("include_sundays"), SUNDAYS, _flag) else {}
-        national = self._national_holidays(fields)
+        fields = self._read_fields(node, "holidays", (), optional)
+        days = (
+            dict.fromkeys(iterate_sundays(), "Sunday")
+            if self._parse_value(fields.get("include_sundays"), SUNDAYS, _flag)
+            else {}
+        )
+        national = self._read_national_holidays(fields)
         days |= national or {}
-        for item in self._items(fields.get("remove"), "holidays: remove"):
-            day = self._value(item, "holidays: remove", _day)
+        for item in self._read_items(fields.get("remove"), "holidays: remove"):
+            day = self._parse_value(item, "holidays: remove", parse_day)
             if day is not None and days.pop(day, None) is None and national is not None:
                 self._reject(item, f"holidays: remove: {day} is not a holiday; remove only what is one, and once")
-        for day, name in self._entries(fields.get("add"), "holidays: add", _day).items():
-            days[day] = self._value(name, f"holidays: add: {day}", _label) or ""
+        for day, name in self._read_entries(fields.get("add"), "holidays: add", parse_day).items():
+            days[day] = self._parse_value(name, f"holidays: add: {day}", _label) or ""
         return days
 
-    def _national_holidays(self, fields: Mapping[str, yaml.Node]) -> Mapping[str, str] | None:
+    def _read_national_holidays(self, fields: Mapping[str, yaml.Node]) -> Mapping[str, str] | None:
         """The holidays of the country, if one is given; None if it or its settings have problems."""
         found = len(self._found)
         if "country" not in fields:
             for name in {"subdivision", "categories"} & fields.keys():
                 self._reject(fields[name], f"holidays: {name} without a country; add the country")
             return {} if len(self._found) == found else None
-        country = self._value(fields["country"], "holidays: country", _country)
+        country = self._parse_value(fields["country"], "holidays: country", parse_country)
         if country is None:
             return None
-        known = _entity(country)
-        subdivision = self._value(fields.get("subdivision"), "holidays: subdivision", _one_of(*known.subdivisions))
-        allowed = _one_of(*(name for name in known.supported_categories if name != "half_day"))
-        categories = self._values(fields.get("categories"), "holidays: categories", allowed)
+        known = get_holiday_entity(country)
+        subdivision = self._parse_value(
+            fields.get("subdivision"), "holidays: subdivision", make_choice_parser(*known.subdivisions)
+        )
+        allowed = make_choice_parser(*(name for name in known.supported_categories if name != "half_day"))
+        categories = self._parse_values(fields.get("categories"), "holidays: categories", allowed)
         if "categories" in fields and fields["categories"].value == []:
             self._reject(fields["categories"], "holidays: categories is empty; write [public], or holidays: none")
         if len(self._found) > found:
             return None
-        return _holidays_of(country, subdivision, tuple(categories or ["public"]))
+        return build_holidays(country, subdivision, tuple(categories or ["public"]))
 
-    def _level(
+    def _read_level(
         self,
         name: str,
         node: yaml.Node,
@@ -653,32 +669,34 @@ class _File:
         what, found = f"level {name}", len(self._found)
         required = ("hours", "targets", *(("objectives",) if objectives else ()))
         optional = ("zone", "hours_from", "exceptions", "holidays", "channels", "escalation")
-        fields = self._fields(node, what, required, optional)
-        changes = self._entries(fields.get("hours_from"), f"{what}: hours_from", _day)
-        exceptions = self._entries(fields.get("exceptions"), f"{what}: exceptions", _day)
-        closed = self._value(fields.get("holidays"), f"{what}: holidays", _one_of("closed", "open"))
-        escalation = self._fields(fields.get("escalation"), f"{what}: escalation", ("tell",))
-        own_zone = self._value(fields.get("zone"), f"{what}: zone", _zone)
+        fields = self._read_fields(node, what, required, optional)
+        changes = self._read_entries(fields.get("hours_from"), f"{what}: hours_from", parse_day)
+        exceptions = self._read_entries(fields.get("exceptions"), f"{what}: exceptions", parse_day)
+        closed = self._parse_value(fields.get("holidays"), f"{what}: holidays", make_choice_parser("closed", "open"))
+        escalation = self._read_fields(fields.get("escalation"), f"{what}: escalation", ("tell",))
+        own_zone = self._parse_value(fields.get("zone"), f"{what}: zone", parse_zone)
         level = {
             "name": name,
-            "hours": self._week(fields.get("hours"), f"{what}: hours"),
-            "hours_from": {day: self._week(week, f"{what}: hours_from {day}") for day, week in changes.items()},
-            "exceptions": {day: self._exception(it, f"{what}: exception {day}") for day, it in exceptions.items()},
+            "hours": self._read_week(fields.get("hours"), f"{what}: hours"),
+            "hours_from": {day: self._read_week(week, f"{what}: hours_from {day}") for day, week in changes.items()},
+            "exceptions": {day: self._read_exception(it, f"{what}: exception {day}") for day, it in exceptions.items()},
             "holidays": closed or "closed",
-            "targets": self._targets(fields.get("targets"), f"{what}: targets", priorities),
-            "channels": self._channels(fields.get("channels"), f"{what}: channels", priorities),
-            "tell": self._values(escalation.get("tell"), f"{what}: tell", _label),
+            "targets": self._read_targets(fields.get("targets"), f"{what}: targets", priorities),
+            "channels": self._read_channels(fields.get("channels"), f"{what}: channels", priorities),
+            "tell": self._parse_values(escalation.get("tell"), f"{what}: tell", _label),
             **({"zone": own_zone} if own_zone else {}),
-            **({"objectives": self._objective_targets(fields, what, objectives, priorities)} if objectives else {}),
+            **(
+                {"objectives": self._read_objective_targets(fields, what, objectives, priorities)} if objectives else {}
+            ),
         }
         if len(self._found) == found and not _is_ever_open(level, zone, holidays):
             self._reject(fields["hours"], f"{what} is never open; give it a window on a day that is not closed")
         return level
 
-    def _week(self, node: yaml.Node | None, what: str) -> dict[str, list[str]]:
+    def _read_week(self, node: yaml.Node | None, what: str) -> dict[str, list[str]]:
         week: dict[str, list[str]] = {}
-        for days, items in self._entries(node, what, weekdays).items():
-            windows = self._windows(items, what)
+        for days, items in self._read_entries(node, what, parse_weekdays).items():
+            windows = self._read_windows(items, what)
             for day in (WEEKDAYS[day] for day in days):
                 if day in week:
                     self._reject(
@@ -687,40 +705,42 @@ class _File:
                 week[day] = windows
         return week
 
-    def _windows(self, node: yaml.Node | None, what: str) -> list[str]:
+    def _read_windows(self, node: yaml.Node | None, what: str) -> list[str]:
         """The windows of one day, sorted; they may touch, but not overlap."""
-        parsed = [(self._value(item, what, Window.parse), item) for item in self._items(node, what)]
+        parsed = [(self._parse_value(item, what, Window.parse), item) for item in self._read_items(node, what)]
         windows = sorted(((window, item) for window, item in parsed if window), key=itemgetter(0))
         for (before, _), (window, item) in pairwise(windows):
             if window.start < before.end:
                 self._reject(item, f"{what}: {window} overlaps {before}; make one window of the two")
         return [str(window) for window, _ in windows]
 
-    def _exception(self, node: yaml.Node, what: str) -> Json:
-        fields = self._fields(node, what, ("name", "hours"))
-        name = self._value(fields.get("name"), f"{what}: name", _label)
-        return {"name": name, "hours": self._windows(fields.get("hours"), f"{what}: hours")}
+    def _read_exception(self, node: yaml.Node, what: str) -> Json:
+        fields = self._read_fields(node, what, ("name", "hours"))
+        name = self._parse_value(fields.get("name"), f"{what}: name", _label)
+        return {"name": name, "hours": self._read_windows(fields.get("hours"), f"{what}: hours")}
 
-    def _objective_targets(
+    def _read_objective_targets(
         self, fields: Mapping[str, yaml.Node], what: str, objectives: tuple[str, ...], priorities: tuple[str, ...]
     ) -> dict[str, dict[str, int | None]]:
         """Every objective beside the first response has targets in every level."""
-        said = self._fields(fields.get("objectives"), f"{what}: objectives", objectives)
-        return {name: self._targets(node, f"{what}: objectives: {name}", priorities) for name, node in said.items()}
+        said = self._read_fields(fields.get("objectives"), f"{what}: objectives", objectives)
+        return {
+            name: self._read_targets(node, f"{what}: objectives: {name}", priorities) for name, node in said.items()
+        }
 
-    def _targets(self, node: yaml.Node | None, what: str, priorities: tuple[str, ...]) -> dict[str, int | None]:
-        targets = self._entries(node, what, _priority(priorities))
+    def _read_targets(self, node: yaml.Node | None, what: str, priorities: tuple[str, ...]) -> dict[str, int | None]:
+        targets = self._read_entries(node, what, make_priority_parser(priorities))
         if isinstance(node, yaml.MappingNode):
             for missing in (name for name in priorities if name not in targets):
                 self._reject(node, f"{what}: none for {missing}; every priority has a target in every level")
-        return {name: self._value(target, f"{what}: {name}", _duration) for name, target in targets.items()}
+        return {name: self._parse_value(target, f"{what}: {name}", parse_duration) for name, target in targets.items()}
 
-    def _channels(self, node: yaml.Node | None, what: str, priorities: tuple[str, ...]) -> dict[str, list[str]]:
+    def _read_channels(self, node: yaml.Node | None, what: str, priorities: tuple[str, ...]) -> dict[str, list[str]]:
         channels = {}
-        for name, allowed in self._entries(node, what, _token).items():
+        for name, allowed in self._read_entries(node, what, parse_token).items():
             if isinstance(allowed, yaml.ScalarNode):
-                self._value(allowed, f"{what}: {name}", _one_of("all"))
+                self._parse_value(allowed, f"{what}: {name}", make_choice_parser("all"))
                 channels[name] = list(priorities)
             else:
-                channels[name] = self._values(allowed, f"{what}: {name}", _priority(priorities))
+                channels[name] = self._parse_values(allowed, f"{what}: {name}", make_priority_parser(priorities))
         return channels

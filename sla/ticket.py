@@ -7,9 +7,9 @@ from typing import Any, Self
 
 from msgspec.structs import replace
 
-from events.promises import Detection, event_id
+from events.promises import Detection, make_event_id
 from events.tickets import DATA_TYPES, Opened, TicketEvent
-from sla.judge import AT_RISK_PERCENT, Cause, Clock, Fact, Facts, Spell, Verdict, judge
+from sla.judge import AT_RISK_PERCENT, Cause, Clock, CycleKey, Fact, Facts, Verdict, judge
 from sla.log import (
     Announced,
     Applied,
@@ -17,7 +17,7 @@ from sla.log import (
     BreachRetracted,
     Cancelled,
     Decision,
-    Escalated,
+    EscalationRaised,
     Event,
     FactRecorded,
     Fulfilled,
@@ -27,12 +27,12 @@ from sla.log import (
     TargetChanged,
     WarningRaised,
 )
-from sla.policy import FIRST
+from sla.policy import FIRST_RESPONSE
 from sla.versions import Versions
 
-OPEN = "open"  # what a promise has come to whose answer turned out to be none
+RUNNING_AGAIN = "open"  # what a promise has come to whose answer turned out to be none
 LATE_AFTER = timedelta(seconds=2)  # a breach that the engine notices later than this is `late`
-NEVER = timedelta.max
+NO_LIMIT = timedelta.max
 ENDED = ("fulfilled", "cancelled", "excluded")  # stages in which no time counts towards a deadline, for good
 
 
@@ -40,12 +40,12 @@ ENDED = ("fulfilled", "cancelled", "excluded")  # stages in which no time counts
 class Promise:
     """What has been decided about one objective of a ticket, in one of its cycles."""
 
-    objective: str = FIRST
+    objective: str = FIRST_RESPONSE
     cycle: int = 1
     state: State = field(default_factory=State)
     breach: Breached | None = None
     answer: Fulfilled | None = None
-    came_to: str | None = None
+    outcome: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
     warned: dict[datetime, int] = field(default_factory=dict)
 
@@ -60,11 +60,11 @@ class Promise:
             case BreachRetracted():
                 self.breach = None
             case Fulfilled():
-                self.answer, self.came_to = event, None
+                self.answer, self.outcome = event, None
             case Cancelled(cause=cause):
-                self.came_to = cause
+                self.outcome = cause
             case TargetChanged(undoes=str()):
-                self.came_to = OPEN
+                self.outcome = RUNNING_AGAIN
             case WarningRaised(threshold_percent=percent, state=State(due_at=datetime() as due_at)):
                 self.warned[due_at] = percent
 
@@ -77,10 +77,10 @@ class TicketSla:
     version: int = 0
     facts: Facts = field(default_factory=Facts)
     first: Promise = field(default_factory=Promise)
-    others: dict[Spell, Promise] = field(default_factory=dict)
+    others: dict[CycleKey, Promise] = field(default_factory=dict)
     known_at: datetime | None = None
     learned_at: datetime | None = None
-    told: set[tuple[str, str]] = field(default_factory=set)
+    announced_escalations: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def state(self) -> State:
@@ -96,7 +96,7 @@ class TicketSla:
         return ticket
 
     def record(
-        self, event: TicketEvent, versions: Versions, now: datetime, historic_after: timedelta = NEVER
+        self, event: TicketEvent, versions: Versions, now: datetime, historic_after: timedelta = NO_LIMIT
     ) -> list[Recorded]:
         """A fact, stored by the broker at `now`. It alone neither breaks a promise nor warns (section 4, rule 3)."""
         fact = FactRecorded(
@@ -111,7 +111,7 @@ class TicketSla:
         recorded = self._append(fact)
         return [recorded, *self._decide(versions, now, historic_after, event.id)]
 
-    def tick(self, versions: Versions, now: datetime, historic_after: timedelta = NEVER) -> list[Recorded]:
+    def tick(self, versions: Versions, now: datetime, historic_after: timedelta = NO_LIMIT) -> list[Recorded]:
         """It is `now`, says the broker. Returns nothing if nothing follows: a forged or doubled tick is harmless."""
         return self._decide(versions, now, historic_after, None)
 
@@ -121,7 +121,7 @@ class TicketSla:
         now = max(now, self.known_at or now)
         verdict = judge(self.facts, versions, now)
         if verdict.clock is None:
-            pending = State(next_at=verdict.ahead)
+            pending = State(next_at=verdict.next_fact_at)
             events: list[Event] = [] if pending == self.state else [StateUpdated(at=now, state=pending)]
         else:
             events = Difference(self, self.first, verdict, verdict.clock, now, historic_after, fact_id).events()
@@ -129,7 +129,7 @@ class TicketSla:
             promise = self.others.get(spell) or Promise(*spell)
             events += Difference(self, promise, verdict, clock, now, historic_after, fact_id).events()
         for spell in self.others.keys() - verdict.others.keys():
-            events += _withdrawn(self, self.others[spell], now, fact_id)
+            events += cancel_vanished(self, self.others[spell], now, fact_id)
         return [self._append(event) for event in events]
 
     def _append(self, event: Event) -> Recorded:
@@ -146,16 +146,16 @@ class TicketSla:
             self.facts.add(Fact(event.source, event.id, event.time, data, event.sequence, event.at))
         if isinstance(event, Decision):
             self._promise(event).apply(event)
-        if isinstance(event, Escalated) and event.cause_id is not None:
-            self.told.add((event.source, event.cause_id))
+        if isinstance(event, EscalationRaised) and event.cause_id is not None:
+            self.announced_escalations.add((event.source, event.cause_id))
 
     def _promise(self, event: Decision) -> Promise:
-        if event.objective == FIRST:
+        if event.objective == FIRST_RESPONSE:
             return self.first
         return self.others.setdefault((event.objective, event.cycle), Promise(event.objective, event.cycle))
 
 
-def _withdrawn(ticket: TicketSla, promise: Promise, now: datetime, fact_id: str | None) -> list[Event]:
+def cancel_vanished(ticket: TicketSla, promise: Promise, now: datetime, fact_id: str | None) -> list[Event]:
     """It turned out that this clock never started: late news about what started it, or stopped the one before it."""
     before = promise.state
     if before.stage == "cancelled" and before.reason == Cause.CORRECTED:
@@ -170,7 +170,7 @@ def _withdrawn(ticket: TicketSla, promise: Promise, now: datetime, fact_id: str 
     }  # fmt: skip
 
     def id_of(kind: str, number: int) -> str:
-        return event_id(ticket.id, promise.objective, promise.cycle, kind, number, 1)
+        return make_event_id(ticket.id, promise.objective, promise.cycle, kind, number, 1)
 
     events: list[Event] = []
     if breach := promise.breach:
@@ -178,17 +178,17 @@ def _withdrawn(ticket: TicketSla, promise: Promise, now: datetime, fact_id: str 
             BreachRetracted(
                 **common | {"time": breach.breached_at},
                 id=id_of("breach_retracted", breach.number),
-                **_of(breach),
+                **copy_breach(breach),
                 reason=Cause.CORRECTED,
             )
         )
     number = promise.counts.get("cancelled", 0) + 1
-    undoes = None if promise.answer is None else promise.came_to or ("met" if promise.answer.met else "late")
+    undoes = None if promise.answer is None else promise.outcome or ("met" if promise.answer.met else "late")
     events.append(Cancelled(**common, id=id_of("cancelled", number), reason=Cause.CORRECTED, undoes=undoes))
     return events
 
 
-def _of(breach: Breached) -> dict[str, Any]:
+def copy_breach(breach: Breached) -> dict[str, Any]:
     """Which one is withdrawn, with the labels it was announced under."""
     return {
         "breach_id": breach.id,
@@ -214,7 +214,7 @@ class Difference:
         historic_after: timedelta,
         fact_id: str | None,
     ) -> None:
-        self.ticket, self.verdict, self.clock, self.policy = ticket, verdict, clock, clock.stretch.policy
+        self.ticket, self.verdict, self.clock, self.policy = ticket, verdict, clock, clock.phase.policy
         self.now, self.historic_after, self.fact_id, self.is_tick = now, historic_after, fact_id, fact_id is None
         self.promise, self.before, breach = promise, promise.state, promise.breach
         self.withdrawn = breach if breach and breach.breached_at != clock.broken_at else None
@@ -246,7 +246,7 @@ class Difference:
         return events
 
     def _state(self) -> State:
-        clock, deadline, stage = self.clock, self.clock.stretch, self._stage()
+        clock, deadline, stage = self.clock, self.clock.phase, self._stage()
         answered = stage == "fulfilled"
         warned = max([self.armed_above, *self._passed()]) if self.clock.running and self.is_tick else self.armed_above
         return State(
@@ -279,7 +279,7 @@ class Difference:
 
     def _counted(self) -> dict[str, Any]:
         """How time counts, unless that is still as it began."""
-        stretch, clock = self.clock.stretch, self.clock
+        stretch, clock = self.clock.phase, self.clock
         judged_as = None if stretch.level is clock.service_level else stretch.level.name
         if stretch.since == clock.started_at and stretch.running and judged_as is None:
             return {}
@@ -303,7 +303,7 @@ class Difference:
         return None if ended_by is None else getattr(ended_by.data, "reason", None) or Cause.CLOSED
 
     def _moved(self) -> bool:
-        return (self.before.due_at, self.before.target) != (self.clock.stretch.due_at, self.clock.stretch.target)
+        return (self.before.due_at, self.before.target) != (self.clock.phase.due_at, self.clock.phase.target)
 
     def _passed(self) -> list[int]:
         return [percent for percent in self.policy.warn_at if self._reached(percent) <= self.now]
@@ -316,17 +316,17 @@ class Difference:
         warned = self.before.warned_percent
         if warned and self._moved():
             warned = max((percent for percent in self._passed() if percent <= warned), default=0)
-        return max(warned, self.promise.warned.get(self.clock.stretch.due_at, 0))
+        return max(warned, self.promise.warned.get(self.clock.phase.due_at, 0))
 
     def _reached(self, percent: int) -> datetime:
-        return self.clock.stretch.reached(percent)
+        return self.clock.phase.find_threshold(percent)
 
     def _next_at(self, warned: int) -> datetime | None:
         """When to look again: a threshold or the deadline of a running clock, a break not yet shown, a fact to come."""
-        instants = [self.verdict.ahead] if self.verdict.ahead else []
+        instants = [self.verdict.next_fact_at] if self.verdict.next_fact_at else []
         if self.clock.running:
             instants += [self._reached(percent) for percent in self.policy.warn_at if percent > warned][:1]
-            instants.append(self.clock.stretch.due_at)
+            instants.append(self.clock.phase.due_at)
         elif self.clock.broken_at is not None and not (self.stands or self.breaks):
             instants.append(self.clock.broken_at)
         return min(instants, default=None)
@@ -338,7 +338,7 @@ class Difference:
         reason = self._why_kept()
         return BreachRetracted(
             **self._announced("breach_retracted", breach.breached_at, reason, self.fact_id, number=breach.number),
-            **_of(breach),
+            **copy_breach(breach),
             reason=reason,
         )
 
@@ -356,7 +356,7 @@ class Difference:
         if "applied" in self.promise.counts:
             return None
         opening = self.clock.opening
-        return Applied(**self._announced("applied", opening.time, self.clock.course.started_by, opening.id))
+        return Applied(**self._announced("applied", opening.time, self.clock.timeline.started_by, opening.id))
 
     def _target_changed(self) -> TargetChanged | None:
         """Of a clock that runs; and one that had ended and goes on says so, whether its deadline moved or not."""
@@ -376,7 +376,7 @@ class Difference:
 
     def _what_moved(self) -> tuple[datetime, Cause, str]:
         before, opening, revoked_by = self.before, self.clock.opening, self.clock.revoked_by
-        set_by, cause = self.clock.stretch.set_by, self.clock.stretch.cause
+        set_by, cause = self.clock.phase.set_by, self.clock.phase.cause
         if before.stage == "excluded" and revoked_by is not None:
             set_by, cause = revoked_by, Cause.EXCLUSION_REVOKED
         elif before.opening_id != opening.id:
@@ -387,18 +387,18 @@ class Difference:
             set_by, cause = opening, Cause.OPENING_REPLACED
         elif before.stage in ENDED and cause not in (Cause.REOPENED, Cause.RESUMED):
             return self.now, Cause.CORRECTED, self.fact_id or set_by.id
-        return set_by.time, cause, set_by.told_by
+        return set_by.time, cause, set_by.asserted_by
 
     def _undone(self) -> str | None:
         """What the promise was last said to have come to; None if there was no answer, or it stands."""
         answer = self.promise.answer
-        return None if answer is None else self.promise.came_to or ("met" if answer.met else "late")
+        return None if answer is None else self.promise.outcome or ("met" if answer.met else "late")
 
     def _warning(self) -> WarningRaised | None:
         percent = self.state.warned_percent
         if percent <= self.armed_above:
             return None
-        fact_id, number = self.clock.stretch.set_by.told_by, self._number("warning")
+        fact_id, number = self.clock.phase.set_by.asserted_by, self._number("warning")
         announced = self._announced("warning", self._reached(percent), Cause.THRESHOLD_REACHED, fact_id, number=number)
         return WarningRaised(**announced, threshold_percent=percent)
 
@@ -406,12 +406,12 @@ class Difference:
         broken_at = self.clock.broken_at
         if broken_at is None or not self.breaks:
             return None
-        deadline, number = self.clock.stretch, self._number("breached")
+        deadline, number = self.clock.phase, self._number("breached")
         cause = deadline.cause if deadline.used > deadline.target else Cause.DEADLINE_PASSED
         rests_on = [self.clock.opening, deadline.set_by, *([self.clock.revoked_by] if self.clock.revoked_by else [])]
         delay = self.now - max(broken_at, *(fact.recorded_at for fact in rests_on))
         return Breached(
-            **self._announced("breached", broken_at, cause, deadline.set_by.told_by, number=number),
+            **self._announced("breached", broken_at, cause, deadline.set_by.asserted_by, number=number),
             number=number,
             breached_at=broken_at,
             service_level=self.clock.service_level.name,
@@ -432,12 +432,16 @@ class Difference:
         response, met, overdue = self.clock.response, self.clock.met, self.clock.overdue
         if response is None or met is None or overdue is None or self.state.stage != "fulfilled":
             return None
-        replaced, undone = self.promise.answer, self.promise.came_to
-        if replaced is not None and undone is None and _said(replaced.state) == _said(self.state):
+        replaced, undone = self.promise.answer, self.promise.outcome
+        if (
+            replaced is not None
+            and undone is None
+            and get_fulfilled_fields(replaced.state) == get_fulfilled_fields(self.state)
+        ):
             return None
         revision = self._number("fulfilled")
         return Fulfilled(
-            **self._announced("fulfilled", response.time, Cause.RESPONDED, response.told_by, revision=revision),
+            **self._announced("fulfilled", response.time, Cause.RESPONDED, response.asserted_by, revision=revision),
             responded_at=response.time,
             met=met,
             overdue=overdue,
@@ -456,19 +460,23 @@ class Difference:
         cause = Cause.EXCLUDED if stage == "excluded" else Cause.CLOSED
         number = self._number("cancelled")
         return Cancelled(
-            **self._announced("cancelled", ended_by.time, cause, ended_by.told_by, number=number),
+            **self._announced("cancelled", ended_by.time, cause, ended_by.asserted_by, number=number),
             reason=reason,
             undoes=self._undone(),
         )
 
-    def _escalated(self) -> list[Escalated]:
-        if self.promise.objective != FIRST or len(self.verdict.escalations) == len(self.ticket.told):
+    def _escalated(self) -> list[EscalationRaised]:
+        if self.promise.objective != FIRST_RESPONSE or len(self.verdict.escalations) == len(
+            self.ticket.announced_escalations
+        ):
             return []  # whoever was told of an escalation was told of one that has happened
-        untold = [fact for fact in self.verdict.escalations if (fact.source, fact.id) not in self.ticket.told]
+        untold = [
+            fact for fact in self.verdict.escalations if (fact.source, fact.id) not in self.ticket.announced_escalations
+        ]
         return [self._escalation(fact, number) for number, fact in enumerate(untold, self._number("escalated"))]
 
-    def _escalation(self, fact: Fact, number: int) -> Escalated:
-        return Escalated(
+    def _escalation(self, fact: Fact, number: int) -> EscalationRaised:
+        return EscalationRaised(
             **self._announced("escalated", fact.time, Cause.ESCALATED, fact.id, number=number),
             number=number,
             source=fact.source,
@@ -478,7 +486,7 @@ class Difference:
         )
 
     def _severity(self) -> str:
-        return self.clock.said.policy.severity(self.clock.priority, len(self.verdict.escalations))
+        return self.clock.current.policy.get_severity(self.clock.priority, len(self.verdict.escalations))
 
     def _number(self, kind: str) -> int:
         return self.promise.counts.get(kind, 0) + 1
@@ -488,11 +496,11 @@ class Difference:
     ) -> dict[str, Any]:
         return {
             **self._decided(),
-            "id": event_id(self.ticket.id, self.promise.objective, self.promise.cycle, kind, number, revision),
+            "id": make_event_id(self.ticket.id, self.promise.objective, self.promise.cycle, kind, number, revision),
             "time": time,
             "cause": str(cause),
             "cause_id": cause_id,
-            "elapsed": self.clock.elapsed(time),
+            "elapsed": self.clock.measure_elapsed(time),
         }
 
     def _decided(self) -> dict[str, Any]:
@@ -504,6 +512,6 @@ class Difference:
         }
 
 
-def _said(state: State) -> tuple[object, ...]:
+def get_fulfilled_fields(state: State) -> tuple[object, ...]:
     """What a fulfilled promise says of itself, its labels apart."""
     return (state.responded_at, state.met, state.overdue, state.due_at, state.target, state.started_at)

@@ -20,7 +20,7 @@ ALWAYS = datetime(1999, 1, 1, tzinfo=UTC)
 AFTER_ALL = datetime(2101, 1, 1, tzinfo=UTC)
 """When all that can count has happened."""
 
-LEAD = timedelta(seconds=2)
+MIN_LEAD = timedelta(seconds=2)
 """Between publication and effect at least: the engine looks after each batch, and must find what is in force for it."""
 
 
@@ -61,22 +61,22 @@ class Versions:
     def __len__(self) -> int:
         return len(self._versions)
 
-    def at(self, time: datetime) -> Policy:
+    def get_in_force(self, time: datetime) -> Policy:
         """The policy in force at this time; the first one before all of them."""
         return self._versions[max(bisect_right(self._effects, time) - 1, 0)].policy
 
-    def of(self, opened: Opened, time: datetime, known_at: datetime = AFTER_ALL) -> Policy:
+    def find_for_opening(self, opened: Opened, time: datetime, known_at: datetime = AFTER_ALL) -> Policy:
         """
         The policy in force when a ticket was opened. If that one lacks its level or priority, so that the opening could
         not count then, it is the first one since, in effect at `known_at`, that has them.
         """
-        in_force = self.at(time)
-        if _has(in_force, opened):
+        in_force = self.get_in_force(time)
+        if has_names(in_force, opened):
             return in_force
         since = (each.policy for each in self._versions if time < each.effective_from <= known_at)
-        return next((policy for policy in since if _has(policy, opened)), in_force)
+        return next((policy for policy in since if has_names(policy, opened)), in_force)
 
-    def named(self, name: str) -> Policy:
+    def get_named(self, name: str) -> Policy:
         """The policy of this version; KeyError if it is not published."""
         for version in self._versions:
             if version.name == name:
@@ -85,18 +85,18 @@ class Versions:
         raise KeyError(f"policy version {name!r} is not published; the versions are {known}")
 
 
-class Instead(Versions):
+class PolicyOverride(Versions):
     """One policy in place of all that are published: always in force, and whatever version a ticket was moved to."""
 
     def __init__(self, policy: Policy) -> None:
         super().__init__(Versions.only(policy))
         self._policy = policy
 
-    def named(self, name: str) -> Policy:
+    def get_named(self, name: str) -> Policy:
         return self._policy
 
 
-def _has(policy: Policy, opened: Opened) -> bool:
+def has_names(policy: Policy, opened: Opened) -> bool:
     return opened.service_level in policy.levels and opened.priority in policy.priorities
 
 
@@ -104,8 +104,8 @@ class VersionRefusedError(ValueError):
     """This version cannot be published; the text says why, and what to do."""
 
 
-def next_version(
-    versions: Versions, policy: Policy, now: datetime, notice: timedelta, lead: timedelta = LEAD
+def make_next_version(
+    versions: Versions, policy: Policy, now: datetime, notice: timedelta, lead: timedelta = MIN_LEAD
 ) -> Version:
     """
     The policy as the version it will be: the first one covers all history; a later one takes effect when it says, or
@@ -119,26 +119,26 @@ def next_version(
             "give the file another version"
         )
     effective_from = policy.effective_from
-    before = versions.at(effective_from or now)
+    before = versions.get_in_force(effective_from or now)
     material = is_material(before, policy) if policy.material is None else policy.material
     earliest = now + max(lead, notice if material else lead)
     if effective_from is None:
-        effective_from = _whole_second(earliest) if lead else earliest
+        effective_from = round_up_to_second(earliest) if lead else earliest
     if effective_from < now:
         raise VersionRefusedError(
-            f"effective_from {_utc(effective_from)} lies before the publication, {_utc(now)}; "
+            f"effective_from {format_utc(effective_from)} lies before the publication, {format_utc(now)}; "
             "no version takes effect in the past: give a later one, or leave it out"
         )
     if effective_from < earliest:
         whom = "the engine to know" if earliest == now + lead else f"a material change: SLA_POLICY_NOTICE is {notice}"
         raise VersionRefusedError(
-            f"effective_from {_utc(effective_from)} is too soon for {whom}; "
-            f"give {_utc(_whole_second(earliest))} or later"
+            f"effective_from {format_utc(effective_from)} is too soon for {whom}; "
+            f"give {format_utc(round_up_to_second(earliest))} or later"
         )
     for version in versions:
         if version.effective_from == effective_from:
             raise VersionRefusedError(
-                f"version {version.name} takes effect at {_utc(effective_from)} too; give each its own instant"
+                f"version {version.name} takes effect at {format_utc(effective_from)} too; give each its own instant"
             )
     return Version(policy, now, effective_from, material)
 
@@ -151,21 +151,21 @@ class Change(NamedTuple):
     after: str
 
 
-def changes(before: Policy, after: Policy) -> list[Change]:
+def find_changes(before: Policy, after: Policy) -> list[Change]:
     """All that differs, name and version apart."""
-    one, other = dict(said(before)), dict(said(after))
+    one, other = dict(flatten(before)), dict(flatten(after))
     differ = sorted(what for what in one.keys() | other.keys() if one.get(what) != other.get(what))
     return [Change(what, one.get(what, "-"), other.get(what, "-")) for what in differ]
 
 
-def said(policy: Policy) -> Iterator[tuple[str, str]]:
+def flatten(policy: Policy) -> Iterator[tuple[str, str]]:
     """All that a policy says, as names and texts; its own name and version apart."""
-    yield from _said(policy.resolved())
+    yield from flatten_resolved(policy.to_resolved())
 
 
 def is_material(before: Policy, after: Policy) -> bool:
     """Is anything promised that was not, or the other way round? How loud a breach is and who is told is no promise."""
-    return any(not _is_label(change) for change in changes(before, after))
+    return any(not _is_label(change) for change in find_changes(before, after))
 
 
 def _is_label(change: Change) -> bool:
@@ -174,7 +174,7 @@ def _is_label(change: Change) -> bool:
     return renamed or what == "warn_at" or what.endswith((".severity", ".tell"))
 
 
-def _said(part: Any, where: str = "") -> Iterator[tuple[str, str]]:
+def flatten_resolved(part: Any, where: str = "") -> Iterator[tuple[str, str]]:
     """A resolved policy as lines; lists of things with a name are told by their names."""
     match part:
         case dict() | [{"name": _}, *_]:
@@ -182,24 +182,24 @@ def _said(part: Any, where: str = "") -> Iterator[tuple[str, str]]:
             for name, each in named:
                 path = f"{where}.{name}" if where else name
                 if path not in ("name", "version", "format") and not (where.count(".") == 1 and name == "name"):
-                    yield from _said(each, path)
+                    yield from flatten_resolved(each, path)
         case list():
             yield where, ", ".join(map(str, part)) or "none"
         case int() if ".targets." in where or ".objectives." in where:
-            yield where, _span(part)
+            yield where, format_span(part)
         case _:
             yield where, str(part)
 
 
-def _span(seconds: int) -> str:
+def format_span(seconds: int) -> str:
     """As a policy file writes it."""
     parts = ((seconds // 3600, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"))
     return " ".join(f"{number}{unit}" for number, unit in parts if number)
 
 
-def _utc(time: datetime) -> str:
+def format_utc(time: datetime) -> str:
     return f"{time:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _whole_second(time: datetime) -> datetime:
+def round_up_to_second(time: datetime) -> datetime:
     return time if not time.microsecond else time.replace(microsecond=0) + timedelta(seconds=1)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from sla.calendar import zone_of
+from sla.calendar import get_zone
 
 HOUR = timedelta(hours=1)
 
@@ -95,10 +95,10 @@ def _stretch(left: float, right: float, top: int, stretch: Stretch, due: datetim
 
 def _midnights(start: datetime, end: datetime, zone: str) -> list[datetime]:
     """Those of the local days between, at most about a dozen."""
-    first, last = start.astimezone(zone_of(zone)).date(), end.astimezone(zone_of(zone)).date()
+    first, last = start.astimezone(get_zone(zone)).date(), end.astimezone(get_zone(zone)).date()
     step = max(1, (last - first).days // 8)
     days = (first + timedelta(days=n) for n in range(1, (last - first).days + 1, step))
-    return [datetime.combine(day, time(), zone_of(zone)) for day in days]
+    return [datetime.combine(day, time(), get_zone(zone)) for day in days]
 
 
 def _midnight(x: float, at: datetime, top: int, bottom: int) -> Markup:

@@ -11,23 +11,23 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from projections.tickets import Wanted
+from projections.tickets import TicketFilter
 from services.board.charts import Sign, Stretch, course, hours_chart
 from services.board.service import Line, News, Pair, Seen, Tally, windows_ahead
 from services.text.formats import span, wall
-from sla.calendar import Segment, SupportHours, Week, zone_of
+from sla.calendar import Segment, SupportHours, Week, get_zone
 from sla.log import (
     Announced,
     Applied,
     Breached,
     BreachRetracted,
     Cancelled,
-    Escalated,
+    EscalationRaised,
     Fulfilled,
     TargetChanged,
     WarningRaised,
 )
-from sla.policy import FIRST, Policy
+from sla.policy import FIRST_RESPONSE, Policy
 from sla.versions import Version
 
 ASSETS = sha256(
@@ -53,7 +53,7 @@ def board(
     seen: Seen,
     *,
     policy: Policy,
-    wanted: Wanted,
+    wanted: TicketFilter,
     lines: Sequence[Line],
     tallies: dict[Pair, Tally],
     breaches: Sequence[News],
@@ -93,7 +93,7 @@ def board(
     )
 
 
-def _is_wanted(event: Announced, wanted: Wanted) -> bool:
+def _is_wanted(event: Announced, wanted: TicketFilter) -> bool:
     level, priority = event.state.service_level, event.state.priority
     return wanted.service_level in (None, level) and wanted.priority in (None, priority)
 
@@ -181,15 +181,15 @@ def says(event: Announced) -> str:
             text = "answered in time" if met else "answered late"
         case Cancelled(reason=reason):
             text = f"ended: {reason}"
-        case Escalated():
+        case EscalationRaised():
             text = "escalated"
         case _:
             text = event.KIND
-    return text if event.objective == FIRST else f"{event.objective}: {text}"
+    return text if event.objective == FIRST_RESPONSE else f"{event.objective}: {text}"
 
 
 def _render(page: str, seen: Seen, zone: str, **context: Any) -> str:
-    local = seen.now.astimezone(zone_of(zone))
+    local = seen.now.astimezone(get_zone(zone))
     return _templates.get_template(f"{page}.html").render(
         page=page,
         now=milliseconds(seen.now),
@@ -215,13 +215,13 @@ def ticket_url(ticket: str) -> str:
 # ---- parts of the board
 
 
-def _choices(wanted: Wanted, key: str, names: Iterable[str]) -> list[tuple[str, str, bool]]:
+def _choices(wanted: TicketFilter, key: str, names: Iterable[str]) -> list[tuple[str, str, bool]]:
     """Each name with the address that asks for it, and whether it is what was asked for; `all` before them."""
     asked = _asked(wanted)
     return [(name or "all", _board_url({**asked, key: name}), name == asked[key]) for name in (None, *names)]
 
 
-def _asked(wanted: Wanted) -> dict[str, str | None]:
+def _asked(wanted: TicketFilter) -> dict[str, str | None]:
     return {"level": wanted.service_level, "priority": wanted.priority}
 
 
@@ -283,7 +283,7 @@ def _windows(windows: Iterable[Segment], zone: str, now: datetime) -> list[list[
 
 def _soon(at: datetime, now: datetime, zone: str) -> str:
     """As people say it: `14:45` today, `Mon 09:00` within the week, else `Mon 4 Jan 09:00`."""
-    local, today = at.astimezone(zone_of(zone)), now.astimezone(zone_of(zone)).date()
+    local, today = at.astimezone(get_zone(zone)), now.astimezone(get_zone(zone)).date()
     if local.date() == today:
         return f"{local:%H:%M}"
     near = abs((local.date() - today).days) < 7
@@ -295,7 +295,7 @@ def _news(news: News, zone: str) -> dict[str, object]:
     return {
         "ticket": news.ticket,
         "url": ticket_url(news.ticket),
-        "at": f"{event.time.astimezone(zone_of(zone)):%H:%M}",
+        "at": f"{event.time.astimezone(get_zone(zone)):%H:%M}",
         "wall": wall(event.time, zone),
         "says": says(event),
         "kind": _kind(event),
@@ -309,7 +309,7 @@ def _kind(event: Announced) -> str:
     match event:
         case Breached() | Fulfilled(met=False):
             return "late"
-        case WarningRaised() | Escalated():
+        case WarningRaised() | EscalationRaised():
             return "risk"
         case Fulfilled() | BreachRetracted():
             return "ok"
@@ -331,14 +331,14 @@ def _past(given: Mapping[str, str], at: datetime, zone: str) -> str:
 
 def _date(at: datetime, now: datetime, zone: str) -> str:
     """`Thu 31 Dec 14:45:10`, with the year if it is another one."""
-    local = at.astimezone(zone_of(zone))
-    year = "" if local.year == now.astimezone(zone_of(zone)).year else f" {local.year}"
+    local = at.astimezone(get_zone(zone))
+    year = "" if local.year == now.astimezone(get_zone(zone)).year else f" {local.year}"
     return f"{local:%a} {local.day} {local:%b}{year} {local:%H:%M:%S}"
 
 
 def _clock_name(clock: Mapping[str, Any]) -> str:
     name = clock["objective"].replace("_", " ").capitalize()
-    return name if clock["objective"] == FIRST else f"{name} {clock['cycle']}"
+    return name if clock["objective"] == FIRST_RESPONSE else f"{name} {clock['cycle']}"
 
 
 def _decided(decision: Mapping[str, Any]) -> str:
@@ -357,7 +357,7 @@ def _decided(decision: Mapping[str, Any]) -> str:
             text = "deadline moved"
         case kind:
             text = kind.replace("_", " ")
-    return text if decision["objective"] == FIRST else f"{decision['objective']}: {text}"
+    return text if decision["objective"] == FIRST_RESPONSE else f"{decision['objective']}: {text}"
 
 
 def _course(story: Mapping[str, Any], clock: Mapping[str, Any], hours: SupportHours | None, zone: str) -> Markup:
@@ -372,10 +372,10 @@ def _course(story: Mapping[str, Any], clock: Mapping[str, Any], hours: SupportHo
     if clock["running"] and clock["ended_at"] is None:
         signs.append(Sign(story["at"], "now", "now"))
     if clock["ended_by"] in (None, "responded") and hours is not None and due_at is not None:
-        ahead = hours.segments(stretches[-1].end if stretches else clock["started_at"], due_at)
+        ahead = hours.cut_segments(stretches[-1].end if stretches else clock["started_at"], due_at)
         stretches += [Stretch(*each, ahead=True) for each in ahead]
     if due_at is not None:
-        signs.append(Sign(due_at, f"due {due_at.astimezone(zone_of(zone)):%a %H:%M}", "due"))
+        signs.append(Sign(due_at, f"due {due_at.astimezone(get_zone(zone)):%a %H:%M}", "due"))
     facts = [Sign(each["time"], _fact(each), _colour(each)) for each in story["facts"]]
     return course(stretches, facts, signs, zone) if stretches else Markup("")
 
@@ -407,7 +407,9 @@ def _week(week: Week) -> list[tuple[str, str]]:
 def _targets(policy: Policy, objective: str) -> list[tuple[str, list[str]]]:
     """One line a priority, one cell a level."""
     levels = policy.levels.values()
-    targets = [level.targets if objective == FIRST else level.objectives.get(objective, {}) for level in levels]
+    targets = [
+        level.targets if objective == FIRST_RESPONSE else level.objectives.get(objective, {}) for level in levels
+    ]
     return [(name, [_short(each.get(name)) for each in targets]) for name in policy.priorities]
 
 

@@ -24,9 +24,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from events.cloudevents import shown
+from events.cloudevents import quote_value
 from events.times import parse_instant
-from projections.tickets import FIRST_MARK, NONE, OPEN, Mark, Wanted, label
+from projections.tickets import NO_LEVEL, OPEN_STAGES, START_OF_LIST, PageMark, TicketFilter, make_label
 from services.board import pages
 from services.board.service import Board, Line, News, Seen, line
 from services.errors import TRANSIENT_ERRORS
@@ -34,7 +34,7 @@ from services.queries.explanation import story
 from services.queries.point_in_time import NothingKnownError, When
 from services.queries.report import report
 from services.queries.ticket_status import standing, waiting
-from sla.calendar import zone_of
+from sla.calendar import get_zone
 from sla.log import State
 from sla.policy import Policy
 from sla.versions import Versions
@@ -42,7 +42,7 @@ from sla.versions import Versions
 PER_PAGE = 100
 NEWEST = 10
 MOST = 1_000  # tickets in one answer
-STAGES = (OPEN, "pending", "running", "paused", "fulfilled", "cancelled", "excluded")
+STAGES = (OPEN_STAGES, "pending", "running", "paused", "fulfilled", "cancelled", "excluded")
 HEARTBEAT = 10.0  # seconds
 
 SAFE = {
@@ -275,7 +275,7 @@ async def _refuse(request: Request, problem: ProblemError) -> Response:
 
 async def _no_such_page(request: Request, error: HTTPException) -> Response:
     detail = {
-        404: f"there is nothing at {shown(request.url.path)}; see / for the board, /api/openapi.json for the API",
+        404: f"there is nothing at {quote_value(request.url.path)}; see / for the board, /api/openapi.json for the API",
         405: f"{request.method} is not for here: the board can only be read, with GET",
     }
     problem = ProblemError(error.status_code, detail.get(error.status_code, error.detail), error.headers)
@@ -308,19 +308,19 @@ def _tickets(board: Board, request: Request, seen: Seen) -> object:
     }
 
 
-def _then(board: Board, wanted: Wanted, after: Mark | None, when: When) -> list[Line]:
+def _then(board: Board, wanted: TicketFilter, after: PageMark | None, when: When) -> list[Line]:
     """The tickets that were open at another time."""
     found = (line(standing, when.at) for standing in waiting(board.store, None, *when))
-    start = after if after and after.until is not None else FIRST_MARK
+    start = after if after and after.until is not None else START_OF_LIST
     return [each for each in found if _is_wanted(each.standing.state, wanted) and each.mark > start]
 
 
-def _is_wanted(state: State, wanted: Wanted) -> bool:
-    level, priority, stage = label(state)
+def _is_wanted(state: State, wanted: TicketFilter) -> bool:
+    level, priority, stage = make_label(state)
     return (
         wanted.service_level in (None, level)
         and wanted.priority in (None, priority)
-        and wanted.stage in (None, OPEN, stage)
+        and wanted.stage in (None, OPEN_STAGES, stage)
     )
 
 
@@ -353,7 +353,7 @@ def _report(board: Board, request: Request, seen: Seen) -> object:
 
 def _board_page(board: Board, request: Request, seen: Seen) -> str:
     versions = board.store.versions()
-    wanted = _wanted(request, versions)._replace(stage=OPEN)
+    wanted = _wanted(request, versions)._replace(stage=OPEN_STAGES)
     lines = board.lines(wanted, PER_PAGE + 1, _after(request), seen.now)
     others: list[tuple[str, str | None]] = [("First page", None)] if "cursor" in request.query_params else []
     if len(lines) > PER_PAGE:
@@ -385,21 +385,21 @@ def _policy_page(board: Board, request: Request, seen: Seen) -> str:
     policy = _in_force(versions, seen.now)
     if name := request.query_params.get("version"):
         try:
-            policy = versions.named(name)
+            policy = versions.get_named(name)
         except KeyError as error:
             raise ProblemError(404, str(error.args[0])) from None
-    year = _number(request, "year", seen.now.astimezone(zone_of(policy.zone)).year, 2100, least=2000)
+    year = _number(request, "year", seen.now.astimezone(get_zone(policy.zone)).year, 2100, least=2000)
     return pages.policy(seen, policy, list(versions), year)
 
 
 # ---- what a request says
 
 
-def _wanted(request: Request, versions: Versions) -> Wanted:
+def _wanted(request: Request, versions: Versions) -> TicketFilter:
     policies = [version.policy for version in versions]
-    return Wanted(
-        service_level=_one_of(request, "level", [NONE, *(name for each in policies for name in each.levels)]),
-        priority=_one_of(request, "priority", [NONE, *(name for each in policies for name in each.priorities)]),
+    return TicketFilter(
+        service_level=_one_of(request, "level", [NO_LEVEL, *(name for each in policies for name in each.levels)]),
+        priority=_one_of(request, "priority", [NO_LEVEL, *(name for each in policies for name in each.priorities)]),
         stage=_one_of(request, "stage", STAGES),
     )
 
@@ -407,7 +407,9 @@ def _wanted(request: Request, versions: Versions) -> Wanted:
 def _one_of(request: Request, name: str, known: Iterable[str]) -> str | None:
     given = request.query_params.get(name)
     if given and given not in known:
-        raise ProblemError(400, f"{name} {shown(given)} is not known; it is one of {', '.join(dict.fromkeys(known))}")
+        raise ProblemError(
+            400, f"{name} {quote_value(given)} is not known; it is one of {', '.join(dict.fromkeys(known))}"
+        )
     return given or None
 
 
@@ -417,26 +419,26 @@ def _number(request: Request, name: str, default: int, most: int, least: int = 1
         return default
     number = int(given) if given.isascii() and given.isdigit() and len(given) < 9 else 0
     if not least <= number <= most:
-        raise ProblemError(400, f"{name} {shown(given)} is not a number from {least} to {most}")
+        raise ProblemError(400, f"{name} {quote_value(given)} is not a number from {least} to {most}")
     return number
 
 
-def _cursor(mark: Mark) -> str:
+def _cursor(mark: PageMark) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(mark)).decode().rstrip("=")
 
 
-def _after(request: Request) -> Mark | None:
+def _after(request: Request) -> PageMark | None:
     given = request.query_params.get("cursor")
     if given is None:
         return None
     try:
-        mark = msgspec.json.decode(base64.urlsafe_b64decode(given + "=" * (-len(given) % 4)), type=Mark)
+        mark = msgspec.json.decode(base64.urlsafe_b64decode(given + "=" * (-len(given) % 4)), type=PageMark)
         if not mark.ticket.isprintable() or abs(mark.until or 0) >= 2**63:
             raise ValueError("no store can have it")
         return mark
     except (ValueError, msgspec.MsgspecError):
         raise ProblemError(
-            400, f"cursor {shown(given)} is not one of ours; take `next` of an answer, or none"
+            400, f"cursor {quote_value(given)} is not one of ours; take `next` of an answer, or none"
         ) from None
 
 
@@ -473,11 +475,11 @@ def _is_id(ticket: str) -> bool:
 
 def _unknown(ticket: str) -> ProblemError:
     return ProblemError(
-        404, f"nothing is known of a ticket {shown(ticket)}; see that its id is written as its helpdesk does"
+        404, f"nothing is known of a ticket {quote_value(ticket)}; see that its id is written as its helpdesk does"
     )
 
 
 def _in_force(versions: Versions, now: datetime) -> Policy:
     if not len(versions):
         raise ProblemError(503, "no policy is published yet; start intake", {"Retry-After": "1"})
-    return versions.at(now)
+    return versions.get_in_force(now)

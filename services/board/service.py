@@ -12,14 +12,14 @@ from typing import Any, ClassVar, NamedTuple
 
 from events.times import from_microseconds
 from projections.compliance import Compliance, Count
-from projections.runner import BATCH
-from projections.tickets import Mark, Row, Tickets, Wanted, mark
+from projections.runner import BATCH_ROWS
+from projections.tickets import PageMark, TicketFilter, TicketRow, Tickets, make_page_mark
 from services.errors import ReadOnlyError
 from services.queries.ticket_status import Standing
 from services.runtime.service import Now, Service, T, read_wall_clock
 from services.store.interface import Store
 from sla.calendar import Segment, SupportHours
-from sla.log import Announced, Breached, BreachRetracted, LogRow, decoded
+from sla.log import Announced, Breached, BreachRetracted, LogRow, decode_rows
 
 REMEMBERED = 1_000  # announced events that a browser may have missed, and is told when it is back
 DAY = timedelta(days=1)
@@ -66,14 +66,14 @@ class Tail:
             low, high = (middle + 1, high) if found and found[0].event.at < now - DAY else (low, middle)
         self.position, news = min(low, max(0, head - REMEMBERED)), max(0, head - REMEMBERED)
         while self.position < news:
-            rows = store.log(self.position, min(BATCH, news - self.position))
-            for entry in decoded(rows, Breached, BreachRetracted):
+            rows = store.log(self.position, min(BATCH_ROWS, news - self.position))
+            for entry in decode_rows(rows, Breached, BreachRetracted):
                 self._note(News(*entry))
             self.position = rows[-1].position
 
     def take(self, rows: Sequence[LogRow]) -> None:
         """What comes next in the log."""
-        for entry in decoded(rows, Announced):
+        for entry in decode_rows(rows, Announced):
             news = News(*entry)
             self.newest.append(news)
             self._note(news)
@@ -118,7 +118,7 @@ class Line(NamedTuple):
     standing: Standing
     hours: SupportHours | None
     left: timedelta | None
-    mark: Mark
+    mark: PageMark
 
 
 class Tally(NamedTuple):
@@ -168,13 +168,13 @@ class Board(Service):
             with suppress(ReadOnlyError):  # then the views are as far as those who follow them are
                 for view in self._views:
                     await self.catch_up(self.store, view)
-            rows = await self.run_in_thread(self.store.log, self._tail.position, BATCH)
+            rows = await self.run_in_thread(self.store.log, self._tail.position, BATCH_ROWS)
             self._tail.take(rows)
             self.position = min([self._tail.position, *await self.run_in_thread(self._seen)])
             self.record_heartbeat()
             if self.position != before:
                 self._turn()
-            if len(rows) < BATCH:
+            if len(rows) < BATCH_ROWS:
                 await asyncio.sleep(TOGETHER)
                 await self.sleep(POLL if self.position == self._tail.position else TOGETHER)
 
@@ -228,10 +228,10 @@ class Board(Service):
         """Those of the last 24 hours that stand, the newest first."""
         return self._tail.breaches(self.now())
 
-    def lines(self, wanted: Wanted, limit: int, after: Mark | None, now: datetime) -> list[Line]:
+    def lines(self, wanted: TicketFilter, limit: int, after: PageMark | None, now: datetime) -> list[Line]:
         """At most so many tickets of the list. Blocking."""
         with self.store.reading() as cursor:
-            rows = self._views[0].page(cursor, wanted, limit, after)
+            rows = self._views[0].list_page(cursor, wanted, limit, after)
         known = cache(self.store.policy)
         policies = (known(row.state.policy_fingerprint) if row.state.policy_fingerprint else None for row in rows)
         return [
@@ -243,8 +243,8 @@ class Board(Service):
         """How many tickets stand how, for each level and priority; pending ones have neither. Blocking."""
         tickets, compliance = self._views
         with self.store.reading() as cursor:
-            counts, sums = tickets.counts(cursor), compliance.counts(cursor)
-            late, at_risk = tickets.late(cursor, now), tickets.at_risk(cursor, now)
+            counts, sums = tickets.read_counts(cursor), compliance.read_counts(cursor)
+            late, at_risk = tickets.count_late(cursor, now), tickets.count_at_risk(cursor, now)
         policies = [version.policy for version in self.store.versions()]
         pairs = dict.fromkeys((level, name) for it in policies for level in it.levels for name in it.priorities)
         pairs |= dict.fromkeys((level, priority) for level, priority, _ in counts)
@@ -265,11 +265,11 @@ class Board(Service):
 def line(standing: Standing, now: datetime) -> Line:
     """A ticket with the support time that it has left."""
     state = standing.state
-    place = mark(Row(standing.ticket, standing.facts, state))
+    place = make_page_mark(TicketRow(standing.ticket, standing.facts, state))
     if standing.policy is None or state.service_level is None or state.due_at is None:
         return Line(standing, None, None, place)
-    hours = standing.policy.level(state.judged_as or state.service_level).hours
-    left = hours.elapsed(now, state.due_at) - hours.elapsed(state.due_at, now)
+    hours = standing.policy.get_level(state.judged_as or state.service_level).hours
+    left = hours.measure(now, state.due_at) - hours.measure(state.due_at, now)
     return Line(standing, hours, left, place)
 
 
@@ -293,5 +293,5 @@ def _net_breaches(sums: Mapping[Count, int], pair: Pair) -> int:
 
 def windows_ahead(hours: SupportHours, now: datetime) -> list[Segment]:
     """The support time ahead, at least of two weeks, as far as a browser needs it."""
-    until = hours.due(now, timedelta(seconds=1)) + timedelta(days=14)
-    return list(islice((each for each in hours.segments(now, until) if each.counted), WINDOWS))
+    until = hours.find_due(now, timedelta(seconds=1)) + timedelta(days=14)
+    return list(islice((each for each in hours.cut_segments(now, until) if each.counted), WINDOWS))

@@ -7,8 +7,8 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from events.cloudevents import format_time, shown
-from events.promises import seconds
+from events.cloudevents import format_time, quote_value
+from events.promises import to_seconds
 from events.times import parse_instant
 from sla.policy import Policy
 
@@ -23,8 +23,8 @@ _encode = msgspec.json.Encoder().encode
 def due(policy: Policy, level: str, priority: str, opened_at: datetime) -> datetime:
     """When the first response is due. Raises ValueError for a level or priority that the policy does not have."""
     try:
-        target = policy.target(level, priority)
-        return policy.level(level).hours.due(opened_at, target)
+        target = policy.get_target(level, priority)
+        return policy.get_level(level).hours.find_due(opened_at, target)
     except KeyError as error:
         raise ValueError(error.args[0]) from None
 
@@ -46,7 +46,7 @@ def elapsed_line(policy: Policy) -> Callable[[Fields], None]:
         level = _name(fields, "service_level")
         start, end = _instant(fields, "from"), _instant(fields, "to")
         try:
-            fields["support_seconds"] = seconds(policy.level(level).hours.elapsed(start, end))
+            fields["support_seconds"] = to_seconds(policy.get_level(level).hours.measure(start, end))
         except KeyError as error:
             raise ValueError(error.args[0]) from None
 
@@ -56,7 +56,9 @@ def elapsed_line(policy: Policy) -> Callable[[Fields], None]:
 def _name(fields: Fields, field: str) -> str:
     name = fields.get(field)
     if not isinstance(name, str):
-        raise ValueError(f"{field} is {shown(name)}; it must be a name" if field in fields else f"{field} is missing")
+        raise ValueError(
+            f"{field} is {quote_value(name)}; it must be a name" if field in fields else f"{field} is missing"
+        )
     return name
 
 

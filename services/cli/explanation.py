@@ -6,7 +6,7 @@ from typing import Any
 
 from services.cli import terminal as screen
 from services.text.formats import brief, left, plain, span, wall
-from sla.policy import FIRST
+from sla.policy import FIRST_RESPONSE
 
 Json = dict[str, Any]
 
@@ -73,7 +73,7 @@ def _decision_row(decision: Json, zone: str) -> tuple[str, ...]:
         notes.append(f"{details['threshold_percent']} % used")
     if decision["kind"] in ("applied", "breached"):
         notes.append(f"due {brief(decision['due_at'], zone)}")
-    if decision["objective"] != FIRST:
+    if decision["objective"] != FIRST_RESPONSE:
         notes.append(f"{decision['objective']} {decision['cycle']}")
     cause = decision["cause"].replace("_", " ")
     what = decision["kind"].replace("_", " ")

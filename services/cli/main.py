@@ -469,10 +469,10 @@ def _batch(add: Callable[[dict[str, Any]], None]) -> NoReturn:
 @policy_app.command("check")
 def policy_check(file: Annotated[Path, typer.Argument(help="A policy file.")]) -> None:
     """Validate a policy file. Problems go to stdout, one a line: FILE:LINE: what, and the rule."""
-    from sla.policy import PolicyError, load
+    from sla.policy import PolicyError, load_policy_file
 
     try:
-        policy = load(file)
+        policy = load_policy_file(file)
     except PolicyError as error:
         typer.echo(error)
         raise typer.Exit(1) from None
@@ -490,10 +490,10 @@ def policy_publish(
     from services.cli import policies
     from services.cli import terminal as screen
     from services.runtime import connections as client
-    from sla.policy import load
+    from sla.policy import load_policy_file
     from sla.versions import VersionRefusedError
 
-    settings, policy = _settings(), load(file)
+    settings, policy = _settings(), load_policy_file(file)
     with _usage():
         store = client.open_store(settings, data)
     try:
@@ -533,9 +533,9 @@ def policy_show(
 
     versions, now = _versions(data), datetime.now(UTC)
     with _usage():
-        policy = versions.at(now) if version is None else policies.find(version, versions)
+        policy = versions.get_in_force(now) if version is None else policies.find(version, versions)
     if output is Output.JSON:
-        screen.write_json(policy.resolved())
+        screen.write_json(policy.to_resolved())
     else:
         screen.pairs(policies.lines(policy, now))
 
@@ -550,12 +550,12 @@ def policy_diff(
     """What one version says otherwise than another, and whether that is material."""
     from services.cli import policies
     from services.cli import terminal as screen
-    from sla.versions import Change, changes, is_material
+    from sla.versions import Change, find_changes, is_material
 
     versions = _versions(data)
     with _usage():
         one, other = policies.find(before, versions), policies.find(after, versions)
-    found = changes(one, other)
+    found = find_changes(one, other)
     if output is Output.JSON:
         screen.write_json({"material": is_material(one, other), "changes": [change._asdict() for change in found]})
     else:
@@ -616,9 +616,9 @@ def backtest(
     from services.cli import terminal as screen
     from services.queries import backtest as what_if
     from services.runtime import connections as client
-    from sla.policy import load
+    from sla.policy import load_policy_file
 
-    other = load(policy)
+    other = load_policy_file(policy)
     with _usage():
         start, end = (None if text is None else parse_instant(text) for text in (since, until))
         store = client.find_store(_settings(), data)
@@ -846,7 +846,7 @@ def _policy_in_force(data: Path) -> "Policy":
         return _policy()
     versions = store.versions()
     store.close()
-    return versions.at(datetime.now(UTC)) if len(versions) else _policy()
+    return versions.get_in_force(datetime.now(UTC)) if len(versions) else _policy()
 
 
 def _bus(settings: "Settings") -> str:

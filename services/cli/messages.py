@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from events.tickets import DATA_TYPES, TicketEvent, read, ticket_message
+from events.tickets import DATA_TYPES, TicketEvent, build_ticket_message, read_ticket_event
 from services.bus.connection import Outgoing
 from services.bus.streams import TICKETS
 from sla.policy import Policy
@@ -47,7 +47,7 @@ def fact(
     if name in ("excluded", "exclusion_revoked"):
         _check_reason(data["reason"], policy())
     try:
-        subject, headers, body = ticket_message(
+        subject, headers, body = build_ticket_message(
             f"ticket.{name}", ticket, source=source, id=id, time=time, data=data, sequence=sequence
         )
     except UnicodeEncodeError:
@@ -56,7 +56,7 @@ def fact(
         raise ValueError(
             f"{time:%Y-%m-%dT%H:%M:%SZ} is more than {ahead} (SLA_MAX_AHEAD) ahead; publish what has happened"
         )
-    return read(body, headers, subject), Outgoing(subject, headers, body)
+    return read_ticket_event(body, headers, subject), Outgoing(subject, headers, body)
 
 
 def _check_options(name: str, data: Mapping[str, str]) -> None:
@@ -78,7 +78,7 @@ def _check_names(data: Mapping[str, str], policy: Policy) -> None:
 
 
 def _check_reason(reason: str, policy: Policy) -> None:
-    if not policy.excludes(reason):
+    if not policy.accepts_exclusion(reason):
         raise ValueError(f"reason {reason!r} is not in policy {policy.name}; it has {', '.join(policy.exclusions)}")
 
 

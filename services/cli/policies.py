@@ -7,8 +7,8 @@ from typing import Any
 
 from services.queries.backtest import Flip, Move
 from services.text.formats import brief, wall
-from sla.policy import FIRST, Policy, load
-from sla.versions import Version, Versions, said
+from sla.policy import FIRST_RESPONSE, Policy, load_policy_file
+from sla.versions import Version, Versions, flatten
 
 COLUMNS = ("version", "in force from", "published", "material", "fingerprint")
 ALWAYS = "the beginning"
@@ -22,7 +22,7 @@ def report(version: Version, versions: Versions, now: datetime) -> dict[str, Any
         "published_at": version.published_at,
         "effective_from": None if version.is_first else version.effective_from,
         "material": version.material,
-        "in_force": versions.at(now) is version.policy,
+        "in_force": versions.get_in_force(now) is version.policy,
         "fingerprint": version.policy.fingerprint,
     }
 
@@ -30,7 +30,7 @@ def report(version: Version, versions: Versions, now: datetime) -> dict[str, Any
 def row(version: Version, versions: Versions, now: datetime) -> tuple[str, ...]:
     """In the order of COLUMNS; the one in force has a star."""
     zone = version.policy.zone
-    star = " *" if versions.at(now) is version.policy else ""
+    star = " *" if versions.get_in_force(now) is version.policy else ""
     since = ALWAYS if version.is_first else wall(version.effective_from, zone)
     material = "yes" if version.material else "no"
     return version.name + star, since, wall(version.published_at, zone), material, version.policy.fingerprint[:12]
@@ -39,9 +39,9 @@ def row(version: Version, versions: Versions, now: datetime) -> tuple[str, ...]:
 def find(name: str, versions: Versions) -> Policy:
     """A published version, or a policy file. ValueError if there is no such version; PolicyError of the file."""
     if name in {version.name for version in versions}:
-        return versions.named(name)
+        return versions.get_named(name)
     if Path(name).is_file():
-        return load(name)
+        return load_policy_file(name)
     known = ", ".join(version.name for version in versions) or "none"
     raise ValueError(f"{name!r} is neither a published version nor a file; the versions are {known}")
 
@@ -49,7 +49,9 @@ def find(name: str, versions: Versions) -> Policy:
 def lines(policy: Policy, now: datetime) -> list[tuple[str, str]]:
     """What a policy says, one setting a line, in the order of the file; holidays only of this year and the next."""
     years = (f"holidays.{now.year}", f"holidays.{now.year + 1}")
-    told = [(what, value) for what, value in said(policy) if not what.startswith("holidays.") or what.startswith(years)]
+    told = [
+        (what, value) for what, value in flatten(policy) if not what.startswith("holidays.") or what.startswith(years)
+    ]
     return [("name", policy.name), ("version", policy.version), *told]
 
 
@@ -74,7 +76,7 @@ FLIPS = ("ticket", "level", "priority", "before", "after", "due before", "due af
 def move_row(move: Move, zone: str) -> tuple[str, ...]:
     """In the order of MOVES."""
     said = move.why_not or ("breaks at once" if move.breaks else "")
-    objective = move.objective if move.objective == FIRST else f"{move.objective} {move.cycle}"
+    objective = move.objective if move.objective == FIRST_RESPONSE else f"{move.objective} {move.cycle}"
     due, then = brief(move.due_at, zone), brief(move.new_due_at, zone)
     return move.ticket, objective, move.service_level, move.priority, move.policy_version, due, then, said
 

@@ -9,14 +9,14 @@ import msgspec
 import nats.errors
 from nats.aio.client import Client
 
-from events.cloudevents import shown
-from events.promises import DATA_TYPES
+from events.cloudevents import quote_value
+from events.promises import ANNOUNCEMENT_TYPES
 from services.bus.connection import StreamReader, last_sequence
 from services.bus.streams import SLA
 from services.errors import BusError
 from services.text.formats import wall
 
-KINDS = tuple(type.removeprefix("sla.") for type in DATA_TYPES)
+KINDS = tuple(type.removeprefix("sla.") for type in ANNOUNCEMENT_TYPES)
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -45,7 +45,7 @@ async def follow(nc: Client, everything: bool, tell: Callable[[str], None]) -> A
             try:
                 yield _decode(message.body)
             except msgspec.MsgspecError:
-                tell(f"message {message.sequence} on {shown(message.subject)} is not one of ours; it is left out")
+                tell(f"message {message.sequence} on {quote_value(message.subject)} is not one of ours; it is left out")
 
 
 def kind(event: dict[str, Any]) -> str:
@@ -81,7 +81,7 @@ def details(event: dict[str, Any]) -> str:
         case "fulfilled", {"overdue_seconds": overdue}:
             return f"late by {overdue} s of support time"
         case "escalated", {"tell": tell, "reason": reason}:
-            return f"tell {', '.join(map(str, tell))}" + (f": {shown(reason)}" if reason else "")
+            return f"tell {', '.join(map(str, tell))}" + (f": {quote_value(reason)}" if reason else "")
         case _, {"due_at": due_at}:
             return f"due {due_at}"
         case _:

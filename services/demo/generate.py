@@ -11,7 +11,7 @@ import msgspec
 from events.cloudevents import format_time
 from services.demo.playback import NOMINAL_START, SEED, SOURCES, Event, opened_with
 from services.runtime.settings import SHIPPED_POLICIES
-from sla.policy import Policy, load
+from sla.policy import Policy, load_policy_file
 
 FILE = Path(__file__).with_name("demo.jsonl")
 TICKETS = 68  # of the day so far; the stories come on top
@@ -84,7 +84,7 @@ class Day:
         yield self._event(ticket, "opened", fed, opened, data | {"customer": chance.choice(CUSTOMERS[prefix])})
         if chance.random() < 0.25:
             yield from self._if_past(ticket, "responded", fed, opened + timedelta(seconds=4), {"by": "automation"})
-        target = self._policy.target(level, priority)
+        target = self._policy.get_target(level, priority)
         if chance.random() < 0.15:
             other = chance.choice([name for name in self._policy.priorities if name != priority])
             yield from self._if_past(ticket, "priority_changed", fed, opened + target * 0.1, {"priority": other})
@@ -105,8 +105,8 @@ class Day:
         following: tuple[tuple[float, str, dict[str, str], float | None], ...],
     ) -> Iterator[Event]:
         ticket = self._id(prefix)
-        opened = opened_with(timedelta(seconds=left), self._policy.level(level), priority, NOMINAL_START)
-        due_at = self._policy.level(level).hours.due(opened, self._policy.target(level, priority))
+        opened = opened_with(timedelta(seconds=left), self._policy.get_level(level), priority, NOMINAL_START)
+        due_at = self._policy.get_level(level).hours.find_due(opened, self._policy.get_target(level, priority))
         channel = (
             "phone" if (level, priority) == ("enterprise", "critical") else self._random.choice(("email", "portal"))
         )
@@ -171,7 +171,7 @@ def _ms(seconds: float) -> int:
 
 def text() -> str:
     """The file, one event a line."""
-    events = Day(load(SHIPPED_POLICIES / "cention-support.yaml")).events()
+    events = Day(load_policy_file(SHIPPED_POLICIES / "cention-support.yaml")).events()
     return "".join(msgspec.json.encode(event).decode() + "\n" for event in events)
 
 

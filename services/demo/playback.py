@@ -36,8 +36,15 @@ import structlog
 from nats.aio.client import Client
 
 from events.cloudevents import CONTENT_TYPE, encode_token, format_time, parse_time
-from events.promises import DATA_TYPES, Applied, Breached, BreachRetracted, Fulfilled, TargetChanged
-from events.tickets import ticket_message
+from events.promises import (
+    ANNOUNCEMENT_TYPES,
+    SlaApplied,
+    SlaBreached,
+    SlaBreachRetracted,
+    SlaFulfilled,
+    SlaTargetChanged,
+)
+from events.tickets import build_ticket_message
 from projections.compliance import Arrivals, Compliance
 from projections.tickets import Tickets
 from services.bus import connection as bus
@@ -46,7 +53,7 @@ from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
 from services.errors import BusError
 from services.runtime.service import Service
 from services.store.interface import Database, Store
-from sla.calendar import SupportHours, zone_of
+from sla.calendar import SupportHours, get_zone
 from sla.engine import Message
 from sla.policy import Level, Policy
 from sla.ticket import ENDED
@@ -108,12 +115,12 @@ def opened_before(hours: SupportHours, used: timedelta, now: datetime) -> dateti
     if used <= _ZERO:
         return now
     step = used
-    while hours.elapsed(now - step, now) < used:
+    while hours.measure(now - step, now) < used:
         step *= 2
     enough, too_little = step // _MICROSECOND, 0  # microseconds before now
     while enough - too_little > 1:
         middle = (enough + too_little) // 2
-        if hours.elapsed(now - middle * _MICROSECOND, now) < used:
+        if hours.measure(now - middle * _MICROSECOND, now) < used:
             too_little = middle
         else:
             enough = middle
@@ -122,7 +129,7 @@ def opened_before(hours: SupportHours, used: timedelta, now: datetime) -> dateti
 
 def opened_with(left: timedelta, level: Level, priority: str, now: datetime) -> datetime:
     """When a ticket was opened that has so much of its target left now; if its clock stands still, see `demoleft`."""
-    if _ZERO < left <= SOON and level.hours.elapsed(now, now + left) < left:
+    if _ZERO < left <= SOON and level.hours.measure(now, now + left) < left:
         left = _ZERO
     return opened_before(level.hours, level.targets[priority] - left, now)
 
@@ -135,7 +142,7 @@ def _happened(event: Event, openings: Mapping[str, Event], policy: Policy, start
     if promise is not None and "demobefore" in event:
         level, priority = promise
         before: timedelta = event["demobefore"] * _MILLISECOND
-        return level.hours.due(_happened(opening, openings, policy, start), level.targets[priority]) - before
+        return level.hours.find_due(_happened(opening, openings, policy, start), level.targets[priority]) - before
     return parse_time(event["time"]) + (start - NOMINAL_START)
 
 
@@ -206,7 +213,7 @@ class Trickle:
 
     def _about(self, ticket: _Open, time: datetime, type: str, data: Mapping[str, str]) -> Outgoing:
         id = f"trickle-{self._number}-{self._run}"
-        return Outgoing(*ticket_message(type, ticket.ticket, source=ticket.source, id=id, time=time, data=data))
+        return Outgoing(*build_ticket_message(type, ticket.ticket, source=ticket.source, id=id, time=time, data=data))
 
 
 # ---- the display
@@ -281,25 +288,25 @@ class Reporter:
     """From announcements to lines. It knows when the engine learned of a deadline, of as many tickets as matter."""
 
     def __init__(self, policy: Policy) -> None:
-        self._zone = zone_of(policy.zone)
+        self._zone = get_zone(policy.zone)
         self._learned: OrderedDict[str, datetime] = OrderedDict()
 
     def line(self, message: Message) -> tuple[str, str] | None:
         """The line for a message of SLA and its colour; None for those that are only counted."""
         body = msgspec.json.decode(message.body)
-        data = DATA_TYPES[body["type"]].model_validate_json(msgspec.json.encode(body["data"]))
+        data = ANNOUNCEMENT_TYPES[body["type"]].model_validate_json(msgspec.json.encode(body["data"]))
         match data:
-            case Applied() | TargetChanged():
+            case SlaApplied() | SlaTargetChanged():
                 self._learn(data.ticket_id, data.detected_at)
                 return None
-            case Breached():
+            case SlaBreached():
                 known = max(data.breached_at, self._learned.get(data.ticket_id, data.breached_at))
                 note = "" if data.detection == "live" else f", {data.detection}"
                 noticed = f"noticed after {describe(data.detected_at - known)}{note}"
                 return self._row("breach", data, f"due {self._local(data.due_at)}, {noticed}"), "red"
-            case BreachRetracted():
+            case SlaBreachRetracted():
                 return self._row("breach withdrawn", data, data.reason.replace("_", " ")), "green"
-            case Fulfilled(met=False):
+            case SlaFulfilled(met=False):
                 late = timedelta(seconds=data.overdue_seconds)
                 how = f"{describe(late)} of support time too late" if late else "too late, while support was closed"
                 return self._row("late answer", data, f"due {self._local(data.due_at)}, answered {how}"), "yellow"
@@ -316,7 +323,7 @@ class Reporter:
         if len(self._learned) > REMEMBERED:
             self._learned.popitem(last=False)
 
-    def _row(self, what: str, data: Breached | BreachRetracted | Fulfilled, text: str) -> str:
+    def _row(self, what: str, data: SlaBreached | SlaBreachRetracted | SlaFulfilled, text: str) -> str:
         promise = f"{data.service_level} {data.priority}"
         return f"{self.now()} {what:<16}  {data.ticket_id:<18}  {promise:<21}  {text}"
 
@@ -426,8 +433,8 @@ class Demo(Service):
     def _figures(self) -> tuple[str, int]:
         """What the read models say of all tickets in the store, and how many facts they know."""
         with self._store.reading() as cursor:
-            tickets, at_risk = self._tickets.counts(cursor), self._tickets.at_risk(cursor, datetime.now(UTC))
-            sums, arrivals = self._compliance.counts(cursor), self._arrivals.counts(cursor)
+            tickets, at_risk = self._tickets.read_counts(cursor), self._tickets.count_at_risk(cursor, datetime.now(UTC))
+            sums, arrivals = self._compliance.read_counts(cursor), self._arrivals.read_counts(cursor)
         open_ = sum(n for (_, _, stage), n in tickets.items() if stage not in ENDED)
         breached = sum(
             n if key[0] == "breached" else -n for key, n in sums.items() if key[0] in ("breached", "retracted")

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Self
 import msgspec
 from eventsourcing.persistence import PersistenceError
 
-from events.cloudevents import shown
-from events.tickets import DATA_TYPES, TicketEvent, content_digest, fact_key
+from events.cloudevents import quote_value
+from events.tickets import DATA_TYPES, TicketEvent, make_content_digest, make_fact_key
 from events.times import from_microseconds
 from projections.runner import Projection
 from services.errors import StoreError
@@ -20,7 +20,7 @@ from services.store.interface import Database, Picture, Verification, decode, en
 from sla.engine import InboxRow
 from sla.log import Breached, Event, FactRecorded, LogRow
 from sla.policy import Policy
-from sla.ticket import NEVER, TicketSla
+from sla.ticket import NO_LIMIT, TicketSla
 from sla.versions import Version, Versions
 
 SHOWN = 20  # differences that are kept to be shown; all are counted
@@ -159,7 +159,7 @@ class Verify:
         """A view that cannot take what the log has is left out of `views`: there is nothing to compare it with."""
         cursor = self._spare.cursor()
         for view in views:
-            view.create(cursor)
+            view.create_tables(cursor)
         while batch := list(islice(rows, BATCH)):
             for view, position in list(views.items()):
                 try:
@@ -264,7 +264,7 @@ def _told(ticket: str, event: Event) -> Told:
 
 def _fact_row(fact: TicketEvent) -> tuple[str, str, str]:
     """As the inbox has it, in SQLite's spelling of bytes."""
-    return fact.ticket, fact_key(fact.source, fact.id).hex().upper(), content_digest(fact).hex().upper()
+    return fact.ticket, make_fact_key(fact.source, fact.id).hex().upper(), make_content_digest(fact).hex().upper()
 
 
 def _judged_again(ticket: TicketSla, events: Sequence[Told], versions: Versions) -> Difference | None:
@@ -291,7 +291,7 @@ def _historic_after(ticket: TicketSla, events: Sequence[Told], place: int) -> ti
     same = takewhile(lambda told: told.event.at == at, events[place:])
     found = [event for event, _ in same if isinstance(event, Breached)]
     if not any(event.detection == "historic" for event in found):
-        return NEVER
+        return NO_LIMIT
     learned_at = ticket.learned_at or at
     return max([learned_at - each.breached_at for each in found if each.detection != "historic"], default=timedelta(0))
 
@@ -308,7 +308,7 @@ def _unlike(expected: dict[str, Any] | None, stored: dict[str, Any] | None) -> t
     """What each side has in the fields in which they differ."""
     one, other = _flat(expected or {}), _flat(stored or {})
     names = [name for name in one | other if one.get(name) != other.get(name)]
-    said = [", ".join(f"{name} {shown(side.get(name))}" for name in names) for side in (one, other)]
+    said = [", ".join(f"{name} {quote_value(side.get(name))}" for name in names) for side in (one, other)]
     return (said[0] if expected else "nothing", said[1] if stored else "nothing")
 
 

@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 import httpx
 import structlog
 
-from events.promises import Announcement, Breached, BreachRetracted, Cancelled, Fulfilled, TargetChanged, read
+from events.promises import (
+    Announcement,
+    SlaBreached,
+    SlaBreachRetracted,
+    SlaCancelled,
+    SlaFulfilled,
+    SlaTargetChanged,
+    read,
+)
 from services.bus.connection import public
 from services.notifier.metrics import Notifications
 from services.text.phrases import body, title
@@ -50,14 +58,14 @@ class Alerts:
         data = event.data
         promise = (data.ticket_id, data.objective, data.cycle)
         match data:
-            case Breached():
+            case SlaBreached():
                 self._broken[promise] = event
-            case BreachRetracted():
+            case SlaBreachRetracted():
                 self._end(promise, message.stored_at, now)
                 self._answered.pop(promise, None)
-            case Fulfilled() | Cancelled():
+            case SlaFulfilled() | SlaCancelled():
                 self._end(promise, message.stored_at, now)
-            case TargetChanged() if promise in self._answered:  # the ticket was reopened: the clock goes on
+            case SlaTargetChanged() if promise in self._answered:  # the ticket was reopened: the clock goes on
                 self._broken[promise] = self._answered.pop(promise)
 
     def _end(self, promise: PromiseKey, at: datetime, now: datetime) -> None:
@@ -81,7 +89,7 @@ class Alerts:
 def _build_labels(breach: Announcement) -> dict[str, str]:
     """They make an alert the same one, and routes go by them."""
     data = breach.data
-    assert isinstance(data, Breached)
+    assert isinstance(data, SlaBreached)
     return {
         "alertname": "SlaTicketBreached",
         "ticket": data.ticket_id,

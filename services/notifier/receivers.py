@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, V
 from standardwebhooks import Webhook
 
 from events.cloudevents import CONTENT_TYPE
-from events.promises import Announcement, Breached, BreachRetracted, Cancelled, Escalated, Fulfilled
+from events.promises import Announcement, SlaBreached, SlaBreachRetracted, SlaCancelled, SlaEscalated, SlaFulfilled
 from services.text.phrases import body, title
 
 RETRYABLE_STATUSES = (408, 425, 429)  # beside 5xx: what a second try may mend
@@ -187,12 +187,12 @@ class Receivers:
         """The names of those who are told. What was `old` when the engine heard of it is of an import: nobody is."""
         news = event.data.detected_at - event.time <= self._historic_after
         match event.data:
-            case Breached() | BreachRetracted():
+            case SlaBreached() | SlaBreachRetracted():
                 return set(self._notify.breaches)
-            case Fulfilled(met=False) if news:
+            case SlaFulfilled(met=False) if news:
                 return set(self._notify.breaches)
-            case Cancelled(elapsed_seconds=elapsed, target_seconds=target) if news and elapsed > target:
+            case SlaCancelled(elapsed_seconds=elapsed, target_seconds=target) if news and elapsed > target:
                 return set(self._notify.breaches)
-            case Escalated(tell=tell) if news:
+            case SlaEscalated(tell=tell) if news:
                 return {name for recipient in tell for name in self._notify.receivers_of(recipient)}
         return set()

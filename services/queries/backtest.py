@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from events.tickets import DATA_TYPES, PolicyChanged, ticket_message
+from events.tickets import DATA_TYPES, PolicyChanged, build_ticket_message
 from projections.runner import catch_up
 from projections.tickets import Tickets
 from services.bus.connection import Outgoing
 from services.errors import ReadOnlyError
 from services.store.interface import Picture, Store
-from sla.judge import Clock, Fact, Facts, Spell, Verdict, judge
+from sla.judge import Clock, CycleKey, Fact, Facts, Verdict, judge
 from sla.log import FactRecorded
-from sla.policy import FIRST, Policy
-from sla.versions import AFTER_ALL, Instead, Versions
+from sla.policy import FIRST_RESPONSE, Policy
+from sla.versions import AFTER_ALL, PolicyOverride, Versions
 
 SOURCE = "/sla/policy"
 BATCH = 1_000
@@ -97,7 +97,7 @@ class Backtest:
 
     def run(self, stored: Picture) -> Iterator[int]:
         """Reads one picture of the store."""
-        other = Instead(self.policy)
+        other = PolicyOverride(self.policy)
         for done, (ticket, facts) in enumerate(history(stored), 1):
             clock = judge(facts, self.versions, self.now).clock
             if clock is not None and self._is_wanted(clock):
@@ -121,8 +121,8 @@ class Backtest:
         for counts, each in zip(self._counts[level, priority], (before, after), strict=True):
             counts[each] += 1
         if before != after:
-            due_after = after_clock.stretch.due_at if after_clock else None
-            self.flips.append(Flip(ticket, level, priority, before, after, clock.stretch.due_at, due_after))
+            due_after = after_clock.phase.due_at if after_clock else None
+            self.flips.append(Flip(ticket, level, priority, before, after, clock.phase.due_at, due_after))
 
     def compliance(self) -> list[dict[str, Any]]:
         """By level and priority as the facts say them: how many of which, and the share of met among met and broken."""
@@ -179,7 +179,7 @@ def moves(store: Store, to: Policy, now: datetime) -> Iterator[Move]:
     with suppress(ReadOnlyError):
         catch_up(store, view)
     with store.reading() as cursor:
-        rows = view.open(cursor, ALL) if first_only else view.all(cursor)
+        rows = view.list_open(cursor, ALL) if first_only else view.list_all(cursor)
     wanted = [
         row.ticket
         for row in rows
@@ -195,34 +195,34 @@ def _moved(ticket: str, facts: Facts, versions: Versions, to: Policy, now: datet
     here = {
         spell: clock
         for spell, clock in _clocks(judge(facts, versions, now))
-        if came_to(clock) == "open" and clock.stretch.policy.version != to.version
+        if came_to(clock) == "open" and clock.phase.policy.version != to.version
     }
     if not here:
         return
     moved = Fact(SOURCE, "", now, PolicyChanged(policy_version=to.version), None, now)
-    there, why_not = dict[Spell, Clock](), None
+    there, why_not = dict[CycleKey, Clock](), None
     try:
-        facts = facts.with_one_more(moved)
+        facts = facts.copy_with(moved)
         judge(facts, versions, AFTER_ALL)
         there = dict(_clocks(judge(facts, versions, now + timedelta(microseconds=1))))
     except KeyError as error:
         why_not = str(error.args[0])
     for spell, clock in here.items():
-        then, version, due_at = there.get(spell), clock.stretch.policy.version, clock.stretch.due_at
-        breaks, new_due_at = (False, None) if then is None else (then.broken_at is not None, then.stretch.due_at)
+        then, version, due_at = there.get(spell), clock.phase.policy.version, clock.phase.due_at
+        breaks, new_due_at = (False, None) if then is None else (then.broken_at is not None, then.phase.due_at)
         labels = (clock.service_level.name, clock.priority)
         yield Move(ticket, *spell, *labels, version, due_at, new_due_at, breaks, why_not)
 
 
-def _clocks(verdict: Verdict) -> Iterator[tuple[Spell, Clock]]:
+def _clocks(verdict: Verdict) -> Iterator[tuple[CycleKey, Clock]]:
     if verdict.clock is not None:
-        yield (FIRST, 1), verdict.clock
+        yield (FIRST_RESPONSE, 1), verdict.clock
         yield from verdict.others.items()
 
 
 def move_message(ticket: str, version: str, now: datetime) -> Outgoing:
     """The event that moves a ticket; the same one for the same run."""
-    subject, headers, body = ticket_message(
+    subject, headers, body = build_ticket_message(
         PolicyChanged.type,
         ticket,
         source=SOURCE,

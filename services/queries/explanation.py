@@ -3,11 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from events.promises import seconds
+from events.promises import to_seconds
 from services.queries import point_in_time as past
 from services.queries import ticket_status as reading
 from services.store.interface import Store
-from sla.explain import Account, Decided, Learned, Part, Step, explain
+from sla.explain import ClockExplanation, DeadlineStep, DecisionEntry, FactEntry, TimeSegment, explain
 from sla.log import Announced
 
 Json = dict[str, Any]
@@ -35,7 +35,7 @@ def story(
     found = when.ticket(known, versions)
     standing = reading.as_it_stands(found, versions, when)
     told = explain(found.facts, [recorded.event for recorded in known], versions, when.at)
-    policy = standing.policy or versions.at(when.at)
+    policy = standing.policy or versions.get_in_force(when.at)
     return {
         "ticket_id": ticket,
         "at": when.at,
@@ -48,11 +48,11 @@ def story(
         "standing": standing.report(when.at),
         "facts": [_fact(each) for each in told.facts],
         "decisions": [_decision(each) for each in told.decisions],
-        "clocks": [_clock(account) for account in told.accounts],
+        "clocks": [_clock(account) for account in told.clocks],
     }
 
 
-def _fact(learned: Learned) -> Json:
+def _fact(learned: FactEntry) -> Json:
     fact, told, out_of_order = learned
     return {
         "type": fact.data.type,
@@ -60,7 +60,7 @@ def _fact(learned: Learned) -> Json:
         "id": fact.id,
         "time": fact.time,
         "recorded_at": told.at,
-        "delay_seconds": seconds(max(told.at - told.time, timedelta(0))),
+        "delay_seconds": to_seconds(max(told.at - told.time, timedelta(0))),
         "out_of_order": out_of_order,
         "data": fact.data.model_dump(mode="json", exclude_defaults=True),
         "corrected_by": fact.corrected_by,
@@ -68,7 +68,7 @@ def _fact(learned: Learned) -> Json:
     }
 
 
-def _decision(decided: Decided) -> Json:
+def _decision(decided: DecisionEntry) -> Json:
     decision, state = decided.decision, decided.decision.state
     said: Json = {"kind": "state_updated", "time": decision.at, "cause": None, "cause_id": None, "id": None}
     details: Json = {}
@@ -84,20 +84,20 @@ def _decision(decided: Decided) -> Json:
         "service_level": state.service_level,
         "priority": state.priority,
         "due_at": state.due_at,
-        "target_seconds": None if state.target is None else seconds(state.target),
-        "elapsed_seconds": seconds(decision.elapsed) if isinstance(decision, Announced) else None,
-        "withdrawn_at": decided.withdrawn_at,
+        "target_seconds": None if state.target is None else to_seconds(state.target),
+        "elapsed_seconds": to_seconds(decision.elapsed) if isinstance(decision, Announced) else None,
+        "withdrawn_at": decided.retracted_at,
         "details": dict(_plain(name, value) for name, value in details.items()),
     }
 
 
 def _plain(name: str, value: object) -> tuple[str, object]:
-    return (f"{name}_seconds", seconds(value)) if isinstance(value, timedelta) else (name, value)
+    return (f"{name}_seconds", to_seconds(value)) if isinstance(value, timedelta) else (name, value)
 
 
-def _clock(account: Account) -> Json:
+def _clock(account: ClockExplanation) -> Json:
     clock, ended_by = account.clock, account.ended_by
-    stretch, applies = clock.stretch, clock.excluded_by is None
+    stretch, applies = clock.phase, clock.excluded_by is None
     return {
         "objective": account.objective,
         "cycle": account.cycle,
@@ -108,49 +108,49 @@ def _clock(account: Account) -> Json:
         "service_level": clock.service_level.name,
         "priority": clock.priority,
         "policy_version": stretch.policy.version,
-        "target_seconds": seconds(stretch.target),
-        "elapsed_seconds": seconds(account.elapsed),
-        "remaining_seconds": seconds(max(stretch.target - account.elapsed, timedelta(0))),
+        "target_seconds": to_seconds(stretch.target),
+        "elapsed_seconds": to_seconds(account.elapsed),
+        "remaining_seconds": to_seconds(max(stretch.target - account.elapsed, timedelta(0))),
         "due_at": stretch.due_at,
         "broken_at": clock.broken_at,
         "met": clock.met if applies else None,
-        "overdue_seconds": seconds(clock.overdue) if applies and clock.overdue is not None else None,
-        "segments": [_segment(part) for part in account.parts],
+        "overdue_seconds": to_seconds(clock.overdue) if applies and clock.overdue is not None else None,
+        "segments": [_segment(part) for part in account.segments],
         "steps": [_step(step) for step in account.steps],
         "thresholds": [
-            {"percent": percent, "at": stretch.reached(percent)}
+            {"percent": percent, "at": stretch.find_threshold(percent)}
             for percent in stretch.policy.warn_at
             if stretch.running
         ],
     }
 
 
-def _segment(part: Part) -> Json:
+def _segment(part: TimeSegment) -> Json:
     return {
         "from": part.start,
         "to": part.end,
         "counted": part.counted,
         "overdue": part.overdue,
         "reason": part.reason,
-        "seconds": seconds(part.end - part.start),
-        "service_level": part.stretch.level.name,
-        "policy_version": part.stretch.policy.version,
+        "seconds": to_seconds(part.end - part.start),
+        "service_level": part.phase.level.name,
+        "policy_version": part.phase.policy.version,
     }
 
 
-def _step(step: Step) -> Json:
-    stretch = step.stretch
+def _step(step: DeadlineStep) -> Json:
+    stretch = step.phase
     return {
         "at": step.at,
         "cause": str(step.cause),
-        "facts": [fact.told_by for fact in step.facts],
+        "facts": [fact.asserted_by for fact in step.facts],
         "service_level": stretch.service_level.name,
         "priority": stretch.priority,
         "policy_version": stretch.policy.version,
         "judged_as": stretch.level.name,
-        "target_seconds": seconds(stretch.target),
-        "used_seconds": seconds(step.used),
-        "remaining_seconds": seconds(step.remaining),
+        "target_seconds": to_seconds(stretch.target),
+        "used_seconds": to_seconds(step.used),
+        "remaining_seconds": to_seconds(step.remaining),
         "due_at": stretch.due_at,
         "running": stretch.running,
     }

@@ -9,18 +9,18 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
-from events.cloudevents import shown
-from events.promises import seconds
+from events.cloudevents import quote_value
+from events.promises import to_seconds
 from events.times import YEARS, parse_instant, to_microseconds
 from projections.runner import catch_up
-from projections.tickets import ANSWERED, CAME_TO, Folded, Outcome, Tickets
+from projections.tickets import ANSWERED, OUTCOMES_OF_TICKETS, FoldedTicket, TicketOutcome, Tickets
 from services.errors import ReadOnlyError
 from services.queries.point_in_time import When, everybody
 from services.store.interface import Store
 from services.text.formats import span
-from sla.calendar import zone_of
+from sla.calendar import get_zone
 from sla.log import BreachRetracted, Recorded
-from sla.policy import FIRST
+from sla.policy import FIRST_RESPONSE
 from sla.ticket import TicketSla
 from sla.versions import Versions
 
@@ -61,9 +61,9 @@ class Period(NamedTuple):
             else:
                 start, end = (_midnight(day, zone) for day in _days(text))
         except ValueError as error:
-            raise ValueError(f"{shown(text)} is not a period ({error}); {_RIGHT}") from None
+            raise ValueError(f"{quote_value(text)} is not a period ({error}); {_RIGHT}") from None
         if start >= end:
-            raise ValueError(f"{shown(text)} ends before it begins; {_RIGHT}")
+            raise ValueError(f"{quote_value(text)} ends before it begins; {_RIGHT}")
         return cls(start, end)
 
 
@@ -93,7 +93,7 @@ def _edge(text: str, zone: str) -> datetime:
 
 
 def _midnight(day: date, zone: str) -> datetime:
-    at = datetime.combine(day, time(), zone_of(zone)).astimezone(UTC)
+    at = datetime.combine(day, time(), get_zone(zone)).astimezone(UTC)
     if not YEARS[0] <= day.year <= YEARS[-1] + 1:
         raise ValueError(f"outside the years {YEARS[0]} to {YEARS[-1]}")
     return at
@@ -123,7 +123,7 @@ class Totals:
         self.answers.sort()
         return {
             "tickets": self.came_to.total(),
-            **{name: self.came_to[name] for name in CAME_TO},
+            **{name: self.came_to[name] for name in OUTCOMES_OF_TICKETS},
             "broken": self.broken,
             "retracted": self.retracted,
             "compliance": round(met / decided, 6) if decided else None,
@@ -136,7 +136,7 @@ class Totals:
         if not self.answers:
             return None
         rank = -(-len(self.answers) * percent // 100)
-        return seconds(timedelta(microseconds=self.answers[rank - 1]))
+        return to_seconds(timedelta(microseconds=self.answers[rank - 1]))
 
 
 def report(
@@ -153,10 +153,10 @@ def report(
     """
     by = list(dict.fromkeys(by))
     if unknown := [name for name in by if name not in BY]:
-        raise ValueError(f"{', '.join(map(shown, unknown))}: a report is by {', '.join(BY)}")
+        raise ValueError(f"{', '.join(map(quote_value, unknown))}: a report is by {', '.join(BY)}")
     when = When(as_of, known_at, now or datetime.now(UTC)).check()
     versions = store.versions()
-    zone = versions.at(when.at).zone if len(versions) else "UTC"
+    zone = versions.get_in_force(when.at).zone if len(versions) else "UTC"
     asked = Period.parse(period, zone)
     columns = tuple(BY[name] for name in by)
     found = _now(store, columns, asked) if when.is_now else _then(store, columns, asked, when, versions)
@@ -187,12 +187,12 @@ def _now(store: Store, columns: Key, asked: Period) -> dict[Key, Totals]:
         catch_up(store, view)
     start, end = (None if at is None else to_microseconds(at) for at in asked)
     with store.reading() as cursor:
-        for *key, came_to, tickets, broken, retracted in view.sums(cursor, columns, start, end):
+        for *key, came_to, tickets, broken, retracted in view.sum_outcomes(cursor, columns, start, end):
             totals = found[tuple(key)]
             totals.came_to[came_to] += tickets
             totals.broken += broken
             totals.retracted += retracted
-        for *key, answer in view.answers(cursor, columns, start, end):
+        for *key, answer in view.list_answers(cursor, columns, start, end):
             found[tuple(key)].answers.append(answer)
     return found
 
@@ -214,12 +214,12 @@ def _then(store: Store, columns: Key, asked: Period, when: When, versions: Versi
     return found
 
 
-def _outcome(ticket: TicketSla, known: Iterable[Recorded], when: When) -> Outcome:
+def _outcome(ticket: TicketSla, known: Iterable[Recorded], when: When) -> TicketOutcome:
     """Breaches that were withdrawn are in what was known; with `as_of` the ticket is one that never had them."""
     withdrawn = [recorded.event for recorded in known if isinstance(recorded.event, BreachRetracted)]
-    retracted = sum(event.objective == FIRST and event.time <= when.at for event in withdrawn)
+    retracted = sum(event.objective == FIRST_RESPONSE and event.time <= when.at for event in withdrawn)
     answer = ticket.first.answer
-    return Folded(len(ticket.facts), ticket.state, retracted, answer.elapsed if answer else None).outcome()
+    return FoldedTicket(len(ticket.facts), ticket.state, retracted, answer.elapsed if answer else None).make_outcome()
 
 
 # ---- for people and spreadsheets

@@ -7,9 +7,9 @@ from functools import cache
 from heapq import nsmallest
 from typing import NamedTuple
 
-from events.promises import seconds
+from events.promises import to_seconds
 from projections.runner import catch_up
-from projections.tickets import Tickets, open_until
+from projections.tickets import Tickets, get_open_until
 from services.errors import ReadOnlyError
 from services.queries.point_in_time import When, everybody, history
 from services.store.interface import Store
@@ -46,8 +46,8 @@ class Standing(NamedTuple):
             return None
         if state.stopped:
             return state.used
-        hours = self.policy.level(state.judged_as or state.service_level).hours
-        return state.used + hours.elapsed(state.since or state.started_at, state.responded_at or now)
+        hours = self.policy.get_level(state.judged_as or state.service_level).hours
+        return state.used + hours.measure(state.since or state.started_at, state.responded_at or now)
 
     def left(self, now: datetime) -> timedelta | None:
         """Time on the wall clock until the deadline, negative after it; None if nobody waits for one."""
@@ -152,7 +152,7 @@ def _brief(state: State, zone: str | None) -> str:
 
 
 def _seconds(length: timedelta | None) -> int | float | None:
-    return None if length is None else seconds(length)
+    return None if length is None else to_seconds(length)
 
 
 def standing(
@@ -177,11 +177,11 @@ def standing(
 def as_it_stands(ticket: TicketSla, versions: Versions, when: When) -> Standing:
     """The ticket at that time: as it was decided, and with `as_of` only with the facts that had happened."""
     state = ticket.state
-    policy = versions.named(state.policy_version) if state.policy_version else None
+    policy = versions.get_named(state.policy_version) if state.policy_version else None
     facts = len(ticket.facts) if when.as_of is None else sum(fact.time <= when.as_of for fact in ticket.facts)
     used = None
     if state.stage == "excluded" and (clock := judge(ticket.facts, versions, when.at).clock):
-        used = clock.elapsed(clock.counts_until(when.at))
+        used = clock.measure_elapsed(clock.find_end(when.at))
     return Standing(ticket.id, state, facts, policy, _others(ticket), used)
 
 
@@ -208,7 +208,7 @@ def waiting(
     with suppress(ReadOnlyError):  # then it is as far as those who follow it are
         catch_up(store, view)
     with store.reading() as cursor:
-        rows = view.open(cursor, ALL if limit is None else limit)
+        rows = view.list_open(cursor, ALL if limit is None else limit)
     policy = cache(store.policy)
     tickets: dict[str, TicketSla] = {}
     if any(len(version.policy.objectives) > 1 for version in store.versions()):
@@ -223,6 +223,6 @@ def _waited(store: Store, limit: int | None, when: When) -> Iterator[Standing]:
     """Those that were open then."""
     versions = store.versions()
     found = (as_it_stands(ticket, versions, when) for ticket, _ in everybody(store, when, versions))
-    waits = ((until, each.ticket, each) for each in found if (until := open_until(each.state)) is not None)
+    waits = ((until, each.ticket, each) for each in found if (until := get_open_until(each.state)) is not None)
     for _, _, each in nsmallest(ALL if limit is None else limit, waits):
         yield each

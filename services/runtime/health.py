@@ -9,7 +9,7 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from projections.deadlines import Deadlines, Row
+from projections.deadlines import DeadlineRow, Deadlines
 from services.bus.connection import Bus
 from services.bus.streams import DEAD_LETTERS, SLA, TICKETS, UNDELIVERED
 from services.errors import TRANSIENT_ERRORS, BusError, FatalError
@@ -51,7 +51,7 @@ class StoreProgress(NamedTuple):
     committed_sequence: int
     checkpoints: Mapping[str, int]
     waiting: frozenset[str]
-    overdue: Row | None
+    overdue: DeadlineRow | None
 
 
 class Watchdog:
@@ -161,10 +161,10 @@ class Watchdog:
         overdue = self._find_overdue(store) if "clock" in self._supervisors else None
         return StoreProgress(store.taken(), positions, frozenset(waiting), overdue)
 
-    def _find_overdue(self, store: Store) -> Row | None:
+    def _find_overdue(self, store: Store) -> DeadlineRow | None:
         late = round(STALLED_AFTER * self._interval * 1e6)
         with store.reading() as cursor:
-            rows = Deadlines().until(cursor, self._now() - late, 1)
+            rows = Deadlines().read_until(cursor, self._now() - late, 1)
         return rows[0] if rows else None
 
     def _find_stalled(self, standing: StoreProgress) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 import structlog
 
-from projections.runner import BATCH, Projection, follow
+from projections.runner import BATCH_ROWS, Projection, run_batch
 from services.errors import TRANSIENT_ERRORS, NotLeaderError
 from services.store.interface import Lock, Store
 
@@ -93,11 +93,11 @@ class Service(ABC):
         def batch(size: int) -> int:
             if lock is not None:
                 ensure_leader(lock)
-            return follow(store, view, limit=size)
+            return run_batch(store, view, limit=size)
 
         clock, done = asyncio.get_running_loop().time, 0
         while True:
-            start, size = clock(), SMALL_BATCH if done < BATCH else BATCH
+            start, size = clock(), SMALL_BATCH if done < BATCH_ROWS else BATCH_ROWS
             taken = await self.run_in_thread(batch, size)
             if taken:
                 await asyncio.sleep(REST_FACTOR * (clock() - start))

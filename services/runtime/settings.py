@@ -18,7 +18,7 @@ from pydantic_settings import (
 from services.faults import check_fault
 from services.store.interface import Database
 from services.store.sqlite import SqliteFile
-from sla.policy import Policy, PolicyError, load
+from sla.policy import Policy, PolicyError, load_policy_file
 
 SHIPPED_POLICIES = Path(__file__).parents[2] / "sla" / "policies"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -120,7 +120,7 @@ def load_policy(folder: Path) -> Policy:
     if len(files) != 1:
         names = ", ".join(file.name for file in files) or "none"
         raise PolicyError([f"{folder}: found {names}; the folder holds exactly one policy, a file NAME.yaml"])
-    return load(files[0])
+    return load_policy_file(files[0])
 
 
 def parse_database_url(url: str) -> Database:

@@ -14,11 +14,11 @@ from eventsourcing.persistence import ApplicationRecorder, EventStore, Mapper, S
 from events.times import from_microseconds, to_microseconds
 from projections.runner import Cursor, Projection
 from services.errors import FencedError, StoreError
-from sla.engine import InboxRow, Outcome
-from sla.log import DECODERS, Entry, Event, LogRow, Recorded, decoded
+from sla.engine import BatchOutcome, InboxRow
+from sla.log import DECODERS, Event, LogEntry, LogRow, Recorded, decode_rows
 from sla.policy import Policy
 from sla.ticket import TicketSla
-from sla.versions import LEAD, Version, Versions, next_version
+from sla.versions import MIN_LEAD, Version, Versions, make_next_version
 
 _encoder = msgspec.json.Encoder()
 
@@ -197,7 +197,7 @@ class Store(ABC):
 
     # ---- what intake writes
 
-    def commit(self, outcome: Outcome, before: Mapping[int, int]) -> None:
+    def commit(self, outcome: BatchOutcome, before: Mapping[int, int]) -> None:
         """
         Stores an outcome if the positions of its partitions still are `before`; then they are its own. If they are not:
         FencedError, and nothing is stored.
@@ -239,18 +239,18 @@ class Store(ABC):
             cursor.execute("INSERT INTO positions VALUES (?, ?)", (creation_of(stream), made_at))
 
     def publish(
-        self, policy: Policy, now: Callable[[], datetime], notice: timedelta = timedelta(0), lead: timedelta = LEAD
+        self, policy: Policy, now: Callable[[], datetime], notice: timedelta = timedelta(0), lead: timedelta = MIN_LEAD
     ) -> Version:
         """
         Stores the policy as its version, resolved, so that late news is judged as it was then. Before the first ticket
         event a version may be replaced. Raises Refused; then nothing is stored.
         """
         with self.changing() as cursor:
-            row = (policy.fingerprint, policy.name, msgspec.json.encode(policy.resolved()))
+            row = (policy.fingerprint, policy.name, msgspec.json.encode(policy.to_resolved()))
             cursor.execute("INSERT INTO policies VALUES (?, ?, ?) ON CONFLICT DO NOTHING", row)
             unused = "NOT EXISTS (SELECT 1 FROM stored_events)"
             cursor.execute(f"DELETE FROM policy_versions WHERE version = ? AND {unused}", (policy.version,))
-            version = next_version(self._read_versions(cursor), policy, now(), notice, lead)
+            version = make_next_version(self._read_versions(cursor), policy, now(), notice, lead)
             cursor.execute(
                 "INSERT INTO policy_versions VALUES (?, ?, ?, ?, ?)",
                 (
@@ -367,9 +367,9 @@ class Store(ABC):
             _decoder(topic)
         return rows
 
-    def entries(self, after: int, limit: int) -> list[Entry]:
+    def entries(self, after: int, limit: int) -> list[LogEntry]:
         """The same, decoded."""
-        return list(decoded(self.log(after, limit), Event))
+        return list(decode_rows(self.log(after, limit), Event))
 
     def inbox(self, after: int, limit: int) -> list[InboxRow]:
         """What became of messages after a stream sequence, as far as nothing before them is missing."""

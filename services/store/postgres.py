@@ -16,12 +16,12 @@ from psycopg.rows import dict_row, tuple_row
 from psycopg.sql import SQL, Identifier
 from psycopg_pool import PoolTimeout
 
-from projections.runner import Projection, create
+from projections.runner import Projection, create_projection
 from services.errors import FencedError, StoreError
 from services.faults import reach
 from services.store.interface import FIRST, TABLES, Store, another
 from services.store.postgres_leases import SILENT, SessionLock, SessionShares, line, told
-from sla.engine import Outcome
+from sla.engine import BatchOutcome
 
 OLDEST = 14  # the first version that ends sessions which are idle
 PATIENCE = 5  # seconds for a connection, and for a lock
@@ -175,7 +175,7 @@ class _Recorder(PostgresApplicationRecorder):
     """
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> None:
-        outcome: Outcome = kwargs["outcome"]
+        outcome: BatchOutcome = kwargs["outcome"]
         before: Mapping[int, int] = kwargs["before"]
         events = [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events]
         positions = (outcome.position, list(before), list(before.values()), len(before))
@@ -303,7 +303,7 @@ class PostgresDatabase:
             with closing(PostgresStore(self, create=True)) as store:
                 made = [view() for view in views]
                 for view in made:
-                    create(store, view)
+                    create_projection(store, view)
             with alone.transaction():
                 _grant(alone, [table for view in made for table in view.tables])
 

@@ -19,11 +19,11 @@ from eventsourcing.sqlite import (
     SQLiteDatastore,
 )
 
-from projections.runner import Projection, create
+from projections.runner import Projection, create_projection
 from services.errors import FencedError, StoreError
 from services.faults import reach
 from services.store.interface import FIRST, TABLES, Lock, Store, another
-from sla.engine import Outcome
+from sla.engine import BatchOutcome
 
 
 class _Pool(SQLiteConnectionPool):
@@ -50,7 +50,7 @@ class _Recorder(SQLiteApplicationRecorder):
         self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **kwargs: Any
     ) -> Sequence[int] | None:
         before: dict[int, int] = kwargs["before"]
-        outcome: Outcome = kwargs["outcome"]
+        outcome: BatchOutcome = kwargs["outcome"]
         for number, position in before.items():
             c.execute(
                 "UPDATE partitions SET position = max(position, ?) WHERE number = ? AND position = ?",
@@ -101,7 +101,7 @@ class SqliteStore(Store):
     def replaced(self) -> bool:
         return _file(self.path) != self._file
 
-    def commit(self, outcome: Outcome, before: Any) -> None:
+    def commit(self, outcome: BatchOutcome, before: Any) -> None:
         with self._writer:
             super().commit(outcome, before)
 
@@ -152,7 +152,7 @@ class SqliteFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(SqliteStore(self.path, create=True)) as store:
             for view in views:
-                create(store, view())
+                create_projection(store, view())
 
     @contextmanager
     def picture(self) -> Iterator[sqlite3.Connection]:

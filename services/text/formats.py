@@ -2,13 +2,13 @@
 
 from datetime import datetime, timedelta
 
-from events.cloudevents import format_time, shown
-from sla.calendar import zone_of
+from events.cloudevents import format_time, quote_value
+from sla.calendar import get_zone
 
 
 def plain(text: str) -> str:
     """What a publisher wrote, on one line and without power over the terminal: escaped unless all is printable."""
-    return text if text.isprintable() else shown(text)
+    return text if text.isprintable() else quote_value(text)
 
 
 def utc(at: datetime) -> str:
@@ -18,7 +18,7 @@ def utc(at: datetime) -> str:
 
 def local(at: datetime, zone: str | None) -> datetime:
     """The same instant with the offset of a zone; None is this machine's."""
-    return at.astimezone(zone_of(zone) if zone else None)
+    return at.astimezone(get_zone(zone) if zone else None)
 
 
 def wall(at: datetime | None, zone: str | None) -> str:

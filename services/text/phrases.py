@@ -2,21 +2,21 @@
 
 from datetime import UTC, datetime, timedelta
 
-from events.promises import Announcement, Breached, BreachRetracted, Cancelled, Escalated, Fulfilled
+from events.promises import Announcement, SlaBreached, SlaBreachRetracted, SlaCancelled, SlaEscalated, SlaFulfilled
 
 
 def title(event: Announcement) -> str:
     """What happened to which ticket, in one line."""
     match event.data:
-        case Breached():
+        case SlaBreached():
             what = "SLA breached"
-        case BreachRetracted():
+        case SlaBreachRetracted():
             what = "SLA breach withdrawn"
-        case Fulfilled(met=met):
+        case SlaFulfilled(met=met):
             what = "Answered in time" if met else "Answered late"
-        case Cancelled():
+        case SlaCancelled():
             what = "Nobody waits any more"
-        case Escalated():
+        case SlaEscalated():
             what = "Escalated"
         case other:
             what = other.type
@@ -32,15 +32,15 @@ def _known(event: Announcement, now: datetime) -> str:
     promise = event.data.objective.replace("_", " ").capitalize()
     due = f"{promise} due {_clock(event.data.due_at)}"
     match event.data:
-        case Breached(due_at=due_at):
+        case SlaBreached(due_at=due_at):
             return f"{due}, {_span(now - due_at)} ago. Answer the customer: that ends the alert."
-        case BreachRetracted(breached_at=at, reason=reason):
+        case SlaBreachRetracted(breached_at=at, reason=reason):
             return f"The breach of {_clock(at)} turned out to be untrue: {reason.replace('_', ' ')}."
-        case Fulfilled(responded_at=at, overdue_seconds=seconds):
+        case SlaFulfilled(responded_at=at, overdue_seconds=seconds):
             return f"{due}, given {_clock(at)}: {_span(timedelta(seconds=seconds))} of support time too late."
-        case Cancelled(reason=reason):
+        case SlaCancelled(reason=reason):
             return f"{due}; the clock ended without an answer: {reason}."
-        case Escalated(tell=tell, reason=reason):
+        case SlaEscalated(tell=tell, reason=reason):
             return f"For {', '.join(tell)}: {reason or 'no reason was given'}. {due}."
         case _:
             return f"{due}."

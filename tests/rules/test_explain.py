@@ -13,7 +13,7 @@ from services.cli import explanation as cli_explanation
 from services.queries import explanation as explaining
 from services.queries.point_in_time import When
 from services.queries.ticket_status import as_it_stands
-from sla.explain import Account, Story, explain
+from sla.explain import ClockExplanation, Explanation, explain
 from sla.judge import ZERO
 from sla.log import Breached, FactRecorded
 from sla.policy import Policy
@@ -45,18 +45,18 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 WITH_OBJECTIVES = test_objectives.ALL
 
 
-def story(world: World, at: datetime) -> Story:
+def story(world: World, at: datetime) -> Explanation:
     return explain(world.ticket_sla.facts, world.events, world.memory.versions(), at)
 
 
-def check(found: Story, at: datetime) -> None:
+def check(found: Explanation, at: datetime) -> None:
     """What must be so of every story, whatever it tells."""
-    for account in found.accounts:
+    for account in found.clocks:
         _check_parts(account, at)
         clock = account.clock
-        assert sum((part.end - part.start for part in account.parts if part.counted), ZERO) == account.elapsed
-        assert account.elapsed == clock.elapsed(clock.counts_until(at))
-        late = sum((part.end - part.start for part in account.parts if part.counted and part.overdue), ZERO)
+        assert sum((part.end - part.start for part in account.segments if part.counted), ZERO) == account.elapsed
+        assert account.elapsed == clock.measure_elapsed(clock.find_end(at))
+        late = sum((part.end - part.start for part in account.segments if part.counted and part.overdue), ZERO)
         if clock.response is not None and clock.excluded_by is None:
             assert late == clock.overdue
         elif clock.broken_at is None:
@@ -64,26 +64,26 @@ def check(found: Story, at: datetime) -> None:
         _check_steps(account)
 
 
-def _check_parts(account: Account, at: datetime) -> None:
+def _check_parts(account: ClockExplanation, at: datetime) -> None:
     """One after the other, from the start of the clock to its end, or to the instant of the question."""
     clock = account.clock
     answered = clock.response and not (clock.excluded_by and clock.excluded_by.time <= clock.response.time)
     end = max(clock.started_at, clock.response.time if clock.response and answered else at)
-    edges = [clock.started_at, *(part.end for part in account.parts)]
-    assert [part.start for part in account.parts] == edges[:-1]
+    edges = [clock.started_at, *(part.end for part in account.segments)]
+    assert [part.start for part in account.segments] == edges[:-1]
     assert edges[-1] == end
-    assert all(part.start < part.end for part in account.parts)
+    assert all(part.start < part.end for part in account.segments)
 
 
-def _check_steps(account: Account) -> None:
+def _check_steps(account: ClockExplanation) -> None:
     """Each deadline is what was left of the target, counted on by the calendar; the last one stands."""
     for before, step in pairwise(account.steps):
         assert before.at <= step.at and before.used <= step.used
     for step in account.steps:
-        stretch = step.stretch
+        stretch = step.phase
         if stretch.running and stretch.since == step.at and stretch.broken_at is None:
-            assert stretch.due_at == stretch.level.hours.due(step.at, step.remaining)
-    assert account.steps[-1].stretch.due_at == account.clock.stretch.due_at
+            assert stretch.due_at == stretch.level.hours.find_due(step.at, step.remaining)
+    assert account.steps[-1].phase.due_at == account.clock.phase.due_at
 
 
 def instants(world: World, end: datetime) -> list[datetime]:
@@ -103,7 +103,7 @@ def test_what_is_counted_adds_up_in_every_scenario(scenario: Scenario) -> None:
     world.put(Tick(end))  # a late answer that waited for it
     if world.ticket_sla.version:
         standing = as_it_stands(world.ticket_sla, world.memory.versions(), When(None, None, end))
-        accounts = story(world, end).accounts
+        accounts = story(world, end).clocks
         assert standing.elapsed(end) == (accounts[0].elapsed if accounts else None)
 
 
@@ -128,14 +128,14 @@ def test_what_is_counted_adds_up_for_every_other_objective(facts: list[Fact], at
         check(story(world, instant), instant)
 
 
-def told(*facts: Fact, policy: Policy = POLICY, when: str) -> Story:
+def told(*facts: Fact, policy: Policy = POLICY, when: str) -> Explanation:
     """The story of these facts, and of the ticks of a clock until then."""
     world = World(policy=policy)
     Scenario("a story", 1, facts, (), when=when).play(world.put, world.next_at)
     return story(world, stockholm(when))
 
 
-def parts(found: Story) -> list[tuple[str, str, str]]:
+def parts(found: Explanation) -> list[tuple[str, str, str]]:
     """Until when, in Stockholm, of the first response; with a star what counts, with two what is overdue too."""
     return [
         (
@@ -143,7 +143,7 @@ def parts(found: Story) -> list[tuple[str, str, str]]:
             part.reason,
             "*" * (part.counted + part.counted * part.overdue),
         )
-        for part in found.accounts[0].parts
+        for part in found.clocks[0].segments
     ]
 
 
@@ -168,7 +168,7 @@ def test_holidays_are_named_and_a_change_ends_a_segment() -> None:
         ("04-07 10:00", HOURS, "*"),
         ("04-07 15:05", HOURS, "*"),
     ]
-    assert [(step.cause, step.stretch.target, step.used, step.remaining) for step in found.accounts[0].steps] == [
+    assert [(step.cause, step.phase.target, step.used, step.remaining) for step in found.clocks[0].steps] == [
         ("opened", 24 * HOUR, 0 * HOUR, 24 * HOUR),
         ("priority_changed", 8 * HOUR, 1.5 * HOUR, 6.5 * HOUR),
     ]
@@ -193,8 +193,8 @@ def test_closed_paused_and_excluded_time_says_so() -> None:
         ("11-03 16:00", HOURS, "*"),
         ("11-03 20:00", "excluded: training", ""),
     ]
-    assert [step.cause for step in found.accounts[0].steps] == ["opened", "paused", "resumed", "closed", "reopened"]
-    assert found.accounts[0].elapsed == 3 * HOUR
+    assert [step.cause for step in found.clocks[0].steps] == ["opened", "paused", "resumed", "closed", "reopened"]
+    assert found.clocks[0].elapsed == 3 * HOUR
 
 
 def test_time_after_the_deadline_is_overdue_until_the_answer() -> None:
@@ -218,12 +218,12 @@ def test_late_news_is_out_of_order_and_the_breach_that_it_withdraws_is_still_the
         when="2025-11-05 12:00",
     )
     assert [learned.out_of_order for learned in found.facts] == [False, True]
-    assert [learned.told.at for learned in found.facts] == [
+    assert [learned.original.at for learned in found.facts] == [
         stockholm("2025-11-03 10:00"),
         stockholm("2025-11-04 10:00"),
     ]
     (breach,) = [decided for decided in found.decisions if isinstance(decided.decision, Breached)]
-    assert breach.withdrawn_at == stockholm("2025-11-04 10:00")
+    assert breach.retracted_at == stockholm("2025-11-04 10:00")
 
 
 def test_a_corrected_fact_stands_as_it_is_right_and_says_what_it_was() -> None:
@@ -233,14 +233,14 @@ def test_a_corrected_fact_stands_as_it_is_right_and_says_what_it_was() -> None:
         when="2025-11-05 12:00",
     )
     opening = found.facts[0]
-    assert opening.told.data == {"service_level": "foundation", "priority": "critical"}
+    assert opening.original.data == {"service_level": "foundation", "priority": "critical"}
     assert opening.fact.data.model_dump(exclude_none=True) == {"service_level": "foundation", "priority": "minor"}
     assert opening.fact.corrected_by is not None and opening.fact.corrected_by.endswith("corrected-1")
 
 
 def test_a_ticket_that_nobody_has_opened_has_facts_and_no_clock() -> None:
     found = told(responded("2025-11-03 10:00"), when="2025-11-05 12:00")
-    assert len(found.facts) == 1 and found.accounts == ()
+    assert len(found.facts) == 1 and found.clocks == ()
 
 
 def test_a_part_of_a_second_is_added_up_in_the_text_too() -> None:

@@ -9,10 +9,10 @@ import pytest
 from eventsourcing.persistence import StoredEvent
 from msgspec.structs import asdict
 
-from events.promises import event_id
+from events.promises import make_event_id
 from services.store.interface import LogMapper
 from sla.judge import Fact
-from sla.log import STORED, Announced, Breached, BreachRetracted, Decision, Escalated, Fulfilled, Recorded
+from sla.log import STORED, Announced, Breached, BreachRetracted, Decision, EscalationRaised, Fulfilled, Recorded
 from sla.ticket import TicketSla
 from tests.scenarios import SCENARIOS
 from tests.support.memory import World
@@ -77,7 +77,7 @@ def as_json(ticket: TicketSla) -> bytes:
         "breach": ticket.first.breach and ticket.first.breach.id,
         "answer": ticket.first.answer and ticket.first.answer.id,
         "counts": ticket.first.counts,
-        "told": sorted(ticket.told),
+        "told": sorted(ticket.announced_escalations),
     }
     return msgspec.json.encode(told, order="sorted")
 
@@ -112,10 +112,10 @@ def test_a_stored_decision_has_the_id_it_would_get_today(topic: str) -> None:
     for ticket, _, event in decoded(read(topic)[0]):
         if isinstance(event, Announced):
             counts[event.KIND] = number = counts.get(event.KIND, 0) + 1
-            if isinstance(event, Breached | BreachRetracted | Escalated):
+            if isinstance(event, Breached | BreachRetracted | EscalationRaised):
                 assert event.number == number
             number, revision = (1, number) if isinstance(event, Fulfilled) else (number, 1)
-            assert event.id == event_id(ticket, "first_response", 1, event.KIND, number, revision)
+            assert event.id == make_event_id(ticket, "first_response", 1, event.KIND, number, revision)
 
 
 @each_topic

@@ -53,7 +53,7 @@ def test_every_announcement_is_a_valid_message(scenario: Scenario) -> None:
 
 def check_message(ticket: str, event: AnnouncedEvent, announced: Announced) -> None:
     envelope = announced.envelope
-    data = promises.DATA_TYPES[envelope["type"]].model_validate_json(msgspec.json.encode(envelope["data"]))
+    data = promises.ANNOUNCEMENT_TYPES[envelope["type"]].model_validate_json(msgspec.json.encode(envelope["data"]))
     assert set(envelope["data"]) == set(type(data).model_fields)
     assert envelope["specversion"] == "1.0" and envelope["source"] == "/sla"
     assert envelope["id"] == event.id and envelope["subject"] == data.ticket_id == ticket

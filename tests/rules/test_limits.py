@@ -38,7 +38,7 @@ class Kept:
     def take(self, ticket: str, kind: str, **data: str) -> None:
         n = next(self._numbers)
         sent = Sent(kind, data, START, START, f"f{n}", "/a", None)
-        self.memory.save(self.engine.take([Message(n, START, *sent.message(ticket))]))
+        self.memory.save(self.engine.process([Message(n, START, *sent.message(ticket))]))
 
     def facts(self) -> dict[str, int]:
         return {id: len(ticket.facts) for id, ticket in self.engine._tickets.items()}
@@ -46,7 +46,7 @@ class Kept:
 
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
-    monkeypatch.setattr(sla.engine, "KEPT_FACTS", 10)
+    monkeypatch.setattr(sla.engine, "MAX_CACHED_FACTS", 10)
     return Kept()
 
 
@@ -95,13 +95,13 @@ def facts(rng: Random, number: int) -> Iterator[Fact]:
 def folds(monkeypatch: pytest.MonkeyPatch) -> list[Fact]:
     """The changes that were folded, each as often as that was done."""
     found = []
-    labelled = sla.judge._labelled
+    labelled = sla.judge._apply_label
 
     def counted(stretch, change, versions):  # type: ignore[no-untyped-def]
         found.append(change)
         return labelled(stretch, change, versions)
 
-    monkeypatch.setattr(sla.judge, "_labelled", counted)
+    monkeypatch.setattr(sla.judge, "_apply_label", counted)
     return found
 
 

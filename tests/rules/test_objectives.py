@@ -15,8 +15,8 @@ from events.times import from_microseconds
 from projections.deadlines import Deadlines
 from projections.registry import PROJECTIONS
 from projections.runner import catch_up
-from sla.log import Announced, Breached, BreachRetracted, Escalated, Fulfilled, State
-from sla.policy import Policy, PolicyError, load
+from sla.log import Announced, Breached, BreachRetracted, EscalationRaised, Fulfilled, State
+from sla.policy import Policy, PolicyError, load_policy_file
 from sla.ticket import TicketSla
 from sla.versions import AFTER_ALL, ALWAYS, Version, Versions
 from tests.cli.test_cli import sla
@@ -56,7 +56,7 @@ TIMES = {"next_response": 1, "resolution": 4, "each_resolution": 4, "twin": 1}  
 
 
 def with_objectives(*names: str) -> Policy:
-    resolved = POLICY.resolved() | {"version": "objectives", "objectives": {name: RULES[name] for name in names}}
+    resolved = POLICY.to_resolved() | {"version": "objectives", "objectives": {name: RULES[name] for name in names}}
     for level in resolved["levels"]:
         level["objectives"] = {
             name: {priority: TIMES[name] * target for priority, target in level["targets"].items()} for name in names
@@ -189,7 +189,7 @@ def test_an_escalation_is_told_once_whatever_is_promised() -> None:
             closed("2025-11-03 10:00"),
         ],
     )
-    assert [event.objective for event in world.events if isinstance(event, Escalated)] == ["first_response"]
+    assert [event.objective for event in world.events if isinstance(event, EscalationRaised)] == ["first_response"]
     assert state(world, "resolution").escalation_level == 1
 
 
@@ -328,13 +328,13 @@ def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> Non
     deadlines = Deadlines()
     catch_up(log.store, deadlines)
     with log.store.reading() as cursor:
-        (first,) = deadlines.until(cursor, 2**62, 10)
+        (first,) = deadlines.read_until(cursor, 2**62, 10)
     assert from_microseconds(first.at) == START + 3 * HOUR, "half of the next response, before half of the resolution"
     now = START + 2 * HOUR
     for _ in range(20):
         catch_up(log.store, deadlines)
         with log.store.reading() as cursor:
-            following = deadlines.after(cursor, 0)
+            following = deadlines.find_next_after(cursor, 0)
         if following is not None:
             now = max(now, from_microseconds(following)) + timedelta(milliseconds=1)
             log.take(now, ticks=["T-1"])
@@ -397,16 +397,16 @@ objectives:
 )
 def test_an_objective_that_makes_no_sense_is_refused(tmp_path: Path, old: str, new: str, why: str) -> None:
     with pytest.raises(PolicyError, match=why):
-        load(written(tmp_path, old, new))
+        load_policy_file(written(tmp_path, old, new))
 
 
 def test_a_file_with_objectives_is_judged_like_its_resolved_form(tmp_path: Path) -> None:
-    policy = load(
+    policy = load_policy_file(
         written(tmp_path, "    # no targets", "    objectives: {resolution: {critical: 16h, serious: 9h, minor: 1h}}")
     )
     assert policy.objectives["resolution"]._asdict() == {"name": "resolution"} | RULES["resolution"]
     again = Policy.from_resolved(json.loads(policy.canonical))
-    assert again.fingerprint == policy.fingerprint and again.target("foundation", "minor", "resolution") == DAY / 24
+    assert again.fingerprint == policy.fingerprint and again.get_target("foundation", "minor", "resolution") == DAY / 24
 
 
 def written(folder: Path, old: str, new: str) -> Path:
@@ -425,7 +425,7 @@ def written(folder: Path, old: str, new: str) -> Path:
 def doubled(*names: str) -> Versions:
     """A policy of a next response and a resolution, and a version with doubled targets and the objectives named."""
     before, after = with_objectives("next_response", "resolution"), with_objectives(*names)
-    resolved = after.resolved() | {"version": "doubled"}
+    resolved = after.to_resolved() | {"version": "doubled"}
     for level in resolved["levels"]:
         for targets in (level["targets"], *level["objectives"].values()):
             targets.update({priority: 2 * target for priority, target in targets.items()})

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from sla.policy import Policy, PolicyError, check, load
+from sla.policy import Policy, PolicyError, check, load_policy_file
 from tests.support.oracle import swedish_holidays
 
 SHIPPED = Path(__file__).parents[2] / "sla" / "policies" / "cention-support.yaml"
@@ -63,7 +63,7 @@ def written(tmp_path: Path) -> Written:
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    return load(SHIPPED)
+    return load_policy_file(SHIPPED)
 
 
 def stockholm(text: str) -> datetime:
@@ -93,8 +93,8 @@ def test_the_shipped_policy_says_who_is_told_and_which_channels_there_are(policy
         "enterprise": ("account_manager", "support-escalation"),
     }
     everything = ("critical", "serious", "minor")
-    assert dict(policy.level("foundation").channels) == {"email": everything, "portal": everything}
-    assert dict(policy.level("enterprise").channels) == {
+    assert dict(policy.get_level("foundation").channels) == {"email": everything, "portal": everything}
+    assert dict(policy.get_level("enterprise").channels) == {
         "email": everything, "portal": everything, "phone": ("critical",),
     }  # fmt: skip
 
@@ -107,7 +107,7 @@ def test_the_holidays_are_the_13_days_of_the_law(policy: Policy, year: int) -> N
 
 
 def test_holidays_are_known_for_the_whole_horizon(policy: Policy) -> None:
-    holidays = policy.level("enterprise").hours.rules.holidays
+    holidays = policy.get_level("enterprise").hours.rules.holidays
     assert {day.year for day in holidays} == set(range(1999, 2103))
     assert {day for day in holidays if day.year >= 2100} == {
         day for n in (2100, 2101, 2102) for day in swedish_holidays(n)
@@ -122,14 +122,14 @@ def test_holidays_are_known_for_the_whole_horizon(policy: Policy) -> None:
 def test_each_escalation_raises_the_severity_by_a_step_up_to_critical(
     policy: Policy, priority: str, escalations: int, severity: str
 ) -> None:
-    assert policy.severity(priority, escalations) == severity
+    assert policy.get_severity(priority, escalations) == severity
 
 
 def test_an_unknown_level_or_priority_is_named_with_those_there_are(policy: Policy) -> None:
-    for question in (lambda: policy.level("gold"), lambda: policy.target("gold", "minor")):
+    for question in (lambda: policy.get_level("gold"), lambda: policy.get_target("gold", "minor")):
         with pytest.raises(KeyError, match="'gold' is not in policy cention-support; it has foundation, professional"):
             question()
-    for question in (lambda: policy.target("foundation", "p1"), lambda: policy.severity("p1", 0)):
+    for question in (lambda: policy.get_target("foundation", "p1"), lambda: policy.get_severity("p1", 0)):
         with pytest.raises(KeyError, match="'p1' is not in policy cention-support; it has critical, serious, minor"):
             question()
 
@@ -139,16 +139,16 @@ def test_an_unknown_level_or_priority_is_named_with_those_there_are(policy: Poli
 
 @pytest.mark.parametrize("text", [SHIPPED.read_text(encoding="utf-8"), ACME], ids=["shipped", "acme"])
 def test_a_resolved_policy_judges_like_the_file(written: Written, text: str) -> None:
-    read = load(written(text))
-    rebuilt = Policy.from_resolved(read.resolved())
-    assert (rebuilt.fingerprint, rebuilt.resolved()) == (read.fingerprint, read.resolved())
+    read = load_policy_file(written(text))
+    rebuilt = Policy.from_resolved(read.to_resolved())
+    assert (rebuilt.fingerprint, rebuilt.to_resolved()) == (read.fingerprint, read.to_resolved())
     assert (rebuilt.priorities, rebuilt.warn_at, list(rebuilt.levels)) == (
         read.priorities,
         read.warn_at,
         list(read.levels),
     )
     for name, level in read.levels.items():
-        other = rebuilt.level(name)
+        other = rebuilt.get_level(name)
         assert (other.targets, other.channels, other.tell) == (level.targets, level.channels, level.tell)
         assert other.hours.rules == level.hours.rules
 
@@ -158,14 +158,14 @@ def test_a_resolved_policy_needs_no_holidays_package(policy: Policy) -> None:
     program = (
         "import json, sys; sys.modules['holidays'] = None; from sla.policy import Policy; "
         "policy = Policy.from_resolved(json.load(sys.stdin)); "
-        "print(policy.fingerprint, len(policy.level('enterprise').hours.rules.holidays))"
+        "print(policy.fingerprint, len(policy.get_level('enterprise').hours.rules.holidays))"
     )
     result = run([executable, "-c", program], input=policy.canonical, capture_output=True, text=True, check=True)
-    assert result.stdout.split() == [policy.fingerprint, str(len(policy.level("enterprise").hours.rules.holidays))]
+    assert result.stdout.split() == [policy.fingerprint, str(len(policy.get_level("enterprise").hours.rules.holidays))]
 
 
 def test_the_fingerprint_does_not_depend_on_the_language_of_the_machine(policy: Policy) -> None:
-    program = f"from sla.policy import load; print(load({str(SHIPPED)!r}).fingerprint)"
+    program = f"from sla.policy import load_policy_file; print(load_policy_file({str(SHIPPED)!r}).fingerprint)"
     for language in ("sv", ""):
         result = run(
             [executable, "-c", program], env={"LANGUAGE": language}, capture_output=True, text=True, check=True
@@ -174,13 +174,13 @@ def test_the_fingerprint_does_not_depend_on_the_language_of_the_machine(policy: 
 
 
 def test_changing_the_resolved_form_does_not_change_the_policy(policy: Policy) -> None:
-    policy.resolved()["levels"].clear()
-    assert len(policy.resolved()["levels"]) == 3
+    policy.to_resolved()["levels"].clear()
+    assert len(policy.to_resolved()["levels"]) == 3
 
 
 def test_comments_and_layout_do_not_change_the_fingerprint_and_every_value_does(written: Written) -> None:
-    fingerprint = load(written(ACME)).fingerprint
-    assert load(written("# a comment\n" + ACME.replace("1h 30m", "90m"))).fingerprint == fingerprint
+    fingerprint = load_policy_file(written(ACME)).fingerprint
+    assert load_policy_file(written("# a comment\n" + ACME.replace("1h 30m", "90m"))).fingerprint == fingerprint
     for old, new in (
         ("name: acme", "name: acme2"), ('"7"', '"8"'), ("Europe/Stockholm", "UTC+01:00"), ("Christmas Eve", "Eve"),
         ("remove: [2026-06-06]", "remove: []"), ("[50, 75, 90]", "[75, 90]"), ("severity: error", "severity: critical"),
@@ -188,18 +188,18 @@ def test_comments_and_layout_do_not_change_the_fingerprint_and_every_value_does(
         ("holidays: closed", "holidays: open"), ("normal: 8h", "normal: 8h 1s"), ("phone: [urgent]", "phone: all"),
         ("[support-escalation]", "[boss]"), ("include_sundays: false", "include_sundays: true"),
     ):  # fmt: skip
-        assert load(written(replaced(ACME, old, new))).fingerprint != fingerprint, new
+        assert load_policy_file(written(replaced(ACME, old, new))).fingerprint != fingerprint, new
 
 
 def test_the_order_of_keys_does_not_matter_to_the_fingerprint(policy: Policy) -> None:
     """A database that stores JSON may give the keys back in another order."""
-    reordered = dict(reversed(policy.resolved().items()))
+    reordered = dict(reversed(policy.to_resolved().items()))
     assert Policy.from_resolved(reordered).fingerprint == policy.fingerprint
 
 
 def test_a_resolved_policy_of_an_unknown_format_is_refused(policy: Policy) -> None:
     with pytest.raises(ValueError, match="format 2; this program reads format 1"):
-        Policy.from_resolved(policy.resolved() | {"format": 2})
+        Policy.from_resolved(policy.to_resolved() | {"format": 2})
 
 
 # --- other readings of the text, each one setting away
@@ -223,42 +223,49 @@ READINGS = [
 @pytest.mark.parametrize("reading", READINGS, ids=lambda row: f"{row[1]} {row[3]}".replace("\n", ""))
 def test_another_reading_of_the_text_is_a_setting(written: Written, reading: tuple[str, ...]) -> None:
     old, new, level, opened, due = reading
-    policy = load(written(replaced(SHIPPED.read_text(encoding="utf-8"), f"{old}\n", f"{new}\n")))
-    assert policy.level(level).hours.due(stockholm(opened), policy.target(level, "critical")) == stockholm(due)
+    policy = load_policy_file(written(replaced(SHIPPED.read_text(encoding="utf-8"), f"{old}\n", f"{new}\n")))
+    assert policy.get_level(level).hours.find_due(stockholm(opened), policy.get_target(level, "critical")) == stockholm(
+        due
+    )
 
 
 def test_holidays_may_be_open_for_one_level_only(written: Written) -> None:
     head, enterprise = SHIPPED.read_text(encoding="utf-8").split("  enterprise:\n")
-    policy = load(written(f"{head}  enterprise:\n{replaced(enterprise, 'holidays: closed', 'holidays: open')}"))
+    policy = load_policy_file(
+        written(f"{head}  enterprise:\n{replaced(enterprise, 'holidays: closed', 'holidays: open')}")
+    )
     christmas = stockholm("2026-12-24 23:30")
-    assert policy.level("enterprise").hours.due(christmas, 2 * HOUR) == stockholm("2026-12-25 01:30")
-    assert policy.level("foundation").hours.due(christmas, 4 * HOUR) == stockholm("2026-12-28 13:00")
+    assert policy.get_level("enterprise").hours.find_due(christmas, 2 * HOUR) == stockholm("2026-12-25 01:30")
+    assert policy.get_level("foundation").hours.find_due(christmas, 4 * HOUR) == stockholm("2026-12-28 13:00")
 
 
 def test_there_may_be_no_holidays_at_all(written: Written) -> None:
     head, tail = ACME.split("holidays:\n", 1)
-    policy = load(written(f"{head}holidays: none\n{tail[tail.index('warn_at') :]}"))
-    assert policy.level("basic").hours.elapsed(stockholm("2026-05-14 00:00"), stockholm("2026-05-15 00:00")) == 8 * HOUR
+    policy = load_policy_file(written(f"{head}holidays: none\n{tail[tail.index('warn_at') :]}"))
+    assert (
+        policy.get_level("basic").hours.measure(stockholm("2026-05-14 00:00"), stockholm("2026-05-15 00:00"))
+        == 8 * HOUR
+    )
 
 
 def test_exceptions_and_later_hours_of_a_file_hold(written: Written) -> None:
-    hours = load(written(ACME)).level("basic").hours
+    hours = load_policy_file(written(ACME)).get_level("basic").hours
     counted = {
         "2026-06-06": 4, "2026-12-23": 8, "2026-12-24": 0, "2026-12-25": 0, "2026-12-30": 8, "2026-12-31": 3,
         "2027-01-04": 9, "2027-01-09": 0,
     }  # fmt: skip
     for day, expected in counted.items():
         start = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo("Europe/Stockholm"))
-        assert hours.elapsed(start, start + timedelta(days=1)) == expected * HOUR, day
+        assert hours.measure(start, start + timedelta(days=1)) == expected * HOUR, day
 
 
 def test_warnings_have_a_default_and_may_be_off(written: Written) -> None:
-    assert load(written(replaced(ACME, "warn_at: [50, 75, 90]\n", ""))).warn_at == (50, 75, 90)
-    assert load(written(replaced(ACME, "[50, 75, 90]", "[]"))).warn_at == ()
+    assert load_policy_file(written(replaced(ACME, "warn_at: [50, 75, 90]\n", ""))).warn_at == (50, 75, 90)
+    assert load_policy_file(written(replaced(ACME, "[50, 75, 90]", "[]"))).warn_at == ()
 
 
 def test_levels_may_have_channels_and_escalation_left_out(written: Written) -> None:
-    basic = load(written(ACME[: ACME.index("    channels:")])).level("basic")
+    basic = load_policy_file(written(ACME[: ACME.index("    channels:")])).get_level("basic")
     assert (dict(basic.channels), basic.tell) == ({}, ())
 
 
@@ -267,7 +274,9 @@ def test_times_that_yaml_would_take_for_numbers_and_booleans_are_read_as_text(wr
         "country: SE", "country: NO"
     )
     text = replaced(text, "  remove: [2026-06-06]\n", "")
-    assert load(written(replaced(text, 'version: "7"', "version: 09:30".replace(":30", "")))).version == "09"
+    assert (
+        load_policy_file(written(replaced(text, 'version: "7"', "version: 09:30".replace(":30", "")))).version == "09"
+    )
 
 
 # --- what a file may not say: a text, what it becomes, the line, words of what is said about it
@@ -354,7 +363,7 @@ def test_a_wrong_policy_is_refused_with_the_line_and_the_rule(
     problems = check(path)
     assert any(it.startswith(f"{path}:{line}: ") and words in it for it in problems), problems
     with pytest.raises(PolicyError) as refused:
-        load(path)
+        load_policy_file(path)
     assert (list(refused.value.problems), str(refused.value)) == (problems, "\n".join(problems))
 
 
@@ -405,7 +414,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         f"{tmp_path}:1: the file cannot be read (Is a directory); give the path of a policy file"
     ]
     with pytest.raises(PolicyError, match=r"nothing\.yaml:1: the file cannot be read \(No such file or directory\)"):
-        load(tmp_path / "nothing.yaml")
+        load_policy_file(tmp_path / "nothing.yaml")
 
 
 def test_a_level_that_is_never_open_is_refused(written: Written) -> None:
@@ -432,11 +441,11 @@ def test_a_good_file_has_no_problems(written: Written) -> None:
 @pytest.mark.parametrize("country", ["MY", "IL", "LK", "JP", "US", "KR"])
 def test_countries_whose_tables_end_before_the_horizon_can_be_used(written: Written, country: str) -> None:
     text = ACME.replace("country: SE", f"country: {country}").replace("  remove: [2026-06-06]\n", "")
-    holidays = load(written(text)).level("basic").hours.rules.holidays
+    holidays = load_policy_file(written(text)).get_level("basic").hours.rules.holidays
     assert len([day for day in holidays if day.year == 2026]) > 5
 
 
 def test_an_opening_at_the_end_of_the_last_year_has_a_deadline_that_knows_the_holidays(policy: Policy) -> None:
     """Facts may be as late as 2100; the New Year's Day behind it is a holiday like any other."""
-    due = policy.level("enterprise").hours.due(datetime(2100, 12, 31, 22, 30, tzinfo=UTC), 2 * HOUR)
+    due = policy.get_level("enterprise").hours.find_due(datetime(2100, 12, 31, 22, 30, tzinfo=UTC), 2 * HOUR)
     assert due == datetime(2101, 1, 2, 0, 30, tzinfo=UTC)

@@ -15,8 +15,17 @@ from events.tickets import Opened
 from projections.registry import PROJECTIONS
 from projections.runner import catch_up
 from services.store.interface import Database
-from sla.policy import Policy, PolicyError, load
-from sla.versions import ALWAYS, LEAD, Version, VersionRefusedError, Versions, changes, is_material, next_version
+from sla.policy import Policy, PolicyError, load_policy_file
+from sla.versions import (
+    ALWAYS,
+    MIN_LEAD,
+    Version,
+    VersionRefusedError,
+    Versions,
+    find_changes,
+    is_material,
+    make_next_version,
+)
 from tests.cli.test_cli import Said, sla
 from tests.rules.test_objectives import doubled, with_objectives
 from tests.rules.test_policies import DOCS
@@ -32,12 +41,12 @@ ONE = Versions.only(POLICY)
 
 
 def following(policy: Policy, versions: Versions = ONE, notice: timedelta = timedelta(0)) -> Version:
-    return next_version(versions, policy, NOW, notice)
+    return make_next_version(versions, policy, NOW, notice)
 
 
 def variant(**said: Any) -> Policy:
     """The shipped policy as version 2027-01, with other things in its resolved form."""
-    return Policy.from_resolved(POLICY.resolved() | {"version": "2027-01"} | said)
+    return Policy.from_resolved(POLICY.to_resolved() | {"version": "2027-01"} | said)
 
 
 # ---- which one counts
@@ -46,38 +55,40 @@ def variant(**said: Any) -> Policy:
 def test_the_first_version_covers_all_history() -> None:
     for says in (None, NOW - DAY, NOW + DAY):
         policy = replace(POLICY, effective_from=says)
-        first = next_version(Versions([]), policy, NOW, DAY)
-        assert first.is_first and Versions([first]).at(stockholm("2000-01-01 00:00")) is policy
+        first = make_next_version(Versions([]), policy, NOW, DAY)
+        assert first.is_first and Versions([first]).get_in_force(stockholm("2000-01-01 00:00")) is policy
 
 
 def test_each_instant_has_the_version_in_force() -> None:
     later = Version(edited_policy(), NOW, NOW + DAY, material=True)
     versions = Versions([later, *ONE])
-    assert versions.at(NOW + DAY - timedelta(microseconds=1)) is POLICY
-    assert versions.at(NOW + DAY) is later.policy and versions.at(ALWAYS) is POLICY
+    assert versions.get_in_force(NOW + DAY - timedelta(microseconds=1)) is POLICY
+    assert versions.get_in_force(NOW + DAY) is later.policy and versions.get_in_force(ALWAYS) is POLICY
 
 
 def test_an_opening_that_its_version_cannot_judge_has_the_first_one_since_that_can() -> None:
-    text = json.dumps(POLICY.resolved() | {"version": "2027-01"}).replace('"minor"', '"low"')
+    text = json.dumps(POLICY.to_resolved() | {"version": "2027-01"}).replace('"minor"', '"low"')
     later = Version(Policy.from_resolved(json.loads(text)), NOW, NOW, material=True)
     versions, low = Versions([*ONE, later]), Opened(service_level="foundation", priority="low")
-    assert versions.of(low, NOW - DAY) is later.policy
-    assert versions.of(low, NOW - DAY, known_at=NOW - HOUR) is POLICY, "it was not in effect when that was told"
-    assert versions.of(Opened(service_level="foundation", priority="minor"), NOW - DAY) is POLICY
+    assert versions.find_for_opening(low, NOW - DAY) is later.policy
+    assert versions.find_for_opening(low, NOW - DAY, known_at=NOW - HOUR) is POLICY, (
+        "it was not in effect when that was told"
+    )
+    assert versions.find_for_opening(Opened(service_level="foundation", priority="minor"), NOW - DAY) is POLICY
 
 
 # ---- what may be published
 
 
 def test_a_version_takes_effect_as_soon_as_it_may() -> None:
-    assert following(edited_policy()).effective_from == NOW + LEAD
+    assert following(edited_policy()).effective_from == NOW + MIN_LEAD
     assert following(edited_policy(), notice=30 * DAY).effective_from == NOW + 30 * DAY
     assert following(replace(edited_policy(), effective_from=NOW + DAY)).effective_from == NOW + DAY
 
 
 def test_what_is_not_material_needs_no_notice() -> None:
-    assert following(variant(warn_at=[80]), notice=30 * DAY).effective_from == NOW + LEAD
-    assert following(replace(edited_policy(), material=False), notice=30 * DAY).effective_from == NOW + LEAD
+    assert following(variant(warn_at=[80]), notice=30 * DAY).effective_from == NOW + MIN_LEAD
+    assert following(replace(edited_policy(), material=False), notice=30 * DAY).effective_from == NOW + MIN_LEAD
 
 
 @pytest.mark.parametrize(
@@ -87,7 +98,7 @@ def test_what_is_not_material_needs_no_notice() -> None:
         (POLICY, DAY * 0, "never edited; give the file another version"),
         (replace(edited_policy(), effective_from=NOW - DAY), DAY * 0, "lies before the publication"),
         (
-            replace(edited_policy(), effective_from=NOW + LEAD / 2),
+            replace(edited_policy(), effective_from=NOW + MIN_LEAD / 2),
             DAY * 0,
             "too soon for the engine to know; give 2026",
         ),
@@ -110,13 +121,15 @@ def test_two_versions_do_not_take_effect_at_one_instant() -> None:
 
 
 def test_what_differs_is_named_as_a_policy_file_says_it() -> None:
-    found = [tuple(change) for change in changes(POLICY, edited_policy())]
+    found = [tuple(change) for change in find_changes(POLICY, edited_policy())]
     assert ("levels.foundation.targets.critical", "4h", "8h") in found and len(found) == 9
-    resolved = POLICY.resolved()
+    resolved = POLICY.to_resolved()
     resolved["holidays"] |= {"2026-12-24": "Christmas Eve"}
-    objectives = [change for change in changes(POLICY, with_objectives("resolution")) if ".objectives." in change.what]
+    objectives = [
+        change for change in find_changes(POLICY, with_objectives("resolution")) if ".objectives." in change.what
+    ]
     assert ("levels.foundation.objectives.resolution.critical", "-", "16h") in objectives
-    (added,) = changes(POLICY, Policy.from_resolved(resolved))
+    (added,) = find_changes(POLICY, Policy.from_resolved(resolved))
     assert added == ("holidays.2026-12-24", "-", "Christmas Eve")
 
 
@@ -125,8 +138,8 @@ def test_what_differs_is_named_as_a_policy_file_says_it() -> None:
     [
         ({}, False),
         ({"warn_at": [80]}, False),
-        ({"holidays": POLICY.resolved()["holidays"] | {"2026-12-25": "Juldagen"}}, False),
-        ({"holidays": POLICY.resolved()["holidays"] | {"2026-12-24": "Julafton"}}, True),
+        ({"holidays": POLICY.to_resolved()["holidays"] | {"2026-12-25": "Juldagen"}}, False),
+        ({"holidays": POLICY.to_resolved()["holidays"] | {"2026-12-24": "Julafton"}}, True),
         ({"exclusions": ["training"]}, True),
         ({"objectives": {"first_response": {"pauses": True}}}, True),
         ({"zone": "UTC+01:00"}, True),
@@ -146,9 +159,11 @@ def test_a_change_of_what_is_promised_is_material(said: dict[str, Any], material
     ],
 )
 def test_a_file_says_when_it_takes_effect(tmp_path: Path, text: str, instant: str) -> None:
-    policy = load(written(tmp_path, f"effective_from: {text}\nmaterial: true\n"))
+    policy = load_policy_file(written(tmp_path, f"effective_from: {text}\nmaterial: true\n"))
     assert (policy.effective_from, policy.material) == (stockholm(instant), True)
-    assert policy.fingerprint == load(written(tmp_path)).fingerprint, "when it does is no part of what it promises"
+    assert policy.fingerprint == load_policy_file(written(tmp_path)).fingerprint, (
+        "when it does is no part of what it promises"
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,7 +180,7 @@ def test_a_file_says_when_it_takes_effect(tmp_path: Path, text: str, instant: st
 )
 def test_an_effective_date_that_is_none_is_refused_with_its_line(tmp_path: Path, text: str, rule: str) -> None:
     with pytest.raises(PolicyError, match=rf"policy\.yaml:1: effective_from.*{rule}"):
-        load(written(tmp_path, f"effective_from: {text}\n"))
+        load_policy_file(written(tmp_path, f"effective_from: {text}\n"))
 
 
 def written(folder: Path, first: str = "", version: str = "2027-01", **replaced: str) -> Path:
@@ -240,7 +255,7 @@ def test_a_version_is_published_listed_shown_and_compared(log: Log, tmp_path: Pa
     assert "2026-01 *" in listed and "the beginning" in listed and "Sun 2090-01-01 00:00:00 CET" in listed
     shown = on(log, "policy", "show", "2027-01").out
     assert "levels.foundation.targets.critical    3h" in shown and "2027-01" in shown
-    assert json.loads(on(log, "policy", "show", "-o", "json").out) == POLICY.resolved()
+    assert json.loads(on(log, "policy", "show", "-o", "json").out) == POLICY.to_resolved()
     said = on(log, "policy", "diff", "2026-01", "2027-01", "-o", "json")
     change = {"what": "levels.foundation.targets.critical", "before": "4h", "after": "3h"}
     assert json.loads(said.out) == {"material": True, "changes": [change]}
@@ -330,7 +345,7 @@ def test_a_dry_run_says_what_a_move_would_change_and_changes_nothing(tmp_path: P
     log.take(now(), ticks=["BROKEN"])
     log.take(now(), opened("DUE", at - 9 * DAY, "minor"))  # and no tick has shown it yet
     file = written(tmp_path, minor_8h="30m")
-    log.store.publish(load(file), lambda: now() - timedelta(minutes=1))
+    log.store.publish(load_policy_file(file), lambda: now() - timedelta(minutes=1))
     before = log.store.head()
     said = on(log, "policy", "migrate", "--to", "2027-01", "--dry-run", "-o", "json")
     report = json.loads(said.out)
@@ -370,7 +385,7 @@ def test_tickets_cannot_move_to_a_version_without_their_names_or_not_in_effect(t
     log.take(at, opened("NEW", at, "minor"))
     file = written(tmp_path)
     file.write_text(file.read_text().replace("minor", "low"), encoding="utf-8")
-    log.store.publish(load(file), lambda: at - timedelta(minutes=1))
+    log.store.publish(load_policy_file(file), lambda: at - timedelta(minutes=1))
     log.store.publish(replace(edited_policy(), effective_from=at + DAY), lambda: at)
     said = on(log, "policy", "migrate", "--to", "2027-01")
     assert (

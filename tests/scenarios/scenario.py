@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from events.tickets import ticket_message
+from events.tickets import build_ticket_message
 from sla.log import State
 
 STOCKHOLM = ZoneInfo("Europe/Stockholm")
@@ -37,7 +37,7 @@ class Fact:
     def message(self, ticket: str) -> tuple[str, dict[str, str], bytes]:
         """Subject, headers and body. Every id has the ticket in front, so that scenarios can share one bus."""
         corrects = {"corrects": f"{ticket}/{self.data['corrects']}"} if "corrects" in self.data else {}
-        return ticket_message(
+        return build_ticket_message(
             f"ticket.{self.kind}",
             ticket,
             source=self.source,

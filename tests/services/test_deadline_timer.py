@@ -59,7 +59,7 @@ class Due:
 
     def waiting(self) -> int:
         with self.store.reading() as cursor:
-            return len(Deadlines().until(cursor, 2**62, 10 * MANY))
+            return len(Deadlines().read_until(cursor, 2**62, 10 * MANY))
 
 
 @pytest.fixture
@@ -116,5 +116,5 @@ async def test_a_second_clock_sends_what_the_first_has_not(due: Due, batches: li
 
 def first_instant(due: Due) -> int:
     with due.store.reading() as cursor:
-        (at,) = (row.at for row in Deadlines().until(cursor, 2**62, 10 * MANY) if row.ticket == "T-7")
+        (at,) = (row.at for row in Deadlines().read_until(cursor, 2**62, 10 * MANY) if row.ticket == "T-7")
     return at

@@ -21,7 +21,7 @@ import nats
 import pytest
 
 from events.cloudevents import parse_time
-from events.tickets import read
+from events.tickets import read_ticket_event
 from services.demo import generate as demo_day
 from services.demo.playback import (
     MOST_OPEN,
@@ -37,14 +37,14 @@ from services.demo.playback import (
     plan,
 )
 from services.runtime.settings import SHIPPED_POLICIES
-from sla.engine import Engine, Message, Outcome
+from sla.engine import BatchOutcome, Engine, Message
 from sla.log import Announced, Breached, BreachRetracted, Fulfilled, WarningRaised
-from sla.policy import Level, Policy, load
+from sla.policy import Level, Policy, load_policy_file
 from sla.ticket import TicketSla
 from sla.versions import Versions
 from tests.conftest import SLA, clean_environment
 
-POLICY = load(SHIPPED_POLICIES / "cention-support.yaml")
+POLICY = load_policy_file(SHIPPED_POLICIES / "cention-support.yaml")
 HALF_A_MINUTE = timedelta(seconds=30)
 SLACK = timedelta(microseconds=10)  # a deadline has passed when it is over
 
@@ -75,7 +75,7 @@ def test_the_file_is_what_demo_day_writes() -> None:
 
 
 def test_every_line_is_a_ticket_event_and_only_the_urgent_one_cannot_count() -> None:
-    events = [read(message.body, message.headers, message.subject) for message in as_they_stand()]
+    events = [read_ticket_event(message.body, message.headers, message.subject) for message in as_they_stand()]
     assert 150 <= len(events) <= 300
     urgent = [event for event in events if getattr(event.data, "priority", None) == "urgent"]
     assert len(urgent) == 1
@@ -174,7 +174,7 @@ def test_a_second_demo_tells_of_other_tickets() -> None:
 
 
 def test_a_policy_with_other_names_makes_dead_letters_and_no_error() -> None:
-    resolved = POLICY.resolved()
+    resolved = POLICY.to_resolved()
     resolved["levels"] = [level | {"name": "bronze"} for level in resolved["levels"][:1]]
     other = Policy.from_resolved(resolved)
     found = judged(plan(bundled(), other, NOMINAL_START), other)
@@ -191,8 +191,8 @@ def test_opened_before_is_the_latest_instant_from_which_so_much_was_counted(leve
         now = stockholm("2026-01-01 00:00") + timedelta(seconds=chance.uniform(0, 366 * 86400))
         used = timedelta(microseconds=chance.choice([1, 10**6, chance.randrange(1, 40 * 3600 * 10**6)]))
         found = opened_before(hours, used, now)
-        assert hours.elapsed(found, now) == used
-        assert hours.elapsed(found + timedelta(microseconds=1), now) < used
+        assert hours.measure(found, now) == used
+        assert hours.measure(found + timedelta(microseconds=1), now) < used
     assert opened_before(hours, timedelta(0), now) == now
 
 
@@ -205,13 +205,13 @@ def test_what_is_due_soon_is_due_then_or_was_due_when_the_clock_stopped() -> Non
         ("2026-12-25 12:00", "2026-12-24 18:00"),
     ):
         opened = opened_with(timedelta(seconds=9), level, "serious", stockholm(now))
-        assert level.hours.due(opened, level.targets["serious"]) == stockholm(due_at)
+        assert level.hours.find_due(opened, level.targets["serious"]) == stockholm(due_at)
 
 
 def test_what_is_not_due_soon_keeps_its_time_left() -> None:
     level, night = POLICY.levels["foundation"], stockholm("2026-11-24 03:00")
     opened = opened_with(timedelta(hours=2), level, "serious", night)
-    assert level.hours.due(opened, level.targets["serious"]) == stockholm("2026-11-24 11:00")
+    assert level.hours.find_due(opened, level.targets["serious"]) == stockholm("2026-11-24 11:00")
 
 
 # ---- the trickle
@@ -225,7 +225,7 @@ def test_the_trickle_is_sound_bounded_and_goes_on_breaking_promises(start: datet
         at = start + timedelta(seconds=2 * number)
         message = trickle.following(at)
         planned.append(Planned(at, message))
-        event = read(message.body, message.headers, message.subject)
+        event = read_ticket_event(message.body, message.headers, message.subject)
         assert event.time <= at
         if event.type == "ticket.opened":
             open_tickets.add(event.ticket)
@@ -387,7 +387,7 @@ class Judged:
 
     def _take(self, at: datetime, subject: str, headers: dict[str, str] | None, body: bytes) -> None:
         self._sequence += 1
-        outcome: Outcome = self._engine.take([Message(self._sequence, at, subject, headers, body)])
+        outcome: BatchOutcome = self._engine.process([Message(self._sequence, at, subject, headers, body)])
         for row in outcome.inbox:
             self.outcomes[row.outcome] += 1
             if row.key is not None and row.digest is not None:

@@ -20,7 +20,7 @@ from prometheus_client.samples import Sample
 
 from projections.deadlines import Deadlines
 from projections.registry import PROJECTIONS
-from projections.runner import follow
+from projections.runner import run_batch
 from services.announcer import Announcer
 from services.app import load_policy
 from services.bus.connection import Bus, Outgoing
@@ -527,7 +527,7 @@ async def test_what_ought_to_move_and_does_not_is_named_until_it_moves(bench: Be
                 await until(
                     "one view does not follow", lambda: "follow: deadlines after 0;" in dog.problems.get("views", "")
                 )
-            follow(store, Deadlines())
+            run_batch(store, Deadlines())
             await until("nobody sends a tick", lambda: problems() == {"deadlines"})
             assert "is not judged; see whether intake and clock run" in dog.problems["deadlines"]
             async with (

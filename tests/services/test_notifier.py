@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from events.examples import EXAMPLES
-from events.promises import DATA_TYPES, Announcement, event_id, message, subject_for
+from events.promises import ANNOUNCEMENT_TYPES, Announcement, build_message, make_event_id, make_subject
 from services.notifier.receivers import Notify, NotifyError, Receivers, parse_notify
 from services.up import provision
 from tests.services.test_health import Guarded
@@ -64,16 +64,16 @@ def announcement(kind: str, ticket: str = "T-1", **changed: Any) -> Announcement
     data = EXAMPLES[f"sla.{kind}"]["data"]
     data = data | {name: value.isoformat() for name, value in times.items() if name in data}
     changed = {name: value.isoformat() if hasattr(value, "isoformat") else value for name, value in changed.items()}
-    typed = DATA_TYPES[f"sla.{kind}"].model_validate_json(json.dumps({**data, "ticket_id": ticket, **changed}))
-    return Announcement(event_id(ticket, "first_response", 1, kind, 1, 1), ticket, at, typed)
+    typed = ANNOUNCEMENT_TYPES[f"sla.{kind}"].model_validate_json(json.dumps({**data, "ticket_id": ticket, **changed}))
+    return Announcement(make_event_id(ticket, "first_response", 1, kind, 1, 1), ticket, at, typed)
 
 
 def sent(event: Announcement, historic: bool = False) -> Fact:
     """As the announcer publishes it."""
     data = event.data
     kind = data.type.removeprefix("sla.")
-    headers, body = message(data.type, event.id, event.ticket, event.time, data.model_dump())
-    subject = subject_for(kind, data.service_level, data.priority, event.ticket, historic)
+    headers, body = build_message(data.type, event.id, event.ticket, event.time, data.model_dump())
+    subject = make_subject(kind, data.service_level, data.priority, event.ticket, historic)
     return Fact(subject, body, headers)
 
 

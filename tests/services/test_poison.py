@@ -377,7 +377,7 @@ async def test_a_fault_of_the_engine_puts_aside_only_the_message_that_meets_it(
     own: tuple[Client, Store, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nc, store, place = own
-    good_target = Policy.target
+    good_target = Policy.get_target
 
     def faulty(policy: Policy, level: str, priority: str, *objective: str) -> timedelta:
         if (level, priority) == ("foundation", "minor"):

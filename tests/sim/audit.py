@@ -8,7 +8,7 @@ import msgspec
 
 from events.times import from_microseconds
 from projections.registry import PROJECTIONS
-from projections.runner import BATCH, create, follow
+from projections.runner import BATCH_ROWS, create_projection, run_batch
 from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
 from sla.engine import Engine, Message
 from sla.log import Announced, Recorded
@@ -137,7 +137,7 @@ def _replay(world: World) -> Iterator[Problem]:
     engine = Engine(memory)
     for each in world.broker.streams[TICKETS].messages:
         memory.save(
-            engine.take([Message(each.sequence, from_microseconds(each.at), each.subject, each.headers, each.body)])
+            engine.process([Message(each.sequence, from_microseconds(each.at), each.subject, each.headers, each.body)])
         )
     live = defaultdict[str, list[Recorded]](list)
     for entry in _entries(world):
@@ -151,8 +151,8 @@ def _views(world: World) -> Iterator[Problem]:
     """Each view, built again from nothing, has the same rows."""
     for view in PROJECTIONS:
         live, again = view(), view("_audit")
-        create(world.store, again, "audit")
-        while follow(world.store, again, "audit") == BATCH:
+        create_projection(world.store, again, "audit")
+        while run_batch(world.store, again, "audit") == BATCH_ROWS:
             pass
         with world.store.reading() as cursor:
             for ours, theirs in zip(live.tables, again.tables, strict=True):

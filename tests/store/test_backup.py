@@ -77,7 +77,7 @@ async def check(nc: Client, store: Database, policy: str) -> None:
     while not messages or messages[-1].sequence < last:
         messages += await reader.take()
     await reader.close()
-    expected = Engine(Memory(Versions.only(load_policy(Path(policy))))).take(messages)
+    expected = Engine(Memory(Versions.only(load_policy(Path(policy))))).process(messages)
     with closing(store.open()) as found:
         log = found.entries(0, 1_000_000)
     assert [entry[1:] for entry in log] == [(recorded.originator_id, recorded.event) for recorded in expected.events]

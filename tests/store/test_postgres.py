@@ -20,7 +20,7 @@ from services.runtime.settings import parse_database_url
 from services.store.interface import Store
 from services.store.postgres import PostgresDatabase
 from services.store.sqlite import SqliteFile
-from sla.engine import Outcome
+from sla.engine import BatchOutcome
 from tests.services.test_crash import lives, load, send
 from tests.support.bus import (
     SLA,
@@ -298,7 +298,7 @@ def until_it_is_stored(store: Store) -> None:
     """Tries again as a service does."""
     for _ in range(3):
         with suppress(StoreError):
-            return store.commit(Outcome(position=1), {0: 0})
+            return store.commit(BatchOutcome(position=1), {0: 0})
     raise AssertionError("it was held up for more than 15 s")
 
 

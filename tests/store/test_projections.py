@@ -14,14 +14,14 @@ from msgspec.structs import replace
 from projections.compliance import Arrivals, Compliance
 from projections.deadlines import Deadlines
 from projections.registry import PROJECTIONS
-from projections.runner import NotMigratedError, Projection, catch_up, create, follow, rebuild
-from projections.tickets import Row, Tickets, Wanted, mark
+from projections.runner import NotMigratedError, Projection, catch_up, create_projection, rebuild, run_batch
+from projections.tickets import TicketFilter, TicketRow, Tickets, make_page_mark
 from services.app import load_policy
 from services.errors import StoreError
 from services.runtime.settings import SHIPPED_POLICIES
 from services.store.interface import encode
 from sla.engine import TICK_PREFIX, Engine, Message
-from sla.log import Fulfilled, LogRow, StateUpdated, decoded
+from sla.log import Fulfilled, LogRow, StateUpdated, decode_rows
 from tests.support.bus import Fact, fact, opened, responded
 from tests.support.stores import address, new_store, rows, tables
 
@@ -53,7 +53,7 @@ class Log:
         sent = [*((f.subject, f.body) for f in facts), *((f"{TICK_PREFIX}{ticket}", b"") for ticket in ticks)]
         messages = [Message(before + n, at, subject, {}, body) for n, (subject, body) in enumerate(sent, 1)]
         self.sequence = before + len(messages)
-        self.store.commit(self._engine.take(messages), {0: before})
+        self.store.commit(self._engine.process(messages), {0: before})
 
     def live_through(self, tickets: range) -> None:
         """Openings, breaches, answers in time, too late and corrected, escalations, duplicates and bad messages."""
@@ -84,10 +84,10 @@ def test_a_view_of_an_earlier_layout_begins_anew(log: Log) -> None:
         cursor.execute("DROP TABLE deadlines")
         cursor.execute("CREATE TABLE deadlines (ticket TEXT PRIMARY KEY, at BIGINT NOT NULL)")
         cursor.execute("DELETE FROM positions WHERE name = 'deadlines layout'")
-    create(log.store, Deadlines())
+    create_projection(log.store, Deadlines())
     catch_up(log.store, Deadlines())
     assert table(log, Deadlines()) == expected and len(expected[1]) > 0
-    create(log.store, Deadlines())
+    create_projection(log.store, Deadlines())
     assert table(log, Deadlines()) == expected, "and only once"
 
 
@@ -116,7 +116,7 @@ def test_a_view_may_be_built_again_while_events_arrive_and_the_live_one_goes_on(
     log: Log, view: type[Projection]
 ) -> None:
     log.live_through(range(60))
-    follow(log.store, view(), limit=50)  # the live one is behind
+    run_batch(log.store, view(), limit=50)  # the live one is behind
     building = rebuild(log.store, view)
     next(building)
     log.live_through(range(60, 90))
@@ -143,8 +143,8 @@ def test_batches_of_any_size_give_the_same_view(log: Log, view: type[Projection]
         for name in view().tables:
             cursor.execute(f"DELETE FROM {name}")
     for size in (1, 2, 3, 7, 50):
-        follow(log.store, view(), limit=size)
-    while follow(log.store, view(), limit=5):
+        run_batch(log.store, view(), limit=size)
+    while run_batch(log.store, view(), limit=5):
         pass
     assert table(log, view()) == whole
 
@@ -157,7 +157,7 @@ def test_two_followers_of_one_view_double_nothing(log: Log, view: type[Projectio
     def work() -> None:
         store = log.database.open()
         try:
-            while follow(store, view(), limit=3):
+            while run_batch(store, view(), limit=3):
                 pass
         except Exception as error:  # noqa: BLE001 - a thread has nobody to raise to
             failed.append(error)
@@ -181,7 +181,7 @@ def test_an_exception_in_apply_moves_neither_view_nor_position(
     log: Log, view: type[Projection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log.live_through(range(20))
-    follow(log.store, view(), limit=10)
+    run_batch(log.store, view(), limit=10)
     before = table(log, view())
     good = view.apply
 
@@ -191,10 +191,10 @@ def test_an_exception_in_apply_moves_neither_view_nor_position(
 
     monkeypatch.setattr(view, "apply", halfway)
     with pytest.raises(KeyError):
-        follow(log.store, view())
+        run_batch(log.store, view())
     assert table(log, view()) == before
     monkeypatch.undo()
-    assert follow(log.store, view()) > 0
+    assert run_batch(log.store, view()) > 0
     assert table(log, view()) != before
 
 
@@ -217,7 +217,7 @@ def test_a_view_without_tables_says_what_to_do(tmp_path: Path) -> None:
     place.migrate(())
     store = place.open()
     with pytest.raises(NotMigratedError, match="sla migrate"):
-        follow(store, Deadlines())
+        run_batch(store, Deadlines())
     store.close()
 
 
@@ -235,7 +235,7 @@ def test_tickets_counts_are_those_of_its_rows(log: Log) -> None:
     log.live_through(range(60))
     catch_up(log.store, Tickets())
     with log.store.reading() as cursor:
-        counts = Tickets().counts(cursor)
+        counts = Tickets().read_counts(cursor)
     assert sum(counts.values()) == rows(log.database, "SELECT count(*) FROM tickets")[0][0] == 66
     assert min(counts.values()) >= 0
     states = [json.loads(state) for (state,) in rows(log.database, "SELECT state FROM tickets")]
@@ -249,32 +249,32 @@ def test_tickets_are_listed_the_open_ones_by_deadline_then_all_others_page_by_pa
     view = Tickets()
     catch_up(log.store, view)
 
-    def listed(wanted: Wanted) -> list[Row]:
-        found: list[Row] = []
+    def listed(wanted: TicketFilter) -> list[TicketRow]:
+        found: list[TicketRow] = []
         with log.store.reading() as cursor:
-            while page := view.page(cursor, wanted, 7, mark(found[-1]) if found else None):
+            while page := view.list_page(cursor, wanted, 7, make_page_mark(found[-1]) if found else None):
                 found += page
         return found
 
-    found = listed(Wanted())
+    found = listed(TicketFilter())
     assert len({row.ticket for row in found}) == len(found) == rows(log.database, "SELECT count(*) FROM tickets")[0][0]
     is_open = [row.state.stage in ("pending", "running", "paused") for row in found]
     assert is_open == sorted(is_open, reverse=True) and 0 < sum(is_open) < len(found)
     waiting = [row.state.due_at for row in found if row.state.stage == "running"]
     assert waiting == sorted(waiting, key=lambda at: at or START)
-    assert [row.ticket for row in listed(Wanted(stage="open"))] == [row.ticket for row in found[: sum(is_open)]]
-    assert [row.ticket for row in listed(Wanted("professional", "minor"))] == ["PRO"]
+    assert [row.ticket for row in listed(TicketFilter(stage="open"))] == [row.ticket for row in found[: sum(is_open)]]
+    assert [row.ticket for row in listed(TicketFilter("professional", "minor"))] == ["PRO"]
     for stage in ("pending", "running", "fulfilled"):
-        assert listed(Wanted(stage=stage)) == [row for row in found if row.state.stage == stage] != []
+        assert listed(TicketFilter(stage=stage)) == [row for row in found if row.state.stage == stage] != []
 
 
 def test_tickets_that_are_late_are_those_whose_deadline_has_passed(log: Log) -> None:
     log.take(START, opened("A", START), opened("B", START, "serious"), opened("C", START), responded("C", START))
     catch_up(log.store, Tickets())
     with log.store.reading() as cursor:
-        assert Tickets().late(cursor, START + 2 * HOUR - HOUR / 3600) == {}
-        assert Tickets().late(cursor, START + 2 * HOUR) == {("enterprise", "critical"): 1}
-        assert Tickets().late(cursor, START + 4 * HOUR).total() == 2
+        assert Tickets().count_late(cursor, START + 2 * HOUR - HOUR / 3600) == {}
+        assert Tickets().count_late(cursor, START + 2 * HOUR) == {("enterprise", "critical"): 1}
+        assert Tickets().count_late(cursor, START + 4 * HOUR).total() == 2
 
 
 def test_compliance_and_arrivals_count_what_the_log_and_the_inbox_say(log: Log) -> None:
@@ -284,7 +284,7 @@ def test_compliance_and_arrivals_count_what_the_log_and_the_inbox_say(log: Log) 
     topics = dict(rows(log.database, "SELECT topic, count(*) FROM stored_events GROUP BY topic"))
     outcomes = dict(rows(log.database, "SELECT outcome, count(*) FROM inbox GROUP BY outcome"))
     with log.store.reading() as cursor:
-        promises, arrivals = Compliance().counts(cursor), Arrivals().counts(cursor)
+        promises, arrivals = Compliance().read_counts(cursor), Arrivals().read_counts(cursor)
 
     def summed(counts: dict[Any, float], *key: str) -> float:
         return sum(n for each, n in counts.items() if set(key) <= set(each))
@@ -301,7 +301,7 @@ def test_an_answer_that_counts_again_is_in_the_reports_though_the_view_was_cut_i
     log.take(START, opened("T", START))
     log.take(START + HOUR, responded("T", START + HOUR / 2))
     rows = log.store.log(0, 10)
-    (fulfilled,) = (entry.event.state for entry in decoded(rows, Fulfilled))
+    (fulfilled,) = (entry.event.state for entry in decode_rows(rows, Fulfilled))
 
     def updated(stage: str) -> LogRow:
         event = StateUpdated(at=START, state=replace(fulfilled, stage=stage))
@@ -310,7 +310,7 @@ def test_an_answer_that_counts_again_is_in_the_reports_though_the_view_was_cut_i
     with log.store.writing() as cursor:
         for batch in (rows, [updated("running")], [updated("fulfilled")]):
             Tickets().apply(cursor, batch)
-        answers = [tuple(row) for row in Tickets().answers(cursor, [])]
+        answers = [tuple(row) for row in Tickets().list_answers(cursor, [])]
     assert answers == [(HOUR / 2 // timedelta(microseconds=1),)]
 
 
@@ -320,7 +320,7 @@ def test_a_view_decodes_only_what_it_needs_and_stops_at_what_nobody_knows(log: L
         cursor.execute("UPDATE stored_events SET state = ? WHERE topic = 'fact_recorded/1'", (b"?",))
     catch_up(log.store, Deadlines())
     with log.store.reading() as cursor:
-        assert [row.ticket for row in Deadlines().until(cursor, 2**62, 2)] == ["T"]
+        assert [row.ticket for row in Deadlines().read_until(cursor, 2**62, 2)] == ["T"]
     with log.store.changing() as cursor:
         cursor.execute("UPDATE stored_events SET topic = 'of_tomorrow/1' WHERE topic = 'fact_recorded/1'")
     with pytest.raises(StoreError, match="upgrade the engine"):

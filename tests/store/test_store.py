@@ -9,7 +9,7 @@ import pytest
 from projections.registry import PROJECTIONS
 from services.errors import FencedError
 from services.store.interface import Store
-from sla.engine import InboxRow, Outcome
+from sla.engine import BatchOutcome, InboxRow
 from tests.support.stores import new_store
 
 pytestmark = pytest.mark.xdist_group("store")
@@ -28,24 +28,24 @@ def row(sequence: int) -> InboxRow:
 
 
 def test_who_was_superseded_stores_nothing(store: Store) -> None:
-    store.commit(Outcome(position=5, inbox=[row(5)]), {0: 0})
+    store.commit(BatchOutcome(position=5, inbox=[row(5)]), {0: 0})
     with pytest.raises(FencedError, match="another intake works on this store"):
-        store.commit(Outcome(position=6, inbox=[row(6)]), {0: 4})
+        store.commit(BatchOutcome(position=6, inbox=[row(6)]), {0: 4})
     assert store.partitions() == {0: 5} and store.inbox(0, 10) == [row(5)]
 
 
 def test_partitions_that_one_intake_reads_move_together_and_never_back(store: Store) -> None:
     store.repartition(3, {0: 0})
-    store.commit(Outcome(position=7), {1: 0})
-    store.commit(Outcome(position=4), {0: 0, 1: 7})
+    store.commit(BatchOutcome(position=7), {1: 0})
+    store.commit(BatchOutcome(position=4), {0: 0, 1: 7})
     assert store.partitions() == {0: 4, 1: 7, 2: 0} and store.taken() == 0
     with pytest.raises(FencedError):
-        store.commit(Outcome(position=9), {0: 4, 1: 4})
+        store.commit(BatchOutcome(position=9), {0: 4, 1: 4})
     assert store.partitions() == {0: 4, 1: 7, 2: 0}
 
 
 def test_partitions_are_divided_only_from_where_they_stand(store: Store) -> None:
-    store.commit(Outcome(position=8), {0: 0})
+    store.commit(BatchOutcome(position=8), {0: 0})
     with pytest.raises(FencedError):
         store.repartition(2, {0: 7})
     store.repartition(2, {0: 8})
@@ -55,9 +55,9 @@ def test_partitions_are_divided_only_from_where_they_stand(store: Store) -> None
 def test_the_inbox_is_followed_as_far_as_every_partition_is_stored(store: Store) -> None:
     """Another intake may still store a message that came before."""
     store.repartition(2, {0: 0})
-    store.commit(Outcome(position=3, inbox=[row(3)]), {0: 0})
+    store.commit(BatchOutcome(position=3, inbox=[row(3)]), {0: 0})
     assert store.inbox(0, 10) == []
-    store.commit(Outcome(position=2, inbox=[row(2)]), {1: 0})
+    store.commit(BatchOutcome(position=2, inbox=[row(2)]), {1: 0})
     assert store.inbox(0, 10) == [row(2)]
-    store.commit(Outcome(position=5), {1: 2})
+    store.commit(BatchOutcome(position=5), {1: 2})
     assert store.inbox(2, 10) == [row(3)]

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from projections.registry import PROJECTIONS
-from projections.runner import catch_up, follow
+from projections.runner import catch_up, run_batch
 from services.maintenance.verify import SHOWN, Verify, keep
 from services.store.interface import Database, Verification
 from services.store.sqlite import SqliteFile, SqliteStore
-from sla.engine import Engine, Limits, Outcome
+from sla.engine import BatchOutcome, Engine, Limits
 from sla.policy import Policy
 from tests.rules.test_judge import ONE_POLICY
 from tests.scenarios import SCENARIOS
@@ -108,7 +108,7 @@ def test_a_store_that_nobody_touched_has_no_difference(store: Database) -> None:
 class Kept(SqliteStore):
     """A store for a World."""
 
-    def save(self, outcome: Outcome) -> None:
+    def save(self, outcome: BatchOutcome) -> None:
         self.commit(outcome, self.partitions())
 
     def publish(self, policy: Policy, now: datetime) -> None:  # type: ignore[override]
@@ -146,7 +146,7 @@ def test_a_view_that_is_behind_is_compared_up_to_where_it_stands(tmp_path: Path,
     with living(tmp_path / "sla.db") as log:
         log.live_through(range(30, 60))
         assert found(log.database) == []
-        assert follow(log.store, view(), limit=37) > 0
+        assert run_batch(log.store, view(), limit=37) > 0
         assert found(log.database) == []
 
 

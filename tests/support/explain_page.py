@@ -60,7 +60,7 @@ class Kept:
             assert isinstance(item, Fact | Tick)
             told = item.message(ticket) if isinstance(item, Fact) else (f"{TICK_PREFIX}{ticket}", None, b"")
             message = Message(self._sequence + 1, item.arrives, *told)
-            self.store.commit(self._engine.take([message]), {0: self._sequence})
+            self.store.commit(self._engine.process([message]), {0: self._sequence})
             self._sequence += 1
 
         scenario.play(put, self._next_at)
@@ -68,7 +68,7 @@ class Kept:
     def _next_at(self) -> datetime | None:
         catch_up(self.store, Deadlines())
         with self.store.reading() as cursor:
-            at = Deadlines().after(cursor, 0)
+            at = Deadlines().find_next_after(cursor, 0)
         return None if at is None else from_microseconds(at)
 
 

@@ -10,24 +10,24 @@ import msgspec
 
 from events.cloudevents import encode_token
 from services.announcer import build_announcement
-from sla.engine import TICK_PREFIX, Engine, Message, Outcome
+from sla.engine import TICK_PREFIX, BatchOutcome, Engine, Message
 from sla.log import Announced as AnnouncedEvent
-from sla.log import Decision, Entry, Event, Recorded, State
-from sla.policy import Policy, load
+from sla.log import Decision, Event, LogEntry, Recorded, State
+from sla.policy import Policy, load_policy_file
 from sla.ticket import TicketSla
-from sla.versions import AFTER_ALL, Version, Versions, next_version
+from sla.versions import AFTER_ALL, Version, Versions, make_next_version
 from sla.versions import ALWAYS as START_OF_ALL
 from tests.scenarios.scenario import Announced, Edited, Fact, Given, Scenario, Tick
 
 ZERO = timedelta(0)
 SHIPPED = Path(__file__).parents[2] / "sla" / "policies" / "cention-support.yaml"
-POLICY = load(SHIPPED)
+POLICY = load_policy_file(SHIPPED)
 
 
 @cache
 def edited_policy(policy: Policy = POLICY) -> Policy:
     """A later version of the policy, in which every target is doubled."""
-    resolved = policy.resolved() | {"version": "edited"}
+    resolved = policy.to_resolved() | {"version": "edited"}
     for level in resolved["levels"]:
         level["targets"] = {name: 2 * seconds for name, seconds in level["targets"].items()}
     return Policy.from_resolved(resolved)
@@ -36,7 +36,7 @@ def edited_policy(policy: Policy = POLICY) -> Policy:
 @cache
 def pausing_policy() -> Policy:
     """The shipped policy, in which a pause stops the clock."""
-    return Policy.from_resolved(POLICY.resolved() | {"objectives": {"first_response": {"pauses": True}}})
+    return Policy.from_resolved(POLICY.to_resolved() | {"objectives": {"first_response": {"pauses": True}}})
 
 
 def in_turn(policy: Policy, edited_at: datetime | None = None) -> Versions:
@@ -70,9 +70,9 @@ class Memory:
         return self.published
 
     def publish(self, policy: Policy, now: datetime) -> None:
-        self.published = Versions([*self.published, next_version(self.published, policy, now, ZERO, ZERO)])
+        self.published = Versions([*self.published, make_next_version(self.published, policy, now, ZERO, ZERO)])
 
-    def save(self, outcome: Outcome) -> None:
+    def save(self, outcome: BatchOutcome) -> None:
         for recorded in outcome.events:
             self.log.setdefault(recorded.originator_id, []).append(recorded)
         for row in outcome.inbox:
@@ -112,7 +112,7 @@ class World:
     def take(self, messages: list[Message]) -> list[Event]:
         if self.forgets:
             self.engine.forget()
-        outcome = self.engine.take(messages)
+        outcome = self.engine.process(messages)
         self.memory.save(outcome)
         new = [recorded.event for recorded in outcome.events]
         self.events += new
@@ -130,7 +130,7 @@ class World:
     @property
     def ticket_sla(self) -> TicketSla:
         """The ticket as the engine has it."""
-        self.engine._recall([self.ticket])
+        self.engine._load_tickets([self.ticket])
         return self.engine._tickets[self.ticket]
 
     def announced(self) -> list[Announced]:
@@ -140,5 +140,5 @@ class World:
 def _announced(ticket: str, events: Iterable[Event]) -> Iterator[Announced]:
     for position, event in enumerate(events, 1):
         if isinstance(event, AnnouncedEvent):
-            message = build_announcement(Entry(position, ticket, event))
+            message = build_announcement(LogEntry(position, ticket, event))
             yield Announced(message.subject, msgspec.json.decode(message.body))

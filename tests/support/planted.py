@@ -13,7 +13,7 @@ from services.bus.streams import SLA
 from services.runtime import service
 from services.store.interface import ANNOUNCER_CHECKPOINT, Store
 from services.store.sqlite import SqliteStore, _Recorder
-from sla.engine import TICK_PREFIX, Engine, Message, Outcome
+from sla.engine import TICK_PREFIX, BatchOutcome, Engine, Message
 from sla.judge import Clock as Judged
 from sla.ticket import Difference, TicketSla
 
@@ -43,7 +43,7 @@ def position_before_store() -> None:
     """As an acknowledgement before the commit: the position moves first, and what belongs to it follows."""
     commit = SqliteStore.commit
 
-    def apart(self: SqliteStore, outcome: Outcome, before: dict[int, int]) -> None:
+    def apart(self: SqliteStore, outcome: BatchOutcome, before: dict[int, int]) -> None:
         with self.writing() as cursor:
             cursor.execute("UPDATE partitions SET position = ?", (outcome.position,))
         commit(self, outcome, dict.fromkeys(before, outcome.position))
@@ -55,7 +55,7 @@ def no_inbox() -> None:
     """Nobody remembers which facts are recorded."""
     commit = SqliteStore.commit
 
-    def keyless(self: SqliteStore, outcome: Outcome, before: dict[int, int]) -> None:
+    def keyless(self: SqliteStore, outcome: BatchOutcome, before: dict[int, int]) -> None:
         outcome.inbox = [row._replace(key=None) for row in outcome.inbox]
         commit(self, outcome, before)
 
@@ -64,14 +64,14 @@ def no_inbox() -> None:
 
 def tick_without_queueing() -> None:
     """Ticks go before the facts that were stored before them."""
-    take = Engine.take
+    take = Engine.process
 
-    def ticks_first(self: Engine, messages: Sequence[Message]) -> Outcome:
+    def ticks_first(self: Engine, messages: Sequence[Message]) -> BatchOutcome:
         outcome = take(self, sorted(messages, key=lambda message: not message.subject.startswith(TICK_PREFIX)))
         outcome.position = messages[-1].sequence
         return outcome
 
-    Engine.take = ticks_first
+    Engine.process = ticks_first
 
 
 def tick_ahead_of_time() -> None:
@@ -83,7 +83,7 @@ def tick_ahead_of_time() -> None:
 
 def random_ids() -> None:
     """A decision has another id each time it is made."""
-    sla.ticket.event_id = lambda *_: str(uuid4())
+    sla.ticket.make_event_id = lambda *_: str(uuid4())
 
 
 def rebuild_that_announces() -> None:
@@ -133,7 +133,7 @@ def announce_without_expecting() -> None:
 def view_after_position() -> None:
     """A follower saves its position in a transaction of its own, and its view in the next."""
 
-    def apart(store: Any, projection: Any, position_name: str | None = None, limit: int = following.BATCH) -> int:
+    def apart(store: Any, projection: Any, position_name: str | None = None, limit: int = following.BATCH_ROWS) -> int:
         name = position_name or projection.name
         position = store.position(name)
         batch = following._read(store, projection, position, limit)
@@ -144,7 +144,7 @@ def view_after_position() -> None:
                 projection.apply(cursor, batch)
         return len(batch)
 
-    following.follow = service.follow = apart
+    following.run_batch = service.run_batch = apart
 
 
 def no_retraction() -> None:
@@ -160,8 +160,8 @@ def memory_after_a_failure() -> None:
 def dead_letters_after_the_commit() -> None:
     """A message is refused, and its dead letter published when that is already stored."""
 
-    async def late(self: intake.Intake, messages: Sequence[Message]) -> Outcome:
-        outcome = await self.run_in_thread(self._engine.take, messages)
+    async def late(self: intake.Intake, messages: Sequence[Message]) -> BatchOutcome:
+        outcome = await self.run_in_thread(self._engine.process, messages)
         await self.run_in_thread(self._put, outcome)
         await self._dead_letters.publish([intake.build_dead_letter(dead) for dead in outcome.dead])
         return outcome
