@@ -14,7 +14,7 @@ from bench.intake import Place
 from bench.rebuild import connected, judge_all, places
 from events.tickets import build_ticket_message
 from services.bus.connection import Outgoing
-from services.store.postgres import dialect
+from services.store.postgres import translate
 
 TICKETS = 10_000
 LOADED = 500  # as many as a batch has messages
@@ -40,9 +40,9 @@ def _measured(kind: str, place: Place) -> None:
     ids = [f"T-{number}" for number in range(TICKETS)]
     with closing(place.open()) as store, closing(connected(place)) as raw:
         judge_all(store, [fact for id in ids for fact in _facts(id, now)])
-        statement = SELECT if isinstance(raw, sqlite3.Connection) else dialect(SELECT)
+        statement = SELECT if isinstance(raw, sqlite3.Connection) else translate(SELECT)
         floor = _timed(ids, lambda some: raw.execute(statement, some).fetchall())
-        compare(f"{kind}: a ticket loaded", floor, _timed(ids, store.load_all), UNBOUND, ROUNDS, LOADED)
+        compare(f"{kind}: a ticket loaded", floor, _timed(ids, store.load_tickets), UNBOUND, ROUNDS, LOADED)
 
 
 def _facts(ticket: str, now: datetime) -> list[Outgoing]:

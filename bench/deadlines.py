@@ -63,7 +63,9 @@ async def _due(watching: Watcher, to_floor: bool) -> None:
     dues = {f"W-{name}-{number}": first + timedelta(seconds=number / RATE) for number in range(WATCHED)}
     watching.expected |= {f"breached.{ticket}": due.timestamp() for ticket, due in dues.items()}
     if not to_floor:
-        await Publisher(watching.nc, TICKETS).publish_as_one([due_at(ticket, due) for ticket, due in dues.items()])
+        await Publisher(watching.nc, TICKETS).publish_atomic_batch(
+            [due_at(ticket, due) for ticket, due in dues.items()]
+        )
         return
     for ticket, due in dues.items():
         subject = f"floor_due.breached.enterprise.critical.{ticket}"

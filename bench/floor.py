@@ -21,7 +21,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from bench.engine import process
 from projections.registry import PROJECTIONS
-from services.bus.connection import AS_ONE_FROM, Outgoing, connect
+from services.bus.connection import MIN_ATOMIC_BATCH, Outgoing, connect
 from services.bus.streams import SLA, STREAMS, TICKETS
 from services.store.postgres import PostgresDatabase
 from services.store.sqlite import SqliteFile
@@ -183,7 +183,7 @@ class Hops:
             inbox = [(int(key), "recorded", "ticket.opened", None, key.encode(), b"d" * 16, key) for key, _ in keys]
         self._rows.insert(events, inbox, self._done + len(messages))
         out = [_out(subject.replace("floor_in", "floor_out"), key) for key, subject in keys]
-        await (self._push.publish_as_one if len(out) >= AS_ONE_FROM else self._push.publish)(out)
+        await (self._push.publish_as_one if len(out) >= MIN_ATOMIC_BATCH else self._push.publish)(out)
         for message in messages:
             await message.ack()
         self._done += len(messages)

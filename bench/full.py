@@ -66,10 +66,12 @@ async def _fill(folder: Path, tickets: int) -> None:
         nc = await connect(server.url, "bench")
         await provision(nc)
         with closing(place.open()) as store:
-            store.publish(load_policy(always_open(folder / "policy")), lambda: datetime.now(UTC), lead=timedelta(0))
-            store.belongs_to(TICKETS, to_microseconds(await Bus(nc).made_at(TICKETS)))
+            store.publish_policy(
+                load_policy(always_open(folder / "policy")), lambda: datetime.now(UTC), lead=timedelta(0)
+            )
+            store.bind_stream(TICKETS, to_microseconds(await Bus(nc).read_created_at(TICKETS)))
             await _take(store, Publisher(nc, TICKETS), tickets)
-            await _announce(store, Announcer(Bus(nc), store, place.lock("announcer")))
+            await _announce(store, Announcer(Bus(nc), store, place.create_lock("announcer")))
             for view in PROJECTIONS:
                 catch_up(store, view())
         await nc.close()
@@ -84,7 +86,7 @@ async def _take(store: Store, publisher: Publisher, tickets: int) -> None:
     for first in range(0, tickets, BATCH):
         now = datetime.now(UTC)
         messages = [opened(f"T-{number}", now) for number in range(first, min(first + BATCH, tickets))]
-        last = (await publisher.publish_as_one(messages)).sequence
+        last = (await publisher.publish_atomic_batch(messages)).sequence
         outcome = engine.process(
             [
                 Message(sequence, now, message.subject, message.headers, message.body)
@@ -97,7 +99,7 @@ async def _take(store: Store, publisher: Publisher, tickets: int) -> None:
 async def _announce(store: Store, announcer: Announcer) -> None:
     """Everything, and until it is stored that it was announced."""
     running = asyncio.create_task(announcer.run())
-    while store.position(ANNOUNCER_CHECKPOINT) != store.head():
+    while store.read_checkpoint(ANNOUNCER_CHECKPOINT) != store.read_head():
         done, _ = await asyncio.wait([running], timeout=0.1)
         for task in done:
             task.result()  # it does not end by itself, unless it failed

@@ -117,7 +117,7 @@ def by_history() -> Iterator[Point]:
     """Each view built again, from longer and longer logs: two events a ticket."""
     for tickets in OPEN:
         with closing(SqliteFile(full(tickets) / "up" / "sla.db").open()) as store:
-            events = store.head()
+            events = store.read_head()
             for view in PROJECTIONS:
                 began = perf_counter()
                 for _ in rebuild(store, view):
@@ -132,7 +132,7 @@ def by_facts() -> Iterator[Point]:
         place.migrate(PROJECTIONS)
         with closing(place.open()) as store:
             policy = load_policy(always_open(Path(name) / "policy"))
-            store.publish(policy, lambda: datetime.now(UTC), lead=timedelta(0))
+            store.publish_policy(policy, lambda: datetime.now(UTC), lead=timedelta(0))
             engine, empty = Engine(store), _size(place)
 
             def take(number: int) -> float:
@@ -172,7 +172,7 @@ def _changed(ticket: str, number: int, time: datetime) -> Outgoing:
 
 def _size(place: SqliteFile) -> int:
     """Bytes, without those that SQLite keeps for later."""
-    with place.picture() as store:
+    with place.open_snapshot() as store:
         ((found,),) = store.execute("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
         return int(found)
 
@@ -204,7 +204,7 @@ async def _drained(dsn: str, intakes: int, partitions: int) -> float:
         publisher, began = Publisher(nc, TICKETS), perf_counter()
         for first in range(0, BACKLOG, BATCH):
             now = datetime.now(UTC)
-            await publisher.publish_as_one([opened(f"T-{first + number}", now) for number in range(BATCH)])
+            await publisher.publish_atomic_batch([opened(f"T-{first + number}", now) for number in range(BATCH)])
         await _until(asking, "SELECT count(*) FROM inbox WHERE sequence > %s", 0, wanted=(BACKLOG,))
         seconds = perf_counter() - began
         await nc.close()

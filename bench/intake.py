@@ -19,7 +19,7 @@ from bench.floor import PostgresRows, Pull, Push, SqliteRows
 from events.tickets import build_ticket_message
 from projections.registry import PROJECTIONS
 from services.announcer import Announcer
-from services.bus.connection import Bus, Outgoing, Publisher, connect, last_sequence
+from services.bus.connection import Bus, Outgoing, Publisher, connect, read_last_sequence
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import SLA, STREAMS, TICKETS, provision
 from services.clock import DeadlineTimer
@@ -105,7 +105,7 @@ class Bench:
         await Publisher(self._nc, TICKETS).publish(backlog(self._policy, FACTS))
         place = await self._fresh()
         await self._two(place)
-        with place.picture() as stored:
+        with place.open_snapshot() as stored:
             events = "SELECT originator_id, originator_version, topic, state FROM stored_events ORDER BY rowid"
             self._events = list(stored.execute(events))
             self._inbox = list(stored.execute("SELECT * FROM inbox ORDER BY sequence"))
@@ -162,16 +162,16 @@ class Bench:
         store, nc = place.open(), await connect(self._server.url, "engine")
         bus = Bus(nc)  # one for all, as in services.wiring: that is how a nudge gets round
         services: list[Service] = [
-            Intake(bus, store, self._policy, Limits(), place.shares()),
-            Announcer(bus, store, place.lock("announcer")),
+            Intake(bus, store, self._policy, Limits(), place.create_leases()),
+            Announcer(bus, store, place.create_lock("announcer")),
         ]
         if everything:
-            services += [DeadlineTimer(bus, store), Metrics(bus, store, self._policy, place.lock("metrics"))]
+            services += [DeadlineTimer(bus, store), Metrics(bus, store, self._policy, place.create_lock("metrics"))]
         for service in services:
-            await bus.on_nudge(service.wake)
+            await bus.listen_for_nudges(service.wake)
         start = perf_counter()
         running = [asyncio.create_task(service.run()) for service in services]
-        while await last_sequence(self._nc, SLA) < FACTS:
+        while await read_last_sequence(self._nc, SLA) < FACTS:
             done, _ = await asyncio.wait(running, timeout=0.01, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()  # none of them ends by itself, unless it failed

@@ -19,7 +19,7 @@ from events.tickets import TicketEvent, read_ticket_event
 from projections.registry import PROJECTIONS
 from projections.runner import run_batch
 from services.announcer import build_announcement
-from services.bus.connection import AS_ONE_FROM, Outgoing, Publisher, connect
+from services.bus.connection import MIN_ATOMIC_BATCH, Outgoing, Publisher, connect
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import SLA, provision
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
@@ -57,7 +57,7 @@ async def _measured(folder: Path, size: int, batches: int) -> dict[str, list[flo
         await provision(nc)
         with closing(place.open()) as store:
             now = datetime.now(UTC)
-            store.publish(policy, lambda: now, lead=timedelta(0))
+            store.publish_policy(policy, lambda: now, lead=timedelta(0))
             way = Way(store, nc)
             for first in range(0, (WARM + batches) * size, size):
                 await way.go(stored(facts[first : first + size], first, now))
@@ -87,7 +87,7 @@ class Way:
 
     def __init__(self, store: Store, nc: Client) -> None:
         self._store, self._publisher, self._engine = store, Publisher(nc, SLA), Engine(store)
-        self._versions = store.versions()
+        self._versions = store.read_versions()
         self._tickets: dict[str, TicketSla] = {}  # beside those of the engine
         self._views = [view() for view in PROJECTIONS]
         self._position = 0  # in the log
@@ -108,7 +108,7 @@ class Way:
         lap("Engine.take: read, look up, judge")
         self._store.commit(outcome, {0: messages[0].sequence - 1})
         lap("commit, with encoding")
-        rows = self._store.log(self._position, len(events))
+        rows = self._store.read_log_rows(self._position, len(events))
         lap("read the rows of the log")
         announced = list(decode_rows(rows, Announced))
         lap("decode what is announced")
@@ -130,7 +130,7 @@ class Way:
 
     async def _publish(self, messages: Sequence[Outgoing]) -> None:
         """Many as one, as the announcer does."""
-        if len(messages) >= AS_ONE_FROM:
-            await self._publisher.publish_as_one(messages)
+        if len(messages) >= MIN_ATOMIC_BATCH:
+            await self._publisher.publish_atomic_batch(messages)
         else:
             await self._publisher.publish(messages)

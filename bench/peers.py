@@ -26,7 +26,7 @@ from bench.rivals import IN, OUT, provision
 from events.tickets import build_ticket_message
 from projections.registry import PROJECTIONS
 from services.bus import streams
-from services.bus.connection import Bus, Outgoing, Publisher, connect, last_sequence
+from services.bus.connection import Bus, Outgoing, Publisher, connect, read_last_sequence
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import SLA, TICKETS
 from services.errors import TRANSIENT_ERRORS
@@ -204,7 +204,7 @@ class Load:
         try:
             for first in range(0, FACTS, AS_ONE):
                 facts = [self._to(opened(ticket, datetime.now(UTC))) for ticket in tickets[first : first + AS_ONE]]
-                await self._publisher.publish_as_one(facts)
+                await self._publisher.publish_atomic_batch(facts)
             began = time()
         finally:
             os.kill(pid, signal.SIGCONT)  # or nothing but SIGKILL would end it
@@ -279,7 +279,7 @@ class Sender:
 
 async def _killed(peer: Peer, pid: int, load: Load, running: ExitStack) -> Row:
     """Every fact, and every deadline without an answer, has a consequence."""
-    before = [await last_sequence(load.nc, stream) for stream in peer.streams]
+    before = [await read_last_sequence(load.nc, stream) for stream in peer.streams]
     sender = Sender()
     sending = asyncio.create_task(sender.run(load))
     for _ in range(KILLS):
@@ -314,17 +314,17 @@ async def _quiet(nc: Client, peer: Peer) -> None:
     busy, before, now = True, 0, 1
     async with asyncio.timeout(PATIENCE):  # what is still under way is not lost
         while busy or before != now:
-            before = await last_sequence(nc, peer.streams[1])
+            before = await read_last_sequence(nc, peer.streams[1])
             await asyncio.sleep(QUIET)
             consumers = await nc.jetstream().consumers_info(peer.streams[0])
             busy = any(each.num_pending or each.num_ack_pending for each in consumers)
-            now = await last_sequence(nc, peer.streams[1])
+            now = await read_last_sequence(nc, peer.streams[1])
 
 
 async def _read(nc: Client, stream: str, after: int) -> list[Message]:
     """What was stored since."""
-    reader, found = Bus(nc).reader(stream, after), list[Message]()
-    while messages := await reader.take(1.0):
+    reader, found = Bus(nc).create_reader(stream, after), list[Message]()
+    while messages := await reader.read_batch(1.0):
         found += messages
     await reader.close()
     return found

@@ -17,7 +17,7 @@ from projections.runner import BATCH_ROWS, Projection, catch_up, rebuild
 from services.bus.connection import Outgoing
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 from services.store.interface import Store
-from services.store.postgres import PostgresDatabase, dialect
+from services.store.postgres import PostgresDatabase, translate
 from services.store.sqlite import SqliteFile
 from sla.engine import Engine, Message
 from tests.support.postgres import new_database, server
@@ -61,7 +61,7 @@ def _measured(kind: str, place: Place) -> list[bool]:
     with closing(place.open()) as store, closing(connected(place)) as raw:
         facts = EVENTS[kind] // 2
         judge_all(store, backlog(load_policy(SHIPPED_POLICIES), facts))
-        assert store.head() == EVENTS[kind]
+        assert store.read_head() == EVENTS[kind]
         for view in PROJECTIONS:
             catch_up(store, view())
         return [_row(f"{kind}: rebuild {view.name}", store, raw, view) for view in PROJECTIONS]
@@ -70,7 +70,7 @@ def _measured(kind: str, place: Place) -> list[bool]:
 def judge_all(store: Store, messages: Sequence[Outgoing]) -> None:
     """Into an empty store, as intake does it, without a broker."""
     now = datetime.now(UTC)
-    store.publish(load_policy(SHIPPED_POLICIES), lambda: now, lead=timedelta(0))
+    store.publish_policy(load_policy(SHIPPED_POLICIES), lambda: now, lead=timedelta(0))
     engine = Engine(store)
     for first in range(0, len(messages), TAKEN):
         store.commit(engine.process(stored(messages[first : first + TAKEN], first, now)), {0: first})
@@ -89,7 +89,7 @@ def connected(place: Place) -> Any:
 
 
 def _row(name: str, store: Store, raw: Any, view: type[Projection]) -> bool:
-    statement = SELECT[view.source] if isinstance(raw, sqlite3.Connection) else dialect(SELECT[view.source])
+    statement = SELECT[view.source] if isinstance(raw, sqlite3.Connection) else translate(SELECT[view.source])
     rows = _select(raw, statement)
 
     def ours() -> int:

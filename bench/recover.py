@@ -20,7 +20,7 @@ from bench.engine import opened, up
 from bench.figures import Bounds, figure
 from bench.full import full
 from events.cloudevents import decode_token
-from services.bus.connection import Bus, Outgoing, Publisher, connect, last_sequence
+from services.bus.connection import Bus, Outgoing, Publisher, connect, read_last_sequence
 from services.bus.streams import SLA, TICKETS
 from services.errors import TRANSIENT_ERRORS
 from services.ports import listen
@@ -67,7 +67,7 @@ async def _round(folder: Path) -> Round:
     with ExitStack() as stack:
         first = await asyncio.to_thread(stack.enter_context, up(folder, **settings))
         nc = await connect(first.nats_url, "bench")
-        before = await last_sequence(nc, SLA)
+        before = await read_last_sequence(nc, SLA)
         sender = Sender(nc)
         await nc.subscribe("sla.applied.>", cb=sender.see)
         sending = asyncio.create_task(sender.run())
@@ -132,8 +132,8 @@ class Sender:
 async def _applied(nc: Client, after: int, tickets: Sequence[str]) -> Counter[str]:
     """How often each of the tickets was announced after that message of SLA; returns when nothing more comes."""
     wanted, found = set(tickets), Counter[str]()
-    reader = Bus(nc).reader(SLA, after, [])
-    while messages := await reader.take(QUIET):
+    reader = Bus(nc).create_reader(SLA, after, [])
+    while messages := await reader.read_batch(QUIET):
         found.update(decode_token(message.subject.rpartition(".")[2]) for message in messages)
     await reader.close()
     return Counter({ticket: count for ticket, count in found.items() if ticket in wanted})

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from bench.engine import Up, resident, up
 from bench.figures import Bounds, figure, percentile
 from bench.watcher import watcher
-from services.bus.connection import last_sequence
+from services.bus.connection import read_last_sequence
 from services.bus.streams import SLA
 
 RATE = 1_000  # facts a second
@@ -35,7 +35,7 @@ async def _soaked(engine: Up) -> bool:
             figure(f"p{percent}, {name} minute", [percentile(minute, percent)], "s")
         for process, bytes in held[name].items():
             figure(f"{process}, end of the {name} minute", [bytes / 1e6], "MB")
-    doubled = await last_sequence(watching.nc, SLA) - len(watching.seen)
+    doubled = await read_last_sequence(watching.nc, SLA) - len(watching.seen)
     await watching.nc.close()
     kept = figure(f"lost, of {len(watching.expected):,}", [lost], "facts", NONE)
     return figure("doubled", [doubled], "facts", NONE) and kept

@@ -11,7 +11,7 @@ from bench import floor
 from bench.engine import always_open, due_at, up
 from bench.figures import UNBOUND, Bounds, compare, figure
 from bench.watcher import Watcher, watcher
-from services.bus.connection import AT_ONCE, Outgoing, Publisher
+from services.bus.connection import MAX_ATOMIC_BATCH, Outgoing, Publisher
 from services.bus.streams import TICKETS
 
 ROUNDS = 5
@@ -84,5 +84,5 @@ def _tickets() -> list[str]:
 
 async def _publish(watching: Watcher, stream: str, messages: list[Outgoing]) -> None:
     publisher = Publisher(watching.nc, stream)
-    for first in range(0, DUE, AT_ONCE):
-        await publisher.publish_as_one(messages[first : first + AT_ONCE])
+    for first in range(0, DUE, MAX_ATOMIC_BATCH):
+        await publisher.publish_atomic_batch(messages[first : first + MAX_ATOMIC_BATCH])

@@ -27,10 +27,10 @@ class Cursor(Protocol):
 class LogSource(Protocol):
     """What following needs of the store."""
 
-    def log(self, after: int, limit: int) -> Sequence[LogRow]: ...
-    def inbox(self, after: int, limit: int) -> Sequence[Any]: ...
-    def position(self, name: str) -> int | None: ...
-    def writing(self) -> AbstractContextManager[Any]: ...
+    def read_log_rows(self, after: int, limit: int) -> Sequence[LogRow]: ...
+    def read_inbox(self, after: int, limit: int) -> Sequence[Any]: ...
+    def read_checkpoint(self, name: str) -> int | None: ...
+    def write_view(self) -> AbstractContextManager[Any]: ...
 
 
 class Projection(Protocol):
@@ -64,7 +64,7 @@ class Projection(Protocol):
 def create_projection(store: LogSource, projection: Projection, position_name: str | None = None) -> None:
     """The tables of a view, and its position at the beginning of the log, if they do not exist in this layout."""
     name = position_name or projection.name
-    with store.writing() as cursor:
+    with store.write_view() as cursor:
         cursor.execute("INSERT INTO positions VALUES (?, 1) ON CONFLICT DO NOTHING", (f"{name} layout",))
         cursor.execute("SELECT position FROM positions WHERE name = ?", (f"{name} layout",))
         if cursor.fetchone()[0] != projection.layout:
@@ -85,13 +85,13 @@ def run_batch(
     Several processes may follow one view: who finds the position moved by another takes nothing and tries again.
     """
     name = position_name or projection.name
-    position = store.position(name)
+    position = store.read_checkpoint(name)
     if position is None:
         raise NotMigratedError(f"view {name} has no position; run `sla migrate`")
     batch = _read(store, projection, position, limit)
     if not batch:
         return 0
-    with store.writing() as cursor:
+    with store.write_view() as cursor:
         cursor.execute(
             "UPDATE positions SET position = ? WHERE name = ? AND position = ?", (batch[-1][0], name, position)
         )
@@ -101,7 +101,7 @@ def run_batch(
 
 
 def _read(store: LogSource, projection: Projection, position: int, limit: int) -> Sequence[Any]:
-    return store.inbox(position, limit) if projection.source == "inbox" else store.log(position, limit)
+    return store.read_inbox(position, limit) if projection.source == "inbox" else store.read_log_rows(position, limit)
 
 
 def catch_up(store: LogSource, projection: Projection) -> None:
@@ -118,7 +118,7 @@ def rebuild(store: LogSource, view: type[Projection]) -> Iterator[int]:
     """
     live, spare = view(), view("_rebuild")
     name = f"{live.name}.rebuild"
-    with store.writing() as cursor:
+    with store.write_view() as cursor:
         cursor.execute("DELETE FROM positions WHERE name = ?", (name,))
         for table in spare.tables:
             cursor.execute(f"DROP TABLE IF EXISTS {table}")
@@ -134,7 +134,7 @@ def rebuild(store: LogSource, view: type[Projection]) -> Iterator[int]:
 
 def _swap(store: LogSource, live: Projection, spare: Projection, name: str) -> bool:
     """Puts the spare view in the place of the live one; False if the live one has read further meanwhile."""
-    with store.writing() as cursor:
+    with store.write_view() as cursor:
         built = "(SELECT position FROM positions WHERE name = ?)"
         cursor.execute(
             f"UPDATE positions SET position = {built} WHERE name = ? AND position <= {built}", (name, live.name, name)

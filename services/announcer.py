@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import structlog
 
 from events.promises import build_message, make_subject, to_seconds
-from services.bus.connection import AS_ONE_FROM, EXPECTED, Bus, Outgoing, chained
+from services.bus.connection import EXPECTED_SEQUENCE_HEADER, MIN_ATOMIC_BATCH, Bus, Outgoing, chain_sequences
 from services.bus.streams import SLA
 from services.errors import FatalError
 from services.faults import reach
@@ -48,7 +48,7 @@ class Announcer(Service):
     def __init__(self, bus: Bus, store: Store, lock: Lock) -> None:
         super().__init__()
         self._bus, self._store, self._lock = bus, store, lock
-        self._publisher = bus.publisher(SLA)
+        self._publisher = bus.get_publisher(SLA)
         self._batches = False
         self._looked = 0.0  # at the lock, by the loop's time
         self._saved = (-1, 0.0)  # the position, and when it was saved (by the loop's time)
@@ -56,7 +56,7 @@ class Announcer(Service):
     async def run(self) -> None:
         await self.acquire_leadership(self._lock)
         position, sequence = await self.run_to_completion(self._find_start())
-        self._batches = await self.run_to_completion(self._bus.takes_batches(SLA))
+        self._batches = await self.run_to_completion(self._bus.accepts_batches(SLA))
         while True:
             rows = await self.run_in_thread(self._read_next, position, asyncio.get_running_loop().time())
             self.record_heartbeat()
@@ -68,7 +68,7 @@ class Announcer(Service):
 
     async def stop(self) -> None:
         await super().stop()
-        self._lock.free()
+        self._lock.release()
 
     def _read_next(self, position: int, now: float) -> list[LogRow]:
         """Blocking. What follows in the log; saves now and then how far everything was announced."""
@@ -78,12 +78,12 @@ class Announcer(Service):
         if position != self._saved[0] and now - self._saved[1] >= SAVE_INTERVAL:
             self._save_checkpoint(position)
             self._saved = (position, now)
-        return self._store.log(position, LOG_BATCH)
+        return self._store.read_log_rows(position, LOG_BATCH)
 
     async def _find_start(self) -> tuple[int, int]:
         """The position after the last announcement, and the last sequence of SLA. What SLA says counts most."""
-        sequence = await self._bus.last_sequence(SLA)
-        saved = await self.run_in_thread(self._store.position, ANNOUNCER_CHECKPOINT)
+        sequence = await self._bus.read_last_sequence(SLA)
+        saved = await self.run_in_thread(self._store.read_checkpoint, ANNOUNCER_CHECKPOINT)
         if saved is None and sequence:
             raise FatalError(
                 f"stream {SLA} has messages, but this store never announced any: everything would be announced again; "
@@ -93,7 +93,7 @@ class Announcer(Service):
             await self.run_in_thread(
                 self._save_checkpoint, 0
             )  # before the first message: a crash after it must not look like that
-        newest = await self._bus.newest(SLA, "sla.>")
+        newest = await self._bus.read_newest(SLA, "sla.>")
         return max(saved or 0, int(newest[0].get(POSITION_HEADER, 0)) if newest else 0), sequence
 
     async def _announce(self, rows: Sequence[LogRow], sequence: int) -> int:
@@ -107,13 +107,13 @@ class Announcer(Service):
         return sequence
 
     async def _publish(self, messages: Sequence[Outgoing], sequence: int) -> int:
-        if self._batches and len(messages) >= AS_ONE_FROM:
-            messages[0].headers[EXPECTED] = str(sequence)
-            return (await self._publisher.publish_as_one(messages)).sequence
-        return (await self._publisher.publish(chained(messages, sequence)))[-1].sequence
+        if self._batches and len(messages) >= MIN_ATOMIC_BATCH:
+            messages[0].headers[EXPECTED_SEQUENCE_HEADER] = str(sequence)
+            return (await self._publisher.publish_atomic_batch(messages)).sequence
+        return (await self._publisher.publish(chain_sequences(messages, sequence)))[-1].sequence
 
     def _save_checkpoint(self, position: int) -> None:
-        with self._store.writing() as cursor:
+        with self._store.write_view() as cursor:
             cursor.execute(
                 "INSERT INTO positions VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET position = excluded.position",
                 (ANNOUNCER_CHECKPOINT, position),

@@ -19,7 +19,7 @@ from services.board import routes as web
 from services.board.service import Board
 from services.bus import connection as bus
 from services.bus.connection import Bus
-from services.bus.credentials import ANYBODY, Access
+from services.bus.credentials import ANONYMOUS, Credentials
 from services.clock import DeadlineTimer
 from services.errors import TRANSIENT_ERRORS, FatalError
 from services.intake import Intake
@@ -50,7 +50,7 @@ class Process:
         settings: Settings,
         nats_url: str,
         database: Database | None,
-        access: Access = ANYBODY,
+        access: Credentials = ANONYMOUS,
     ) -> None:
         self._names, self._settings, self._url, self._database = names, settings, nats_url, database
         self._access = access
@@ -81,7 +81,7 @@ class Process:
         if self._watchdog is not None:
             found |= self._watchdog.problems
         if self._nc is not None and not self._nc.is_connected:
-            url = bus.public(self._url)
+            url = bus.strip_credentials(self._url)
             found["bus"] = f"the connection to {url} is lost, and it is being made again: {self._bus_error}"
         return found
 
@@ -138,7 +138,7 @@ class Process:
         self._supervisors = {name: Supervisor(name, partial(self._build, name, bus, store)) for name in self._names}
         self._watchdog = Watchdog(self._supervisors, bus, store, self._end_at_once, read_wall_clock)
         self._problems = {}
-        await bus.on_nudge(self._wake)
+        await bus.listen_for_nudges(self._wake)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watchdog.run(), name="watchdog")
             for supervisor in self._supervisors.values():
@@ -149,7 +149,7 @@ class Process:
         while not connecting.done():
             await asyncio.wait([connecting], timeout=1.0)
             if not connecting.done():
-                reason = f"NATS does not answer at {bus.public(self._url)}: {self._bus_error}"
+                reason = f"NATS does not answer at {bus.strip_credentials(self._url)}: {self._bus_error}"
                 self._problems = dict.fromkeys((*self._names, "bus"), reason)
         self._problems = dict.fromkeys(self._names, "starting")
         return connecting.result()
@@ -192,13 +192,13 @@ class Process:
         match name:
             case "intake":
                 limits = Limits(settings.max_ahead, settings.historic_after)
-                return Intake(bus, store, self._policy, limits, database.shares(), settings.policy_notice)
+                return Intake(bus, store, self._policy, limits, database.create_leases(), settings.policy_notice)
             case "clock":
                 return DeadlineTimer(bus, store)
             case "announcer":
-                return Announcer(bus, store, database.lock(name))
+                return Announcer(bus, store, database.create_lock(name))
             case "metrics":
-                return self._build_metrics(bus, store, database.lock(name))
+                return self._build_metrics(bus, store, database.create_lock(name))
             case "board":
                 self._board = Board(store)
                 return self._board
@@ -224,7 +224,7 @@ class Process:
 
     def _build_notifier(self, bus: Bus) -> Notifier:
         alertmanagers = [url.strip() for url in (self._settings.alertmanager_url or "").split(",") if url.strip()]
-        inbox = self._access.inbox(self._url)
+        inbox = self._access.build_inbox_prefix(self._url)
         tries_for = self._settings.notify_for
         return Notifier(
             bus, self._open_connection, inbox, self._receivers, alertmanagers, self._notifications, tries_for

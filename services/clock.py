@@ -11,7 +11,7 @@ import structlog
 from events.cloudevents import encode_token
 from events.times import to_microseconds
 from projections.deadlines import DeadlineRow, Deadlines
-from services.bus.connection import AS_ONE_FROM, AT_ONCE, Bus, Outgoing, Published
+from services.bus.connection import MAX_ATOMIC_BATCH, MIN_ATOMIC_BATCH, Bus, Outgoing, Published
 from services.bus.streams import TICKETS
 from services.errors import PublishRefusedError
 from services.faults import reach
@@ -53,17 +53,17 @@ class DeadlineTimer(Service):
         super().__init__()
         self._bus, self._store, self._now = bus, store, now
         self._deadlines = Deadlines()
-        self._publisher = bus.publisher(TICKETS)
+        self._publisher = bus.get_publisher(TICKETS)
         self._batches = False
         self._sent: dict[str, SentTick] = {}
         self._behind = 0  # microseconds by which the broker's clock is behind ours, as last seen
 
     async def run(self) -> None:
-        self._batches = await self.run_to_completion(self._bus.takes_batches(TICKETS))
+        self._batches = await self.run_to_completion(self._bus.accepts_batches(TICKETS))
         followed_at, stale, taken = -MIN_CATCH_UP_INTERVAL, True, 0
         while True:
             if stale and _read_loop_time() >= followed_at + MIN_CATCH_UP_INTERVAL:
-                taken = await self.run_in_thread(self._store.taken) if self._sent else 0
+                taken = await self.run_in_thread(self._store.read_committed_sequence) if self._sent else 0
                 await self.catch_up(self._store, self._deadlines)
                 followed_at, stale = _read_loop_time(), False
             rows, following = await self.run_in_thread(self._read_due)
@@ -81,7 +81,7 @@ class DeadlineTimer(Service):
 
     def _read_due(self) -> tuple[list[DeadlineRow], int | None]:
         now = self._estimate_bus_time()
-        with self._store.reading() as cursor:
+        with self._store.read_view() as cursor:
             rows = self._deadlines.read_until(cursor, now, MAX_DUE + len(self._sent))
             return rows, self._deadlines.find_next_after(cursor, now)
 
@@ -118,9 +118,9 @@ class DeadlineTimer(Service):
             messages.append(Outgoing(f"clock.due.{token}", {"Nats-Msg-Id": f"{token}:{row.at}:{tries}"}, b""))
         reach("clock.before_tick")
         sent_at = self._now()
-        for start in range(0, len(messages), AT_ONCE):
-            last = await self.run_to_completion(self._publish(messages[start : start + AT_ONCE]))
-            for row in rows[start : start + AT_ONCE]:
+        for start in range(0, len(messages), MAX_ATOMIC_BATCH):
+            last = await self.run_to_completion(self._publish(messages[start : start + MAX_ATOMIC_BATCH]))
+            for row in rows[start : start + MAX_ATOMIC_BATCH]:
                 self._sent[row.ticket].sequence = last.sequence
         reach("clock.after_tick")
         log.info("ticks", sent=len(messages), late_ms=round((self._estimate_bus_time() - rows[0].at) / 1000, 1))
@@ -128,9 +128,9 @@ class DeadlineTimer(Service):
 
     async def _publish(self, messages: Sequence[Outgoing]) -> Published:
         """What the broker said of the last one. A batch in which one is stored already is refused as a whole."""
-        if self._batches and len(messages) >= AS_ONE_FROM:
+        if self._batches and len(messages) >= MIN_ATOMIC_BATCH:
             with suppress(PublishRefusedError):
-                return await self._publisher.publish_as_one(messages)
+                return await self._publisher.publish_atomic_batch(messages)
         return (await self._publisher.publish(messages))[-1]
 
     async def _correct_early_ticks(self, rows: Sequence[DeadlineRow], last: Published, sent_at: int) -> None:
@@ -138,7 +138,7 @@ class DeadlineTimer(Service):
         If the broker stored the last tick too early, its clock is behind ours: send again after the missing time. One
         that was stored before says nothing of the broker's clock now: if it was too early then, the next one is due.
         """
-        stored = to_microseconds(await self.run_to_completion(self._bus.stored_at(TICKETS, last.sequence)))
+        stored = to_microseconds(await self.run_to_completion(self._bus.read_stored_at(TICKETS, last.sequence)))
         missing = rows[-1].at - stored
         if not last.duplicate:
             self._behind = max(0, sent_at - stored)

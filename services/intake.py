@@ -13,11 +13,11 @@ import structlog
 from events.cloudevents import Reason
 from events.times import to_microseconds
 from services.bus.connection import Bus, Outgoing
-from services.bus.streams import DEAD_LETTERS, TICKETS, placed
+from services.bus.streams import DEAD_LETTERS, TICKETS, split_partition
 from services.errors import TRANSIENT_ERRORS, FatalError
 from services.faults import reach
 from services.runtime.service import Service
-from services.store.interface import Shares, Store
+from services.store.interface import PartitionLeases, Store
 from sla.engine import TICK_PREFIX, BatchOutcome, DeadLetter, Engine, Limits, Message
 from sla.policy import Policy
 from sla.versions import VersionRefusedError
@@ -39,28 +39,34 @@ class Intake(Service):
     name: ClassVar[str] = "intake"
 
     def __init__(
-        self, bus: Bus, store: Store, policy: Policy, limits: Limits, shares: Shares, notice: timedelta = timedelta(0)
+        self,
+        bus: Bus,
+        store: Store,
+        policy: Policy,
+        limits: Limits,
+        leases: PartitionLeases,
+        notice: timedelta = timedelta(0),
     ) -> None:
         super().__init__()
-        self._bus, self._store, self._policy, self._shares, self._notice = bus, store, policy, shares, notice
+        self._bus, self._store, self._policy, self._leases, self._notice = bus, store, policy, leases, notice
         self._engine = Engine(store, limits)
-        self._dead_letters = bus.publisher(DEAD_LETTERS)
+        self._dead_letters = bus.get_publisher(DEAD_LETTERS)
         self._positions: dict[int, int] = {}  # of the partitions that are read
         self._refused: set[int] = set()  # messages that had their dead letters before it was known that they needed one
 
     async def run(self) -> None:
         while True:
-            stored = await self.run_in_thread(self._store.partitions)
-            count = await self.run_to_completion(self._bus.partitions(TICKETS))
+            stored = await self.run_in_thread(self._store.read_partitions)
+            count = await self.run_to_completion(self._bus.count_partitions(TICKETS))
             if count != len(stored):
                 await self._divide(stored, count)
-            elif mine := await self.run_in_thread(self._shares.mine, count):
+            elif mine := await self.run_in_thread(self._leases.acquire_fair_share, count):
                 await self._read(mine, partial(self._still_owns, mine, count))
             else:
                 await self._stand_by()
 
     def _still_owns(self, mine: frozenset[int], count: int) -> bool:
-        return self._shares.mine(count) == mine
+        return self._leases.acquire_fair_share(count) == mine
 
     async def _stand_by(self) -> None:
         self.record_heartbeat()
@@ -68,18 +74,18 @@ class Intake(Service):
 
     async def stop(self) -> None:
         await super().stop()
-        self._shares.free()
+        self._leases.release()
 
     async def _divide(self, stored: Mapping[int, int], count: int) -> None:
         """The number of partitions was changed: one intake alone takes what was stored before that."""
 
         def owns_all() -> bool:
-            return self._shares.all(max(len(stored), count))
+            return self._leases.acquire_all(max(len(stored), count))
 
         if not await self.run_in_thread(owns_all):
             await self._stand_by()
             return
-        newest = await self.run_to_completion(self._bus.last_sequence(TICKETS))
+        newest = await self.run_to_completion(self._bus.read_last_sequence(TICKETS))
         await self._read(frozenset(stored), owns_all, until=newest)
         if self._lowest() >= newest:
             await self.run_in_thread(self._store.repartition, count, self._positions)
@@ -89,12 +95,12 @@ class Intake(Service):
         """As long as this process owns these partitions; or until everything up to a message is stored."""
         self._engine.forget()
         await self.run_in_thread(self._publish)
-        await self._check_stream(await self.run_to_completion(self._bus.made_at(TICKETS)))
-        stored = await self.run_in_thread(self._store.partitions)
+        await self._check_stream(await self.run_to_completion(self._bus.read_created_at(TICKETS)))
+        stored = await self.run_in_thread(self._store.read_partitions)
         self._positions = {number: stored[number] for number in mine}
-        self._refused = await self.run_to_completion(self._bus.letters_since(self._lowest()))
+        self._refused = await self.run_to_completion(self._bus.find_dead_letter_sequences(self._lowest()))
         some = sorted(mine) if len(mine) < len(stored) else []
-        reader = self._bus.reader(TICKETS, self._lowest(), some)
+        reader = self._bus.create_reader(TICKETS, self._lowest(), some)
         clock, look_at = asyncio.get_running_loop().time, 0.0
         try:
             await self.run_to_completion(reader.start())
@@ -104,10 +110,10 @@ class Intake(Service):
                     if not await self.run_in_thread(owns):
                         return
                     look_at = clock() + LEASE_CHECK_INTERVAL
-                if messages := await reader.take(READ_TIMEOUT):
+                if messages := await reader.read_batch(READ_TIMEOUT):
                     await self.run_to_completion(self._take_new(messages))
                 elif some:
-                    await self._pass_over(await self.run_to_completion(reader.seen()))
+                    await self._pass_over(await self.run_to_completion(reader.find_caught_up_sequence()))
         finally:
             await reader.close()
 
@@ -119,7 +125,7 @@ class Intake(Service):
         """Each partition from its own position on: they differ if they had different owners before."""
         new = []
         for message in messages:
-            number, subject = placed(message.subject)
+            number, subject = split_partition(message.subject)
             if message.sequence > self._positions.get(number, 0):
                 new.append(message._replace(subject=subject))
         if new:
@@ -134,14 +140,14 @@ class Intake(Service):
         """Blocking. The policy of the file is published if there is none, or none of its version, yet."""
         if self._is_published():
             return
-        versions = self._store.versions()
+        versions = self._store.read_versions()
         if len(versions) and (name := versions.get_in_force(datetime.now(UTC)).name) != self._policy.name:
             log.warning(
                 "policy", file=self._policy.name, in_force=name, hint="the file is not published; it has another name"
             )
             return
         try:
-            version = self._store.publish(self._policy, lambda: datetime.now(UTC), self._notice, timedelta(0))
+            version = self._store.publish_policy(self._policy, lambda: datetime.now(UTC), self._notice, timedelta(0))
         except VersionRefusedError as error:
             if self._is_published():
                 return  # by another intake, a moment ago
@@ -149,11 +155,11 @@ class Intake(Service):
         log.info("published", version=version.name, effective_from=version.effective_from.isoformat())
 
     def _is_published(self) -> bool:
-        return self._policy.fingerprint in {version.policy.fingerprint for version in self._store.versions()}
+        return self._policy.fingerprint in {version.policy.fingerprint for version in self._store.read_versions()}
 
     async def _check_stream(self, made_at: datetime) -> None:
         """Sequences mean nothing in another stream of the same name: its first messages would never be read."""
-        if not await self.run_in_thread(self._store.belongs_to, TICKETS, to_microseconds(made_at)):
+        if not await self.run_in_thread(self._store.bind_stream, TICKETS, to_microseconds(made_at)):
             raise FatalError(
                 f"stream {TICKETS} was made anew at {made_at:%Y-%m-%dT%H:%M:%SZ}, and this store belongs to the one "
                 "before it; restore both from one backup with `sla restore`, or start with an empty store"

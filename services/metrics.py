@@ -63,7 +63,9 @@ class Metrics(Service, Collector):
             for view in (self._tickets, self._compliance, self._arrivals):
                 await self.catch_up(self._store, view, self._lock)
             self._stored, self._dead_letters = await self.run_to_completion(
-                asyncio.gather(self._bus.last_sequence(TICKETS), self._bus.count(DEAD_LETTERS, "dead_letters.*"))
+                asyncio.gather(
+                    self._bus.read_last_sequence(TICKETS), self._bus.count_messages(DEAD_LETTERS, "dead_letters.*")
+                )
             )
             self.record_heartbeat()
             await asyncio.sleep(APART)  # not at every nudge: the same rows in fewer transactions
@@ -72,7 +74,7 @@ class Metrics(Service, Collector):
     async def stop(self) -> None:
         await super().stop()
         self._active = False
-        self._lock.free()
+        self._lock.release()
 
     # ---- what a scrape shows
 
@@ -93,10 +95,10 @@ class Metrics(Service, Collector):
         yield from figures
 
     def _collect_all(self) -> Iterator[Metric]:
-        versions = self._store.versions()
+        versions = self._store.read_versions()
         self._policies = [each.policy for each in versions] or [self._policy]
         in_force = versions.get_in_force(from_microseconds(self._now())) if len(versions) else self._policy
-        with self._store.reading() as cursor:
+        with self._store.read_view() as cursor:
             tickets, at_risk = (
                 self._tickets.read_counts(cursor),
                 self._tickets.count_at_risk(cursor, from_microseconds(self._now())),
@@ -226,7 +228,7 @@ class Metrics(Service, Collector):
         )
 
     def _collect_lags(self, following: int | None) -> Iterator[Metric]:
-        lag = max(0, self._stored - self._store.taken())
+        lag = max(0, self._stored - self._store.read_committed_sequence())
         yield GaugeMetricFamily(
             "sla_intake_lag_messages",
             "Messages stored by the bus and not yet by the engine; a rise means it is behind.",
@@ -240,10 +242,10 @@ class Metrics(Service, Collector):
             "Age of the oldest event that a read model has not taken in.",
             labels=["projection"],
         )
-        head = self._store.head()
+        head = self._store.read_head()
         for name in SHOWN_CHECKPOINTS:
-            position = self._store.position(name) or 0
-            behind = self._store.entries(position, 1) if position < head else []
+            position = self._store.read_checkpoint(name) or 0
+            behind = self._store.read_log_entries(position, 1) if position < head else []
             events.add_metric([name], max(0, head - position))
             age = self._now() - to_microseconds(behind[0].event.at) if behind else 0
             seconds.add_metric([name], max(0.0, age / 1e6))
@@ -257,7 +259,7 @@ class Metrics(Service, Collector):
 
     def _collect_verification(self) -> Iterator[Metric]:
         """Absent until `sla verify` ran: no figure is better than a good one that nobody has measured."""
-        if (found := self._store.verification()) is not None:
+        if (found := self._store.read_verification()) is not None:
             yield GaugeMetricFamily(
                 "sla_verify_differences",
                 "What is stored and does not follow from the facts, as sla verify last found; must be 0.",

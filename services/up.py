@@ -13,7 +13,7 @@ from services.app import SERVICES, Process
 from services.board.routes import is_loopback
 from services.bus import connection as bus
 from services.bus import streams
-from services.bus.credentials import ANYBODY, Access
+from services.bus.credentials import ANONYMOUS, Credentials
 from services.bus.embedded_server import EmbeddedNats
 from services.demo.playback import play
 from services.errors import FatalError
@@ -22,7 +22,7 @@ from services.notifier.service import build_consumer
 from services.runtime.connections import RUN_FILE
 from services.runtime.logging import configure
 from services.runtime.settings import Settings, load_policy, parse_database_url
-from services.store.interface import Database, Shares
+from services.store.interface import Database, PartitionLeases
 from services.store.sqlite import FileLock, SqliteFile
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> in
         configure(settings.model_copy(update={"log_level": "warning"}))
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs yet
     lock = FileLock(folder / "engine.lock")
-    if not lock.take():
+    if not lock.acquire():
         raise FatalError(f"another engine works in {folder}; stop it, or give this one its own folder with --data")
     run_file = folder / RUN_FILE
     run_file.unlink(missing_ok=True)
@@ -66,7 +66,7 @@ async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> in
     finally:
         run_file.unlink(missing_ok=True)
         await server.stop()
-        lock.free()
+        lock.release()
 
 
 def _is_useful(service: str, settings: Settings) -> bool:
@@ -82,9 +82,9 @@ def _is_useful(service: str, settings: Settings) -> bool:
 
 async def provision(
     url: str,
-    access: Access = ANYBODY,
+    access: Credentials = ANONYMOUS,
     partitions: int | None = None,
-    shares: Shares | None = None,
+    leases: PartitionLeases | None = None,
     notify: str | None = None,
 ) -> None:
     """
@@ -96,17 +96,17 @@ async def provision(
     try:
         for line in await streams.provision(nc, partitions, consumers):
             log.warning("drift", stream=line)
-        before = await bus.Bus(nc).partitions(streams.TICKETS)
-        if partitions is not None and shares is not None and partitions != before:
-            if not await asyncio.to_thread(shares.all, before):
+        before = await bus.Bus(nc).count_partitions(streams.TICKETS)
+        if partitions is not None and leases is not None and partitions != before:
+            if not await asyncio.to_thread(leases.acquire_all, before):
                 raise FatalError(
                     f"{streams.TICKETS} has {before} partitions; to have {partitions}, stop every intake first"
                 )
-            await streams.divide(nc, partitions)
+            await streams.repartition(nc, partitions)
             log.info("divided", partitions=partitions, before=before)
     finally:
-        if shares is not None:
-            shares.free()
+        if leases is not None:
+            leases.release()
         await nc.close()
 
 
@@ -143,7 +143,7 @@ async def _end_demo(playing: asyncio.Task[None] | None) -> bool:
 
 
 async def _watch_server(server: EmbeddedNats, process: Process) -> None:
-    code = await server.ended()
+    code = await server.wait()
     log.error("bus", error=f"nats-server ended with {code}")
     process.stop()
 

@@ -79,9 +79,9 @@ class BatchOutcome:
 class EventReader(Protocol):
     """What the engine asks of the event store."""
 
-    def load_all(self, tickets: Iterable[str]) -> dict[str, TicketSla]: ...
-    def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]: ...
-    def versions(self) -> Versions: ...
+    def load_tickets(self, tickets: Iterable[str]) -> dict[str, TicketSla]: ...
+    def read_digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]: ...
+    def read_versions(self) -> Versions: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,11 @@ class Engine:
     def process(self, messages: Sequence[Message]) -> BatchOutcome:
         """Everything that follows from the messages. Raises what the store raises; BadFactError never leaves."""
         outcome = BatchOutcome(position=messages[-1].sequence)
-        self._versions = self._store.versions()  # after the messages came: whatever is in force for them is published
+        self._versions = (
+            self._store.read_versions()
+        )  # after the messages came: whatever is in force for them is published
         items = [_read_message(message) for message in messages]
-        known = self._store.digests(
+        known = self._store.read_digests(
             make_fact_key(item.source, item.id) for item in items if isinstance(item, TicketEvent)
         )
         self._load_tickets([item.ticket for item in items if not isinstance(item, BadFactError)])
@@ -189,7 +191,7 @@ class Engine:
     def _load_tickets(self, ids: Sequence[str]) -> None:
         """Brings tickets to mind, those that do not exist yet too: one question to the store for the whole batch."""
         missing = {id for id in ids if id not in self._tickets}
-        found = self._store.load_all(missing) if missing else {}
+        found = self._store.load_tickets(missing) if missing else {}
         self._tickets.update((id, found.get(id) or TicketSla(id)) for id in missing)
         self._facts += sum(len(ticket.facts) for ticket in found.values())
         for id in ids:

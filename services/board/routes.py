@@ -299,7 +299,7 @@ async def _outage(request: Request, error: Exception) -> Response:
 
 
 def _tickets(board: Board, request: Request, seen: Seen) -> object:
-    wanted, limit = _wanted(request, board.store.versions()), _number(request, "limit", PER_PAGE, MOST)
+    wanted, limit = _wanted(request, board.store.read_versions()), _number(request, "limit", PER_PAGE, MOST)
     when, after = _when(request, seen.now), _after(request)
     lines = board.lines(wanted, limit + 1, after, seen.now) if when.is_now else _then(board, wanted, after, when)
     return {
@@ -352,7 +352,7 @@ def _report(board: Board, request: Request, seen: Seen) -> object:
 
 
 def _board_page(board: Board, request: Request, seen: Seen) -> str:
-    versions = board.store.versions()
+    versions = board.store.read_versions()
     wanted = _wanted(request, versions)._replace(stage=OPEN_STAGES)
     lines = board.lines(wanted, PER_PAGE + 1, _after(request), seen.now)
     others: list[tuple[str, str | None]] = [("First page", None)] if "cursor" in request.query_params else []
@@ -381,7 +381,7 @@ def _ticket_page(board: Board, request: Request, seen: Seen) -> str:
 
 
 def _policy_page(board: Board, request: Request, seen: Seen) -> str:
-    versions = board.store.versions()
+    versions = board.store.read_versions()
     policy = _in_force(versions, seen.now)
     if name := request.query_params.get("version"):
         try:

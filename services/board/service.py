@@ -58,15 +58,15 @@ class Tail:
         With the breaches since the first event of the last 24 hours, and REMEMBERED rows before the end of the log. Of
         a day with a million events no others are decoded.
         """
-        head = store.head()
+        head = store.read_head()
         low, high = 0, head
         while low < high:
             middle = (low + high) // 2
-            found = store.entries(middle, 1)
+            found = store.read_log_entries(middle, 1)
             low, high = (middle + 1, high) if found and found[0].event.at < now - DAY else (low, middle)
         self.position, news = min(low, max(0, head - REMEMBERED)), max(0, head - REMEMBERED)
         while self.position < news:
-            rows = store.log(self.position, min(BATCH_ROWS, news - self.position))
+            rows = store.read_log_rows(self.position, min(BATCH_ROWS, news - self.position))
             for entry in decode_rows(rows, Breached, BreachRetracted):
                 self._note(News(*entry))
             self.position = rows[-1].position
@@ -168,7 +168,7 @@ class Board(Service):
             with suppress(ReadOnlyError):  # then the views are as far as those who follow them are
                 for view in self._views:
                     await self.catch_up(self.store, view)
-            rows = await self.run_in_thread(self.store.log, self._tail.position, BATCH_ROWS)
+            rows = await self.run_in_thread(self.store.read_log_rows, self._tail.position, BATCH_ROWS)
             self._tail.take(rows)
             self.position = min([self._tail.position, *await self.run_in_thread(self._seen)])
             self.record_heartbeat()
@@ -194,7 +194,7 @@ class Board(Service):
 
     def _seen(self) -> list[int]:
         """Blocking. How far the views are."""
-        return [self.store.position(view.name) or 0 for view in self._views]
+        return [self.store.read_checkpoint(view.name) or 0 for view in self._views]
 
     async def ask(self, question: Callable[..., T], *arguments: Any) -> T:
         """Blocking work for a page; a long one does not keep the board from following."""
@@ -230,9 +230,9 @@ class Board(Service):
 
     def lines(self, wanted: TicketFilter, limit: int, after: PageMark | None, now: datetime) -> list[Line]:
         """At most so many tickets of the list. Blocking."""
-        with self.store.reading() as cursor:
+        with self.store.read_view() as cursor:
             rows = self._views[0].list_page(cursor, wanted, limit, after)
-        known = cache(self.store.policy)
+        known = cache(self.store.read_policy)
         policies = (known(row.state.policy_fingerprint) if row.state.policy_fingerprint else None for row in rows)
         return [
             line(Standing(row.ticket, row.state, row.facts, policy), now)
@@ -242,10 +242,10 @@ class Board(Service):
     def tallies(self, now: datetime) -> dict[Pair, Tally]:
         """How many tickets stand how, for each level and priority; pending ones have neither. Blocking."""
         tickets, compliance = self._views
-        with self.store.reading() as cursor:
+        with self.store.read_view() as cursor:
             counts, sums = tickets.read_counts(cursor), compliance.read_counts(cursor)
             late, at_risk = tickets.count_late(cursor, now), tickets.count_at_risk(cursor, now)
-        policies = [version.policy for version in self.store.versions()]
+        policies = [version.policy for version in self.store.read_versions()]
         pairs = dict.fromkeys((level, name) for it in policies for level in it.levels for name in it.priorities)
         pairs |= dict.fromkeys((level, priority) for level, priority, _ in counts)
         return {

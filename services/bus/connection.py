@@ -25,15 +25,15 @@ from nats.js.api import (
     StreamInfo,
 )
 
-from services.bus.credentials import ANYBODY, Access
-from services.bus.streams import BREAKING, DEAD_LETTERS, STREAMS, TICKETS, differences, partitions_of
+from services.bus.credentials import ANONYMOUS, Credentials
+from services.bus.streams import BREAKING_SETTINGS, DEAD_LETTERS, STREAMS, TICKETS, find_drift, read_partition_count
 from services.errors import BusError, PublishRefusedError
 from services.faults import reach
 from sla.engine import Message
 
 log = structlog.get_logger()
 
-NUDGE = "engine.log"  # core NATS, empty: the log has grown
+NUDGE_SUBJECT = "engine.log"  # core NATS, empty: the log has grown
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -53,38 +53,41 @@ class Outgoing(NamedTuple):
     body: bytes
 
 
-AS_ONE_FROM, AT_ONCE = 25, 1_000  # messages of an atomic batch: fewer are stored sooner one by one (TRAPS N2)
-EXPECTED = "Nats-Expected-Last-Sequence"
+MIN_ATOMIC_BATCH, MAX_ATOMIC_BATCH = (
+    25,
+    1_000,
+)  # messages of an atomic batch: fewer are stored sooner one by one (TRAPS N2)
+EXPECTED_SEQUENCE_HEADER = "Nats-Expected-Last-Sequence"
 
 
-def chained(messages: Sequence[Outgoing], sequence: int) -> Sequence[Outgoing]:
+def chain_sequences(messages: Sequence[Outgoing], sequence: int) -> Sequence[Outgoing]:
     """Each is stored only right after the one before it, the first after `sequence`: what is stored is a beginning."""
     for expected, message in enumerate(messages, sequence):
-        message.headers[EXPECTED] = str(expected)
+        message.headers[EXPECTED_SEQUENCE_HEADER] = str(expected)
     return messages
 
 
-def public(url: str) -> str:
+def strip_credentials(url: str) -> str:
     """The address without user and password, for everybody to read."""
     return re.sub(r"//[^@/,]*@", "//", url)
 
 
-OLDEST = (2, 12)  # of nats-server: the first with atomic batches
-TRY_AGAIN = 2.0  # seconds until we look whether a server that is too old was replaced
+MIN_NATS_VERSION = (2, 12)  # of nats-server: the first with atomic batches
+VERSION_CHECK_INTERVAL = 2.0  # seconds until we look whether a server that is too old was replaced
 
 
-def too_old(version: ServerVersion) -> str | None:
+def explain_old_server(version: ServerVersion) -> str | None:
     """Why this nats-server will not do; None if it will."""
-    if (version.major, version.minor) >= OLDEST:
+    if (version.major, version.minor) >= MIN_NATS_VERSION:
         return None
-    found, needed = f"{version.major}.{version.minor}.{version.patch}", ".".join(map(str, OLDEST))
+    found, needed = f"{version.major}.{version.minor}.{version.patch}", ".".join(map(str, MIN_NATS_VERSION))
     return f"nats-server is {found}, and {needed} or newer is needed; upgrade it"
 
 
 async def connect(
     url: str,
     name: str,
-    access: Access = ANYBODY,
+    access: Credentials = ANONYMOUS,
     within: float | None = None,
     told: Callable[[str], None] = lambda _: None,
 ) -> Client:
@@ -98,7 +101,7 @@ async def connect(
         nonlocal last
         if isinstance(error, ConnectionResetError | BrokenPipeError) and last:
             return  # the broker hangs up on those whom it refuses, and we may see that first
-        said, last = last, access.explained(error)
+        said, last = last, access.explain_error(error)
         if last != said:
             log.warning("bus", name=name, error=last)
         told(last)
@@ -117,34 +120,34 @@ async def connect(
         "max_outstanding_pings": 2,
         "drain_timeout": 5,
         "no_echo": True,  # a nudge reaches the services of its own process without the broker
-        **access.options(url),
+        **access.build_options(url),
     }
     try:
         async with asyncio.timeout(within):
-            while why := too_old((nc := await nats.connect(url, **options)).connected_server_version):
+            while why := explain_old_server((nc := await nats.connect(url, **options)).connected_server_version):
                 await nc.close()
                 await failed(BusError(why))
-                await asyncio.sleep(TRY_AGAIN)
+                await asyncio.sleep(VERSION_CHECK_INTERVAL)
             return nc
     except TimeoutError:
         why = last or "nobody listens there; start it, or set SLA_NATS_URL"
-        raise BusError(f"no bus at {public(url)} within {within:g} s: {why}") from None
+        raise BusError(f"no bus at {strip_credentials(url)} within {within:g} s: {why}") from None
 
 
-ANSWERS_WITHIN = 2.0  # seconds until a request to the broker is given up: it may have been lost with a connection
+REQUEST_TIMEOUT = 2.0  # seconds until a request to the broker is given up: it may have been lost with a connection
 
 
-async def stream_info(nc: Client, stream: str, subjects: str | None = None) -> StreamInfo:
+async def read_stream_info(nc: Client, stream: str, subjects: str | None = None) -> StreamInfo:
     """What the broker says of a stream, and of the subjects in it. BusError if there is no such stream."""
     try:
-        return await nc.jetstream(timeout=ANSWERS_WITHIN).stream_info(stream, subjects)
+        return await nc.jetstream(timeout=REQUEST_TIMEOUT).stream_info(stream, subjects)
     except nats.js.errors.NotFoundError:
         raise BusError(f"stream {stream} does not exist; run `sla migrate`, or restore it") from None
 
 
-async def last_sequence(nc: Client, stream: str) -> int:
+async def read_last_sequence(nc: Client, stream: str) -> int:
     """The sequence of the newest message of a stream, 0 if there never was one; BusError if there is no stream."""
-    return (await stream_info(nc, stream)).state.last_seq
+    return (await read_stream_info(nc, stream)).state.last_seq
 
 
 class Publisher:
@@ -160,7 +163,7 @@ class Publisher:
         self._waiting: dict[str, asyncio.Future[Msg]] = {}
         self._subscription: Any = None
 
-    PATIENCE = 10.0  # seconds for all answers to one call
+    ACKNOWLEDGE_TIMEOUT = 10.0  # seconds for all answers to one call
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[Published]:
         """The broker's answers, in the order of the messages."""
@@ -175,12 +178,14 @@ class Publisher:
             headers = {"Nats-Expected-Stream": self._stream, **message.headers}
             await self._nc.publish(message.subject, message.body, f"{self._inbox}.{token}", headers)
         try:
-            async with asyncio.timeout(self.PATIENCE):
-                return [_acknowledged(await self._answer(answer, connection)) for answer in answers.values()]
+            async with asyncio.timeout(self.ACKNOWLEDGE_TIMEOUT):
+                return [_parse_acknowledgement(await self._answer(answer, connection)) for answer in answers.values()]
         except TimeoutError:
             await self._subscription.unsubscribe()
             self._subscription = None  # it may have been refused
-            raise BusError(f"no answer from the broker for {self._stream} within {self.PATIENCE:g} s") from None
+            raise BusError(
+                f"no answer from the broker for {self._stream} within {self.ACKNOWLEDGE_TIMEOUT:g} s"
+            ) from None
         finally:
             for token in answers:
                 self._waiting.pop(token, None)
@@ -197,9 +202,9 @@ class Publisher:
                 raise BusError(f"the connection was lost while {self._stream} was published to")
         return answer.result()
 
-    async def publish_as_one(self, messages: Sequence[Outgoing]) -> Published:
+    async def publish_atomic_batch(self, messages: Sequence[Outgoing]) -> Published:
         """
-        All of the messages or none, at most AT_ONCE; the answer is for the last. The stream must allow it.
+        All of the messages or none, at most MAX_ATOMIC_BATCH; the answer is for the last. The stream must allow it.
         With `sync_interval: always` one costs the broker 4 ms and 0.03 ms a message, where each alone costs 0.2 ms.
         """
         batch = uuid4().hex
@@ -220,7 +225,7 @@ class Publisher:
             waiting.set_result(message)
 
 
-def _acknowledged(message: Msg) -> Published:
+def _parse_acknowledgement(message: Msg) -> Published:
     if not message.data:  # 503: nobody listens on the subject
         raise BusError("no stream takes this subject; run `sla migrate`, or check the subject and the permissions")
     answer = json.loads(message.data)
@@ -236,8 +241,8 @@ class StreamReader:
     BusError, and goes on after the last message that was taken when it is called again.
     """
 
-    BATCH = 500
-    SILENCE = 2.5  # seconds without a message or a heartbeat, after which the consumer is made again
+    MAX_MESSAGES = 500
+    HEARTBEAT_TIMEOUT = 2.5  # seconds without a message or a heartbeat, after which the consumer is made again
 
     def __init__(
         self, nc: Client, stream: str, after: int, partitions: Sequence[int] = (), since: datetime | None = None
@@ -259,7 +264,7 @@ class StreamReader:
         """Messages stored and not yet taken, as far as is known."""
         return self.pending + len(self._arrived)
 
-    async def take(self, within: float = inf) -> list[Message]:
+    async def read_batch(self, within: float = inf) -> list[Message]:
         """All messages that have arrived, at most BATCH. Waits for one; after `within` seconds there may be none."""
         give_up = asyncio.get_running_loop().time() + within
         if self._next == 0 and not self._arrived:
@@ -271,15 +276,15 @@ class StreamReader:
                 await self._ask()
             self._wake.clear()
             try:
-                async with asyncio.timeout(self.SILENCE):
+                async with asyncio.timeout(self.HEARTBEAT_TIMEOUT):
                     await self._wake.wait()
             except TimeoutError:
                 self._next = 0
             if not self._arrived and self._next and asyncio.get_running_loop().time() >= give_up:
                 return []
-        taken = [self._arrived.popleft() for _ in range(min(self.BATCH, len(self._arrived)))]
+        taken = [self._arrived.popleft() for _ in range(min(self.MAX_MESSAGES, len(self._arrived)))]
         self._after = taken[-1].sequence
-        if self._asked <= 0 and self._next and len(self._arrived) < self.BATCH:
+        if self._asked <= 0 and self._next and len(self._arrived) < self.MAX_MESSAGES:
             await self._ask()
         return taken
 
@@ -293,8 +298,8 @@ class StreamReader:
         """Makes the consumer. Raises BusError if the stream is missing, or is not the one that was read before."""
         await self.close()
         self._arrived.clear()
-        js = self._nc.jetstream(timeout=ANSWERS_WITHIN)
-        newest = await last_sequence(self._nc, self._stream)
+        js = self._nc.jetstream(timeout=REQUEST_TIMEOUT)
+        newest = await read_last_sequence(self._nc, self._stream)
         if newest < self._after:
             raise BusError(
                 f"stream {self._stream} ends at {newest}, but everything up to {self._after} is already stored: it is "
@@ -318,11 +323,11 @@ class StreamReader:
         self._subscription = await self._nc.subscribe(self._inbox, cb=partial(self._receive, self._generation))
         self._asked, self._next = 0, 1
 
-    async def seen(self) -> int:
+    async def find_caught_up_sequence(self) -> int:
         """The sequence up to which all was taken, as the broker says: a reader hears nothing of other partitions."""
-        newest = await last_sequence(self._nc, self._stream)
+        newest = await read_last_sequence(self._nc, self._stream)
         try:
-            info = await self._nc.jetstream(timeout=ANSWERS_WITHIN).consumer_info(self._stream, self._consumer)
+            info = await self._nc.jetstream(timeout=REQUEST_TIMEOUT).consumer_info(self._stream, self._consumer)
         except nats.js.errors.NotFoundError:
             self._next = 0
             return self._after
@@ -331,8 +336,8 @@ class StreamReader:
         return newest if is_all else self._after
 
     async def _ask(self) -> None:
-        request = {"batch": self.BATCH, "expires": 30_000_000_000, "idle_heartbeat": 1_000_000_000}
-        self._asked = self.BATCH
+        request = {"batch": self.MAX_MESSAGES, "expires": 30_000_000_000, "idle_heartbeat": 1_000_000_000}
+        self._asked = self.MAX_MESSAGES
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         await self._nc.publish(subject, json.dumps(request).encode(), self._inbox)
 
@@ -373,22 +378,22 @@ class Bus:
         self._publishers: dict[str, Publisher] = {}
         self._wakes: list[Callable[[], None]] = []
 
-    def publisher(self, stream: str) -> Publisher:
+    def get_publisher(self, stream: str) -> Publisher:
         """One for each stream: a service that is built again leaves no subscription behind."""
         return self._publishers.setdefault(stream, Publisher(self._nc, stream))
 
-    def reader(self, stream: str, after: int, partitions: Sequence[int] = ()) -> StreamReader:
+    def create_reader(self, stream: str, after: int, partitions: Sequence[int] = ()) -> StreamReader:
         return StreamReader(self._nc, stream, after, partitions)
 
-    async def partitions(self, stream: str) -> int:
+    async def count_partitions(self, stream: str) -> int:
         """In how many partitions a stream is stored now."""
-        return partitions_of((await stream_info(self._nc, stream)).config)
+        return read_partition_count((await read_stream_info(self._nc, stream)).config)
 
-    async def letters_since(self, sequence: int) -> set[int]:
+    async def find_dead_letter_sequences(self, sequence: int) -> set[int]:
         """Which messages of TICKETS after this one have a dead letter already."""
         try:
-            since = await self.stored_at(TICKETS, sequence + 1)
-            newest = await self._nc.jetstream(timeout=ANSWERS_WITHIN).get_last_msg(DEAD_LETTERS, "dead_letters.*")
+            since = await self.read_stored_at(TICKETS, sequence + 1)
+            newest = await self._nc.jetstream(timeout=REQUEST_TIMEOUT).get_last_msg(DEAD_LETTERS, "dead_letters.*")
         except nats.js.errors.NotFoundError:
             return set()
         found = set[int]()
@@ -397,7 +402,9 @@ class Bus:
         reader = StreamReader(self._nc, DEAD_LETTERS, 0, since=since)
         try:
             last = 0
-            while last < newest.seq and (letters := await reader.take(ANSWERS_WITHIN)):  # it may be discarded meanwhile
+            while last < newest.seq and (
+                letters := await reader.read_batch(REQUEST_TIMEOUT)
+            ):  # it may be discarded meanwhile
                 said = [str((letter.headers or {}).get("Sla-Sequence")) for letter in letters]
                 found |= {int(sequence) for sequence in said if sequence.isdecimal()}
                 last = letters[-1].sequence
@@ -406,53 +413,53 @@ class Bus:
         return found
 
     @property
-    def closed(self) -> str | None:
+    def close_reason(self) -> str | None:
         """Why there is no connection and never will be: nats-py gives up after any error but a lost connection."""
         return str(self._nc.last_error or "it was closed") if self._nc.is_closed else None
 
-    async def last_sequence(self, stream: str) -> int:
+    async def read_last_sequence(self, stream: str) -> int:
         """The sequence of the newest message, 0 if there never was one; BusError if there is no stream."""
-        return await last_sequence(self._nc, stream)
+        return await read_last_sequence(self._nc, stream)
 
-    async def broken(self, stream: str) -> list[str]:
+    async def find_breaking_settings(self, stream: str) -> list[str]:
         """What about the settings of a stream breaks the engine; BusError if there is no stream."""
         (wanted,) = (config for config in STREAMS if config.name == stream)
-        return differences(wanted, (await stream_info(self._nc, stream)).config, BREAKING)
+        return find_drift(wanted, (await read_stream_info(self._nc, stream)).config, BREAKING_SETTINGS)
 
     async def check_consumer(self, stream: str, durable: str) -> None:
         """BusError if there is no such consumer."""
         try:
-            await self._nc.jetstream(timeout=ANSWERS_WITHIN).consumer_info(stream, durable)
+            await self._nc.jetstream(timeout=REQUEST_TIMEOUT).consumer_info(stream, durable)
         except nats.js.errors.NotFoundError:
             raise BusError(f"consumer {durable} of {stream} does not exist; run `sla migrate`") from None
 
-    async def made_at(self, stream: str) -> datetime:
+    async def read_created_at(self, stream: str) -> datetime:
         """When the stream was made: another instant means another stream of the same name."""
-        made_at = (await stream_info(self._nc, stream)).created
+        made_at = (await read_stream_info(self._nc, stream)).created
         assert made_at is not None
         return made_at
 
-    async def takes_batches(self, stream: str) -> bool:
+    async def accepts_batches(self, stream: str) -> bool:
         """Whether a stream stores many messages as one. An older one, or one of an operator, may not."""
-        return bool((await stream_info(self._nc, stream)).config.allow_atomic)
+        return bool((await read_stream_info(self._nc, stream)).config.allow_atomic)
 
-    async def newest(self, stream: str, subject: str) -> tuple[dict[str, str], datetime] | None:
+    async def read_newest(self, stream: str, subject: str) -> tuple[dict[str, str], datetime] | None:
         """Headers and the broker's time of the newest message on a subject; None if there is none."""
         try:
-            found = await self._nc.jetstream(timeout=ANSWERS_WITHIN).get_last_msg(stream, subject)
+            found = await self._nc.jetstream(timeout=REQUEST_TIMEOUT).get_last_msg(stream, subject)
         except nats.js.errors.NotFoundError:
             return None
         assert found.time is not None
         return found.headers or {}, found.time
 
-    async def count(self, stream: str, subject: str) -> dict[str, int]:
+    async def count_messages(self, stream: str, subject: str) -> dict[str, int]:
         """How many messages there are of each subject that matches."""
-        info = await stream_info(self._nc, stream, subject)
+        info = await read_stream_info(self._nc, stream, subject)
         return info.state.subjects or {}
 
-    async def stored_at(self, stream: str, sequence: int) -> datetime:
+    async def read_stored_at(self, stream: str, sequence: int) -> datetime:
         """The broker's time of a message."""
-        stored_at = (await self._nc.jetstream(timeout=ANSWERS_WITHIN).get_msg(stream, sequence)).time
+        stored_at = (await self._nc.jetstream(timeout=REQUEST_TIMEOUT).get_msg(stream, sequence)).time
         assert stored_at is not None
         return stored_at
 
@@ -460,13 +467,13 @@ class Bus:
         """Tells everybody that the log has grown. May be lost: who waits also looks now and then."""
         for wake in self._wakes:
             wake()
-        await self._nc.publish(NUDGE, b"")
+        await self._nc.publish(NUDGE_SUBJECT, b"")
 
-    async def on_nudge(self, wake: Callable[[], None]) -> None:
+    async def listen_for_nudges(self, wake: Callable[[], None]) -> None:
         """Calls `wake` whenever the log has grown, until the connection is closed."""
         self._wakes.append(wake)
 
         async def nudged(_: Msg) -> None:
             wake()
 
-        await self._nc.subscribe(NUDGE, cb=nudged)
+        await self._nc.subscribe(NUDGE_SUBJECT, cb=nudged)

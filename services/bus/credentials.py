@@ -11,7 +11,7 @@ from nats.aio.client import RawCredentials
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class Access:
+class Credentials:
     """
     All are texts: `credentials` of a NATS credentials file; `ca`, `cert` and `key` in PEM. Without `ca`, the
     authorities that the system trusts.
@@ -24,25 +24,29 @@ class Access:
     cert: str | None = None
     key: str | None = None
 
-    def inbox(self, url: str) -> str:
+    def build_inbox_prefix(self, url: str) -> str:
         """Where answers come to: a user has an inbox of its own."""
         parts = urlsplit(url)
         user = self.user or (parts.username if parts.password else None)  # a name that stands alone is a token: secret
         return f"_INBOX.{user}" if user else "_INBOX"
 
-    def options(self, url: str) -> dict[str, Any]:
+    def build_options(self, url: str) -> dict[str, Any]:
         """
         For `nats.connect`. With tls:// nothing is said before the connection is safe: nats-py would send the password
         unencrypted to whoever says that it needs no TLS.
         """
-        found: dict[str, Any] = {"user": self.user, "password": self.password, "inbox_prefix": self.inbox(url)}
+        found: dict[str, Any] = {
+            "user": self.user,
+            "password": self.password,
+            "inbox_prefix": self.build_inbox_prefix(url),
+        }
         if self.credentials:
             found["user_credentials"] = RawCredentials(self.credentials)
         if url.startswith("tls://"):
-            found |= {"tls": self._tls(), "tls_handshake_first": True}
+            found |= {"tls": self._build_tls(), "tls_handshake_first": True}
         return found
 
-    def _tls(self) -> ssl.SSLContext:
+    def _build_tls(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cadata=self.ca)
         if self.cert and self.key:
             with TemporaryDirectory() as folder:  # ssl reads files only, and nobody else may look into this folder
@@ -63,11 +67,11 @@ class Access:
         if self.ca and not url.startswith("tls://"):
             raise ValueError("SLA_NATS_CA is set, and SLA_NATS_URL does not begin with tls://; unset one, or change it")
         try:
-            self._tls()
+            self._build_tls()
         except (ssl.SSLError, ValueError) as error:
             raise ValueError(f"SLA_NATS_CA, SLA_NATS_CERT or SLA_NATS_KEY is not what it should be: {error}") from None
 
-    def explained(self, error: Exception) -> str:
+    def explain_error(self, error: Exception) -> str:
         """An error of the connection, and what to do where we know it."""
         text = str(error) or type(error).__name__
         if "authorization violation" in text.lower():
@@ -84,4 +88,4 @@ class Access:
         return text
 
 
-ANYBODY = Access()
+ANONYMOUS = Credentials()

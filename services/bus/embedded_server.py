@@ -38,9 +38,9 @@ class EmbeddedNats:
         await self._end_orphan(config)
         for stale in self._folder.glob("*.ports"):
             stale.unlink()
-        config.write_text(self._config(), encoding="utf-8")
+        config.write_text(self._build_config(), encoding="utf-8")
         self._process = await asyncio.create_subprocess_exec(
-            binary(),
+            find_binary(),
             *("-c", str(config), "-l", str(self._folder / "nats.log")),
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C reaches us alone, and we end it last
@@ -54,7 +54,7 @@ class EmbeddedNats:
             await asyncio.sleep(0.01)
         self.url = json.loads(ports.read_text(encoding="utf-8"))["nats"][0]
 
-    def _config(self) -> str:
+    def _build_config(self) -> str:
         with listen("127.0.0.1", self._port) as free:
             port = free.getsockname()[1]
         folder, synced = json.dumps(str(self._folder)), self._sync_interval
@@ -69,12 +69,12 @@ class EmbeddedNats:
             pid = int((self._folder / "nats.pid").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return
-        while str(config) in await asyncio.to_thread(_command_of, pid):
+        while str(config) in await asyncio.to_thread(_read_command, pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
             await asyncio.sleep(0.05)
 
-    async def ended(self) -> int:
+    async def wait(self) -> int:
         """Waits until the server has ended; its exit code."""
         assert self._process is not None
         return await self._process.wait()
@@ -97,14 +97,14 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def _command_of(pid: int) -> str:
+def _read_command(pid: int) -> str:
     if not shutil.which("ps"):
         return ""
     found = subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True, check=False)
     return found.stdout
 
 
-def binary() -> str:
+def find_binary() -> str:
     """The nats-server of this environment, or of the machine. Raises FatalError if there is none."""
     beside = Path(sysconfig.get_path("scripts")) / "nats-server"
     found = str(beside) if beside.exists() else shutil.which("nats-server")

@@ -68,7 +68,7 @@ STREAMS = (
 )
 
 
-def placed(subject: str) -> tuple[int, str]:
+def split_partition(subject: str) -> tuple[int, str]:
     """Which partition of TICKETS a message is in, by the subject it was stored under, and the one it was sent to."""
     number, _, rest = subject.partition(".")
     return (int(number), rest) if number.isdecimal() else (0, subject)
@@ -87,10 +87,12 @@ async def provision(nc: Client, partitions: int | None = None, consumers: Iterab
         try:
             found = (await js.stream_info(wanted.name)).config
         except nats.js.errors.NotFoundError:
-            transform = divided(partitions or 1) if wanted.name == TICKETS else None
+            transform = build_partition_transform(partitions or 1) if wanted.name == TICKETS else None
             await js.add_stream(replace(wanted, subject_transform=transform))
             continue
-        drift += differences(wanted, found, (*BREAKING, "max_msg_size", "deny_delete", "deny_purge", "allow_atomic"))
+        drift += find_drift(
+            wanted, found, (*BREAKING_SETTINGS, "max_msg_size", "deny_delete", "deny_purge", "allow_atomic")
+        )
     for consumer in consumers:
         assert consumer.durable_name is not None
         try:
@@ -100,7 +102,7 @@ async def provision(nc: Client, partitions: int | None = None, consumers: Iterab
     return drift
 
 
-def divided(partitions: int) -> SubjectTransform | None:
+def build_partition_transform(partitions: int) -> SubjectTransform | None:
     """
     How TICKETS is stored in so many partitions: the number of the partition, the same for all that concerns a ticket,
     before the subject. One partition needs none.
@@ -111,25 +113,25 @@ def divided(partitions: int) -> SubjectTransform | None:
     return SubjectTransform("*.*.*", f"{{{{partition({partitions},3)}}}}{kept}")
 
 
-def partitions_of(config: StreamConfig) -> int:
+def read_partition_count(config: StreamConfig) -> int:
     """In how many partitions a stream is stored."""
     transform = config.subject_transform
     found = re.match(r"\{\{ *partition\((\d+), *3\) *\}\}\.", transform.dest) if transform else None
     return int(found[1]) if found else 1
 
 
-async def divide(nc: Client, partitions: int) -> None:
+async def repartition(nc: Client, partitions: int) -> None:
     """Stores what comes from now on in so many partitions. No intake may work meanwhile."""
     js = nc.jetstream()
     config = (await js.stream_info(TICKETS)).config
-    await js.update_stream(replace(config, subject_transform=divided(partitions)))
+    await js.update_stream(replace(config, subject_transform=build_partition_transform(partitions)))
 
 
-BREAKING = ("subjects", "discard", "sealed", "no_ack")
+BREAKING_SETTINGS = ("subjects", "discard", "sealed", "no_ack")
 """Settings of a stream without which messages are refused, dropped, or not acknowledged."""
 
 
-def differences(wanted: StreamConfig, found: StreamConfig, settings: Iterable[str]) -> list[str]:
+def find_drift(wanted: StreamConfig, found: StreamConfig, settings: Iterable[str]) -> list[str]:
     """A line for each of the settings that is not as we would make it."""
     differ = []
     for setting in settings:

@@ -108,7 +108,7 @@ def migrate() -> None:
         who = read_access(settings)
     configure(settings)
     store.migrate(PROJECTIONS)
-    asyncio.run(provision(bus, who, settings.partitions, store.shares(), settings.notify))
+    asyncio.run(provision(bus, who, settings.partitions, store.create_leases(), settings.notify))
 
 
 @app.command()
@@ -150,13 +150,13 @@ def rebuild(
     settings = _settings()
     with _usage():
         where = client.find_store(settings, data)
-    store, lock = where.open(), where.lock("rebuild")
-    if not lock.take():
+    store, lock = where.open(), where.create_lock("rebuild")
+    if not lock.acquire():
         raise CommandFailedError(f"another `sla rebuild` works on {where.name}")
     for name in dict.fromkeys(views or known):
-        total = store.taken() if known[name].source == "inbox" else store.head()
+        total = store.read_committed_sequence() if known[name].source == "inbox" else store.read_head()
         for _ in progress(name, build(store, known[name]), total):
-            lock.take()  # which a session that is silent for too long loses
+            lock.acquire()  # which a session that is silent for too long loses
     store.close()
 
 
@@ -170,7 +170,7 @@ def verify(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None:
 
     with _usage():
         store = client.find_store(_settings(), data)
-    with store.picture() as stored, Verify(stored, PROJECTIONS) as check:
+    with store.open_snapshot() as stored, Verify(stored, PROJECTIONS) as check:
         for name, work in (("views", check.views()), ("tickets", check.tickets())):
             for _ in screen.progress(name, work, check.head):
                 pass
@@ -497,10 +497,10 @@ def policy_publish(
     with _usage():
         store = client.open_store(settings, data)
     try:
-        version = store.publish(policy, lambda: datetime.now(UTC), settings.policy_notice)
+        version = store.publish_policy(policy, lambda: datetime.now(UTC), settings.policy_notice)
     except VersionRefusedError as error:
         raise CommandFailedError(f"{file}: {error}") from None
-    versions, now = store.versions(), datetime.now(UTC)
+    versions, now = store.read_versions(), datetime.now(UTC)
     store.close()
     if output is Output.JSON:
         screen.write_json(policies.report(version, versions, now))
@@ -582,7 +582,7 @@ def policy_migrate(
     settings, now = _quiet(), datetime.now(UTC)
     with _usage():
         store = client.open_store(settings, data)
-        policy = policies.in_effect(to, store.versions(), now)
+        policy = policies.in_effect(to, store.read_versions(), now)
     found = list(what_if.moves(store, policy, now))
     store.close()
     going = dict.fromkeys(move.ticket for move in found if move.why_not is None)
@@ -624,7 +624,7 @@ def backtest(
         store = client.find_store(_settings(), data)
     versions = _versions(data)
     test = what_if.Backtest(versions, other, datetime.now(UTC), start, end)
-    with store.picture() as stored:
+    with store.open_snapshot() as stored:
         (total,) = stored.execute("SELECT count(DISTINCT originator_id) FROM stored_events").fetchone()
         for _ in screen.progress("tickets", test.run(stored), total):
             pass
@@ -642,7 +642,7 @@ def _versions(data: Path) -> "Versions":
 
     with _usage():
         store = client.open_store(_settings(), data)
-    versions = store.versions()
+    versions = store.read_versions()
     store.close()
     if not len(versions):
         raise CommandFailedError("no version is published yet; start the engine, or `sla policy publish FILE`")
@@ -844,7 +844,7 @@ def _policy_in_force(data: Path) -> "Policy":
         store = client.open_store(_settings(), data)
     except (FatalError, StoreError):
         return _policy()
-    versions = store.versions()
+    versions = store.read_versions()
     store.close()
     return versions.get_in_force(datetime.now(UTC)) if len(versions) else _policy()
 

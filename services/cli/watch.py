@@ -11,7 +11,7 @@ from nats.aio.client import Client
 
 from events.cloudevents import quote_value
 from events.promises import ANNOUNCEMENT_TYPES
-from services.bus.connection import StreamReader, last_sequence
+from services.bus.connection import StreamReader, read_last_sequence
 from services.bus.streams import SLA
 from services.errors import BusError
 from services.text.formats import wall
@@ -26,14 +26,14 @@ async def follow(nc: Client, everything: bool, tell: Callable[[str], None]) -> A
     The events of SLA from now on, or from the oldest that is kept. After an outage it goes on where it was; `tell`
     hears of it. Raises BusError if there is no stream at the beginning.
     """
-    after = 0 if everything else await last_sequence(nc, SLA)
+    after = 0 if everything else await read_last_sequence(nc, SLA)
     reader = StreamReader(nc, SLA, after)
     await reader.start()
     tell(f"following {SLA} after sequence {after}; Ctrl-C ends")
     said = ""
     while True:
         try:
-            messages, said = await reader.take(), ""
+            messages, said = await reader.read_batch(), ""
         except (BusError, nats.errors.Error, OSError) as error:
             problem = f"waiting for the bus: {str(error) or type(error).__name__}"
             if problem != said:

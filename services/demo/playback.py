@@ -367,8 +367,8 @@ class Demo(Service):
         self._dead_letters = 0
 
     async def run(self) -> None:
-        announcements = StreamReader(self._nc, SLA, await bus.last_sequence(self._nc, SLA))
-        dead_letters = StreamReader(self._nc, DEAD_LETTERS, await bus.last_sequence(self._nc, DEAD_LETTERS))
+        announcements = StreamReader(self._nc, SLA, await bus.read_last_sequence(self._nc, SLA))
+        dead_letters = StreamReader(self._nc, DEAD_LETTERS, await bus.read_last_sequence(self._nc, DEAD_LETTERS))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(announcements, self._announced))
             group.create_task(self._listen(dead_letters, self._dead))
@@ -401,7 +401,7 @@ class Demo(Service):
     async def _listen(self, reader: StreamReader, show: Callable[[Message], None]) -> None:
         while True:
             try:
-                for message in await reader.take():
+                for message in await reader.read_batch():
                     show(message)
             except (BusError, nats.errors.Error) as error:
                 log.warning("waiting", service=self.name, reason=str(error) or type(error).__name__)
@@ -432,7 +432,7 @@ class Demo(Service):
 
     def _figures(self) -> tuple[str, int]:
         """What the read models say of all tickets in the store, and how many facts they know."""
-        with self._store.reading() as cursor:
+        with self._store.read_view() as cursor:
             tickets, at_risk = self._tickets.read_counts(cursor), self._tickets.count_at_risk(cursor, datetime.now(UTC))
             sums, arrivals = self._compliance.read_counts(cursor), self._arrivals.read_counts(cursor)
         open_ = sum(n for (_, _, stage), n in tickets.items() if stage not in ENDED)

@@ -37,13 +37,13 @@ from nats.aio.client import Client
 
 from events.times import to_microseconds
 from projections.registry import PROJECTIONS
-from services.bus.connection import Bus, last_sequence
+from services.bus.connection import Bus, read_last_sequence
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
 from services.errors import BusError, FatalError, StoreError
 from services.runtime import connections as client
 from services.runtime.settings import Settings
-from services.store.interface import ANNOUNCER_CHECKPOINT, Database, Picture, Store, creation_of
+from services.store.interface import ANNOUNCER_CHECKPOINT, Database, Snapshot, Store, name_created_at
 from services.store.sqlite import FileLock, SqliteFile, SqliteStore
 
 FORMAT = 1
@@ -134,19 +134,19 @@ def _copy_store(store: Database, copy: Path) -> None:
     """A file of SQLite, whatever the store is. Of SQLite its online backup, in steps after which Ctrl-C is heard."""
     if not isinstance(store, SqliteFile):
         SqliteFile(copy).migrate(PROJECTIONS)
-        with store.picture() as source, closing(SqliteStore(copy)) as target:
+        with store.open_snapshot() as source, closing(SqliteStore(copy)) as target:
             _copy_rows(source, target)
         return
-    with store.picture() as source, closing(sqlite3.connect(copy)) as target:
+    with store.open_snapshot() as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target, pages=1_000, progress=lambda *_: None)
         ((found,),) = target.execute("PRAGMA quick_check(1)")
         if found != "ok":
             raise StoreError(f"{store.name} is damaged, a backup of it would be too: {found}")
 
 
-def _copy_rows(source: Picture, target: Store) -> None:
+def _copy_rows(source: Snapshot, target: Store) -> None:
     """All that is no view, between stores of any kind. Views are built again from the log, and so have no position."""
-    with target.changing() as cursor:
+    with target.write_log() as cursor:
         cursor.execute("DELETE FROM partitions")
         for table, columns in COPIED.items():
             rows = iter(source.execute(f"SELECT {columns} FROM {table}"))
@@ -154,7 +154,7 @@ def _copy_rows(source: Picture, target: Store) -> None:
                 kept = [
                     row
                     for row in some
-                    if table != "positions" or row[0] in (ANNOUNCER_CHECKPOINT, creation_of(TICKETS))
+                    if table != "positions" or row[0] in (ANNOUNCER_CHECKPOINT, name_created_at(TICKETS))
                 ]
                 marks = ", ".join("?" * len(some[0]))
                 cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", kept)
@@ -164,14 +164,14 @@ async def _copy_streams(settings: Settings, data: Path, folder: Path) -> tuple[d
     """What the broker said of each; and when TICKETS was made."""
     async with _bus_of(settings, data) as nc:
         streams = {stream: await _snapshot(nc, stream, folder / part_of(stream)) for stream in IN_ORDER}
-        return streams, await Bus(nc).made_at(TICKETS)
+        return streams, await Bus(nc).read_created_at(TICKETS)
 
 
 def _position(copy: Path, tickets: Stream, made_at: datetime) -> int:
     """The message of TICKETS up to which the store has everything."""
     with closing(SqliteStore(copy)) as store:
-        position = store.taken()
-        if position > tickets.last or not store.belongs_to(TICKETS, to_microseconds(made_at)):
+        position = store.read_committed_sequence()
+        if position > tickets.last or not store.bind_stream(TICKETS, to_microseconds(made_at)):
             raise FatalError(f"the store has not the messages of this {TICKETS}: together they are no backup")
     return position
 
@@ -180,7 +180,7 @@ def _position(copy: Path, tickets: Stream, made_at: datetime) -> int:
 async def _bus_of(settings: Settings, data: Path) -> AsyncIterator[Client]:
     """The bus of the engine; if none runs in the folder, the embedded server on the same data."""
     lock = FileLock(data / "engine.lock")
-    if settings.nats_url is not None or not data.is_dir() or not lock.take():  # noqa: ASYNC240 - nothing else runs
+    if settings.nats_url is not None or not data.is_dir() or not lock.acquire():  # noqa: ASYNC240 - nothing else runs
         async with client.open_bus(client.find_bus_url(settings, data), "backup", client.read_access(settings)) as nc:
             yield nc
         return
@@ -190,7 +190,7 @@ async def _bus_of(settings: Settings, data: Path) -> AsyncIterator[Client]:
         async with _embedded(data / "nats") as nc:
             yield nc
     finally:
-        lock.free()
+        lock.release()
 
 
 @asynccontextmanager
@@ -285,7 +285,7 @@ def restore(settings: Settings, data: Path, file: Path) -> Manifest:
             left.unlink()  # of the server that did it; the next one writes its own
         os.rename(parts / STORE, whole / STORE)
         with closing(SqliteStore(whole / STORE)) as store:
-            store.move_to(TICKETS, to_microseconds(made_at))
+            store.rebind_stream(TICKETS, to_microseconds(made_at))
         for path in (*whole.rglob("*"), whole):
             _sync(path)
         os.rename(whole, data)
@@ -304,12 +304,12 @@ def _restore_into(store: Database, settings: Settings, file: Path) -> Manifest:
         manifest = _unpack(file, parts)
         store.migrate(PROJECTIONS)
         with closing(store.open()) as target:
-            if target.head() or target.taken():
+            if target.read_head() or target.read_committed_sequence():
                 raise FatalError(f"{store.name} is not empty; a backup is restored where there is nothing yet")
             made_at = asyncio.run(_restore_onto(settings.nats_url, settings, manifest, parts))
-            with SqliteFile(parts / STORE).picture() as source:
+            with SqliteFile(parts / STORE).open_snapshot() as source:
                 _copy_rows(source, target)
-            target.move_to(TICKETS, to_microseconds(made_at))
+            target.rebind_stream(TICKETS, to_microseconds(made_at))
     return manifest
 
 
@@ -355,7 +355,7 @@ async def _restore_onto(url: str, settings: Settings, manifest: Manifest, parts:
     async with client.open_bus(url, "restore", client.read_access(settings)) as nc:
         for stream in IN_ORDER:
             with suppress(BusError):
-                await last_sequence(nc, stream)
+                await read_last_sequence(nc, stream)
                 raise FatalError(f"the bus has a stream {stream}; a backup is restored where there is nothing yet")
         return await _restore_all(nc, manifest, parts)
 
@@ -363,7 +363,7 @@ async def _restore_onto(url: str, settings: Settings, manifest: Manifest, parts:
 async def _restore_all(nc: Client, manifest: Manifest, parts: Path) -> datetime:
     for stream in IN_ORDER:
         await _restore(nc, stream, manifest.streams[stream], parts / part_of(stream))
-    return await Bus(nc).made_at(TICKETS)
+    return await Bus(nc).read_created_at(TICKETS)
 
 
 async def _restore(nc: Client, stream: str, found: Stream, path: Path) -> None:
@@ -372,7 +372,7 @@ async def _restore(nc: Client, stream: str, found: Stream, path: Path) -> None:
         while chunk := file.read(CHUNK):
             _answer((await nc.request(answer["deliver_subject"], chunk, timeout=ANSWERS_WITHIN)).data)
     await _ask(nc, answer["deliver_subject"], None, RESTORES_WITHIN)
-    last = await last_sequence(nc, stream)
+    last = await read_last_sequence(nc, stream)
     if last < found.last:
         raise FatalError(
             f"{stream} was restored up to message {last} only, and had {found.last}; the backup is damaged"

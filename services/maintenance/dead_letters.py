@@ -116,7 +116,7 @@ async def letters(nc: Client) -> AsyncIterator[Letter]:
     try:
         while True:
             async with asyncio.timeout(SILENCE):
-                taken = await reader.take()
+                taken = await reader.read_batch()
             for message in taken:
                 if message.sequence <= state.last_seq:
                     yield _letter(message)

@@ -16,7 +16,7 @@ from events.tickets import DATA_TYPES, TicketEvent, make_content_digest, make_fa
 from events.times import from_microseconds
 from projections.runner import Projection
 from services.errors import StoreError
-from services.store.interface import Database, Picture, Verification, decode, encode
+from services.store.interface import Database, Snapshot, Verification, decode, encode
 from sla.engine import InboxRow
 from sla.log import Breached, Event, FactRecorded, LogRow
 from sla.policy import Policy
@@ -49,7 +49,7 @@ def keep(database: Database, found: Verification) -> str | None:
     """Stores the result for the metrics; why not, if the store cannot be written."""
     try:
         with closing(database.open()) as store:
-            store.keep_verification(found)
+            store.save_verification(found)
     except (StoreError, PersistenceError, sqlite3.Error) as error:
         return str(error)
     return None
@@ -68,7 +68,7 @@ class Verify:
     A tick that never came is not missed in here: that a clock is behind is for the metrics to say.
     """
 
-    def __init__(self, stored: Picture, views: Iterable[type[Projection]]) -> None:
+    def __init__(self, stored: Snapshot, views: Iterable[type[Projection]]) -> None:
         self._stored, self._spare = stored, _spare()
         self._views = [view() for view in views]
         self.head, self.tickets_seen, self.differences = 0, 0, 0

@@ -16,7 +16,7 @@ from events.promises import (
     SlaTargetChanged,
     read,
 )
-from services.bus.connection import public
+from services.bus.connection import strip_credentials
 from services.notifier.metrics import Notifications
 from services.text.phrases import body, title
 from sla.engine import Message
@@ -133,7 +133,7 @@ class Alertmanager:
                 self._changed.clear()
                 problem = await self._post(client, self._alerts.list_alerts(datetime.now(UTC)))
                 if problem and not failures:
-                    log.warning("alertmanager", url=public(self._url), error=problem)
+                    log.warning("alertmanager", url=strip_credentials(self._url), error=problem)
                 failures = failures + 1 if problem else 0
                 if failures:
                     await asyncio.sleep(min(2.0 ** (failures - 1), RESEND_INTERVAL))

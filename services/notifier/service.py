@@ -103,7 +103,7 @@ class Notifier(Service):
     ) -> None:
         super().__init__()
         self._bus, self._receivers, self._count, self._tries_for = bus, targets, count, tries_for
-        self._undelivered = bus.publisher(UNDELIVERED)
+        self._undelivered = bus.get_publisher(UNDELIVERED)
         self._alerts = Alerts()
         self._alertmanagers = [Alertmanager(url, self._alerts, count) for url in alertmanagers]
         self._senders: list[asyncio.Task[None]] = []
@@ -172,7 +172,7 @@ class Notifier(Service):
         await self.run_to_completion(self._check_subscriptions())
         if self._receivers.by_name:
             await self._broker.start()
-        reader = self._bus.reader(SLA, 0)
+        reader = self._bus.create_reader(SLA, 0)
         try:
             if self._alertmanagers:
                 await self._replay(reader)
@@ -201,7 +201,7 @@ class Notifier(Service):
 
     async def _replay(self, reader: StreamReader) -> None:
         """What is broken now follows from all that SLA holds: a restart needs no memory of its own."""
-        newest, taken = await self.run_to_completion(self._bus.last_sequence(SLA)), 0
+        newest, taken = await self.run_to_completion(self._bus.read_last_sequence(SLA)), 0
         while taken < newest:
             self.record_heartbeat()
             taken = await self._read_batch(reader)
@@ -213,7 +213,7 @@ class Notifier(Service):
 
     async def _read_batch(self, reader: StreamReader) -> int:
         """The sequence of the last message that was taken, 0 if none came."""
-        messages = await reader.take(READ_TIMEOUT)
+        messages = await reader.read_batch(READ_TIMEOUT)
         for message in messages:
             try:
                 self._alerts.apply(message, datetime.now(UTC))

@@ -16,7 +16,7 @@ from projections.runner import catch_up
 from projections.tickets import Tickets
 from services.bus.connection import Outgoing
 from services.errors import ReadOnlyError
-from services.store.interface import Picture, Store
+from services.store.interface import Snapshot, Store
 from sla.judge import Clock, CycleKey, Fact, Facts, Verdict, judge
 from sla.log import FactRecorded
 from sla.policy import FIRST_RESPONSE, Policy
@@ -35,7 +35,7 @@ class Was(NamedTuple):
     facts: Facts
 
 
-def history(stored: Picture) -> Iterator[Was]:
+def history(stored: Snapshot) -> Iterator[Was]:
     """Every ticket, in the order of their ids."""
     rows = stored.execute(
         "SELECT originator_id, state FROM stored_events WHERE topic = ? ORDER BY originator_id, originator_version",
@@ -95,7 +95,7 @@ class Backtest:
         default_factory=lambda: defaultdict(lambda: (Counter(), Counter()))
     )
 
-    def run(self, stored: Picture) -> Iterator[int]:
+    def run(self, stored: Snapshot) -> Iterator[int]:
         """Reads one picture of the store."""
         other = PolicyOverride(self.policy)
         for done, (ticket, facts) in enumerate(history(stored), 1):
@@ -174,11 +174,11 @@ class Move(NamedTuple):
 
 def moves(store: Store, to: Policy, now: datetime) -> Iterator[Move]:
     """What would become of every clock that has neither ended nor broken, and is not there yet; by ticket."""
-    versions, view = store.versions(), Tickets()
+    versions, view = store.read_versions(), Tickets()
     first_only = all(len(version.policy.objectives) == 1 for version in versions)
     with suppress(ReadOnlyError):
         catch_up(store, view)
-    with store.reading() as cursor:
+    with store.read_view() as cursor:
         rows = view.list_open(cursor, ALL) if first_only else view.list_all(cursor)
     wanted = [
         row.ticket
@@ -187,7 +187,7 @@ def moves(store: Store, to: Policy, now: datetime) -> Iterator[Move]:
         and not (first_only and (row.state.breached_at or row.state.policy_version == to.version))
     ]
     for start in range(0, len(wanted), BATCH):
-        for ticket, found in store.load_all(wanted[start : start + BATCH]).items():
+        for ticket, found in store.load_tickets(wanted[start : start + BATCH]).items():
             yield from _moved(ticket, found.facts, versions, to, now)
 
 

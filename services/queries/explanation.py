@@ -31,7 +31,7 @@ def story(
     known = past.history(store, ticket, when)
     if known is None:
         return None
-    versions = store.versions()
+    versions = store.read_versions()
     found = when.ticket(known, versions)
     standing = reading.as_it_stands(found, versions, when)
     told = explain(found.facts, [recorded.event for recorded in known], versions, when.at)

@@ -75,7 +75,7 @@ class When(NamedTuple):
 
 def history(store: Store, ticket: str, when: When) -> list[Recorded] | None:
     """What was known of a ticket; None if nothing ever was. Raises NothingKnownError if nothing was then."""
-    for _, events in store.histories([ticket]):
+    for _, events in store.read_histories([ticket]):
         known = when.known(events)
         if not known:
             assert when.known_at is not None
@@ -86,11 +86,11 @@ def history(store: Store, ticket: str, when: When) -> list[Recorded] | None:
 
 def everything(store: Store, when: When) -> Iterator[list[Recorded]]:
     """What was known of each ticket of which anything was. Raises NothingKnownError if nothing was of any."""
-    first = store.entries(0, 1)
+    first = store.read_log_entries(0, 1)
     if when.known_at is not None and first and first[0].event.at > when.known_at:
         raise NothingKnownError("nothing was known", when.known_at, first[0].event.at)
-    for some in store.tickets():
-        for _, events in store.histories(some):
+    for some in store.read_ticket_ids():
+        for _, events in store.read_histories(some):
             if known := when.known(events):
                 yield known
 

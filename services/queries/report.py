@@ -155,7 +155,7 @@ def report(
     if unknown := [name for name in by if name not in BY]:
         raise ValueError(f"{', '.join(map(quote_value, unknown))}: a report is by {', '.join(BY)}")
     when = When(as_of, known_at, now or datetime.now(UTC)).check()
-    versions = store.versions()
+    versions = store.read_versions()
     zone = versions.get_in_force(when.at).zone if len(versions) else "UTC"
     asked = Period.parse(period, zone)
     columns = tuple(BY[name] for name in by)
@@ -186,7 +186,7 @@ def _now(store: Store, columns: Key, asked: Period) -> dict[Key, Totals]:
     with suppress(ReadOnlyError):  # then it is as far as those who follow it are
         catch_up(store, view)
     start, end = (None if at is None else to_microseconds(at) for at in asked)
-    with store.reading() as cursor:
+    with store.read_view() as cursor:
         for *key, came_to, tickets, broken, retracted in view.sum_outcomes(cursor, columns, start, end):
             totals = found[tuple(key)]
             totals.came_to[came_to] += tickets

@@ -170,7 +170,7 @@ def standing(
     known = history(store, ticket, when)
     if known is None:
         return None
-    versions = store.versions()
+    versions = store.read_versions()
     return as_it_stands(when.ticket(known, versions), versions, when)
 
 
@@ -207,12 +207,12 @@ def waiting(
     view = Tickets()
     with suppress(ReadOnlyError):  # then it is as far as those who follow it are
         catch_up(store, view)
-    with store.reading() as cursor:
+    with store.read_view() as cursor:
         rows = view.list_open(cursor, ALL if limit is None else limit)
-    policy = cache(store.policy)
+    policy = cache(store.read_policy)
     tickets: dict[str, TicketSla] = {}
-    if any(len(version.policy.objectives) > 1 for version in store.versions()):
-        tickets = store.load_all(row.ticket for row in rows)
+    if any(len(version.policy.objectives) > 1 for version in store.read_versions()):
+        tickets = store.load_tickets(row.ticket for row in rows)
     for row in rows:
         fingerprint = row.state.policy_fingerprint
         others = _others(tickets[row.ticket]) if row.ticket in tickets else ()
@@ -221,7 +221,7 @@ def waiting(
 
 def _waited(store: Store, limit: int | None, when: When) -> Iterator[Standing]:
     """Those that were open then."""
-    versions = store.versions()
+    versions = store.read_versions()
     found = (as_it_stands(ticket, versions, when) for ticket, _ in everybody(store, when, versions))
     waits = ((until, each.ticket, each) for each in found if (until := get_open_until(each.state)) is not None)
     for _, _, each in nsmallest(ALL if limit is None else limit, waits):

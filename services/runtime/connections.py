@@ -9,7 +9,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from services.bus import connection as bus
-from services.bus.credentials import ANYBODY, Access
+from services.bus.credentials import ANONYMOUS, Credentials
 from services.errors import BusError, FatalError
 from services.runtime.settings import Settings, parse_database_url
 from services.store.interface import Database, Store
@@ -39,17 +39,17 @@ def _read_run_file(data: Path) -> str:
     return str(url)
 
 
-def read_access(settings: Settings) -> Access:
+def read_access(settings: Settings) -> Credentials:
     """Who we are to the bus. Raises ValueError for settings that cannot work."""
     names = ("user", "password", "credentials", "ca", "cert", "key")
-    found = Access(**{name: getattr(settings, f"nats_{name}") for name in names})
+    found = Credentials(**{name: getattr(settings, f"nats_{name}") for name in names})
     if settings.nats_url is not None:
         found.check(settings.nats_url)
     return found
 
 
 @asynccontextmanager
-async def open_bus(url: str, name: str, access: Access = ANYBODY) -> AsyncIterator[Client]:
+async def open_bus(url: str, name: str, access: Credentials = ANONYMOUS) -> AsyncIterator[Client]:
     """The bus. Raises BusError if it does not answer, or does not because the user may not ask (TRAPS F17)."""
     denied: list[str] = []
 

@@ -100,7 +100,7 @@ class Watchdog:
                 await asyncio.wait(self._unanswered.values())
 
     async def _check(self) -> dict[str, str]:
-        if why := self._bus.closed:
+        if why := self._bus.close_reason:
             raise FatalError(f"the broker has ended the connection for good: {why}; put that right, and start again")
         found: dict[str, str] = {}
         newest, standing = await asyncio.gather(
@@ -135,11 +135,11 @@ class Watchdog:
         broken = await asyncio.gather(*(self._find_broken(stream) for stream in streams))
         if wrong := [line for lines in broken for line in lines]:
             raise BusError("; ".join(wrong))
-        return await self._bus.last_sequence(TICKETS) if TICKETS in streams else 0
+        return await self._bus.read_last_sequence(TICKETS) if TICKETS in streams else 0
 
     async def _find_broken(self, stream: str) -> list[str]:
         try:
-            return await self._bus.broken(stream)
+            return await self._bus.find_breaking_settings(stream)
         except BusError as error:
             return [str(error)]
 
@@ -148,22 +148,22 @@ class Watchdog:
 
     def _load_progress(self, store: Store) -> StoreProgress:
         """Blocking."""
-        if store.replaced():
+        if store.is_replaced():
             raise FatalError(
                 "the store was deleted or replaced while the engine worked on it, and what is stored now is lost; put "
                 "it in its place, and start again"
             )
-        positions = {name: store.position(name) or 0 for name in self._readers}
-        head = store.head()
+        positions = {name: store.read_checkpoint(name) or 0 for name in self._readers}
+        head = store.read_head()
         waiting = {name for name in self._readers if name != _ARRIVALS and positions[name] < head}
-        if _ARRIVALS in positions and store.inbox(positions[_ARRIVALS], 1):
+        if _ARRIVALS in positions and store.read_inbox(positions[_ARRIVALS], 1):
             waiting.add(_ARRIVALS)
         overdue = self._find_overdue(store) if "clock" in self._supervisors else None
-        return StoreProgress(store.taken(), positions, frozenset(waiting), overdue)
+        return StoreProgress(store.read_committed_sequence(), positions, frozenset(waiting), overdue)
 
     def _find_overdue(self, store: Store) -> DeadlineRow | None:
         late = round(STALLED_AFTER * self._interval * 1e6)
-        with store.reading() as cursor:
+        with store.read_view() as cursor:
             rows = Deadlines().read_until(cursor, self._now() - late, 1)
         return rows[0] if rows else None
 

@@ -60,7 +60,7 @@ class Service(ABC):
 
     async def acquire_leadership(self, lock: Lock) -> None:
         """Waits until this process owns the role: a standby works by waiting."""
-        while not await self.run_in_thread(lock.take):
+        while not await self.run_in_thread(lock.acquire):
             self.record_heartbeat()
             await self.sleep(0.5)
 
@@ -123,7 +123,7 @@ class Service(ABC):
 
 def ensure_leader(lock: Lock) -> None:
     """Raise NotLeaderError unless this process still holds the lock."""
-    if not lock.take():
+    if not lock.acquire():
         raise NotLeaderError("another process has this role now")
 
 

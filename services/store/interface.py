@@ -41,7 +41,7 @@ the stream sequence up to which everything of it is committed."""
 
 ANNOUNCER_CHECKPOINT = "announcements"  # the name of the place in the log up to which all is announced
 
-FIRST = (
+INITIAL_STATEMENTS = (
     "CREATE UNIQUE INDEX IF NOT EXISTS inbox_fact ON inbox (fact_key) WHERE fact_key IS NOT NULL",
     "INSERT INTO partitions SELECT 0, 0 WHERE NOT EXISTS (SELECT 1 FROM partitions)",
 )
@@ -85,11 +85,11 @@ def encode(event: Event) -> bytes:
 
 def decode(topic: str, state: bytes) -> Event:
     """The event that the log keeps. StoreError for a topic of another version, msgspec's errors for a broken state."""
-    event: Event = _decoder(topic).decode(state)
+    event: Event = _find_decoder(topic).decode(state)
     return event
 
 
-def _decoder(topic: str) -> "msgspec.json.Decoder[Any]":
+def _find_decoder(topic: str) -> "msgspec.json.Decoder[Any]":
     if topic not in DECODERS:
         raise StoreError(
             f"the log has an event of topic {topic!r}, which this version does not know; upgrade the engine"
@@ -105,7 +105,7 @@ class Verification(NamedTuple):
     differences: int
 
 
-class Picture(Protocol):
+class Snapshot(Protocol):
     """One picture of a whole store, while the engine goes on; nothing can be written."""
 
     def execute(self, statement: str, parameters: Sequence[Any] = ..., /) -> Any:
@@ -116,27 +116,27 @@ class Picture(Protocol):
 class Lock(Protocol):
     """One owner at a time of a role; freed when its process ends, whatever ends it."""
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """True if this process now is the owner; asked again, whether it still is."""
         ...
 
-    def free(self) -> None:
+    def release(self) -> None:
         """Let another one have it."""
         ...
 
 
-class Shares(Protocol):
+class PartitionLeases(Protocol):
     """Which partitions of TICKETS this process owns; freed when its process ends, whatever ends it."""
 
-    def mine(self, count: int) -> frozenset[int]:
+    def acquire_fair_share(self, count: int) -> frozenset[int]:
         """Of so many: takes what nobody owns up to a fair share, and gives back what is more than that."""
         ...
 
-    def all(self, count: int) -> bool:
+    def acquire_all(self, count: int) -> bool:
         """True if this process now owns all of them; otherwise it owns none."""
         ...
 
-    def free(self) -> None:
+    def release(self) -> None:
         """Let others have them."""
         ...
 
@@ -154,9 +154,9 @@ class Database(Protocol):
         """Creates the schema and the tables of the views, if they do not exist."""
         ...
 
-    def picture(self) -> AbstractContextManager[Picture]: ...
-    def lock(self, role: str) -> Lock: ...
-    def shares(self) -> Shares: ...
+    def open_snapshot(self) -> AbstractContextManager[Snapshot]: ...
+    def create_lock(self, role: str) -> Lock: ...
+    def create_leases(self) -> PartitionLeases: ...
 
 
 class Store(ABC):
@@ -176,22 +176,22 @@ class Store(ABC):
         """Closes all connections; what was committed stays."""
 
     @abstractmethod
-    def changing(self) -> AbstractContextManager[Cursor]:
+    def write_log(self) -> AbstractContextManager[Cursor]:
         """A transaction of the only writer at the time; it is on the disk when it has ended."""
 
     @abstractmethod
-    def asking(self) -> AbstractContextManager[Cursor]:
+    def read_log(self) -> AbstractContextManager[Cursor]:
         """A transaction that only reads."""
 
     @abstractmethod
-    def writing(self) -> AbstractContextManager[Cursor]:
+    def write_view(self) -> AbstractContextManager[Cursor]:
         """A transaction for a view and its position: it need not be on the disk, as a view can be built again."""
 
     @abstractmethod
-    def reading(self) -> AbstractContextManager[Cursor]:
+    def read_view(self) -> AbstractContextManager[Cursor]:
         """One consistent picture of the views."""
 
-    def replaced(self) -> bool:
+    def is_replaced(self) -> bool:
         """Was the store deleted or replaced since it was opened?"""
         return False
 
@@ -204,53 +204,53 @@ class Store(ABC):
         """
         self._events.put(outcome.events, outcome=outcome, before=before)
 
-    def partitions(self) -> dict[int, int]:
+    def read_partitions(self) -> dict[int, int]:
         """The position of each partition."""
-        with self.asking() as cursor:
+        with self.read_log() as cursor:
             cursor.execute("SELECT number, position FROM partitions ORDER BY number")
             return dict(cursor.fetchall())
 
     def repartition(self, count: int, before: Mapping[int, int]) -> None:
         """Everything up to one position is stored: from there on there are so many partitions. May be FencedError."""
         (position,) = set(before.values())
-        with self.changing() as cursor:
+        with self.write_log() as cursor:
             cursor.execute("SELECT number, position FROM partitions")
             if dict(cursor.fetchall()) != before:
-                raise FencedError(another(before))
+                raise FencedError(explain_fencing(before))
             cursor.execute("DELETE FROM partitions")
             cursor.executemany("INSERT INTO partitions VALUES (?, ?)", [(number, position) for number in range(count)])
 
-    def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+    def read_digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """The content digests of the facts that are already recorded."""
         rows = self._select_all("SELECT fact_key, digest FROM inbox WHERE fact_key IN ({})", keys)
         return {row[0]: row[1] for row in rows}
 
-    def belongs_to(self, stream: str, made_at: int) -> bool:
+    def bind_stream(self, stream: str, made_at: int) -> bool:
         """Whether this is the stream whose sequences the positions are; the first one that is named becomes it."""
-        name = creation_of(stream)
-        with self.changing() as cursor:
+        name = name_created_at(stream)
+        with self.write_log() as cursor:
             cursor.execute("INSERT INTO positions VALUES (?, ?) ON CONFLICT DO NOTHING", (name, made_at))
-        return self.position(name) == made_at
+        return self.read_checkpoint(name) == made_at
 
-    def move_to(self, stream: str, made_at: int) -> None:
+    def rebind_stream(self, stream: str, made_at: int) -> None:
         """The stream was restored: the same messages under the same sequences, but made anew."""
-        with self.changing() as cursor:
-            cursor.execute("DELETE FROM positions WHERE name = ?", (creation_of(stream),))
-            cursor.execute("INSERT INTO positions VALUES (?, ?)", (creation_of(stream), made_at))
+        with self.write_log() as cursor:
+            cursor.execute("DELETE FROM positions WHERE name = ?", (name_created_at(stream),))
+            cursor.execute("INSERT INTO positions VALUES (?, ?)", (name_created_at(stream), made_at))
 
-    def publish(
+    def publish_policy(
         self, policy: Policy, now: Callable[[], datetime], notice: timedelta = timedelta(0), lead: timedelta = MIN_LEAD
     ) -> Version:
         """
         Stores the policy as its version, resolved, so that late news is judged as it was then. Before the first ticket
         event a version may be replaced. Raises Refused; then nothing is stored.
         """
-        with self.changing() as cursor:
+        with self.write_log() as cursor:
             row = (policy.fingerprint, policy.name, msgspec.json.encode(policy.to_resolved()))
             cursor.execute("INSERT INTO policies VALUES (?, ?, ?) ON CONFLICT DO NOTHING", row)
             unused = "NOT EXISTS (SELECT 1 FROM stored_events)"
             cursor.execute(f"DELETE FROM policy_versions WHERE version = ? AND {unused}", (policy.version,))
-            version = make_next_version(self._read_versions(cursor), policy, now(), notice, lead)
+            version = make_next_version(self._select_versions(cursor), policy, now(), notice, lead)
             cursor.execute(
                 "INSERT INTO policy_versions VALUES (?, ?, ?, ?, ?)",
                 (
@@ -263,26 +263,26 @@ class Store(ABC):
             )
         return version
 
-    def keep_verification(self, found: Verification) -> None:
+    def save_verification(self, found: Verification) -> None:
         """Stores what `sla verify` found; the metrics show the newest."""
-        with self.changing() as cursor:
+        with self.write_log() as cursor:
             row = (to_microseconds(found.at), found.tickets, found.differences)
             cursor.execute("INSERT INTO verifications VALUES (?, ?, ?)", row)
 
     # ---- what everybody reads
 
-    def versions(self) -> Versions:
+    def read_versions(self) -> Versions:
         """The published versions of the policy; the same object as long as they are the same."""
-        with self.asking() as cursor:
-            return self._read_versions(cursor)
+        with self.read_log() as cursor:
+            return self._select_versions(cursor)
 
-    def _read_versions(self, cursor: Cursor) -> Versions:
+    def _select_versions(self, cursor: Cursor) -> Versions:
         cursor.execute("SELECT fingerprint, published_at, effective_from, material FROM policy_versions ORDER BY 3")
         rows = [tuple(row) for row in cursor.fetchall()]
         if [row[0] for row in rows] != [version.policy.fingerprint for version in self._versions]:
             self._versions = Versions(
                 Version(
-                    self._read_policy(cursor, fingerprint),
+                    self._select_policy(cursor, fingerprint),
                     from_microseconds(published),
                     from_microseconds(effective),
                     bool(material),
@@ -291,22 +291,22 @@ class Store(ABC):
             )
         return self._versions
 
-    def verification(self) -> Verification | None:
+    def read_verification(self) -> Verification | None:
         """What `sla verify` found the last time; None if it never ran."""
-        with self.asking() as cursor:
+        with self.read_log() as cursor:
             cursor.execute("SELECT at, tickets, differences FROM verifications ORDER BY at DESC LIMIT 1")
             row = cursor.fetchone()
         return None if row is None else Verification(from_microseconds(row[0]), row[1], row[2])
 
-    def load(self, ticket: str) -> TicketSla | None:
+    def load_ticket(self, ticket: str) -> TicketSla | None:
         """The ticket replayed from its events; None if there are none."""
-        return self.load_all([ticket]).get(ticket)
+        return self.load_tickets([ticket]).get(ticket)
 
-    def load_all(self, tickets: Iterable[str]) -> dict[str, TicketSla]:
+    def load_tickets(self, tickets: Iterable[str]) -> dict[str, TicketSla]:
         """The tickets replayed from their events; those that have none are left out."""
-        return {id: TicketSla.replay(None, events) or TicketSla(id) for id, events in self.histories(tickets)}
+        return {id: TicketSla.replay(None, events) or TicketSla(id) for id, events in self.read_histories(tickets)}
 
-    def histories(self, tickets: Iterable[str]) -> Iterator[tuple[str, list[Recorded]]]:
+    def read_histories(self, tickets: Iterable[str]) -> Iterator[tuple[str, list[Recorded]]]:
         """The events of each of the tickets; those that have none are left out."""
         rows = self._select_all(
             "SELECT originator_id, originator_version, topic, state FROM stored_events "
@@ -316,11 +316,11 @@ class Store(ABC):
         for id, group in groupby(rows, itemgetter(0)):
             yield id, [Recorded(id, version, decode(topic, state)) for _, version, topic, state in group]
 
-    def tickets(self) -> Iterator[list[str]]:
+    def read_ticket_ids(self) -> Iterator[list[str]]:
         """The ids of all tickets, some at a time, in their order; those that come meanwhile may be among them."""
         last = ""
         while True:
-            with self.asking() as cursor:
+            with self.read_log() as cursor:
                 cursor.execute(
                     "SELECT DISTINCT originator_id FROM stored_events WHERE originator_id > ? ORDER BY 1 LIMIT 500",
                     (last,),
@@ -334,19 +334,19 @@ class Store(ABC):
     def _select_all(self, statement: str, values: Iterable[Any]) -> list[Any]:
         """The rows for all values, which stand where the statement has `{}`; SQLite takes only so many at once."""
         wanted, rows = list(values), []
-        with self.asking() as cursor:
+        with self.read_log() as cursor:
             for start in range(0, len(wanted), 500):
                 some = wanted[start : start + 500]
                 cursor.execute(statement.format(",".join("?" * len(some))), some)
                 rows += cursor.fetchall()
         return rows
 
-    def policy(self, fingerprint: str) -> Policy:
+    def read_policy(self, fingerprint: str) -> Policy:
         """The policy as it was resolved when it was published."""
-        with self.asking() as cursor:
-            return self._read_policy(cursor, fingerprint)
+        with self.read_log() as cursor:
+            return self._select_policy(cursor, fingerprint)
 
-    def _read_policy(self, cursor: Cursor, fingerprint: str) -> Policy:
+    def _select_policy(self, cursor: Cursor, fingerprint: str) -> Policy:
         if fingerprint not in self._policies:
             cursor.execute("SELECT resolved FROM policies WHERE fingerprint = ?", (fingerprint,))
             row = cursor.fetchone()
@@ -355,25 +355,25 @@ class Store(ABC):
             self._policies[fingerprint] = Policy.from_resolved(msgspec.json.decode(row[0]))
         return self._policies[fingerprint]
 
-    def log(self, after: int, limit: int) -> list[LogRow]:
+    def read_log_rows(self, after: int, limit: int) -> list[LogRow]:
         """The log after a position, in the order in which it was written. StoreError if a topic is not known."""
-        with self.asking() as cursor:
+        with self.read_log() as cursor:
             cursor.execute(
                 "SELECT rowid, originator_id, topic, state FROM stored_events WHERE rowid > ? ORDER BY rowid LIMIT ?",
                 (after, limit),
             )
             rows = list(map(LogRow._make, cursor.fetchall()))
         for topic in {row.topic for row in rows}:
-            _decoder(topic)
+            _find_decoder(topic)
         return rows
 
-    def entries(self, after: int, limit: int) -> list[LogEntry]:
+    def read_log_entries(self, after: int, limit: int) -> list[LogEntry]:
         """The same, decoded."""
-        return list(decode_rows(self.log(after, limit), Event))
+        return list(decode_rows(self.read_log_rows(after, limit), Event))
 
-    def inbox(self, after: int, limit: int) -> list[InboxRow]:
+    def read_inbox(self, after: int, limit: int) -> list[InboxRow]:
         """What became of messages after a stream sequence, as far as nothing before them is missing."""
-        with self.asking() as cursor:
+        with self.read_log() as cursor:
             cursor.execute(
                 "SELECT * FROM inbox WHERE sequence > ? AND sequence <= (SELECT min(position) FROM partitions) "
                 "ORDER BY sequence LIMIT ?",
@@ -381,28 +381,28 @@ class Store(ABC):
             )
             return [InboxRow(*row) for row in cursor.fetchall()]
 
-    def head(self) -> int:
+    def read_head(self) -> int:
         """The position of the newest event; 0 if there is none."""
         return self._recorder.max_notification_id() or 0
 
-    def taken(self) -> int:
+    def read_committed_sequence(self) -> int:
         """The stream sequence up to which every message is stored."""
-        return min(self.partitions().values())
+        return min(self.read_partitions().values())
 
-    def position(self, name: str) -> int | None:
+    def read_checkpoint(self, name: str) -> int | None:
         """A stored position; None if it was never stored."""
-        with self.asking() as cursor:
+        with self.read_log() as cursor:
             cursor.execute("SELECT position FROM positions WHERE name = ?", (name,))
             row = cursor.fetchone()
         return None if row is None else int(row[0])
 
 
-def another(before: Mapping[int, int]) -> str:
+def explain_fencing(before: Mapping[int, int]) -> str:
     """Why an outcome is not stored."""
     said = ", ".join(f"{number}: {position}" for number, position in before.items())
     return f"the stored positions are not {said}; another intake works on this store"
 
 
-def creation_of(stream: str) -> str:
+def name_created_at(stream: str) -> str:
     """The name under which it is kept when a stream was made."""
     return f"{stream} made at"

@@ -19,16 +19,22 @@ from psycopg_pool import PoolTimeout
 from projections.runner import Projection, create_projection
 from services.errors import FencedError, StoreError
 from services.faults import reach
-from services.store.interface import FIRST, TABLES, Store, another
-from services.store.postgres_leases import SILENT, SessionLock, SessionShares, line, told
+from services.store.interface import INITIAL_STATEMENTS, TABLES, Store, explain_fencing
+from services.store.postgres_leases import (
+    IDLE_TIMEOUT_SECONDS,
+    SessionLeases,
+    SessionLock,
+    first_line,
+    translate_errors,
+)
 from sla.engine import BatchOutcome
 
-OLDEST = 14  # the first version that ends sessions which are idle
-PATIENCE = 5  # seconds for a connection, and for a lock
-MANY = 1_000  # rows in one statement
+MIN_POSTGRES_VERSION = 14  # the first version that ends sessions which are idle
+CONNECT_TIMEOUT_SECONDS = 5  # seconds for a connection, and for a lock
+ROWS_PER_STATEMENT = 1_000  # rows in one statement
 DEFAULTS: dict[str, str | int | None] = {
     "application_name": "sla",
-    "connect_timeout": PATIENCE,
+    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
@@ -37,7 +43,7 @@ DEFAULTS: dict[str, str | int | None] = {
 """A server that is gone without a word is noticed within 11 s. What the address says itself counts more."""
 
 APPEND, MIGRATE = 0x51A0, 0x51A1  # keys of advisory locks; services/store/postgres_leases.py has more
-_IN_TURN = f"SELECT set_config('lock_timeout', '{PATIENCE}s', true), pg_advisory_xact_lock({APPEND})"
+_IN_TURN = f"SELECT set_config('lock_timeout', '{CONNECT_TIMEOUT_SECONDS}s', true), pg_advisory_xact_lock({APPEND})"
 """Until the transaction ends. What is read after this statement is what the one before has written."""
 
 _EVENTS = """CREATE TABLE IF NOT EXISTS stored_events (
@@ -80,11 +86,11 @@ ROLES = {
     "sla_reader": {},
 }
 """What each role may do beside reading: only intake inserts events, and nobody changes or deletes one."""
-FOLLOWERS = ("sla_clock", "sla_metrics")  # may write the tables of views
+PROJECTION_WRITERS = ("sla_clock", "sla_metrics")  # may write the tables of views
 
 
 @cache
-def dialect(statement: str) -> str:
+def translate(statement: str) -> str:
     """A statement in the SQL of all stores as PostgreSQL wants it; text is ordered as in SQLite, by its bytes."""
     statement = re.sub(r"\browid\b", "notification_id", statement.replace("%", "%%").replace("?", "%s"))
     if statement.startswith("CREATE TABLE"):
@@ -104,14 +110,14 @@ class _Cursor:
         return self._cursor.rowcount
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> "_Cursor":
-        self._cursor.execute(dialect(statement).encode(), parameters)
+        self._cursor.execute(translate(statement).encode(), parameters)
         return self
 
     def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> None:
         """All rows in one statement, of which the `VALUES (…)` is repeated: see _not_for_ever."""
-        before, values, after = re.split(r"VALUES (\(%s(?:, %s)*\))", dialect(statement))
+        before, values, after = re.split(r"VALUES (\(%s(?:, %s)*\))", translate(statement))
         rows = iter(parameters)
-        while some := list(islice(rows, MANY)):
+        while some := list(islice(rows, ROWS_PER_STATEMENT)):
             many = f"{before}VALUES {', '.join([values] * len(some))}{after}"
             self._cursor.execute(many.encode(), [value for row in some for value in row])
 
@@ -139,9 +145,9 @@ class _Datastore(PostgresDatastore):
             min_size=1,
             max_size=8,
             open=False,
-            timeout=PATIENCE,
-            reconnect_timeout=PATIENCE,
-            configure=_not_for_ever,
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            reconnect_timeout=CONNECT_TIMEOUT_SECONDS,
+            configure=_limit_idle_transactions,
         )
 
     def register_type_adapters(self) -> None:
@@ -150,7 +156,7 @@ class _Datastore(PostgresDatastore):
     @contextmanager
     def get_connection(self) -> Iterator[Connection[Any]]:
         self.pool.open()
-        with told(self._database.name):
+        with translate_errors(self._database.name):
             try:
                 with self.pool.connection() as connection:
                     yield connection
@@ -159,12 +165,12 @@ class _Datastore(PostgresDatastore):
                 raise
 
 
-def _not_for_ever(connection: Connection[Any]) -> None:
+def _limit_idle_transactions(connection: Connection[Any]) -> None:
     """
     A process that is paused within a transaction would hold up all others: the server ends its session. It can tell
     only between two statements, and so nothing is pipelined: what comes in one message is done whole, or not at all.
     """
-    connection.execute(f"SET idle_in_transaction_session_timeout = '{SILENT}s'")
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_SECONDS}s'")
 
 
 class _Recorder(PostgresApplicationRecorder):
@@ -182,12 +188,12 @@ class _Recorder(PostgresApplicationRecorder):
         with self.datastore.get_connection() as connection, connection.transaction():
             connection.execute(_IN_TURN.encode())
             reach("intake.in_commit")
-            appended = connection.execute(_APPEND, (*positions, *_columns(events, 4), *_columns(outcome.inbox, 7)))
+            appended = connection.execute(_APPEND, (*positions, *_transpose(events, 4), *_transpose(outcome.inbox, 7)))
             if not (appended.fetchone() or {})["yes"]:
-                raise FencedError(another(before))
+                raise FencedError(explain_fencing(before))
 
 
-def _columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+def _transpose(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
     """Rows as arrays, one for each column: five times faster than row by row (TRAPS S2)."""
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
 
@@ -199,13 +205,13 @@ class PostgresStore(Store):
         self._datastore = _Datastore(database)
         super().__init__(_Recorder(self._datastore))
         try:
-            with self.asking() as cursor:
+            with self.read_log() as cursor:
                 _check_server(cursor, database.name)
             if create:
-                with self.changing() as cursor:
-                    for statement in (_EVENTS, _HEX, *TABLES.values(), *FIRST):
+                with self.write_log() as cursor:
+                    for statement in (_EVENTS, _HEX, *TABLES.values(), *INITIAL_STATEMENTS):
                         cursor.execute(statement)
-            with self.asking() as cursor:
+            with self.read_log() as cursor:
                 for table in ("stored_events", *TABLES):
                     cursor.execute(f"SELECT 1 FROM {table} LIMIT 0")
         except BaseException:
@@ -216,27 +222,27 @@ class PostgresStore(Store):
         self._datastore.close()
 
     @contextmanager
-    def changing(self) -> Iterator[_Cursor]:
+    def write_log(self) -> Iterator[_Cursor]:
         with self._transaction() as cursor:
             cursor.execute(_IN_TURN)
             yield cursor
 
     @contextmanager
-    def asking(self) -> Iterator[_Cursor]:
+    def read_log(self) -> Iterator[_Cursor]:
         with self._datastore.get_connection() as connection, connection.cursor(row_factory=tuple_row) as cursor:
             yield _Cursor(cursor)
 
     @contextmanager
-    def writing(self) -> Iterator[_Cursor]:
+    def write_view(self) -> Iterator[_Cursor]:
         with self._transaction() as cursor:
             cursor.execute("SET LOCAL synchronous_commit = off")
-            cursor.execute(f"SET LOCAL lock_timeout = '{PATIENCE}s'")
+            cursor.execute(f"SET LOCAL lock_timeout = '{CONNECT_TIMEOUT_SECONDS}s'")
             yield cursor
             reach("view.before_commit")
         reach("view.after_commit")
 
     @contextmanager
-    def reading(self) -> Iterator[_Cursor]:
+    def read_view(self) -> Iterator[_Cursor]:
         with self._transaction() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             yield cursor
@@ -254,8 +260,10 @@ class PostgresStore(Store):
 def _check_server(cursor: _Cursor, name: str) -> None:
     cursor.execute("SELECT current_setting('server_encoding')::bytea, current_setting('server_version_num')::bigint")
     encoding, version = cursor.fetchone()
-    if version < OLDEST * 10_000:
-        raise StoreError(f"{name} is PostgreSQL {version // 10_000}; the engine needs {OLDEST} or newer: upgrade it")
+    if version < MIN_POSTGRES_VERSION * 10_000:
+        raise StoreError(
+            f"{name} is PostgreSQL {version // 10_000}; the engine needs {MIN_POSTGRES_VERSION} or newer: upgrade it"
+        )
     if encoding != b"UTF8":
         raise StoreError(f"{name} is encoded in {encoding.decode()}; create the database with ENCODING 'UTF8'")
     cursor.execute("SELECT current_setting('fsync'), current_setting('synchronous_commit')")
@@ -264,7 +272,7 @@ def _check_server(cursor: _Cursor, name: str) -> None:
         raise StoreError(f"{name}: fsync is {fsync}, synchronous_commit {synchronous}; a power cut could lose commits")
 
 
-class _Picture:
+class _Snapshot:
     """One transaction that sees the store as it was when it began; rows come in portions."""
 
     def __init__(self, connection: Connection[Any]) -> None:
@@ -274,7 +282,7 @@ class _Picture:
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> psycopg.ServerCursor[Any]:
         cursor = self._connection.cursor(name=f"picture_{next(self._numbers)}")
         cursor.itersize = 2_000
-        return cursor.execute(dialect(statement).encode(), parameters)
+        return cursor.execute(translate(statement).encode(), parameters)
 
 
 class PostgresDatabase:
@@ -284,21 +292,21 @@ class PostgresDatabase:
         try:
             given: dict[str, Any] = dict(conninfo_to_dict(url))
         except psycopg.Error as error:
-            raise ValueError(f"{line(error)}; write postgresql://USER@HOST/DATABASE") from None
+            raise ValueError(f"{first_line(error)}; write postgresql://USER@HOST/DATABASE") from None
         self.url = url
         self.conninfo = make_conninfo("", **DEFAULTS | given)
         self.name = f"postgresql://{given.get('host', 'localhost')}/{given.get('dbname', '')}"
 
     def connect(self) -> Connection[Any]:
         """A connection of its own, which commits each statement. StoreError if there is none."""
-        with told(self.name):
+        with translate_errors(self.name):
             return psycopg.connect(self.conninfo, autocommit=True)
 
     def open(self) -> PostgresStore:
         return PostgresStore(self)
 
     def migrate(self, views: Iterable[type[Projection]]) -> None:
-        with closing(self.connect()) as alone, told(self.name):
+        with closing(self.connect()) as alone, translate_errors(self.name):
             alone.execute("SELECT pg_advisory_lock(%s)", (MIGRATE,))  # two at once would fail (TRAPS E7)
             with closing(PostgresStore(self, create=True)) as store:
                 made = [view() for view in views]
@@ -308,17 +316,17 @@ class PostgresDatabase:
                 _grant(alone, [table for view in made for table in view.tables])
 
     @contextmanager
-    def picture(self) -> Iterator[_Picture]:
+    def open_snapshot(self) -> Iterator[_Snapshot]:
         self.open().close()  # whether it can be read at all
-        with closing(self.connect()) as connection, told(self.name), connection.transaction():
+        with closing(self.connect()) as connection, translate_errors(self.name), connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            yield _Picture(connection)
+            yield _Snapshot(connection)
 
-    def lock(self, role: str) -> SessionLock:
+    def create_lock(self, role: str) -> SessionLock:
         return SessionLock(self.connect, role)
 
-    def shares(self) -> SessionShares:
-        return SessionShares(self.connect)
+    def create_leases(self) -> SessionLeases:
+        return SessionLeases(self.connect)
 
 
 def _grant(connection: Connection[Any], views: Sequence[str]) -> None:
@@ -327,11 +335,11 @@ def _grant(connection: Connection[Any], views: Sequence[str]) -> None:
         "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(ROLES),)
     ).fetchall():
         may = dict.fromkeys(("stored_events", *TABLES), READS) | dict.fromkeys(views, READS) | ROLES[role]
-        if role in FOLLOWERS:
+        if role in PROJECTION_WRITERS:
             may |= dict.fromkeys(views, VIEWS)
         for table, privileges in may.items():
             names = {"table": Identifier(table), "role": Identifier(role)}
             connection.execute(SQL("REVOKE ALL ON {table} FROM {role}").format(**names))
             connection.execute(SQL(f"GRANT {privileges} ON {{table}} TO {{role}}").format(**names))
-        new = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {VIEWS if role in FOLLOWERS else READS} ON TABLES TO {{}}")
+        new = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {VIEWS if role in PROJECTION_WRITERS else READS} ON TABLES TO {{}}")
         connection.execute(new.format(Identifier(role)))

@@ -10,27 +10,29 @@ from psycopg import Connection
 
 from services.errors import ReadOnlyError, StoreError
 
-SILENT = 4  # seconds after which a session that holds locks and says nothing is ended by the server
+IDLE_TIMEOUT_SECONDS = 4  # seconds after which a session that holds locks and says nothing is ended by the server
 ROLE, MEMBERS, PARTITION = 0x51A2, 0x51A3, 0x51A4
 """Keys of advisory locks, before a second one: the role, none, the partition."""
 
 
 @contextmanager
-def told(who: str) -> Iterator[None]:
+def translate_errors(who: str) -> Iterator[None]:
     """What PostgreSQL says against it, in one line and with what to do."""
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
-        raise ReadOnlyError(f"{who}: {line(error)}; see deploy/postgres/roles.sql, and run `sla migrate`") from None
+        raise ReadOnlyError(
+            f"{who}: {first_line(error)}; see deploy/postgres/roles.sql, and run `sla migrate`"
+        ) from None
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-        raise StoreError(f"{who}: {line(error)}; run `sla migrate`") from None
+        raise StoreError(f"{who}: {first_line(error)}; run `sla migrate`") from None
     except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
-        raise StoreError(f"{who}: {line(error)}") from None
+        raise StoreError(f"{who}: {first_line(error)}") from None
     except psycopg.Error as error:
-        raise DatabaseError(f"{who}: {line(error)}") from error
+        raise DatabaseError(f"{who}: {first_line(error)}") from error
 
 
-def line(error: psycopg.Error) -> str:
+def first_line(error: psycopg.Error) -> str:
     """The first line of what PostgreSQL says."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
@@ -53,16 +55,16 @@ class _Session:
         """The one value of an answer. StoreError if the session has ended, with all its locks."""
         if self._connection is None:
             self._connection = self._connect()
-            self._connection.execute(f"SET idle_session_timeout = '{SILENT}s'")
+            self._connection.execute(f"SET idle_session_timeout = '{IDLE_TIMEOUT_SECONDS}s'")
         try:
-            with told("the session that holds locks"):
+            with translate_errors("the session that holds locks"):
                 (value,) = self._connection.execute(statement, parameters).fetchone() or (None,)
                 return value
         except StoreError:
             self.close()
             raise
 
-    def free(self) -> None:
+    def release(self) -> None:
         """Gives its locks back now: the server ends a session a moment after its connection is closed."""
         with suppress(StoreError):
             if self._connection is not None:
@@ -82,7 +84,7 @@ class SessionLock:
         self._session, self._role = _Session(connect), role
         self._mine = False
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         if self._mine:
             self._mine = False
             self._session.ask("SELECT 1")
@@ -91,19 +93,19 @@ class SessionLock:
             self._mine = self._session.ask("SELECT pg_try_advisory_lock(%s, hashtext(%s))", ROLE, self._role)
         return self._mine
 
-    def free(self) -> None:
+    def release(self) -> None:
         self._mine = False
-        self._session.free()
+        self._session.release()
 
 
-class SessionShares:
+class SessionLeases:
     """Partitions, each with a lock. How many processes there are, a lock says that all of them share."""
 
     def __init__(self, connect: Callable[[], Connection[Any]]) -> None:
         self._session = _Session(connect)
         self._held: set[int] = set()
 
-    def mine(self, count: int) -> frozenset[int]:
+    def acquire_fair_share(self, count: int) -> frozenset[int]:
         fair = -(-count // self._members())
         for number in sorted(self._held, reverse=True):
             if len(self._held) > fair or number >= count:
@@ -113,7 +115,7 @@ class SessionShares:
                 self._try(number)
         return frozenset(self._held)
 
-    def all(self, count: int) -> bool:
+    def acquire_all(self, count: int) -> bool:
         self._members()
         if all(number in self._held or self._try(number) for number in range(count)):
             return True
@@ -121,9 +123,9 @@ class SessionShares:
             self._give(number)
         return False
 
-    def free(self) -> None:
+    def release(self) -> None:
         self._held.clear()
-        self._session.free()
+        self._session.release()
 
     def _members(self) -> int:
         if not self._session.is_open:

@@ -22,7 +22,7 @@ from eventsourcing.sqlite import (
 from projections.runner import Projection, create_projection
 from services.errors import FencedError, StoreError
 from services.faults import reach
-from services.store.interface import FIRST, TABLES, Lock, Store, another
+from services.store.interface import INITIAL_STATEMENTS, TABLES, Lock, Store, explain_fencing
 from sla.engine import BatchOutcome
 
 
@@ -57,7 +57,7 @@ class _Recorder(SQLiteApplicationRecorder):
                 (outcome.position, number, position),
             )
             if c.sqlite_cursor.rowcount != 1:
-                raise FencedError(another(before))
+                raise FencedError(explain_fencing(before))
         reach("intake.in_commit")
         rows = [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events]
         c.executemany(self.insert_events_statement, rows)
@@ -75,16 +75,16 @@ class SqliteStore(Store):
             raise StoreError(f"{path} does not exist; run `sla migrate`")
         self.path = path
         self._writer = threading.Lock()  # SQLite lets one write at a time, and whoever has to wait sleeps
-        self._facts = _datastore(_Pool, path)
-        self._views = _datastore(_ViewPool, path)
+        self._facts = _open_datastore(_Pool, path)
+        self._views = _open_datastore(_ViewPool, path)
         recorder = _Recorder(self._facts)
         if create:
             recorder.create_table()
             with self._facts.transaction(commit=True) as cursor:
-                for statement in (*TABLES.values(), *FIRST):
+                for statement in (*TABLES.values(), *INITIAL_STATEMENTS):
                     cursor.execute(statement)
         self._check()
-        self._file = _file(path)
+        self._file = _identify_file(path)
         super().__init__(recorder)
 
     def close(self) -> None:
@@ -98,38 +98,38 @@ class SqliteStore(Store):
             if cursor.fetchone()[0] != 2:
                 raise StoreError("SQLite does not synchronise fully; commits could be lost at a power cut")
 
-    def replaced(self) -> bool:
-        return _file(self.path) != self._file
+    def is_replaced(self) -> bool:
+        return _identify_file(self.path) != self._file
 
     def commit(self, outcome: BatchOutcome, before: Any) -> None:
         with self._writer:
             super().commit(outcome, before)
 
     @contextmanager
-    def changing(self) -> Iterator[sqlite3.Cursor]:
+    def write_log(self) -> Iterator[sqlite3.Cursor]:
         with self._writer, self._facts.transaction(commit=True) as cursor:
-            yield _plain(cursor)
+            yield _use_plain_rows(cursor)
 
     @contextmanager
-    def asking(self) -> Iterator[sqlite3.Cursor]:
+    def read_log(self) -> Iterator[sqlite3.Cursor]:
         with self._facts.transaction(commit=False) as cursor:
-            yield _plain(cursor)
+            yield _use_plain_rows(cursor)
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Cursor]:
+    def write_view(self) -> Iterator[sqlite3.Cursor]:
         """Takes the write lock at its first statement that writes."""
         with self._writer, self._views.transaction(commit=True) as cursor:
-            yield _plain(cursor)
+            yield _use_plain_rows(cursor)
             reach("view.before_commit")
         reach("view.after_commit")
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Cursor]:
+    def read_view(self) -> Iterator[sqlite3.Cursor]:
         with self._views.transaction(commit=False) as cursor:
-            yield _plain(cursor)
+            yield _use_plain_rows(cursor)
 
 
-def _plain(cursor: SQLiteCursor) -> sqlite3.Cursor:
+def _use_plain_rows(cursor: SQLiteCursor) -> sqlite3.Cursor:
     """Rows as tuples: eventsourcing's have names too, which take as long as half of the reading."""
     cursor.sqlite_cursor.row_factory = None
     return cursor.sqlite_cursor
@@ -155,7 +155,7 @@ class SqliteFile:
                 create_projection(store, view())
 
     @contextmanager
-    def picture(self) -> Iterator[sqlite3.Connection]:
+    def open_snapshot(self) -> Iterator[sqlite3.Connection]:
         """No permission to write is needed. SQLite cannot cut its -wal file short meanwhile."""
         with closing(_connect_read_only(self.path)) as connection:
             connection.execute("BEGIN")
@@ -165,11 +165,11 @@ class SqliteFile:
                 raise StoreError(f"{self.path} cannot be read: {error}") from None
             yield connection
 
-    def lock(self, role: str) -> "FileLock":
+    def create_lock(self, role: str) -> "FileLock":
         return FileLock(self.path.with_name(f"{self.path.name}.{role}.lock"))
 
-    def shares(self) -> "FileShares":
-        return FileShares(self.lock("intake"))
+    def create_leases(self) -> "FileLeases":
+        return FileLeases(self.create_lock("intake"))
 
 
 def _check_schema(cursor: Any, path: Path) -> None:
@@ -189,14 +189,14 @@ def _connect_read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=True, isolation_level=None, timeout=5)
 
 
-def _datastore(pool: type[_Pool], path: Path) -> SQLiteDatastore:
+def _open_datastore(pool: type[_Pool], path: Path) -> SQLiteDatastore:
     store = SQLiteDatastore(str(path), originator_id_type="text")
     store.pool.close()
     store.pool = pool(db_name=str(path), lock_timeout=5)
     return store
 
 
-def _file(path: Path) -> tuple[int, int] | None:
+def _identify_file(path: Path) -> tuple[int, int] | None:
     """Which file it is that has this name now."""
     try:
         found = os.stat(path)
@@ -212,10 +212,10 @@ class FileLock:
         self._path = path
         self._opened: IO[bytes] | None = None
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """True if this process now is the owner. Whoever's file was deleted owns nothing any more."""
-        if self._opened is not None and not self._is_there(self._opened):
-            self.free()
+        if self._opened is not None and not self._is_in_place(self._opened):
+            self.release()
         if self._opened is None:
             file = open(self._path, "ab", buffering=0)  # noqa: SIM115
             try:
@@ -230,30 +230,30 @@ class FileLock:
             self._opened = file
         return True
 
-    def _is_there(self, file: IO[bytes]) -> bool:
+    def _is_in_place(self, file: IO[bytes]) -> bool:
         try:
             return os.path.samestat(os.fstat(file.fileno()), os.stat(self._path))
         except FileNotFoundError:
             return False
 
-    def free(self) -> None:
+    def release(self) -> None:
         """Let another one have it."""
         if self._opened is not None:
             self._opened.close()
             self._opened = None
 
 
-class FileShares:
+class FileLeases:
     """On one machine, one process owns all partitions."""
 
     def __init__(self, lock: Lock) -> None:
         self._lock = lock
 
-    def mine(self, count: int) -> frozenset[int]:
-        return frozenset(range(count)) if self._lock.take() else frozenset()
+    def acquire_fair_share(self, count: int) -> frozenset[int]:
+        return frozenset(range(count)) if self._lock.acquire() else frozenset()
 
-    def all(self, count: int) -> bool:
-        return self._lock.take()
+    def acquire_all(self, count: int) -> bool:
+        return self._lock.acquire()
 
-    def free(self) -> None:
-        self._lock.free()
+    def release(self) -> None:
+        self._lock.release()

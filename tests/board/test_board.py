@@ -91,7 +91,7 @@ async def ask(url: str, path: str, method: str = "GET", **headers: str) -> Answe
 async def seen(url: str, nc: Any, store: Any) -> None:
     """Waits until the board shows all that is stored now."""
     await announced(nc, store)
-    newest = (await asyncio.to_thread(store.open)).head()
+    newest = (await asyncio.to_thread(store.open)).read_head()
     await until("the board shows all", lambda: _position(url) >= newest)
 
 
@@ -460,7 +460,7 @@ async def test_who_was_away_for_too_long_is_told_so(live: Live, monkeypatch: pyt
     tail = Tail()
     monkeypatch.setattr(tail, "newest", type(tail.newest)(maxlen=3))
     store = live.up.store.open()
-    tail.take(store.log(0, 50))
+    tail.take(store.read_log_rows(0, 50))
     store.close()
     monkeypatch.setattr(module, "REMEMBERED", 3)
     assert tail.between(0, tail.position) is None
@@ -477,7 +477,7 @@ async def test_after_a_restart_the_board_knows_the_breaches_of_the_day_that_stan
     try:
         one = Board(store)
         run = asyncio.create_task(one.run())
-        await until("it has followed", lambda: one.position == store.head())
+        await until("it has followed", lambda: one.position == store.read_head())
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
         await one.stop()

@@ -33,7 +33,7 @@ async def audit(nc: Client, place: Database, publisher: Publisher, quiet: set[st
         ):
             for problem in found:
                 yield problem
-    with place.picture() as kept, Verify(kept, PROJECTIONS) as check:
+    with place.open_snapshot() as kept, Verify(kept, PROJECTIONS) as check:
         for _ in (*check.views(), *check.tickets()):
             pass
         for difference in check.first:
@@ -50,7 +50,7 @@ def _compare(expected: Counter, found: Counter, what: str) -> Iterator[Problem]:
 def _facts(place: Database, store: Store, publisher: Publisher, arrived: list[Heard]) -> Iterator[Problem]:
     sent = {(life.ticket, fact.event["id"]) for life in publisher.lives for _, fact in life.facts}
     yield from _compare(Counter(sent), Counter({key for each in arrived if (key := _key(each)) in sent}), "message")
-    tickets = store.load_all({ticket for ticket, _ in sent})
+    tickets = store.load_tickets({ticket for ticket, _ in sent})
     found = Counter((ticket, fact.id) for ticket, kept in tickets.items() for fact in kept.facts)
     yield from _compare(Counter(sent), found, "fact")
     outcomes = Counter(outcome for (outcome,) in rows(place, "SELECT outcome FROM inbox"))
@@ -71,7 +71,7 @@ def _dead_letters(publisher: Publisher, arrived: list[Heard], letters: list[Hear
 
 
 def _announced_once(store: Store, said: list[Heard]) -> Iterator[Problem]:
-    log = [entry.event.id for entry in store.entries(0, 1_000_000) if isinstance(entry.event, Announced)]
+    log = [entry.event.id for entry in store.read_log_entries(0, 1_000_000) if isinstance(entry.event, Announced)]
     heard = [each.headers["Nats-Msg-Id"] for each in said]
     yield from _compare(Counter(log), Counter(heard), "announcement")
     if log != heard and sorted(log) == sorted(heard):

@@ -28,7 +28,7 @@ import pytest
 from nats.aio.client import Client
 
 from projections.registry import PROJECTIONS
-from services.bus.embedded_server import EmbeddedNats, binary
+from services.bus.embedded_server import EmbeddedNats, find_binary
 from services.errors import StoreError
 from services.store import sqlite
 from services.store.sqlite import SqliteFile, SqliteStore
@@ -186,7 +186,7 @@ async def what_is_lost(data: Path, known: Known) -> Lost:
         facts = [heard.event["id"] for heard in await all_of(nc, "TICKETS", "tickets.>")]
         said = [heard.event["id"] for heard in await all_of(nc, "SLA", "sla.>")]
     try:
-        with SqliteFile(data / "sla.db").picture() as picture:
+        with SqliteFile(data / "sla.db").open_snapshot() as picture:
             ((taken,),) = picture.execute("SELECT min(position) FROM partitions")
     except (StoreError, sqlite3.Error):
         taken = None
@@ -294,7 +294,9 @@ async def test_the_embedded_broker_synchronises_always(tmp_path: Path) -> None:
     await server.start()
     await server.stop()
     port = free_port()
-    asked = await asyncio.create_subprocess_exec(binary(), "-c", tmp_path / "nats.conf", "-m", str(port), stderr=-3)
+    asked = await asyncio.create_subprocess_exec(
+        find_binary(), "-c", tmp_path / "nats.conf", "-m", str(port), stderr=-3
+    )
     try:
         _, body = await until("it answers", lambda: answered(f"http://127.0.0.1:{port}/jsz?config=1"))
         assert json.loads(body)["config"]["sync_always"] is True

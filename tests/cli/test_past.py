@@ -38,9 +38,9 @@ def test_as_of_is_what_the_oracle_says_of_all_that_had_happened(facts: list[Fact
     expected = truth(facts, at)
     if world.ticket_sla.facts.every[0].time > at:
         with pytest.raises(NothingKnownError):
-            when.ticket(log, world.memory.versions())
+            when.ticket(log, world.memory.read_versions())
     else:
-        assert as_truth(when.ticket(log, world.memory.versions()).state) == expected
+        assert as_truth(when.ticket(log, world.memory.read_versions()).state) == expected
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -53,7 +53,7 @@ def test_known_at_is_what_was_decided_by_then(scenario: Scenario) -> None:
     for n, (at, decided) in enumerate(moments):
         when = When(None, at, FAR)
         if (known := when.known(log)) and (n + 1 == len(moments) or moments[n + 1][0] > at):
-            assert when.ticket(known, world.memory.versions()).state == decided
+            assert when.ticket(known, world.memory.read_versions()).state == decided
     assert When(None, FAR, FAR).known(log) == log
 
 

@@ -5,7 +5,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from services.bus.embedded_server import binary
+from services.bus.embedded_server import find_binary
 from tests.compose.podman import Podman, run
 from tests.compose.stack import ROOT
 
@@ -87,7 +87,7 @@ def _parts() -> list[tuple[str | Path, str]]:
     """Files and folders of this machine, and their names in the folder that images are built of."""
     packages = Path(sysconfig.get_path("platlib"))
     return [
-        (binary(), "nats-server"),
+        (find_binary(), "nats-server"),
         ("/usr/bin/prometheus", "prometheus"),
         ("/usr/bin/prometheus-alertmanager", "alertmanager"),
         ("/usr/share/prometheus/alertmanager", "templates"),

@@ -46,7 +46,7 @@ WITH_OBJECTIVES = test_objectives.ALL
 
 
 def story(world: World, at: datetime) -> Explanation:
-    return explain(world.ticket_sla.facts, world.events, world.memory.versions(), at)
+    return explain(world.ticket_sla.facts, world.events, world.memory.read_versions(), at)
 
 
 def check(found: Explanation, at: datetime) -> None:
@@ -102,7 +102,7 @@ def test_what_is_counted_adds_up_in_every_scenario(scenario: Scenario) -> None:
         check(story(world, at), at)
     world.put(Tick(end))  # a late answer that waited for it
     if world.ticket_sla.version:
-        standing = as_it_stands(world.ticket_sla, world.memory.versions(), When(None, None, end))
+        standing = as_it_stands(world.ticket_sla, world.memory.read_versions(), When(None, None, end))
         accounts = story(world, end).clocks
         assert standing.elapsed(end) == (accounts[0].elapsed if accounts else None)
 

@@ -55,7 +55,7 @@ def test_few_tickets_of_many_facts_do_not_fill_the_memory(kept: Kept) -> None:
         ticket = f"T-{n % 3}"
         kept.take(ticket, "escalated", reason=f"number {n}")
         assert sum(kept.facts().values()) <= 10 and kept.facts().get(ticket, 0) in (0, n // 3 + 1)
-    assert {id: len(ticket.facts) for id, ticket in kept.memory.load_all(["T-0", "T-1", "T-2"]).items()} == {
+    assert {id: len(ticket.facts) for id, ticket in kept.memory.load_tickets(["T-0", "T-1", "T-2"]).items()} == {
         "T-0": 20,
         "T-1": 20,
         "T-2": 20,

@@ -321,19 +321,19 @@ def _fields(found: State) -> dict[str, Any]:
 
 def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> None:
     log = Log(tmp_path / "sla.db")
-    log.store.publish(with_objectives("resolution", "next_response"), lambda: START, lead=timedelta(0))
+    log.store.publish_policy(with_objectives("resolution", "next_response"), lambda: START, lead=timedelta(0))
     log.take(START, sent("opened", "T-1", START, service_level="enterprise", priority="critical"))
     log.take(START + HOUR, sent("responded", "T-1", START + HOUR))
     log.take(START + 2 * HOUR, sent("customer_replied", "T-1", START + 2 * HOUR))
     deadlines = Deadlines()
     catch_up(log.store, deadlines)
-    with log.store.reading() as cursor:
+    with log.store.read_view() as cursor:
         (first,) = deadlines.read_until(cursor, 2**62, 10)
     assert from_microseconds(first.at) == START + 3 * HOUR, "half of the next response, before half of the resolution"
     now = START + 2 * HOUR
     for _ in range(20):
         catch_up(log.store, deadlines)
-        with log.store.reading() as cursor:
+        with log.store.read_view() as cursor:
             following = deadlines.find_next_after(cursor, 0)
         if following is not None:
             now = max(now, from_microseconds(following)) + timedelta(milliseconds=1)

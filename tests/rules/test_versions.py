@@ -211,26 +211,26 @@ def test_before_the_first_ticket_event_a_version_may_be_replaced(tmp_path: Path)
     place = new_store(tmp_path / "sla.db")
     place.migrate(())
     with closing(place.open()) as store:
-        store.publish(variant(version="2026-01", warn_at=[10]), lambda: NOW)
-        store.publish(POLICY, lambda: NOW)
-        assert [version.policy.fingerprint for version in store.versions()] == [POLICY.fingerprint]
+        store.publish_policy(variant(version="2026-01", warn_at=[10]), lambda: NOW)
+        store.publish_policy(POLICY, lambda: NOW)
+        assert [version.policy.fingerprint for version in store.read_versions()] == [POLICY.fingerprint]
 
 
 def test_after_it_no_version_is_replaced_and_nothing_is_left_of_a_refused_one(log: Log) -> None:
     edited = variant(version="2026-01")
     with pytest.raises(VersionRefusedError, match="never edited"):
-        log.store.publish(variant(version="2026-01", warn_at=[10]), lambda: NOW)
-    assert [version.policy.fingerprint for version in log.store.versions()] == [POLICY.fingerprint]
+        log.store.publish_policy(variant(version="2026-01", warn_at=[10]), lambda: NOW)
+    assert [version.policy.fingerprint for version in log.store.read_versions()] == [POLICY.fingerprint]
     assert edited.fingerprint == POLICY.fingerprint
     assert rows(log.database, "SELECT count(*) FROM policies") == [(1,)]
 
 
 def test_another_process_sees_what_is_published(log: Log) -> None:
     with closing(log.database.open()) as other:
-        before = other.versions()
-        assert other.versions() is before
-        log.store.publish(edited_policy(), lambda: NOW)
-        assert [version.name for version in other.versions()] == ["2026-01", "edited"]
+        before = other.read_versions()
+        assert other.read_versions() is before
+        log.store.publish_policy(edited_policy(), lambda: NOW)
+        assert [version.name for version in other.read_versions()] == ["2026-01", "edited"]
 
 
 # ---- the commands, on a store
@@ -271,7 +271,7 @@ def test_what_is_refused_is_no_and_says_the_rule(log: Log, tmp_path: Path) -> No
     ):
         said = on(log, "policy", "publish", written(tmp_path, first, version, critical_4h="3h"), **settings)
         assert (said.code, said.out) == (1, "") and why in said.err, said
-    assert [version.name for version in log.store.versions()] == ["2026-01"]
+    assert [version.name for version in log.store.read_versions()] == ["2026-01"]
 
 
 def test_what_is_not_there_is_wrong_usage(log: Log) -> None:
@@ -314,7 +314,7 @@ def test_what_another_policy_cannot_judge_is_unknown_under_it(log: Log, tmp_path
 
 def test_a_ticket_that_was_moved_is_tried_under_the_other_policy_like_any_other(log: Log, tmp_path: Path) -> None:
     """A move within its 1.5 h to a version with doubled targets: 4 h now, 1 h under the file."""
-    log.store.publish(replace(edited_policy(), effective_from=START + 6 * DAY), lambda: START + 5 * DAY)
+    log.store.publish_policy(replace(edited_policy(), effective_from=START + 6 * DAY), lambda: START + 5 * DAY)
     log.take(START + 7 * DAY, fact("policy_changed", "T-0", START + HOUR, policy_version="edited"))
     report = json.loads(on(log, "backtest", "--policy", written(tmp_path, critical_2h="1h"), "-o", "json").out)
     (flip,) = [flip for flip in report["flips"] if flip["ticket"] == "T-0"]
@@ -330,7 +330,7 @@ def test_a_backtest_agrees_with_what_was_decided(log: Log) -> None:
     """Under the policy that it was judged by, no ticket flips, and what it came to is what the state says."""
     report = json.loads(on(log, "backtest", "--policy", SHIPPED, "-o", "json").out)
     assert report["flips"] == []
-    tickets = log.store.load_all(ticket for (ticket,) in rows(log.database, "SELECT ticket FROM tickets"))
+    tickets = log.store.load_tickets(ticket for (ticket,) in rows(log.database, "SELECT ticket FROM tickets"))
     broken = sum(ticket.state.breached_at is not None for ticket in tickets.values())
     late = [id for id, ticket in tickets.items() if ticket.state.next_at and ticket.state.next_at < now()]
     counted = sum(row["before"]["broken"] for row in report["compliance"])
@@ -345,11 +345,11 @@ def test_a_dry_run_says_what_a_move_would_change_and_changes_nothing(tmp_path: P
     log.take(now(), ticks=["BROKEN"])
     log.take(now(), opened("DUE", at - 9 * DAY, "minor"))  # and no tick has shown it yet
     file = written(tmp_path, minor_8h="30m")
-    log.store.publish(load_policy_file(file), lambda: now() - timedelta(minutes=1))
-    before = log.store.head()
+    log.store.publish_policy(load_policy_file(file), lambda: now() - timedelta(minutes=1))
+    before = log.store.read_head()
     said = on(log, "policy", "migrate", "--to", "2027-01", "--dry-run", "-o", "json")
     report = json.loads(said.out)
-    assert log.store.head() == before and report["dry_run"] is True
+    assert log.store.read_head() == before and report["dry_run"] is True
     (move,) = report["moves"]
     assert (move["ticket"], move["policy_version"], move["why_not"]) == ("NEW", "2026-01", None)
     table = on(log, "policy", "migrate", "--to", "2027-01", "--dry-run")
@@ -360,9 +360,9 @@ def test_a_dry_run_says_what_a_move_would_change_and_changes_nothing(tmp_path: P
 def test_a_ticket_that_is_answered_and_not_resolved_moves_too(tmp_path: Path) -> None:
     log = Log(tmp_path / "sla.db")
     versions = list(doubled("resolution"))
-    log.store.publish(versions[0].policy, lambda: START)
+    log.store.publish_policy(versions[0].policy, lambda: START)
     at = now() - HOUR / 60
-    log.store.publish(replace(versions[1].policy, effective_from=at), lambda: at - DAY)
+    log.store.publish_policy(replace(versions[1].policy, effective_from=at), lambda: at - DAY)
     opening = fact("opened", "T", at - HOUR / 60, service_level="enterprise", priority="critical")
     log.take(at, opening, responded("T", at - HOUR / 120))
     command = ("policy", "migrate", "--to", "doubled", "--dry-run")
@@ -385,8 +385,8 @@ def test_tickets_cannot_move_to_a_version_without_their_names_or_not_in_effect(t
     log.take(at, opened("NEW", at, "minor"))
     file = written(tmp_path)
     file.write_text(file.read_text().replace("minor", "low"), encoding="utf-8")
-    log.store.publish(load_policy_file(file), lambda: at - timedelta(minutes=1))
-    log.store.publish(replace(edited_policy(), effective_from=at + DAY), lambda: at)
+    log.store.publish_policy(load_policy_file(file), lambda: at - timedelta(minutes=1))
+    log.store.publish_policy(replace(edited_policy(), effective_from=at + DAY), lambda: at)
     said = on(log, "policy", "migrate", "--to", "2027-01")
     assert (
         "priority 'minor' is not in policy" in said.out

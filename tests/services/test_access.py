@@ -21,8 +21,8 @@ from nats.aio.client import ServerVersion
 
 from projections.registry import PROJECTIONS
 from services.bus import embedded_server as embedded
-from services.bus.connection import connect, too_old
-from services.bus.credentials import Access
+from services.bus.connection import connect, explain_old_server
+from services.bus.credentials import Credentials
 from services.bus.streams import provision
 from services.errors import BusError
 from services.store.sqlite import SqliteFile
@@ -76,7 +76,7 @@ async def says(service: Service, *words: str) -> None:
 
 
 async def migrate(broker: Broker) -> None:
-    nc = await connect(broker.url, "migrate", Access(user="provisioner", password=broker.password("provisioner")))
+    nc = await connect(broker.url, "migrate", Credentials(user="provisioner", password=broker.password("provisioner")))
     await provision(nc)
     await nc.close()
 
@@ -177,7 +177,7 @@ def test_settings_that_cannot_work_are_wrong_usage(
 
 
 def test_no_secret_is_shown_when_access_is_printed() -> None:
-    assert "hush" not in repr(Access(user="clock", password="hush", key="hush", credentials="hush"))
+    assert "hush" not in repr(Credentials(user="clock", password="hush", key="hush", credentials="hush"))
 
 
 # ---- a credentials file, as `nsc` makes it
@@ -211,7 +211,7 @@ def run_by_an_operator(folder: Path) -> Iterator[tuple[str, str]]:
         f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
         f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
     )
-    with subprocess.Popen([embedded.binary(), "-c", folder / "nats.conf", "-l", folder / "log"]) as server:
+    with subprocess.Popen([embedded.find_binary(), "-c", folder / "nats.conf", "-l", folder / "log"]) as server:
         try:
             ports, give_up = folder / f"nats-server_{server.pid}.ports", time.monotonic() + PATIENCE
             while not (ports.exists() and ports.read_text()):
@@ -224,7 +224,7 @@ def run_by_an_operator(folder: Path) -> Iterator[tuple[str, str]]:
 
 async def test_a_credentials_file_lets_its_user_in(tmp_path: Path) -> None:
     with run_by_an_operator(tmp_path) as (url, credentials):
-        nc = await connect(url, "test", Access(credentials=credentials), within=5)
+        nc = await connect(url, "test", Credentials(credentials=credentials), within=5)
         await nc.flush()
         await nc.close()
         with pytest.raises(BusError, match="the broker refuses this user"):
@@ -259,8 +259,8 @@ def safe(folder: Path, asks: bool = False) -> Iterator[tuple[Broker, Certificate
         yield broker, Certificates(*(pem.bytes().decode() for pem in pems))
 
 
-def access(broker: Broker, user: str, **more: str) -> Access:
-    return Access(user=user, password=broker.password(user), **more)
+def access(broker: Broker, user: str, **more: str) -> Credentials:
+    return Credentials(user=user, password=broker.password(user), **more)
 
 
 async def test_with_tls_a_service_works_and_a_publisher_too(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ async def test_with_tls_a_service_works_and_a_publisher_too(tmp_path: Path) -> N
 async def test_a_broker_that_another_authority_signed_is_refused_before_the_password_is_sent(tmp_path: Path) -> None:
     with safe(tmp_path / "nats") as (broker, _), safe(tmp_path / "other") as (_, other):
         for ca in (other.ca, None):
-            who = Access(user="clock", password="not this one", ca=ca)  # the log would have it, if it was sent
+            who = Credentials(user="clock", password="not this one", ca=ca)  # the log would have it, if it was sent
             with pytest.raises(BusError, match=r"certificate is not trusted: .*; SLA_NATS_CA names who signed it"):
                 await connect(broker.url, "test", who, within=2)
         assert "clock" not in broker.log
@@ -302,7 +302,7 @@ async def test_a_certificate_of_another_name_is_refused(tmp_path: Path) -> None:
 
 async def test_with_tls_in_the_address_nothing_is_said_to_a_broker_that_has_none(tmp_path: Path) -> None:
     with Broker(tmp_path / "nats").running() as broker:
-        who = Access(user="clock", password="not this one")
+        who = Credentials(user="clock", password="not this one")
         with pytest.raises(BusError, match="there is no TLS with the broker"):
             await connect(broker.url.replace("nats://", "tls://"), "test", who, within=2)
         assert "clock" not in broker.log
@@ -318,7 +318,7 @@ async def test_a_broker_that_asks_for_a_certificate_gets_ours(tmp_path: Path) ->
 
 async def test_other_clients_may_begin_without_tls_and_are_asked_for_it(tmp_path: Path) -> None:
     with safe(tmp_path / "nats") as (broker, certificates):
-        context = Access(ca=certificates.ca).options("tls://")["tls"]
+        context = Credentials(ca=certificates.ca).build_options("tls://")["tls"]
         nc = await nats.connect(broker.url, tls=context, **broker.access("publisher"))
         await nc.flush()
         await nc.close()
@@ -364,4 +364,4 @@ async def test_a_nats_server_that_is_too_old_is_said_and_tried_again_until_it_is
     [("1.4.1", False), ("2.11.99", False), ("2.12.0", True), ("2.15.1", True), ("3.0.0-beta.1", True)],
 )
 def test_2_12_is_the_oldest_that_will_do(version: str, will_do: bool) -> None:
-    assert (too_old(ServerVersion(version)) is None) == will_do
+    assert (explain_old_server(ServerVersion(version)) is None) == will_do

@@ -19,7 +19,7 @@ from services.errors import FencedError
 from services.intake import Intake
 from services.runtime.settings import SHIPPED_POLICIES
 from services.store.interface import Database
-from services.store.sqlite import FileLock, FileShares
+from services.store.sqlite import FileLeases, FileLock
 from sla.engine import Limits
 from sla.log import Announced, Breached, BreachRetracted, Fulfilled
 from tests.support.bus import (
@@ -186,7 +186,7 @@ async def check(nc: Client, crew: Crew, every: list[Life]) -> None:
     assert outcomes == Counter(recorded=len(facts), duplicate=len(messages) - len(facts))
     store = crew.store.open()
     try:
-        log = [entry for entry in store.entries(0, 1_000_000) if isinstance(entry.event, Announced)]
+        log = [entry for entry in store.read_log_entries(0, 1_000_000) if isinstance(entry.event, Announced)]
     finally:
         store.close()
     said = await stored(nc)
@@ -323,7 +323,7 @@ async def test_an_intake_that_was_superseded_stores_nothing_more(crew: Crew, tmp
     async with connected(crew.deployed.server.url) as nc:
         await publish(nc, *(opened(f"T-{n}", ago(hours=1)) for n in range(20)))
         locks = [FileLock(tmp_path / f"{n}.lock") for n in range(2)]
-        intakes = [Intake(Bus(nc), store, policy, Limits(), FileShares(lock)) for lock in locks]
+        intakes = [Intake(Bus(nc), store, policy, Limits(), FileLeases(lock)) for lock in locks]
         tasks = [asyncio.create_task(intake.run()) for intake in intakes]
         try:
             async with asyncio.timeout(PATIENCE):

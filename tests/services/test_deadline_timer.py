@@ -17,7 +17,7 @@ from services.intake import Intake
 from services.runtime.service import Service
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 from services.store.interface import Store
-from services.store.sqlite import FileLock, FileShares
+from services.store.sqlite import FileLeases, FileLock
 from sla.engine import Limits
 from tests.support.bus import ago, connected, deployment, nats_server, opened, publish, until
 
@@ -50,15 +50,15 @@ class Due:
         self.bus, self.store, self._folder = Bus(nc), store, folder
 
     def intake(self) -> Intake:
-        shares = FileShares(FileLock(self._folder / "intake.lock"))
-        return Intake(self.bus, self.store, load_policy(SHIPPED_POLICIES), Limits(), shares)
+        leases = FileLeases(FileLock(self._folder / "intake.lock"))
+        return Intake(self.bus, self.store, load_policy(SHIPPED_POLICIES), Limits(), leases)
 
     async def ticks(self) -> list[int]:
         """How often each was sent."""
-        return list((await self.bus.count(TICKETS, "clock.due.*")).values())
+        return list((await self.bus.count_messages(TICKETS, "clock.due.*")).values())
 
     def waiting(self) -> int:
-        with self.store.reading() as cursor:
+        with self.store.read_view() as cursor:
             return len(Deadlines().read_until(cursor, 2**62, 10 * MANY))
 
 
@@ -73,7 +73,7 @@ async def due(tmp_path: Path) -> AsyncIterator[Due]:
             found = Due(nc, store, tmp_path)
             await publish(nc, *(opened(f"T-{number}", ago(days=30)) for number in range(MANY)))
             async with at_work(found.intake()):
-                await until("all are stored", lambda: store.taken() == MANY)
+                await until("all are stored", lambda: store.read_committed_sequence() == MANY)
             catch_up(store, Deadlines())
             yield found
 
@@ -82,13 +82,13 @@ async def due(tmp_path: Path) -> AsyncIterator[Due]:
 def batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many messages each atomic batch had."""
     sizes: list[int] = []
-    publish_as_one = Publisher.publish_as_one
+    publish_as_one = Publisher.publish_atomic_batch
 
     async def counted(self: Publisher, messages: list[Outgoing]) -> Published:
         sizes.append(len(messages))
         return await publish_as_one(self, messages)
 
-    monkeypatch.setattr(Publisher, "publish_as_one", counted)
+    monkeypatch.setattr(Publisher, "publish_atomic_batch", counted)
     yield sizes
 
 
@@ -99,7 +99,7 @@ async def test_ticks_go_as_one_and_are_not_sent_again_while_they_wait_in_the_str
     async with at_work(clock):
         await until("a tick would be sent again by now", lambda: clock.heartbeats >= 3)
         assert (batches, await due.ticks()) == ([MANY], [1] * MANY)
-        await due.bus.on_nudge(clock.wake)
+        await due.bus.listen_for_nudges(clock.wake)
         async with at_work(due.intake()):
             await until("all are judged", lambda: due.waiting() == 0)
     assert await due.ticks() == [1] * MANY
@@ -107,7 +107,7 @@ async def test_ticks_go_as_one_and_are_not_sent_again_while_they_wait_in_the_str
 
 async def test_a_second_clock_sends_what_the_first_has_not(due: Due, batches: list[int]) -> None:
     tick = Outgoing("clock.due.T-7", {"Nats-Msg-Id": f"T-7:{first_instant(due)}:0"}, b"")
-    await due.bus.publisher(TICKETS).publish([tick])
+    await due.bus.get_publisher(TICKETS).publish([tick])
     clock = DeadlineTimer(due.bus, due.store)
     async with at_work(clock):
         await until("it has sent them", lambda: clock.heartbeats >= 1)
@@ -115,6 +115,6 @@ async def test_a_second_clock_sends_what_the_first_has_not(due: Due, batches: li
 
 
 def first_instant(due: Due) -> int:
-    with due.store.reading() as cursor:
+    with due.store.read_view() as cursor:
         (at,) = (row.at for row in Deadlines().read_until(cursor, 2**62, 10 * MANY) if row.ticket == "T-7")
     return at

@@ -401,13 +401,13 @@ class Judged:
             if next_at is not None:
                 heappush(self._ticks, (max(next_at, at), recorded.originator_id))
 
-    def load_all(self, tickets: Iterable[str]) -> dict[str, TicketSla]:
+    def load_tickets(self, tickets: Iterable[str]) -> dict[str, TicketSla]:
         return {}
 
-    def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+    def read_digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         return {key: self._digests[key] for key in keys if key in self._digests}
 
-    def versions(self) -> Versions:
+    def read_versions(self) -> Versions:
         return self._versions
 
 

@@ -24,7 +24,7 @@ from projections.runner import run_batch
 from services.announcer import Announcer
 from services.app import load_policy
 from services.bus.connection import Bus, Outgoing
-from services.bus.embedded_server import binary
+from services.bus.embedded_server import find_binary
 from services.clock import DeadlineTimer
 from services.errors import BusError
 from services.intake import Intake
@@ -34,7 +34,7 @@ from services.runtime.health import Watchdog
 from services.runtime.service import Service as EngineService
 from services.runtime.service import Supervisor, read_wall_clock
 from services.store.interface import Store
-from services.store.sqlite import FileLock, FileShares, SqliteFile
+from services.store.sqlite import FileLeases, FileLock, SqliteFile
 from sla.engine import Limits
 from tests.support.bus import (
     ENDS_WITHIN,
@@ -345,7 +345,7 @@ class Guarded(Server):
     @contextmanager
     def started(self) -> Iterator[None]:
         log_file = self._file.with_suffix(".log")
-        with subprocess.Popen([binary(), "-c", str(self._file), "-l", str(log_file)]) as self._server:
+        with subprocess.Popen([find_binary(), "-c", str(self._file), "-l", str(log_file)]) as self._server:
             try:
                 yield
             finally:
@@ -405,7 +405,7 @@ async def test_an_error_after_which_nats_py_never_connects_again_ends_the_proces
         ):
             bus = Bus(nc)
             for n in range(5):  # a service that is built again leaves no subscription behind
-                await bus.publisher("TICKETS").publish([Outgoing(f"clock.due.{n}", {}, b"")])
+                await bus.get_publisher("TICKETS").publish([Outgoing(f"clock.due.{n}", {}, b"")])
             await publish(nc, Fact("tickets.opened.X", b"?"))  # a dead letter is one subscription too many
             await ended(intake, "the broker has ended the connection for good", "maximum subscriptions exceeded")
 
@@ -516,7 +516,7 @@ async def test_what_ought_to_move_and_does_not_is_named_until_it_moves(bench: Be
         await until("nobody takes it", lambda: problems() == {"backlog"})
         assert dog.problems["backlog"].startswith("1 messages wait, and none is taken")
 
-        async with at_work(Intake(bus, store, policy, Limits(), FileShares(bench.lock("intake")))):
+        async with at_work(Intake(bus, store, policy, Limits(), FileLeases(bench.lock("intake")))):
             await until("nobody reads the log", lambda: problems() == {"outbox", "views"})
             assert dog.problems["outbox"].startswith("nothing after 0 of the log is announced")
             behind = "deadlines after 0, tickets after 0, compliance after 0, arrivals after 0;"
@@ -590,7 +590,7 @@ async def test_a_store_that_does_not_answer_is_asked_once(bench: Bench) -> None:
         before = threads()
         with ExitStack() as held:
             for _ in range(15):
-                held.enter_context(bench.store.reading())  # all the connections there are
+                held.enter_context(bench.store.read_view())  # all the connections there are
             await until("it does not answer", lambda: "no answer within 0.05 s" in dog.problems.get("store", ""))
             await until("many looks later", lambda: len(bench.hopeless) > 10)
             assert threads() <= max(before, 1)
@@ -603,11 +603,11 @@ async def test_a_tick_that_another_clock_sent_too_early_is_sent_again_at_its_tim
     bus, store, policy = bench.bus, bench.store, load_policy(Path(open_all_hours(bench.folder / "policy")))
 
     async def ticks() -> bool:
-        return (await bus.count("TICKETS", "clock.due.T-1")).get("clock.due.T-1", 0) == 1
+        return (await bus.count_messages("TICKETS", "clock.due.T-1")).get("clock.due.T-1", 0) == 1
 
-    async with at_work(Intake(bus, store, policy, Limits(), FileShares(bench.lock("intake")))):
+    async with at_work(Intake(bus, store, policy, Limits(), FileLeases(bench.lock("intake")))):
         await publish(bench.nc, opened("T-1", ago(minutes=59, seconds=56)))
         async with at_work(DeadlineTimer(bus, store, lambda: read_wall_clock() + 3_600_000_000)):
             await until("it is sent", ticks)
         async with at_work(DeadlineTimer(bus, store)):
-            await until("half of the target is used", lambda: store.load("T-1").first.warned)
+            await until("half of the target is used", lambda: store.load_ticket("T-1").first.warned)

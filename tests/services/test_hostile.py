@@ -101,7 +101,7 @@ async def test_a_ticket_of_any_name_breaches_under_its_own_name_alone(engine: Up
     assert len(said) == len({heard.event["id"] for heard in said})
     store = engine.store.open()
     try:
-        assert store.load_all(TICKETS).keys() == set(TICKETS)
+        assert store.load_tickets(TICKETS).keys() == set(TICKETS)
     finally:
         store.close()
 
@@ -154,7 +154,7 @@ async def test_members_with_names_of_our_libraries_make_nothing(engine: Up, nc: 
     await settled(nc, engine.store)
     store = engine.store.open()
     try:
-        plain, other = (store.load(ticket) for ticket in ("plain", "planted"))
+        plain, other = (store.load_ticket(ticket) for ticket in ("plain", "planted"))
     finally:
         store.close()
     assert plain is not None and other is not None

@@ -370,7 +370,7 @@ async def working(nc: Client, store: Store) -> AsyncIterator[Intake]:
 
 
 def outcomes(store: Store) -> list[tuple[Any, ...]]:
-    return [(row.ticket, row.outcome, row.reason) for row in store.inbox(0, 1000)]
+    return [(row.ticket, row.outcome, row.reason) for row in store.read_inbox(0, 1000)]
 
 
 async def test_a_fault_of_the_engine_puts_aside_only_the_message_that_meets_it(
@@ -398,14 +398,14 @@ async def test_a_fault_of_the_engine_puts_aside_only_the_message_that_meets_it(
         assert letter.subject == "dead_letters.internal" and letter.body == poison.body
         assert "ZeroDivisionError" in letter.headers["Sla-Error"]
         assert (await nc.jetstream().stream_info("DEAD_LETTERS")).state.messages == 1
-        pending = store.load("T-7")
+        pending = store.load_ticket("T-7")
         assert pending is not None and pending.state.stage == "pending" and len(pending.facts) == 1
 
         monkeypatch.undo()
         await publish(nc, poison)
         await taken(nc, place)
         assert outcomes(store)[-1] == ("T-7", "recorded", None)
-        repaired = store.load("T-7")
+        repaired = store.load_ticket("T-7")
         assert repaired is not None and repaired.state.stage == "fulfilled" and repaired.state.met
 
 

@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from services.bus.connection import Outgoing, Publisher, StreamReader
 from services.bus.connection import connect as connect_to
 from services.bus.embedded_server import EmbeddedNats
-from services.bus.streams import TICKETS, placed, provision
+from services.bus.streams import TICKETS, provision, split_partition
 from services.errors import BusError
 from sla.engine import Message
 
@@ -40,7 +40,7 @@ async def taken(reader: StreamReader, count: int) -> list[Message]:
     """So many messages, in however many turns they come."""
     found: list[Message] = []
     while len(found) < count:
-        found += await reader.take()
+        found += await reader.read_batch()
     return found
 
 
@@ -49,9 +49,9 @@ async def test_a_missed_message_is_noticed_and_read_again(nc: Client) -> None:
     await provision(nc)
     publisher, reader = Publisher(nc, TICKETS), StreamReader(nc, TICKETS, 0)
     await publisher.publish([opened("T-1", b"1")])
-    assert [message.body for message in await reader.take()] == [b"1"]
+    assert [message.body for message in await reader.read_batch()] == [b"1"]
     reader._next += 1  # as if the second message of the consumer had been lost on the way
-    waiting = asyncio.create_task(reader.take())
+    waiting = asyncio.create_task(reader.read_batch())
     await publisher.publish([opened("T-1", b"2"), opened("T-1", b"3")])
     with pytest.raises(BusError, match="missed"):
         await waiting
@@ -69,12 +69,12 @@ async def test_partitions_hold_all_that_concerns_a_ticket_and_are_read_in_order(
     where: dict[str, set[int]] = {}
     for number in range(3):
         reader = StreamReader(nc, TICKETS, 0, [number])
-        messages = await reader.take()
-        while await reader.seen() < 60:
-            messages += await reader.take()
+        messages = await reader.read_batch()
+        while await reader.find_caught_up_sequence() < 60:
+            messages += await reader.read_batch()
         assert [message.sequence for message in messages] == sorted(message.sequence for message in messages)
         for message in messages:
-            partition, subject = placed(message.subject)
+            partition, subject = split_partition(message.subject)
             where.setdefault(subject.rpartition(".")[2], set()).add(partition)
             assert partition == number
         await reader.close()
@@ -88,12 +88,12 @@ async def test_a_reader_of_one_partition_has_seen_others_only_when_it_has_taken_
     await provision(nc, partitions=2)
     publisher, reader = Publisher(nc, TICKETS), StreamReader(nc, TICKETS, 0, [0])
     await publisher.publish([opened(f"T-{n}") for n in range(20)])
-    own = (await reader.take())[0]
-    while await reader.seen() < 20:
-        own = (await reader.take())[0]
-    mine = placed(own.subject)[1].rpartition(".")[2]
+    own = (await reader.read_batch())[0]
+    while await reader.find_caught_up_sequence() < 20:
+        own = (await reader.read_batch())[0]
+    mine = split_partition(own.subject)[1].rpartition(".")[2]
     await publisher.publish([opened(mine), opened(mine)])
-    assert await reader.seen() < 21
+    assert await reader.find_caught_up_sequence() < 21
     assert [message.sequence for message in await taken(reader, 2)] == [21, 22]
-    assert await reader.seen() == 22
+    assert await reader.find_caught_up_sequence() == 22
     await reader.close()

@@ -104,7 +104,7 @@ class Crew(NamedTuple):
         outcomes = dict(rows(self.store, "SELECT outcome, count(*) FROM inbox GROUP BY outcome"))
         found["facts lost"] = len(facts) - outcomes["recorded"]
         with closing(self.store.open()) as store:
-            log = [entry.event for entry in store.entries(0, 1_000_000) if isinstance(entry.event, Announced)]
+            log = [entry.event for entry in store.read_log_entries(0, 1_000_000) if isinstance(entry.event, Announced)]
         said = await stored(self.nc)
         ids = [heard.event["id"] for heard in said]
         found["announcements lost"] = len({event.id for event in log}.difference(ids))
@@ -120,7 +120,7 @@ class Crew(NamedTuple):
         broken = {life.ticket: life.broken_at for life in every if life.broken_at}
         told = {ticket: datetime.fromisoformat(at) for ticket, at in breaches.items()}
         found["breaches wrong"] = len(broken.items() ^ told.items())
-        with self.store.picture() as picture, Verify(picture, PROJECTIONS) as verify:
+        with self.store.open_snapshot() as picture, Verify(picture, PROJECTIONS) as verify:
             for _ in (*verify.views(), *verify.tickets()):
                 pass
         found["differences"] = verify.differences

@@ -91,7 +91,7 @@ def test_nearly_all_scenarios_run_over_the_bus() -> None:
 
 @pytest.mark.parametrize("ticket", CHOSEN, ids=[each.name for each in CHOSEN.values()])
 def test_over_the_bus_it_ends_as_in_memory(seen: Seen, ticket: str) -> None:
-    found, expected = seen.store.load(ticket), in_memory(ticket)
+    found, expected = seen.store.load_ticket(ticket), in_memory(ticket)
     state = State() if found is None else found.state
     assert shown(state) == shown(expected.state)
     check_said(seen.heard[ticket], state)

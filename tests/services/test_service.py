@@ -52,12 +52,12 @@ def test_a_request_that_fails_while_its_service_stops_leaves_no_traceback() -> N
 
 def test_a_lock_whose_file_was_deleted_is_the_next_one_s(tmp_path: Path) -> None:
     first, second = FileLock(tmp_path / "role.lock"), FileLock(tmp_path / "role.lock")
-    assert first.take() and first.take() and not second.take()
+    assert first.acquire() and first.acquire() and not second.acquire()
     (tmp_path / "role.lock").unlink()
-    assert second.take()
-    assert not first.take()
-    second.free()
-    assert first.take()
+    assert second.acquire()
+    assert not first.acquire()
+    second.release()
+    assert first.acquire()
 
 
 def test_a_lock_on_a_full_disk_is_not_taken(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_lock_on_a_full_disk_is_not_taken(tmp_path: Path) -> None:
     lock = tmp_path / "role.lock"
     lock.symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left|Invalid argument") as kept:
-        FileLock(lock).take()
+        FileLock(lock).acquire()
     lock.unlink()
     with open("/dev/full", "ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,9 +77,9 @@ class Told(FileLock):
 
     words = 0
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         self.words += 1
-        return super().take()
+        return super().acquire()
 
 
 def test_who_follows_a_view_says_a_word_before_each_batch(tmp_path: Path) -> None:
@@ -93,6 +93,6 @@ def test_who_follows_a_view_says_a_word_before_each_batch(tmp_path: Path) -> Non
         await service.stop()
 
     asyncio.run(followed())
-    assert log.store.position(view.name) == log.store.head() > 2 * SMALL_BATCH
-    assert lock.words == log.store.head() // SMALL_BATCH + 1
+    assert log.store.read_checkpoint(view.name) == log.store.read_head() > 2 * SMALL_BATCH
+    assert lock.words == log.store.read_head() // SMALL_BATCH + 1
     log.store.close()

@@ -69,7 +69,7 @@ def _dead_letters(world: World, refused: dict[int, str]) -> Iterator[Problem]:
 
 def _facts(world: World, accepted: dict[str, list[Fact]]) -> Iterator[Problem]:
     expected = Counter((ticket, fact.source, fact.id) for ticket, facts in accepted.items() for fact in facts)
-    tickets = world.store.load_all(world.facts)
+    tickets = world.store.load_tickets(world.facts)
     found = Counter(
         (id, fact.source, fact.id.rpartition("/")[2]) for id, ticket in tickets.items() for fact in ticket.facts
     )
@@ -93,7 +93,7 @@ def _announced_once(world: World) -> Iterator[Problem]:
 
 
 def _entries(world: World):
-    return world.store.entries(0, 1_000_000)
+    return world.store.read_log_entries(0, 1_000_000)
 
 
 def _said(stored: Stored) -> dict:
@@ -112,7 +112,7 @@ def _breaches(world: World, accepted: dict[str, list[Fact]]) -> Iterator[Problem
         elif event["type"] == "sla.breach_retracted" and standing.pop(data["breach_id"], None) is None:
             yield "false", f"a withdrawal of nothing: {data}"
     expected = {}
-    tickets = world.store.load_all(world.facts)
+    tickets = world.store.load_tickets(world.facts)
     for ticket, facts in accepted.items():
         oracle = truth(facts, world.time(), edited_at=world.edited_at)
         if oracle.breached_at is not None:
@@ -133,7 +133,7 @@ def _not_early(world: World) -> Iterator[Problem]:
 
 def _replay(world: World) -> Iterator[Problem]:
     """The stream judged again from its first message, one by one and without faults, gives the same log."""
-    memory = Memory(world.store.versions())
+    memory = Memory(world.store.read_versions())
     engine = Engine(memory)
     for each in world.broker.streams[TICKETS].messages:
         memory.save(
@@ -154,12 +154,12 @@ def _views(world: World) -> Iterator[Problem]:
         create_projection(world.store, again, "audit")
         while run_batch(world.store, again, "audit") == BATCH_ROWS:
             pass
-        with world.store.reading() as cursor:
+        with world.store.read_view() as cursor:
             for ours, theirs in zip(live.tables, again.tables, strict=True):
                 cursor.execute(f"SELECT * FROM {ours}")
                 found = Counter(cursor.fetchall())
                 cursor.execute(f"SELECT * FROM {theirs}")
                 if found != Counter(cursor.fetchall()):
                     yield "differs", f"view {live.name}: table {ours}"
-        with world.store.writing() as cursor:
+        with world.store.write_view() as cursor:
             cursor.execute("DELETE FROM positions WHERE name = 'audit'")

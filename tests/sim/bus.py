@@ -8,7 +8,7 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from events.times import from_microseconds
-from services.bus.connection import EXPECTED, Outgoing, Published
+from services.bus.connection import EXPECTED_SEQUENCE_HEADER, Outgoing, Published
 from services.bus.streams import DEAD_LETTERS, SLA, STREAMS, TICKETS
 from services.errors import BusError, PublishRefusedError
 from services.faults import reach
@@ -63,7 +63,7 @@ class Stream:
         return sequence if self._now() - at <= self.window else 0
 
     def expect(self, message: Outgoing) -> None:
-        expected = message.headers.get(EXPECTED)
+        expected = message.headers.get(EXPECTED_SEQUENCE_HEADER)
         if expected is not None and int(expected) != self.newest:
             raise PublishRefusedError(f"the broker refused a message: wrong last sequence: {self.newest}")
 
@@ -98,44 +98,44 @@ class SimBus:
         self._wake: Callable[[], None] = lambda: None
         broker.connections.append(self)
 
-    def publisher(self, stream: str) -> "SimPublisher":
+    def get_publisher(self, stream: str) -> "SimPublisher":
         return SimPublisher(self, self.broker.streams[stream])
 
-    def reader(self, stream: str, after: int, partitions: Sequence[int] = ()) -> "SimReader":
+    def create_reader(self, stream: str, after: int, partitions: Sequence[int] = ()) -> "SimReader":
         return SimReader(self, self.broker.streams[stream], after)
 
-    async def last_sequence(self, stream: str) -> int:
+    async def read_last_sequence(self, stream: str) -> int:
         await self.hop("request")
         return self.broker.streams[stream].newest
 
-    async def partitions(self, stream: str) -> int:
+    async def count_partitions(self, stream: str) -> int:
         await self.hop("request")
         return 1
 
-    async def letters_since(self, sequence: int) -> set[int]:
+    async def find_dead_letter_sequences(self, sequence: int) -> set[int]:
         await self.hop("request")
         messages = self.broker.streams[TICKETS].messages[sequence : sequence + 1]
         letters = self.broker.streams[DEAD_LETTERS].messages
         return {int(letter.headers["Sla-Sequence"]) for letter in letters if messages and letter.at >= messages[0].at}
 
-    async def made_at(self, stream: str) -> datetime:
+    async def read_created_at(self, stream: str) -> datetime:
         await self.hop("request")
         return self.broker.streams[stream].made_at
 
-    async def takes_batches(self, stream: str) -> bool:
+    async def accepts_batches(self, stream: str) -> bool:
         await self.hop("request")
         return True
 
-    async def newest(self, stream: str, subject: str) -> tuple[dict[str, str], datetime] | None:
+    async def read_newest(self, stream: str, subject: str) -> tuple[dict[str, str], datetime] | None:
         await self.hop("request")
         messages = self.broker.streams[stream].messages
         return (dict(messages[-1].headers), from_microseconds(messages[-1].at)) if messages else None
 
-    async def count(self, stream: str, subject: str) -> dict[str, int]:
+    async def count_messages(self, stream: str, subject: str) -> dict[str, int]:
         await self.hop("request")
         return Counter(each.subject for each in self.broker.streams[stream].messages)
 
-    async def stored_at(self, stream: str, sequence: int) -> datetime:
+    async def read_stored_at(self, stream: str, sequence: int) -> datetime:
         await self.hop("request")
         return from_microseconds(self.broker.streams[stream].messages[sequence - 1].at)
 
@@ -145,7 +145,7 @@ class SimBus:
             if not connection.gone() and not self.happens("nudge lost", 3):
                 connection._wake()
 
-    async def on_nudge(self, wake: Callable[[], None]) -> None:
+    async def listen_for_nudges(self, wake: Callable[[], None]) -> None:
         self._wake = wake
 
     # ---- what can go wrong
@@ -189,7 +189,7 @@ class SimPublisher:
             raise BusError("no answer from the broker")
         return published
 
-    async def publish_as_one(self, messages: Sequence[Outgoing]) -> Published:
+    async def publish_atomic_batch(self, messages: Sequence[Outgoing]) -> Published:
         """All or none (TRAPS N2)."""
         await self._bus.hop("publish")
         reach("publisher.in_batch")
@@ -197,7 +197,7 @@ class SimPublisher:
             raise PublishRefusedError("the broker refused a message: duplicate in batch")
         self._stream.expect(messages[0])
         for message in messages:
-            headers = {name: value for name, value in message.headers.items() if name != EXPECTED}
+            headers = {name: value for name, value in message.headers.items() if name != EXPECTED_SEQUENCE_HEADER}
             published = self._stream.put(message._replace(headers=headers))
         if self._bus.happens("acknowledgement lost", 2):
             raise BusError("no answer from the broker")
@@ -221,7 +221,7 @@ class SimReader:
             raise BusError("not the stream this store belongs to")
         self._made = self._bus.broker.restarts
 
-    async def take(self, within: float = float("inf")) -> list[Message]:
+    async def read_batch(self, within: float = float("inf")) -> list[Message]:
         """Waits for a message; the consumer may be gone, which is noticed in a while."""
         try:
             async with asyncio.timeout(within):

@@ -25,7 +25,7 @@ from services.errors import FatalError
 from services.intake import Intake
 from services.metrics import Metrics
 from services.runtime.service import Service, Supervisor
-from services.store.sqlite import FileShares, SqliteFile, SqliteStore
+from services.store.sqlite import FileLeases, SqliteFile, SqliteStore
 from sla.engine import Limits
 from sla.versions import AFTER_ALL, ALWAYS
 from tests.scenarios.scenario import Fact
@@ -84,7 +84,7 @@ def _migrated() -> bytes:
         path = Path(folder) / "sla.db"
         SqliteFile(path).migrate(PROJECTIONS)
         with closing(SqliteStore(path)) as store:
-            store.publish(POLICY, lambda: ALWAYS)
+            store.publish_policy(POLICY, lambda: ALWAYS)
         return path.read_bytes()
 
 
@@ -94,13 +94,13 @@ class SimLock:
     def __init__(self, held: dict[str, "SimProcess"], role: str, process: "SimProcess") -> None:
         self._held, self._role, self._process = held, role, process
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         holder = self._held.get(self._role)
         if holder is None or holder.dead or holder is self._process:
             self._held[self._role] = self._process
         return self._held[self._role] is self._process
 
-    def free(self) -> None:
+    def release(self) -> None:
         if self._held.get(self._role) is self._process and not self._process.dead:
             del self._held[self._role]
 
@@ -119,7 +119,7 @@ class SimProcess:
 
     async def _run(self) -> None:
         supervisors = [Supervisor(name, partial(self._build, name)) for name in self.names]
-        await self.bus.on_nudge(lambda: [supervisor.wake() for supervisor in supervisors])
+        await self.bus.listen_for_nudges(lambda: [supervisor.wake() for supervisor in supervisors])
         try:
             async with asyncio.TaskGroup() as group:
                 for supervisor in supervisors:
@@ -136,7 +136,7 @@ class SimProcess:
         lock = SimLock(world.locks, name, self)
         match name:
             case "intake":
-                return Intake(bus, world.store, POLICY, Limits(), FileShares(lock))
+                return Intake(bus, world.store, POLICY, Limits(), FileLeases(lock))
             case "clock":
                 return DeadlineTimer(bus, world.store, self.now)
             case "announcer":
@@ -178,7 +178,7 @@ class World:
         self.store = SqliteStore(path)
         within = timedelta(days=6) * self.rng.random()
         self.edited_at = self.time() + within if self.rng.random() < 0.5 else AFTER_ALL
-        self.store.publish(replace(edited_policy(), effective_from=self.edited_at), self.time, lead=timedelta(0))
+        self.store.publish_policy(replace(edited_policy(), effective_from=self.edited_at), self.time, lead=timedelta(0))
 
     def now(self) -> int:
         """The broker's time: microseconds since 1970."""
@@ -337,27 +337,27 @@ class World:
 
     def drained(self) -> bool:
         """Every backlog is empty, and no instant waits for its judgement."""
-        head, taken = self.store.head(), self.store.taken()
-        with self.store.reading() as cursor:
+        head, taken = self.store.read_head(), self.store.read_committed_sequence()
+        with self.store.read_view() as cursor:
             cursor.execute("SELECT count(*) FROM deadlines WHERE at <= ?", (self.now(),))
             due = cursor.fetchone()[0]
             cursor.execute("SELECT max(sequence) FROM inbox")
             arrived = cursor.fetchone()[0] or 0
         at_head = all(
-            self.store.position(name) == head for name in ("announcements", "deadlines", "tickets", "compliance")
+            self.store.read_checkpoint(name) == head for name in ("announcements", "deadlines", "tickets", "compliance")
         )
         return (
             at_head
             and not due
             and taken == self.broker.streams[TICKETS].newest
-            and self.store.position("arrivals") == arrived
+            and self.store.read_checkpoint("arrivals") == arrived
         )
 
     def standing(self) -> str:
         names = ("intake", "announcements", "deadlines", "tickets", "compliance", "arrivals")
-        positions = {name: self.store.position(name) for name in names}
+        positions = {name: self.store.read_checkpoint(name) for name in names}
         problems = [(process.names, process.dead) for process in self.processes]
-        return f"log {self.store.head()}, stream {self.broker.streams[TICKETS].newest}, {positions}, {problems}"
+        return f"log {self.store.read_head()}, stream {self.broker.streams[TICKETS].newest}, {positions}, {problems}"
 
     # ---- the publishers
 

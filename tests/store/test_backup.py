@@ -75,18 +75,18 @@ async def check(nc: Client, store: Database, policy: str) -> None:
     reader, messages = StreamReader(nc, "TICKETS", 0), []
     last = (await nc.jetstream().stream_info("TICKETS")).state.last_seq
     while not messages or messages[-1].sequence < last:
-        messages += await reader.take()
+        messages += await reader.read_batch()
     await reader.close()
     expected = Engine(Memory(Versions.only(load_policy(Path(policy))))).process(messages)
     with closing(store.open()) as found:
-        log = found.entries(0, 1_000_000)
+        log = found.read_log_entries(0, 1_000_000)
     assert [entry[1:] for entry in log] == [(recorded.originator_id, recorded.event) for recorded in expected.events]
     decided = [(entry.event.id, entry.position) for entry in log if isinstance(entry.event, Announced)]
     said = [(heard.event["id"], int(heard.headers["Sla-Log-Position"])) for heard in await stored(nc)]
     assert said == decided and len({id for id, _ in said}) == len(said)
     dead = await stored(nc, "DEAD_LETTERS", "dead_letters.>")
     assert [int(heard.headers["Sla-Sequence"]) for heard in dead] == [each.message.sequence for each in expected.dead]
-    with store.picture() as picture, Verify(picture, PROJECTIONS) as verify:
+    with store.open_snapshot() as picture, Verify(picture, PROJECTIONS) as verify:
         for _ in (*verify.views(), *verify.tickets()):
             pass
     assert verify.first == []
@@ -95,7 +95,7 @@ async def check(nc: Client, store: Database, policy: str) -> None:
 def check_lives(store: Database, every: list[Life]) -> None:
     """Each ticket has the state that was worked out by hand."""
     with closing(store.open()) as found:
-        tickets = found.load_all(life.ticket for life in every)
+        tickets = found.load_tickets(life.ticket for life in every)
     states = {id: (ticket.state.breached_at, ticket.state.met) for id, ticket in tickets.items()}
     assert states == {life.ticket: (life.broken_at, life.met) for life in every}
 

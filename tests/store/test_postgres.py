@@ -244,16 +244,16 @@ async def test_each_service_works_as_its_own_role_and_a_view_can_be_built_again(
 
 
 def test_a_role_has_one_owner_until_its_session_ends(place: PostgresDatabase) -> None:
-    first, second, other = (place.lock(role) for role in ("clock", "clock", "metrics"))
-    assert (first.take(), second.take(), other.take(), first.take()) == (True, False, True, True)
+    first, second, other = (place.create_lock(role) for role in ("clock", "clock", "metrics"))
+    assert (first.acquire(), second.acquire(), other.acquire(), first.acquire()) == (True, False, True, True)
     end_sessions(place)
     with pytest.raises(StoreError, match="terminating connection"):
-        first.take()
-    assert second.take()
-    assert not first.take()
-    second.free()
-    assert first.take()
-    first.free()
+        first.acquire()
+    assert second.acquire()
+    assert not first.acquire()
+    second.release()
+    assert first.acquire()
+    first.release()
 
 
 def end_sessions(place: PostgresDatabase) -> None:
@@ -263,35 +263,35 @@ def end_sessions(place: PostgresDatabase) -> None:
 
 
 def test_partitions_are_shared_fairly(place: PostgresDatabase) -> None:
-    several = [place.shares() for _ in range(3)]
+    several = [place.create_leases() for _ in range(3)]
 
     def settled_shares(count: int) -> list[int]:
         for _ in range(3):
-            shares = [each.mine(count) for each in several]
+            shares = [each.acquire_fair_share(count) for each in several]
         assert sorted(number for share in shares for number in share) == list(range(count))
         return sorted(map(len, shares))
 
     assert settled_shares(8) == [2, 3, 3]
-    several.pop().free()
+    several.pop().release()
     assert settled_shares(8) == [4, 4]
-    several.append(place.shares())
+    several.append(place.create_leases())
     assert settled_shares(8) == [2, 3, 3]
     assert settled_shares(2) == [0, 1, 1]
-    assert not several[0].all(2)
+    assert not several[0].acquire_all(2)
     for each in several[1:]:
-        each.free()
-    assert several[0].all(8)
-    several[0].free()
+        each.release()
+    assert several[0].acquire_all(8)
+    several[0].release()
 
 
 @pytest.mark.slow
 def test_who_is_paused_within_a_transaction_holds_nobody_up_for_long(place: PostgresDatabase) -> None:
     with closing(place.open()) as paused, closing(place.open()) as other:
-        with pytest.raises(StoreError, match="idle-in-transaction"), paused.changing() as cursor:
+        with pytest.raises(StoreError, match="idle-in-transaction"), paused.write_log() as cursor:
             cursor.execute("SELECT 1")
             until_it_is_stored(other)
             cursor.execute("SELECT 1")
-        assert other.partitions() == {0: 1}
+        assert other.read_partitions() == {0: 1}
 
 
 def until_it_is_stored(store: Store) -> None:
@@ -350,7 +350,7 @@ async def test_a_backup_of_one_kind_of_store_goes_on_in_the_other(tmp_path: Path
             await settled(nc, store)
             await same(nc, store)
     with closing(store.open()) as opened_store:
-        tickets = opened_store.load_all(life.ticket for life in every)
+        tickets = opened_store.load_tickets(life.ticket for life in every)
     states = {id: (ticket.state.breached_at, ticket.state.met) for id, ticket in tickets.items()}
     assert states == {life.ticket: (life.broken_at, life.met) for life in every}
 
@@ -361,7 +361,7 @@ async def same(nc: Client, store: Any) -> None:
     decided = [json.loads(state)["id"] for (state,) in states if b'"cause":' in state]
     assert [heard.event["id"] for heard in await stored(nc)] == decided
     assert len(decided) == len(set(decided))
-    with store.picture() as picture, Verify(picture, PROJECTIONS) as verify:
+    with store.open_snapshot() as snapshot, Verify(snapshot, PROJECTIONS) as verify:
         for _ in (*verify.views(), *verify.tickets()):
             pass
     assert verify.first == []

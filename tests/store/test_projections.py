@@ -38,7 +38,7 @@ class Log:
         self.database = new_store(path)
         self.database.migrate(PROJECTIONS)
         self.store = self.database.open()
-        self.store.publish(load_policy(SHIPPED_POLICIES), lambda: START)
+        self.store.publish_policy(load_policy(SHIPPED_POLICIES), lambda: START)
         self.sequence = 0
         self._engine = Engine(self.store)
 
@@ -80,7 +80,7 @@ def test_a_view_of_an_earlier_layout_begins_anew(log: Log) -> None:
     log.live_through(range(10))
     catch_up(log.store, Deadlines())
     expected = table(log, Deadlines())
-    with log.store.writing() as cursor:
+    with log.store.write_view() as cursor:
         cursor.execute("DROP TABLE deadlines")
         cursor.execute("CREATE TABLE deadlines (ticket TEXT PRIMARY KEY, at BIGINT NOT NULL)")
         cursor.execute("DELETE FROM positions WHERE name = 'deadlines layout'")
@@ -138,7 +138,7 @@ def test_batches_of_any_size_give_the_same_view(log: Log, view: type[Projection]
     log.live_through(range(40))
     catch_up(log.store, view())
     whole = table(log, view())
-    with log.store.writing() as cursor:
+    with log.store.write_view() as cursor:
         cursor.execute("UPDATE positions SET position = 0 WHERE name = ?", (view.name,))
         for name in view().tables:
             cursor.execute(f"DELETE FROM {name}")
@@ -234,7 +234,7 @@ def test_deadlines_holds_the_next_instant_of_each_ticket_that_time_can_change(lo
 def test_tickets_counts_are_those_of_its_rows(log: Log) -> None:
     log.live_through(range(60))
     catch_up(log.store, Tickets())
-    with log.store.reading() as cursor:
+    with log.store.read_view() as cursor:
         counts = Tickets().read_counts(cursor)
     assert sum(counts.values()) == rows(log.database, "SELECT count(*) FROM tickets")[0][0] == 66
     assert min(counts.values()) >= 0
@@ -251,7 +251,7 @@ def test_tickets_are_listed_the_open_ones_by_deadline_then_all_others_page_by_pa
 
     def listed(wanted: TicketFilter) -> list[TicketRow]:
         found: list[TicketRow] = []
-        with log.store.reading() as cursor:
+        with log.store.read_view() as cursor:
             while page := view.list_page(cursor, wanted, 7, make_page_mark(found[-1]) if found else None):
                 found += page
         return found
@@ -271,7 +271,7 @@ def test_tickets_are_listed_the_open_ones_by_deadline_then_all_others_page_by_pa
 def test_tickets_that_are_late_are_those_whose_deadline_has_passed(log: Log) -> None:
     log.take(START, opened("A", START), opened("B", START, "serious"), opened("C", START), responded("C", START))
     catch_up(log.store, Tickets())
-    with log.store.reading() as cursor:
+    with log.store.read_view() as cursor:
         assert Tickets().count_late(cursor, START + 2 * HOUR - HOUR / 3600) == {}
         assert Tickets().count_late(cursor, START + 2 * HOUR) == {("enterprise", "critical"): 1}
         assert Tickets().count_late(cursor, START + 4 * HOUR).total() == 2
@@ -283,7 +283,7 @@ def test_compliance_and_arrivals_count_what_the_log_and_the_inbox_say(log: Log) 
         catch_up(log.store, view)
     topics = dict(rows(log.database, "SELECT topic, count(*) FROM stored_events GROUP BY topic"))
     outcomes = dict(rows(log.database, "SELECT outcome, count(*) FROM inbox GROUP BY outcome"))
-    with log.store.reading() as cursor:
+    with log.store.read_view() as cursor:
         promises, arrivals = Compliance().read_counts(cursor), Arrivals().read_counts(cursor)
 
     def summed(counts: dict[Any, float], *key: str) -> float:
@@ -300,14 +300,14 @@ def test_compliance_and_arrivals_count_what_the_log_and_the_inbox_say(log: Log) 
 def test_an_answer_that_counts_again_is_in_the_reports_though_the_view_was_cut_in_between(log: Log) -> None:
     log.take(START, opened("T", START))
     log.take(START + HOUR, responded("T", START + HOUR / 2))
-    rows = log.store.log(0, 10)
+    rows = log.store.read_log_rows(0, 10)
     (fulfilled,) = (entry.event.state for entry in decode_rows(rows, Fulfilled))
 
     def updated(stage: str) -> LogRow:
         event = StateUpdated(at=START, state=replace(fulfilled, stage=stage))
         return LogRow(99, "T", event.TOPIC, encode(event))
 
-    with log.store.writing() as cursor:
+    with log.store.write_view() as cursor:
         for batch in (rows, [updated("running")], [updated("fulfilled")]):
             Tickets().apply(cursor, batch)
         answers = [tuple(row) for row in Tickets().list_answers(cursor, [])]
@@ -316,12 +316,12 @@ def test_an_answer_that_counts_again_is_in_the_reports_though_the_view_was_cut_i
 
 def test_a_view_decodes_only_what_it_needs_and_stops_at_what_nobody_knows(log: Log) -> None:
     log.take(START, opened("T", START))
-    with log.store.changing() as cursor:
+    with log.store.write_log() as cursor:
         cursor.execute("UPDATE stored_events SET state = ? WHERE topic = 'fact_recorded/1'", (b"?",))
     catch_up(log.store, Deadlines())
-    with log.store.reading() as cursor:
+    with log.store.read_view() as cursor:
         assert [row.ticket for row in Deadlines().read_until(cursor, 2**62, 2)] == ["T"]
-    with log.store.changing() as cursor:
+    with log.store.write_log() as cursor:
         cursor.execute("UPDATE stored_events SET topic = 'of_tomorrow/1' WHERE topic = 'fact_recorded/1'")
     with pytest.raises(StoreError, match="upgrade the engine"):
         catch_up(log.store, Tickets())

@@ -31,17 +31,17 @@ def test_who_was_superseded_stores_nothing(store: Store) -> None:
     store.commit(BatchOutcome(position=5, inbox=[row(5)]), {0: 0})
     with pytest.raises(FencedError, match="another intake works on this store"):
         store.commit(BatchOutcome(position=6, inbox=[row(6)]), {0: 4})
-    assert store.partitions() == {0: 5} and store.inbox(0, 10) == [row(5)]
+    assert store.read_partitions() == {0: 5} and store.read_inbox(0, 10) == [row(5)]
 
 
 def test_partitions_that_one_intake_reads_move_together_and_never_back(store: Store) -> None:
     store.repartition(3, {0: 0})
     store.commit(BatchOutcome(position=7), {1: 0})
     store.commit(BatchOutcome(position=4), {0: 0, 1: 7})
-    assert store.partitions() == {0: 4, 1: 7, 2: 0} and store.taken() == 0
+    assert store.read_partitions() == {0: 4, 1: 7, 2: 0} and store.read_committed_sequence() == 0
     with pytest.raises(FencedError):
         store.commit(BatchOutcome(position=9), {0: 4, 1: 4})
-    assert store.partitions() == {0: 4, 1: 7, 2: 0}
+    assert store.read_partitions() == {0: 4, 1: 7, 2: 0}
 
 
 def test_partitions_are_divided_only_from_where_they_stand(store: Store) -> None:
@@ -49,15 +49,15 @@ def test_partitions_are_divided_only_from_where_they_stand(store: Store) -> None
     with pytest.raises(FencedError):
         store.repartition(2, {0: 7})
     store.repartition(2, {0: 8})
-    assert store.partitions() == {0: 8, 1: 8}
+    assert store.read_partitions() == {0: 8, 1: 8}
 
 
 def test_the_inbox_is_followed_as_far_as_every_partition_is_stored(store: Store) -> None:
     """Another intake may still store a message that came before."""
     store.repartition(2, {0: 0})
     store.commit(BatchOutcome(position=3, inbox=[row(3)]), {0: 0})
-    assert store.inbox(0, 10) == []
+    assert store.read_inbox(0, 10) == []
     store.commit(BatchOutcome(position=2, inbox=[row(2)]), {1: 0})
-    assert store.inbox(0, 10) == [row(2)]
+    assert store.read_inbox(0, 10) == [row(2)]
     store.commit(BatchOutcome(position=5), {1: 2})
-    assert store.inbox(2, 10) == [row(3)]
+    assert store.read_inbox(2, 10) == [row(3)]

@@ -52,7 +52,7 @@ DAY = timedelta(days=1)
 
 
 def verified(store: Database) -> Verify:
-    with store.picture() as stored, Verify(stored, PROJECTIONS) as check:
+    with store.open_snapshot() as stored, Verify(stored, PROJECTIONS) as check:
         for _ in (*check.views(), *check.tickets()):
             pass
     return check
@@ -109,10 +109,10 @@ class Kept(SqliteStore):
     """A store for a World."""
 
     def save(self, outcome: BatchOutcome) -> None:
-        self.commit(outcome, self.partitions())
+        self.commit(outcome, self.read_partitions())
 
-    def publish(self, policy: Policy, now: datetime) -> None:  # type: ignore[override]
-        super().publish(policy, lambda: now, lead=timedelta(0))
+    def publish(self, policy: Policy, now: datetime) -> None:
+        super().publish_policy(policy, lambda: now, lead=timedelta(0))
 
 
 def judged_twice(path: Path, scenarios: Iterable[Scenario]) -> Verify:
@@ -122,7 +122,7 @@ def judged_twice(path: Path, scenarios: Iterable[Scenario]) -> Verify:
         if not number:
             kept.publish(policy_of(scenario), START)
         world = World(f"SCENARIO-{number}")
-        world.memory, world.sequence, world.engine = kept, kept.taken(), Engine(kept)
+        world.memory, world.sequence, world.engine = kept, kept.read_committed_sequence(), Engine(kept)
         scenario.play(world.put, world.next_at)
     kept.close()
     return verified(SqliteFile(path))
@@ -151,7 +151,11 @@ def test_a_view_that_is_behind_is_compared_up_to_where_it_stands(tmp_path: Path,
 
 
 def test_what_happens_meanwhile_is_not_seen(tmp_path: Path) -> None:
-    with living(tmp_path / "sla.db") as log, log.database.picture() as stored, Verify(stored, PROJECTIONS) as check:
+    with (
+        living(tmp_path / "sla.db") as log,
+        log.database.open_snapshot() as stored,
+        Verify(stored, PROJECTIONS) as check,
+    ):
         for _ in chain(check.views(), check.tickets()):
             log.live_through(range(100, 110))
             for view in PROJECTIONS:
@@ -295,7 +299,7 @@ def test_what_was_tampered_with_is_found_and_nothing_else(store: Database, what:
 def test_one_ticket_that_cannot_be_read_hides_no_other(store: Database) -> None:
     change(store, "UPDATE stored_events SET state = X'00' WHERE originator_id IN ('T-0', 'T-20')")
     change(store, edit("T-9", 2, '"target":"PT7200S"', '"target":"PT7201S"'))
-    with store.picture() as stored, Verify(stored, ()) as check:
+    with store.open_snapshot() as stored, Verify(stored, ()) as check:
         for _ in check.tickets():
             pass
     tickets = [each.where for each in check.first if each.where.startswith("ticket")]
@@ -341,7 +345,7 @@ def sla_verify(store: Database, *arguments: str) -> subprocess.CompletedProcess[
 
 def kept_in(store: Database) -> Verification | None:
     with closing(store.open()) as opened:
-        return opened.verification()
+        return opened.read_verification()
 
 
 def test_the_answer_is_kept_for_the_metrics(store: Database) -> None:

@@ -270,7 +270,7 @@ class Server:
         """kill -9: nothing is finished."""
         assert self._server is not None
         self.send(signal.SIGKILL)
-        await self._server.ended()
+        await self._server.wait()
 
     def send(self, number: signal.Signals) -> None:
         """A signal to nats-server."""
@@ -328,7 +328,7 @@ class Broker:
     @contextmanager
     def running(self, config: str = "nats.conf") -> Iterator["Broker"]:
         address = ("-a", "127.0.0.1", "-p", self.url.rpartition(":")[2], "--ports_file_dir", self.folder)
-        command = [embedded.binary(), "-c", self.folder / config, "-l", self.folder / "log", *address]
+        command = [embedded.find_binary(), "-c", self.folder / config, "-l", self.folder / "log", *address]
         with subprocess.Popen(command) as self._server:
             try:
                 ports, give_up = self.folder / f"nats-server_{self._server.pid}.ports", time.monotonic() + PATIENCE

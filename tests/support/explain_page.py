@@ -50,7 +50,7 @@ class Kept:
     def __init__(self, database: Database, policy: Policy = POLICY) -> None:
         database.migrate(PROJECTIONS)
         self.address, self.store = address(database), database.open()
-        self.store.publish(policy, lambda: stockholm("2025-01-01 00:00"))
+        self.store.publish_policy(policy, lambda: stockholm("2025-01-01 00:00"))
         self._engine, self._sequence = Engine(self.store), 0
 
     def play(self, ticket: str, scenario: Scenario) -> None:
@@ -67,7 +67,7 @@ class Kept:
 
     def _next_at(self) -> datetime | None:
         catch_up(self.store, Deadlines())
-        with self.store.reading() as cursor:
+        with self.store.read_view() as cursor:
             at = Deadlines().find_next_after(cursor, 0)
         return None if at is None else from_microseconds(at)
 

@@ -59,14 +59,14 @@ class Memory:
     keys: dict[bytes, bytes] = field(default_factory=dict)
     inbox: list[str] = field(default_factory=list)
 
-    def load_all(self, tickets: Iterable[str]) -> dict[str, TicketSla]:
+    def load_tickets(self, tickets: Iterable[str]) -> dict[str, TicketSla]:
         replayed = {id: TicketSla.replay(None, self.log.get(id, ())) for id in tickets}
         return {id: ticket for id, ticket in replayed.items() if ticket is not None}
 
-    def digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+    def read_digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         return {key: self.keys[key] for key in keys if key in self.keys}
 
-    def versions(self) -> Versions:
+    def read_versions(self) -> Versions:
         return self.published
 
     def publish(self, policy: Policy, now: datetime) -> None:

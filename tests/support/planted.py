@@ -22,7 +22,7 @@ def mark_before_publish() -> None:
     """The announcer saves its position, then publishes, and believes its position alone."""
 
     def next_(self: Announcer, position: int, now: float) -> list[Any]:
-        rows = self._store.log(position, announcer.LOG_BATCH)
+        rows = self._store.read_log_rows(position, announcer.LOG_BATCH)
         if rows:
             self._save_checkpoint(rows[-1].position)
         return rows
@@ -33,8 +33,8 @@ def mark_before_publish() -> None:
 
 def _believe_the_saved_position() -> None:
     async def where(self: Announcer) -> tuple[int, int]:
-        saved = await self.run_in_thread(self._store.position, ANNOUNCER_CHECKPOINT)
-        return saved or 0, await self._bus.last_sequence(SLA)
+        saved = await self.run_in_thread(self._store.read_checkpoint, ANNOUNCER_CHECKPOINT)
+        return saved or 0, await self._bus.read_last_sequence(SLA)
 
     Announcer._find_start = where
 
@@ -44,7 +44,7 @@ def position_before_store() -> None:
     commit = SqliteStore.commit
 
     def apart(self: SqliteStore, outcome: BatchOutcome, before: dict[int, int]) -> None:
-        with self.writing() as cursor:
+        with self.write_view() as cursor:
             cursor.execute("UPDATE partitions SET position = ?", (outcome.position,))
         commit(self, outcome, dict.fromkeys(before, outcome.position))
 
@@ -92,7 +92,7 @@ def rebuild_that_announces() -> None:
 
     def everything(store: Store, view: Any) -> Iterator[int]:
         yield from rebuild(store, view)
-        with store.writing() as cursor:
+        with store.write_view() as cursor:
             cursor.execute("UPDATE positions SET position = 0 WHERE name = ?", (ANNOUNCER_CHECKPOINT,))
 
     following.rebuild = everything
@@ -125,8 +125,8 @@ def tick_once() -> None:
 
 def announce_without_expecting() -> None:
     """Only the broker's window keeps an announcement from being stored twice."""
-    announcer.chained = lambda messages, sequence: messages
-    announcer.AS_ONE_FROM = 1_000_000
+    announcer.chain_sequences = lambda messages, sequence: messages
+    announcer.MIN_ATOMIC_BATCH = 1_000_000
     _believe_the_saved_position()
 
 
@@ -135,12 +135,12 @@ def view_after_position() -> None:
 
     def apart(store: Any, projection: Any, position_name: str | None = None, limit: int = following.BATCH_ROWS) -> int:
         name = position_name or projection.name
-        position = store.position(name)
+        position = store.read_checkpoint(name)
         batch = following._read(store, projection, position, limit)
         if batch:
-            with store.writing() as cursor:
+            with store.write_view() as cursor:
                 cursor.execute("UPDATE positions SET position = ? WHERE name = ?", (batch[-1][0], name))
-            with store.writing() as cursor:
+            with store.write_view() as cursor:
                 projection.apply(cursor, batch)
         return len(batch)
 

@@ -49,10 +49,10 @@ def rows(store: Database, statement: str, *parameters: Any) -> list[tuple[Any, .
 
 
 def _on_postgres(store: Any, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-    from services.store.postgres import dialect
+    from services.store.postgres import translate
 
     with closing(store.connect()) as connection:
-        found: list[tuple[Any, ...]] = connection.execute(dialect(statement), parameters).fetchall()
+        found: list[tuple[Any, ...]] = connection.execute(translate(statement), parameters).fetchall()
         return found
 
 
@@ -63,12 +63,12 @@ def change(store: Any, *statements: str) -> None:
             for statement in statements:
                 assert connection.execute(statement).rowcount > 0, statement
         return
-    from services.store.postgres import dialect
+    from services.store.postgres import translate
 
     with closing(store.connect()) as connection:
         for statement in (*_LIKE_SQLITE, *statements):
             done = connection.execute(
-                re.sub(r"X'([0-9a-f]*)'", r"'\\x\1'::bytea", dialect(statement).replace("%%", "%"))
+                re.sub(r"X'([0-9a-f]*)'", r"'\\x\1'::bytea", translate(statement).replace("%%", "%"))
             )
             assert done.rowcount != 0, statement
 
@@ -109,13 +109,13 @@ def position(store: Database, name: str) -> int:
 
 
 class Alone:
-    """The shares of an intake that has no other beside it."""
+    """The leases of an intake that has no other beside it."""
 
-    def mine(self, count: int) -> frozenset[int]:
+    def acquire_fair_share(self, count: int) -> frozenset[int]:
         return frozenset(range(count))
 
-    def all(self, count: int) -> bool:
+    def acquire_all(self, count: int) -> bool:
         return True
 
-    def free(self) -> None:
+    def release(self) -> None:
         pass
