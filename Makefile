@@ -3,10 +3,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Tests in which a store is written and read: all of them run on both kinds.
-STORES := tests/store/test_store.py tests/store/test_projections.py tests/store/test_verify.py tests/rules/test_versions.py \
-  tests/rules/test_objectives.py $(addprefix tests/services/test_,$(addsuffix .py,scenarios_bus bus poison hostile dead_letters http))
-
 .PHONY: run test test-parts test-postgres e2e picture sim chaos compose-test check bench schemas clean
 
 run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
@@ -19,7 +15,7 @@ test-parts: .venv/dev.stamp ## with Prometheus, Alertmanager, PostgreSQL, users 
 	$(BIN)/pytest -n 3 --dist loadgroup -m "parts and not chaos"
 
 test-postgres: .venv/dev.stamp ## those that write and read a store, on a real PostgreSQL; TEST_POSTGRES_DSN names one of your own
-	$(BIN)/python -m tests.support.postgres $(BIN)/pytest -n 3 --dist loadgroup -m "not chaos and not on_file" $(STORES)
+	$(BIN)/python -m tests.support.postgres $(BIN)/pytest -n 3 --dist loadgroup -m "stores and not chaos and not on_file"
 
 e2e: .venv/dev.stamp ## the board in a real browser, Debian's chromium; screenshots are kept in build/board
 	$(BIN)/pytest -m e2e tests/e2e

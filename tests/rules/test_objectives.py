@@ -46,6 +46,8 @@ from tests.support.bus import fact as sent
 from tests.support.memory import POLICY, SHIPPED, World
 from tests.support.stores import rows
 
+pytestmark = pytest.mark.stores
+
 RULES: dict[str, dict[str, Any]] = {
     "next_response": {"starts": "customer_replied", "stops": "responded", "pauses": False, "repeats": True},
     "resolution": {"starts": "opened", "stops": "closed", "pauses": True, "repeats": False},

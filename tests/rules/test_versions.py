@@ -35,6 +35,8 @@ from tests.support.bus import fact, now, opened, responded, up
 from tests.support.memory import POLICY, SHIPPED, edited_policy
 from tests.support.stores import new_store, rows, tables
 
+pytestmark = pytest.mark.stores
+
 DAY = timedelta(days=1)
 NOW = stockholm("2026-11-24 10:00")
 ONE = Versions.only(POLICY)

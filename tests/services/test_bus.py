@@ -54,7 +54,7 @@ from tests.support.bus import (
 )
 from tests.support.stores import address, new_store
 
-pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("bus")]
+pytestmark = [pytest.mark.stores, pytest.mark.anyio, pytest.mark.xdist_group("bus")]
 
 EVERY_ONE = {
     "ticket_id", "objective", "cycle", "service_level", "priority", "policy_version", "started_at", "due_at",

@@ -33,7 +33,7 @@ from tests.support.bus import (
     until,
 )
 
-pytestmark = [pytest.mark.parts, pytest.mark.anyio, pytest.mark.xdist_group("dead letters")]
+pytestmark = [pytest.mark.stores, pytest.mark.parts, pytest.mark.anyio, pytest.mark.xdist_group("dead letters")]
 
 HOUR = timedelta(hours=1)
 SERVICES = ("intake", "clock", "announcer", "metrics")

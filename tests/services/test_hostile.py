@@ -28,7 +28,7 @@ from tests.support.bus import (
     up,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("hostile")]
+pytestmark = [pytest.mark.stores, pytest.mark.anyio, pytest.mark.xdist_group("hostile")]
 
 TICKETS = (  # each is somebody's ticket
     "a.b.c", ".", "..", "*", ">", "a.>", "$JS.API.STREAM.DELETE.SLA", "$SYS", "_INBOX.x", "clock.due.T-1", "a b",

@@ -39,7 +39,7 @@ from tests.support.bus import (
     up,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("http")]
+pytestmark = [pytest.mark.stores, pytest.mark.anyio, pytest.mark.xdist_group("http")]
 
 LEVELS, PRIORITIES = ("foundation", "professional", "enterprise"), ("critical", "serious", "minor")
 DETECTIONS, OUTCOMES = ("live", "late", "historic"), ("met", "late")

@@ -49,7 +49,7 @@ from tests.support.bus import (
 )
 from tests.support.stores import Alone, new_store
 
-pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("poison")]
+pytestmark = [pytest.mark.stores, pytest.mark.anyio, pytest.mark.xdist_group("poison")]
 
 TICKET = "POISON"
 SUBJECT = f"tickets.opened.{TICKET}"

@@ -16,7 +16,7 @@ from tests.support.bus import Fact as Sent
 from tests.support.bus import Heard, connected, now, publish, settled, stored
 from tests.support.memory import World
 
-pytestmark = pytest.mark.xdist_group("scenarios")
+pytestmark = [pytest.mark.stores, pytest.mark.xdist_group("scenarios")]
 
 SAME = (
     "stage", "service_level", "priority", "policy_version", "opening_id", "started_at", "due_at", "target",

@@ -25,7 +25,7 @@ from sla.log import Fulfilled, LogRow, StateUpdated, decode_rows
 from tests.support.bus import Fact, fact, opened, responded
 from tests.support.stores import address, new_store, rows, tables
 
-pytestmark = pytest.mark.xdist_group("projections")
+pytestmark = [pytest.mark.stores, pytest.mark.xdist_group("projections")]
 
 START = datetime.fromisoformat("2026-11-02T08:00:00+00:00")
 HOUR = timedelta(hours=1)

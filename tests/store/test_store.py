@@ -12,7 +12,7 @@ from services.store.interface import Store
 from sla.engine import BatchOutcome, InboxRow
 from tests.support.stores import new_store
 
-pytestmark = pytest.mark.xdist_group("store")
+pytestmark = [pytest.mark.stores, pytest.mark.xdist_group("store")]
 
 
 @pytest.fixture

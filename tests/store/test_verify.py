@@ -46,7 +46,7 @@ from tests.support.bus import (
 from tests.support.memory import World, policy_of
 from tests.support.stores import ON_POSTGRES, address, change, copied, path_of
 
-pytestmark = pytest.mark.xdist_group("verify")
+pytestmark = [pytest.mark.stores, pytest.mark.xdist_group("verify")]
 
 DAY = timedelta(days=1)
 
