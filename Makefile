@@ -3,7 +3,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test test-parts test-postgres e2e picture sim chaos compose-test check bench schemas clean
+.DEFAULT_GOAL := help
+.PHONY: help run test test-parts test-postgres e2e picture sim chaos compose-test check bench schemas clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
 	@exec $(BIN)/sla up --demo
