@@ -12,7 +12,7 @@ import yaml
 from events import promises, tickets
 from events.cloudevents import CONTENT_TYPE, Reason
 from events.examples import EXAMPLES
-from events.generate import build_schemas, write
+from events.generate import build_schemas, write_files
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "asyncapi.yaml"
 
@@ -67,7 +67,7 @@ _UNDELIVERED = {
 
 def build_document() -> dict[str, Any]:
     """AsyncAPI 3.0, seen from the engine: it receives ticket events and ticks, and sends everything else."""
-    inbound, outbound = list(tickets.DATA_TYPES), list(promises.ANNOUNCEMENT_TYPES)
+    inbound, outbound = list(tickets.TICKET_EVENT_TYPES), list(promises.ANNOUNCEMENT_TYPES)
     sla_events = [type.removeprefix("sla.") for type in outbound]
     return {
         "asyncapi": "3.0.0",
@@ -182,7 +182,7 @@ class _Plain(yaml.SafeDumper):
 
 def main(arguments: list[str]) -> int:
     text = yaml.dump(build_document(), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
-    return write({DOCUMENT: text}, "python -m events.asyncapi", arguments == ["--check"], set())
+    return write_files({DOCUMENT: text}, "python -m events.asyncapi", arguments == ["--check"], set())
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def build_incoming_schema(data_type: type[tickets.TicketData]) -> dict[str, Any]
     return _build_message_schema(data_type.type, data, source=_TEXT, more_required=["data"] if required else [])
 
 
-def build_outgoing_schema(data_type: type[promises.PromiseData]) -> dict[str, Any]:
+def build_outgoing_schema(data_type: type[promises.AnnouncementData]) -> dict[str, Any]:
     """The schema of a message that we publish."""
     data = data_type.model_json_schema(schema_generator=_Untitled, mode="serialization")
     return _build_message_schema(
@@ -74,7 +74,7 @@ def _build_message_schema(
 
 def build_schemas() -> dict[str, dict[str, Any]]:
     """The schema of every message, in and out, by type."""
-    return {data.type: build_incoming_schema(data) for data in tickets.DATA_TYPES.values()} | {
+    return {data.type: build_incoming_schema(data) for data in tickets.TICKET_EVENT_TYPES.values()} | {
         data.type: build_outgoing_schema(data) for data in promises.ANNOUNCEMENT_TYPES.values()
     }
 
@@ -87,7 +87,7 @@ def render_files() -> dict[Path, str]:
     }
 
 
-def write(files: dict[Path, str], command: str, check: bool, present: set[Path]) -> int:
+def write_files(files: dict[Path, str], command: str, check: bool, present: set[Path]) -> int:
     """Writes the files and removes what else is `present`; to check, only says on stderr what is stale. Exit code."""
     stale = [path for path, text in files.items() if not path.exists() or path.read_text("utf-8") != text]
     surplus = sorted(present - files.keys())
@@ -104,7 +104,9 @@ def write(files: dict[Path, str], command: str, check: bool, present: set[Path])
 
 
 def main(arguments: list[str]) -> int:
-    return write(render_files(), "python -m events.generate", arguments == ["--check"], set(SCHEMAS.glob("*.json")))
+    return write_files(
+        render_files(), "python -m events.generate", arguments == ["--check"], set(SCHEMAS.glob("*.json"))
+    )
 
 
 if __name__ == "__main__":

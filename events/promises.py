@@ -2,38 +2,38 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 from uuid import UUID, uuid5
 
 import msgspec
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from events.cloudevents import CONTENT_TYPE, encode_token, format_time, parse_time
+from events.times import MICROSECOND
 
 SLA_SOURCE = "/sla"
 HEADERS = {"Content-Type": CONTENT_TYPE}
 
 _NAMESPACE = UUID("5b0f6d0e-2f5e-5f0c-9a53-6d1c1f2f7a10")  # ours; a change would announce everything again
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def _convert_to_utc(time: datetime) -> datetime:
     return time.astimezone(UTC)
 
 
-Instant = Annotated[AwareDatetime, AfterValidator(_convert_to_utc)]
+UtcInstant = Annotated[AwareDatetime, AfterValidator(_convert_to_utc)]
 Seconds = Annotated[int | float, Field(ge=0), WithJsonSchema({"type": "number", "minimum": 0})]
 Detection = Literal["live", "late", "historic"]
 
 
 def to_seconds(span: timedelta) -> int | float:
     """A span as a JSON number of seconds: exact to the microsecond, and without a fraction if it has none."""
-    microseconds = span // _MICROSECOND
+    microseconds = span // MICROSECOND
     whole, rest = divmod(microseconds, 1_000_000)
     return microseconds / 1_000_000 if rest else whole
 
 
-class _Promise(BaseModel):
+class _ClockData(BaseModel):
     """What every message out says. Instants are UTC; seconds are support time, exact to the microsecond."""
 
     model_config = ConfigDict(
@@ -50,91 +50,92 @@ class _Promise(BaseModel):
     service_level: str
     priority: str
     policy_version: str
-    started_at: Instant
-    due_at: Instant
+    started_at: UtcInstant
+    due_at: UtcInstant
     target_seconds: Seconds
     elapsed_seconds: Seconds
     escalation_level: Annotated[int, Field(ge=0)]
     cause: str
     cause_id: Annotated[str | None, Field(description="Id of the fact that caused it; null if only time passed.")]
-    detected_at: Instant
+    detected_at: UtcInstant
 
 
-class SlaApplied(_Promise):
+class SlaApplied(_ClockData):
     """A clock started: target and deadline are known."""
 
     type: ClassVar[str] = "sla.applied"
 
 
-class SlaTargetChanged(_Promise):
+class SlaTargetChanged(_ClockData):
     """The target or the deadline of a running clock changed; here are the old ones too."""
 
     type: ClassVar[str] = "sla.target_changed"
-    old_due_at: Instant
+    old_due_at: UtcInstant
     old_target_seconds: Seconds
 
 
-class SlaWarningRaised(_Promise):
+class SlaWarning(_ClockData):
     """So many per cent of the target are used, and nobody has answered."""
 
+    model_config = ConfigDict(title="WarningRaised")
     type: ClassVar[str] = "sla.warning"
     threshold_percent: Annotated[int, Field(ge=1, le=99)]
 
 
-class SlaBreached(_Promise):
+class SlaBreached(_ClockData):
     """The promise broke. `breached_at` is the instant it broke, `detected_at` when the engine knew."""
 
     type: ClassVar[str] = "sla.breached"
     breach_id: str
     number: Annotated[int, Field(ge=1)]
-    breached_at: Instant
+    breached_at: UtcInstant
     severity: str
     detection: Detection
 
 
-class SlaBreachRetracted(_Promise):
+class SlaBreachRetracted(_ClockData):
     """That breach turned out to be untrue; `cause_id` names the fact that showed it."""
 
     type: ClassVar[str] = "sla.breach_retracted"
     breach_id: str
     number: Annotated[int, Field(ge=1)]
-    breached_at: Instant
+    breached_at: UtcInstant
     severity: str
     reason: str
 
 
-class SlaFulfilled(_Promise):
+class SlaFulfilled(_ClockData):
     """The first response is known. A later one of the same cycle replaces it, with the next revision."""
 
     type: ClassVar[str] = "sla.fulfilled"
-    responded_at: Instant
+    responded_at: UtcInstant
     met: bool
     overdue_seconds: Seconds
     revision: Annotated[int, Field(ge=1)]
     replaces: Annotated[str | None, Field(description="Id of the sla.fulfilled that this one replaces.")]
 
 
-class SlaEscalated(_Promise):
+class SlaEscalated(_ClockData):
     """Somebody asked for escalation: `tell` says who is to be told. Policy section 9."""
 
     type: ClassVar[str] = "sla.escalated"
     tell: list[str]
     severity: str
     reason: str | None
-    escalated_at: Instant
+    escalated_at: UtcInstant
 
 
-class SlaCancelled(_Promise):
+class SlaCancelled(_ClockData):
     """The clock ended without a response."""
 
     type: ClassVar[str] = "sla.cancelled"
     reason: str
 
 
-PromiseData = (
+AnnouncementData = (
     SlaApplied
     | SlaTargetChanged
-    | SlaWarningRaised
+    | SlaWarning
     | SlaBreached
     | SlaBreachRetracted
     | SlaFulfilled
@@ -142,19 +143,7 @@ PromiseData = (
     | SlaCancelled
 )
 
-ANNOUNCEMENT_TYPES: dict[str, type[PromiseData]] = {
-    data.type: data
-    for data in (
-        SlaApplied,
-        SlaTargetChanged,
-        SlaWarningRaised,
-        SlaBreached,
-        SlaBreachRetracted,
-        SlaFulfilled,
-        SlaEscalated,
-        SlaCancelled,
-    )
-}
+ANNOUNCEMENT_TYPES: dict[str, type[AnnouncementData]] = {data.type: data for data in get_args(AnnouncementData)}
 
 
 def make_event_id(ticket: str, objective: str, cycle: int, kind: str, number: int, revision: int) -> str:
@@ -177,7 +166,7 @@ def build_message(
 ) -> tuple[dict[str, str], bytes]:
     """
     Headers and body of a message in structured mode; `time` is the instant it is about. `data` has the fields of the
-    type in DATA_TYPES, its instants in UTC; it is encoded once and not validated, as the engine alone makes it.
+    type in ANNOUNCEMENT_TYPES, its instants in UTC; it is encoded once and not validated, as the engine alone makes it.
     """
     envelope = {
         "specversion": "1.0",
@@ -198,7 +187,7 @@ class Announcement(NamedTuple):
     id: str
     ticket: str
     time: datetime
-    data: PromiseData
+    data: AnnouncementData
 
 
 class _Envelope(msgspec.Struct):
@@ -212,7 +201,7 @@ class _Envelope(msgspec.Struct):
 _open = msgspec.json.Decoder(_Envelope).decode
 
 
-def read(body: bytes) -> Announcement:
+def read_announcement(body: bytes) -> Announcement:
     """What `message` has made. Raises ValueError for anything else."""
     try:
         envelope = _open(body)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -40,14 +40,14 @@ Instant = Annotated[datetime, BeforeValidator(_check_instant), WithJsonSchema(TI
 Responder = Literal["agent", "automation"]
 
 
-class _Data(BaseModel):
+class _TicketEventData(BaseModel):
     """Values as sent: never coerced. Unknown members are ignored, so that publishers may be newer than we are."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
     type: ClassVar[str]
 
 
-class Opened(_Data):
+class Opened(_TicketEventData):
     """A ticket was opened: the promise starts to run."""
 
     type: ClassVar[str] = "ticket.opened"
@@ -57,14 +57,14 @@ class Opened(_Data):
     customer: Customer | None = None
 
 
-class PriorityChanged(_Data):
+class PriorityChanged(_TicketEventData):
     """The ticket has another priority from now on, and so another target."""
 
     type: ClassVar[str] = "ticket.priority_changed"
     priority: str
 
 
-class Responded(_Data):
+class Responded(_TicketEventData):
     """Somebody answered. An automatic acknowledgement is not a first response."""
 
     type: ClassVar[str] = "ticket.responded"
@@ -72,63 +72,63 @@ class Responded(_Data):
     channel: Channel | None = None
 
 
-class Escalated(_Data):
+class Escalated(_TicketEventData):
     """Somebody asked for escalation."""
 
     type: ClassVar[str] = "ticket.escalated"
     reason: FreeText | None = None
 
 
-class ServiceLevelChanged(_Data):
+class ServiceLevelChanged(_TicketEventData):
     """The customer has another service level from now on."""
 
     type: ClassVar[str] = "ticket.service_level_changed"
     service_level: str
 
 
-class Closed(_Data):
+class Closed(_TicketEventData):
     """The ticket was closed."""
 
     type: ClassVar[str] = "ticket.closed"
     reason: FreeText | None = None
 
 
-class Reopened(_Data):
+class Reopened(_TicketEventData):
     """A closed ticket goes on."""
 
     type: ClassVar[str] = "ticket.reopened"
     reason: FreeText | None = None
 
 
-class Excluded(_Data):
+class Excluded(_TicketEventData):
     """The promise does not apply, for one of the reasons of policy section 7."""
 
     type: ClassVar[str] = "ticket.excluded"
     reason: Annotated[FreeText, Field(min_length=1)]
 
 
-class ExclusionRevoked(_Data):
+class ExclusionRevoked(_TicketEventData):
     """The exclusion for this reason never held."""
 
     type: ClassVar[str] = "ticket.exclusion_revoked"
     reason: Annotated[FreeText, Field(min_length=1)]
 
 
-class Paused(_Data):
+class Paused(_TicketEventData):
     """Work waits for somebody else."""
 
     type: ClassVar[str] = "ticket.paused"
     reason: FreeText | None = None
 
 
-class Resumed(_Data):
+class Resumed(_TicketEventData):
     """Work goes on."""
 
     type: ClassVar[str] = "ticket.resumed"
     reason: FreeText | None = None
 
 
-class Corrected(_Data):
+class Corrected(_TicketEventData):
     """An earlier fact was wrong: the id of the fact this one replaces, and the right values."""
 
     type: ClassVar[str] = "ticket.corrected"
@@ -142,14 +142,14 @@ class Corrected(_Data):
     time: Instant | None = None
 
 
-class CustomerReplied(_Data):
+class CustomerReplied(_TicketEventData):
     """The customer wrote again: where the policy promises a next response, it starts to run."""
 
     type: ClassVar[str] = "ticket.customer_replied"
     channel: Channel | None = None
 
 
-class PolicyChanged(_Data):
+class PolicyChanged(_TicketEventData):
     """The ticket is judged by another version of the policy from now on; `sla policy migrate` says so."""
 
     type: ClassVar[str] = "ticket.policy_changed"
@@ -173,25 +173,7 @@ TicketData = (
     | CustomerReplied
 )
 
-DATA_TYPES: dict[str, type[TicketData]] = {
-    data.type: data
-    for data in (
-        Opened,
-        PriorityChanged,
-        Responded,
-        Escalated,
-        ServiceLevelChanged,
-        Closed,
-        Reopened,
-        Excluded,
-        ExclusionRevoked,
-        Paused,
-        Resumed,
-        Corrected,
-        PolicyChanged,
-        CustomerReplied,
-    )
-}
+TICKET_EVENT_TYPES: dict[str, type[TicketData]] = {data.type: data for data in get_args(TicketData)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +197,7 @@ def read_ticket_event(body: bytes, headers: Mapping[str, str] | None, subject: s
     Whether the policy knows level and priority, and whether the time can be right, is for the engine to check.
     """
     envelope = open_envelope(body, headers)
-    data_type = DATA_TYPES.get(envelope.type)
+    data_type = TICKET_EVENT_TYPES.get(envelope.type)
     if data_type is None:
         raise BadFactError(
             Reason.UNKNOWN_TYPE, f"type {quote_value(envelope.type)} is not a ticket event; see events/schemas"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from events.cloudevents import quote_value
 
 MICROSECOND = timedelta(microseconds=1)
-YEARS = range(2000, 2101)  # as on the bus: a policy knows the holidays of these years
+FACT_YEARS = range(2000, 2101)  # as on the bus: a policy knows the holidays of these years
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -35,6 +35,6 @@ def parse_instant(text: object) -> datetime:
         )
     with suppress(OverflowError):  # at the edge of years 1 and 9999
         time = time.astimezone(UTC)
-    if time.year not in YEARS:
-        raise ValueError(f"{quote_value(text)} is outside the years {YEARS[0]} to {YEARS[-1]}")
+    if time.year not in FACT_YEARS:
+        raise ValueError(f"{quote_value(text)} is outside the years {FACT_YEARS[0]} to {FACT_YEARS[-1]}")
     return time

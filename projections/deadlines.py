@@ -9,7 +9,7 @@ from sla.log import Decision, LogRow, decode_rows
 from sla.policy import FIRST_RESPONSE
 
 
-def name_promise(event: Decision) -> str:
+def _name_promise(event: Decision) -> str:
     """The name of one of a ticket's promises; the first response has none."""
     return "" if event.objective == FIRST_RESPONSE else f"{event.objective}/{event.cycle}"
 
@@ -43,7 +43,9 @@ class Deadlines:
         )
 
     def apply(self, cursor: Cursor, batch: Sequence[LogRow]) -> None:
-        last = {(ticket, name_promise(event)): event.state.next_at for _, ticket, event in decode_rows(batch, Decision)}
+        last = {
+            (ticket, _name_promise(event)): event.state.next_at for _, ticket, event in decode_rows(batch, Decision)
+        }
         cursor.executemany(f"DELETE FROM {self._table} WHERE (ticket, promise) IN (VALUES (?, ?))", list(last))
         rows = [(*key, to_microseconds(at)) for key, at in last.items() if at is not None]
         cursor.executemany(f"INSERT INTO {self._table} VALUES (?, ?, ?)", rows)

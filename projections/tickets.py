@@ -17,7 +17,7 @@ NO_LEVEL = "none"  # the label of a pending ticket, which has no level yet
 
 OPEN_STAGES = "open"  # any stage in which a ticket waits for its first response
 ANSWERED = ("met", "late")
-OUTCOMES_OF_TICKETS = (*ANSWERED, "breached", "open", "cancelled", "excluded")
+TICKET_OUTCOMES = (*ANSWERED, "breached", "open", "cancelled", "excluded")
 
 Label = tuple[str, str, str]  # service level, priority, stage
 
@@ -198,7 +198,7 @@ class Tickets:
                     row.facts,
                     row.state.stage,
                     get_open_until(row.state),
-                    get_at_risk_at(row.state),
+                    _get_at_risk_at(row.state),
                     *row.make_outcome(),
                     _encoder.encode(row.state).decode(),
                 )
@@ -213,7 +213,7 @@ class Tickets:
         Of the tickets opened in [start, end): the columns `by` of Outcome, then what they came to, how many, how many
         breaches stand, and how many were withdrawn.
         """
-        columns, where, between = select_period(by, start, end)
+        columns, where, between = _select_period(by, start, end)
         cursor.execute(
             f"SELECT {columns}came_to, count(*), CAST(sum(broken) AS BIGINT), CAST(sum(retracted) AS BIGINT) "
             f"FROM {self._table} WHERE {where} GROUP BY {columns}came_to",
@@ -225,7 +225,7 @@ class Tickets:
         self, cursor: Cursor, by: Sequence[str], start: int | None = None, end: int | None = None
     ) -> Iterable[tuple[Any, ...]]:
         """Of the same tickets, those with a response: the columns `by`, and the support time until it."""
-        columns, where, between = select_period(by, start, end)
+        columns, where, between = _select_period(by, start, end)
         cursor.execute(
             f"SELECT {columns}answer FROM {self._table} WHERE {where} AND came_to IN ('met', 'late')", between
         )
@@ -295,7 +295,7 @@ class Tickets:
         return Counter(make_label(state)[:2] for state in states)
 
 
-def select_period(by: Sequence[str], start: int | None, end: int | None) -> tuple[str, str, list[int]]:
+def _select_period(by: Sequence[str], start: int | None, end: int | None) -> tuple[str, str, list[int]]:
     """Parts of a statement: columns, a condition, and its parameters."""
     assert set(by) <= set(TicketOutcome._fields)
     bounds = [(f"opened_at {sign} ?", at) for sign, at in ((">=", start), ("<", end)) if at is not None]
@@ -313,5 +313,5 @@ def get_open_until(state: State) -> int | None:
     return to_microseconds(state.due_at) if state.stage in ("running", "paused") and state.due_at else None
 
 
-def get_at_risk_at(state: State) -> int | None:
+def _get_at_risk_at(state: State) -> int | None:
     return to_microseconds(state.at_risk_at) if state.at_risk_at and state.stage == "running" else None

@@ -16,7 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from events.cloudevents import Reason
-from events.tickets import DATA_TYPES
+from events.tickets import TICKET_EVENT_TYPES
 from events.times import from_microseconds, to_microseconds
 from projections.compliance import DELAY_BUCKETS, Arrivals, Compliance, Count
 from projections.deadlines import Deadlines
@@ -284,7 +284,7 @@ def _make_histogram(
 
 
 def _collect_arrivals(arrivals: dict[Count, int]) -> Iterator[Metric]:
-    types = [*DATA_TYPES, UNKNOWN_TYPE]
+    types = [*TICKET_EVENT_TYPES, UNKNOWN_TYPE]
     yield make_counter(
         "sla_facts",
         "Messages by what became of them.",

@@ -193,7 +193,7 @@ class SupportHours:
 
     def is_ever_open(self, years: Iterable[int]) -> bool:
         """Whether any day of these local years has support time."""
-        return any(self._open_parts(day) for year in years for day in _iterate_days(year))
+        return any(self._list_open_parts(day) for year in years for day in _iterate_days(year))
 
     def find_due(self, start: datetime, target: timedelta) -> datetime:
         """The earliest instant t >= start with `elapsed(start, t) == target`; `start` itself for a target of zero.
@@ -324,7 +324,7 @@ class SupportHours:
         return self._years[year]
 
     def _build_windows_of_day(self, day: date) -> Iterator[tuple[datetime, datetime]]:
-        parts = self._open_parts(day)
+        parts = self._list_open_parts(day)
         if not parts:
             return
         since, until = self._convert_to_utc(day, 0), self._convert_to_utc(day + _DAY, 0)
@@ -336,7 +336,7 @@ class SupportHours:
                 if opens < closes:  # it is not where a clock change skips the window
                     yield opens, closes
 
-    def _open_parts(self, day: date) -> list[tuple[int, int]]:
+    def _list_open_parts(self, day: date) -> list[tuple[int, int]]:
         """Minutes of this local day that count: the rest of last night's windows, then its own until midnight."""
         exception = self._rules.exceptions.get(day)
         if (day in self._rules.holidays) if exception is None else (not exception.windows):

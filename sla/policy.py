@@ -41,7 +41,7 @@ HORIZON = range(1999, 2103)
 LONGEST_TARGET = timedelta(days=3650)
 LARGEST_FILE = 256 * 1024
 DEEPEST_NESTING = 10
-FORMAT = 1
+RESOLVED_FORMAT = 1
 REQUIRED = ("name", "version", "zone", "holidays", "priorities", "levels")
 OPTIONAL = ("effective_from", "material", "warn_at", "objectives", "exclusions")
 PLAIN_YAML = "a policy is plain YAML: indented with spaces, every bracket and quote closed, without anchors and tags"
@@ -123,12 +123,12 @@ class Policy:
     @classmethod
     def from_resolved(cls, resolved: Json) -> Self:
         """The policy that `resolved()` described, with the same fingerprint; ValueError for a format we do not read."""
-        if resolved.get("format") != FORMAT:
+        if resolved.get("format") != RESOLVED_FORMAT:
             raise ValueError(
-                f"a resolved policy of format {resolved.get('format')!r}; this program reads format {FORMAT}"
+                f"a resolved policy of format {resolved.get('format')!r}; this program reads format {RESOLVED_FORMAT}"
             )
         canonical = json.dumps(resolved, sort_keys=True, separators=(",", ":"))
-        levels = [build_level(level, resolved["zone"], resolved["holidays"]) for level in resolved["levels"]]
+        levels = [_build_level(level, resolved["zone"], resolved["holidays"]) for level in resolved["levels"]]
         return cls(
             name=resolved["name"],
             version=resolved["version"],
@@ -139,7 +139,7 @@ class Policy:
             ),
             levels=MappingProxyType({level.name: level for level in levels}),
             warn_at=tuple(resolved["warn_at"]),
-            objectives=MappingProxyType(build_objectives(resolved.get("objectives", {}))),
+            objectives=MappingProxyType(_build_objectives(resolved.get("objectives", {}))),
             exclusions=tuple(resolved.get("exclusions", ())),
             fingerprint=hashlib.sha256(canonical.encode()).hexdigest(),
             canonical=canonical,
@@ -190,14 +190,14 @@ def load_policy_file(path: str | PathLike[str]) -> Policy:
     return replace(Policy.from_resolved(resolved), effective_from=file.effective_from, material=file.material)
 
 
-def check(path: str | PathLike[str]) -> list[str]:
+def check_policy_file(path: str | PathLike[str]) -> list[str]:
     """The problems of a policy file as `FILE:LINE: what, and the rule`, in order; none if the file can be used."""
     file = _File(path)
     file.read()
     return file.list_problems()
 
 
-def build_objectives(resolved: Json) -> dict[str, Objective]:
+def _build_objectives(resolved: Json) -> dict[str, Objective]:
     """The first response is there whether it is said or not."""
     said: dict[str, Any] = {
         FIRST_RESPONSE: {"starts": "opened", "stops": "responded", "pauses": False, "repeats": False}
@@ -207,7 +207,7 @@ def build_objectives(resolved: Json) -> dict[str, Objective]:
     return {name: Objective(name, **rules) for name, rules in said.items()}
 
 
-def build_level(level: Json, zone: str, holidays: Mapping[str, str]) -> Level:
+def _build_level(level: Json, zone: str, holidays: Mapping[str, str]) -> Level:
     return Level(
         name=level["name"],
         hours=build_support_hours(level, zone, holidays),
@@ -556,7 +556,7 @@ class _File:
             optional["exclusions"] = self._read_exclusions(fields["exclusions"])
         others = tuple(name for name in optional.get("objectives", ()) if name != FIRST_RESPONSE)
         return {
-            "format": FORMAT,
+            "format": RESOLVED_FORMAT,
             "name": self._parse_value(fields.get("name"), "name", parse_token),
             "version": self._parse_value(fields.get("version"), "version", parse_version),
             "zone": zone,

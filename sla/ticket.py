@@ -8,7 +8,7 @@ from typing import Any, Self
 from msgspec.structs import replace
 
 from events.promises import Detection, make_event_id
-from events.tickets import DATA_TYPES, Opened, TicketEvent
+from events.tickets import TICKET_EVENT_TYPES, Opened, TicketEvent
 from sla.judge import AT_RISK_PERCENT, Cause, Clock, CycleKey, Fact, Facts, Verdict, judge
 from sla.log import (
     Announced,
@@ -142,7 +142,7 @@ class TicketSla:
         self.known_at = max(self.known_at or event.at, event.at)
         if isinstance(event, FactRecorded):
             self.learned_at = self.learned_at or event.at
-            data = DATA_TYPES[event.type].model_validate(event.data)
+            data = TICKET_EVENT_TYPES[event.type].model_validate(event.data)
             self.facts.add(Fact(event.source, event.id, event.time, data, event.sequence, event.at))
         if isinstance(event, Decision):
             self._promise(event).apply(event)

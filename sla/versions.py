@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from events.tickets import Opened
 from sla.policy import Policy
 
-ALWAYS = datetime(1999, 1, 1, tzinfo=UTC)
+BEFORE_ALL = datetime(1999, 1, 1, tzinfo=UTC)
 """When the first version took effect: before every fact that can count."""
 
 AFTER_ALL = datetime(2101, 1, 1, tzinfo=UTC)
@@ -40,7 +40,7 @@ class Version:
     @property
     def is_first(self) -> bool:
         """Does it cover all of history?"""
-        return self.effective_from == ALWAYS
+        return self.effective_from == BEFORE_ALL
 
 
 class Versions:
@@ -53,7 +53,7 @@ class Versions:
     @classmethod
     def only(cls, policy: Policy) -> "Versions":
         """A policy without any other, before or after."""
-        return cls([Version(policy, ALWAYS, ALWAYS, material=True)])
+        return cls([Version(policy, BEFORE_ALL, BEFORE_ALL, material=True)])
 
     def __iter__(self) -> Iterator[Version]:
         return iter(self._versions)
@@ -71,10 +71,10 @@ class Versions:
         not count then, it is the first one since, in effect at `known_at`, that has them.
         """
         in_force = self.get_in_force(time)
-        if has_names(in_force, opened):
+        if _has_names(in_force, opened):
             return in_force
         since = (each.policy for each in self._versions if time < each.effective_from <= known_at)
-        return next((policy for policy in since if has_names(policy, opened)), in_force)
+        return next((policy for policy in since if _has_names(policy, opened)), in_force)
 
     def get_named(self, name: str) -> Policy:
         """The policy of this version; KeyError if it is not published."""
@@ -96,7 +96,7 @@ class PolicyOverride(Versions):
         return self._policy
 
 
-def has_names(policy: Policy, opened: Opened) -> bool:
+def _has_names(policy: Policy, opened: Opened) -> bool:
     return opened.service_level in policy.levels and opened.priority in policy.priorities
 
 
@@ -112,7 +112,7 @@ def make_next_version(
     as soon as it may, which is after `lead`, and for a material change after `notice`. Raises Refused.
     """
     if not len(versions):
-        return Version(policy, now, ALWAYS, material=True)
+        return Version(policy, now, BEFORE_ALL, material=True)
     if policy.version in {version.name for version in versions}:
         raise VersionRefusedError(
             f"version {policy.version} is published, and a published version is never edited; "
@@ -123,22 +123,22 @@ def make_next_version(
     material = is_material(before, policy) if policy.material is None else policy.material
     earliest = now + max(lead, notice if material else lead)
     if effective_from is None:
-        effective_from = round_up_to_second(earliest) if lead else earliest
+        effective_from = _round_up_to_second(earliest) if lead else earliest
     if effective_from < now:
         raise VersionRefusedError(
-            f"effective_from {format_utc(effective_from)} lies before the publication, {format_utc(now)}; "
+            f"effective_from {_format_utc(effective_from)} lies before the publication, {_format_utc(now)}; "
             "no version takes effect in the past: give a later one, or leave it out"
         )
     if effective_from < earliest:
         whom = "the engine to know" if earliest == now + lead else f"a material change: SLA_POLICY_NOTICE is {notice}"
         raise VersionRefusedError(
-            f"effective_from {format_utc(effective_from)} is too soon for {whom}; "
-            f"give {format_utc(round_up_to_second(earliest))} or later"
+            f"effective_from {_format_utc(effective_from)} is too soon for {whom}; "
+            f"give {_format_utc(_round_up_to_second(earliest))} or later"
         )
     for version in versions:
         if version.effective_from == effective_from:
             raise VersionRefusedError(
-                f"version {version.name} takes effect at {format_utc(effective_from)} too; give each its own instant"
+                f"version {version.name} takes effect at {_format_utc(effective_from)} too; give each its own instant"
             )
     return Version(policy, now, effective_from, material)
 
@@ -153,14 +153,14 @@ class Change(NamedTuple):
 
 def find_changes(before: Policy, after: Policy) -> list[Change]:
     """All that differs, name and version apart."""
-    one, other = dict(flatten(before)), dict(flatten(after))
+    one, other = dict(flatten_policy(before)), dict(flatten_policy(after))
     differ = sorted(what for what in one.keys() | other.keys() if one.get(what) != other.get(what))
     return [Change(what, one.get(what, "-"), other.get(what, "-")) for what in differ]
 
 
-def flatten(policy: Policy) -> Iterator[tuple[str, str]]:
+def flatten_policy(policy: Policy) -> Iterator[tuple[str, str]]:
     """All that a policy says, as names and texts; its own name and version apart."""
-    yield from flatten_resolved(policy.to_resolved())
+    yield from _flatten_resolved(policy.to_resolved())
 
 
 def is_material(before: Policy, after: Policy) -> bool:
@@ -174,7 +174,7 @@ def _is_label(change: Change) -> bool:
     return renamed or what == "warn_at" or what.endswith((".severity", ".tell"))
 
 
-def flatten_resolved(part: Any, where: str = "") -> Iterator[tuple[str, str]]:
+def _flatten_resolved(part: Any, where: str = "") -> Iterator[tuple[str, str]]:
     """A resolved policy as lines; lists of things with a name are told by their names."""
     match part:
         case dict() | [{"name": _}, *_]:
@@ -182,24 +182,24 @@ def flatten_resolved(part: Any, where: str = "") -> Iterator[tuple[str, str]]:
             for name, each in named:
                 path = f"{where}.{name}" if where else name
                 if path not in ("name", "version", "format") and not (where.count(".") == 1 and name == "name"):
-                    yield from flatten_resolved(each, path)
+                    yield from _flatten_resolved(each, path)
         case list():
             yield where, ", ".join(map(str, part)) or "none"
         case int() if ".targets." in where or ".objectives." in where:
-            yield where, format_span(part)
+            yield where, _format_span(part)
         case _:
             yield where, str(part)
 
 
-def format_span(seconds: int) -> str:
+def _format_span(seconds: int) -> str:
     """As a policy file writes it."""
     parts = ((seconds // 3600, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"))
     return " ".join(f"{number}{unit}" for number, unit in parts if number)
 
 
-def format_utc(time: datetime) -> str:
+def _format_utc(time: datetime) -> str:
     return f"{time:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def round_up_to_second(time: datetime) -> datetime:
+def _round_up_to_second(time: datetime) -> datetime:
     return time if not time.microsecond else time.replace(microsecond=0) + timedelta(seconds=1)

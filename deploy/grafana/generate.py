@@ -25,7 +25,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from deploy.grafana.panels import ENGINE, OVERVIEW, Kind, Panel
-from events.generate import write
+from events.generate import write_files
 
 DASHBOARDS = Path(__file__).parent / "dashboards"
 PROMETHEUS = DataSourceRef(type_val="prometheus", uid="prometheus")  # as in provisioning/datasources
@@ -35,7 +35,7 @@ NOW = (Kind.FIGURE, Kind.NAMES, Kind.BARS)  # ask for one instant, all others fo
 Builder = stat.Panel | bargauge.Panel | timeseries.Panel | statetimeline.Panel
 
 
-def files() -> dict[Path, str]:
+def render_files() -> dict[Path, str]:
     """What belongs into deploy/grafana/dashboards."""
     overview = _dashboard(
         "sla-overview", "SLA overview", "For those who lead support: what is promised, and is it kept?", OVERVIEW
@@ -144,7 +144,7 @@ def _coloured(builder: Builder, panel: Panel) -> None:
 
 def main(arguments: list[str]) -> int:
     present = set(DASHBOARDS.glob("*.json"))
-    return write(files(), "python -m deploy.grafana.generate", arguments == ["--check"], present)
+    return write_files(render_files(), "python -m deploy.grafana.generate", arguments == ["--check"], present)
 
 
 if __name__ == "__main__":

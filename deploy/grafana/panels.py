@@ -77,9 +77,9 @@ def quantiles(histogram: str, over: str) -> dict[str, str]:
     }
 
 
-OPEN = chosen("sla_tickets", 'stage=~"pending|running|paused"')
+OPEN_TICKETS = chosen("sla_tickets", 'stage=~"pending|running|paused"')
 RUNNING = chosen("sla_tickets", 'stage="running"')
-AT_RISK = chosen("sla_tickets_at_risk")
+TICKETS_AT_RISK = chosen("sla_tickets_at_risk")
 BREACHES = chosen("sla_breaches_total", 'detection!="historic"')
 DETECTED = chosen("sla_breaches_total")
 RETRACTED = chosen("sla_breaches_retracted_total")
@@ -111,25 +111,25 @@ OVERVIEW: Sequence[str | Panel] = (
     "Now",
     Panel(FIGURE, "Open", "short", 6, CALM,
           "Tickets that wait for a first response: running, paused, or pending because their opening is not known yet.",
-          {"open": f"sum({OPEN})"}),
+          {"open": f"sum({OPEN_TICKETS})"}),
     Panel(FIGURE, "At risk", "short", 6, NONE_IS_BETTER,
           "Running tickets that have used 75 % of their target. `sla list` names them by time left.",
-          {"at risk": f"sum({AT_RISK})"}),
+          {"at risk": f"sum({TICKETS_AT_RISK})"}),
     Panel(FIGURE, "At risk, share", "percentunit", 6, at_most(0.25, 0.5),
           "Of the running tickets, those that have used 75 % of their target.",
-          {"at risk": f"sum({AT_RISK}) / (sum({RUNNING}) > 0)"}, empty="no clock runs"),
+          {"at risk": f"sum({TICKETS_AT_RISK}) / (sum({RUNNING}) > 0)"}, empty="no clock runs"),
     Panel(FIGURE, "Next deadline or warning", "dateTimeFromNow", 6, CALM,
           "When the engine looks next, of all levels and priorities: a deadline, or 50, 75 or 90 % of a target.",
           {"next": "1000 * (sla_next_deadline_timestamp_seconds > 0)"}, empty="no clock runs"),
     Panel(STACK, "Open by stage", "short", 8, CALM,
           "running: the clock runs. paused: it waits, where the policy lets it. pending: the opening is not known yet.",
-          {"{{stage}}": f"sum by (stage) ({OPEN})"}),
+          {"{{stage}}": f"sum by (stage) ({OPEN_TICKETS})"}),
     Panel(STACK, "Open by service level", "short", 8, CALM,
           "The same tickets by service level; none is that of a pending ticket.",
-          {"{{service_level}}": f"sum by (service_level) ({OPEN})"}),
+          {"{{service_level}}": f"sum by (service_level) ({OPEN_TICKETS})"}),
     Panel(BARS, "At risk by level and priority", "short", 8, NONE_IS_BETTER,
           "Running tickets that have used 75 % of their target.",
-          {PAIR: f"sort_desc(sum by (service_level, priority) ({AT_RISK}))"}),
+          {PAIR: f"sort_desc(sum by (service_level, priority) ({TICKETS_AT_RISK}))"}),
 
     "Promises in the chosen time",
     Panel(FIGURE, "Kept", "percentunit", 4, at_least(0.98, 0.95),

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from events.tickets import DATA_TYPES, TicketEvent, build_ticket_message, read_ticket_event
+from events.tickets import TICKET_EVENT_TYPES, TicketEvent, build_ticket_message, read_ticket_event
 from services.bus.connection import Outgoing
 from services.bus.streams import TICKETS
 from sla.policy import Policy
 
-EVENTS = tuple(type.removeprefix("ticket.") for type in DATA_TYPES)
+EVENTS = tuple(type.removeprefix("ticket.") for type in TICKET_EVENT_TYPES)
 
 OPTIONS = {
     "service_level": "--level",
@@ -60,7 +60,9 @@ def fact(
 
 
 def _check_options(name: str, data: Mapping[str, str]) -> None:
-    fields = {field: info for field, info in DATA_TYPES[f"ticket.{name}"].model_fields.items() if field in OPTIONS}
+    fields = {
+        field: info for field, info in TICKET_EVENT_TYPES[f"ticket.{name}"].model_fields.items() if field in OPTIONS
+    }
     takes = ", ".join(OPTIONS[field] for field in fields) or "none of them"
     if extra := [OPTIONS[field] for field in data if field not in fields]:
         raise ValueError(f"{name} has no {', '.join(extra)}; it takes {takes}")

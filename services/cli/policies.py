@@ -8,7 +8,7 @@ from typing import Any
 from services.queries.backtest import Flip, Move
 from services.text.formats import brief, wall
 from sla.policy import FIRST_RESPONSE, Policy, load_policy_file
-from sla.versions import Version, Versions, flatten
+from sla.versions import Version, Versions, flatten_policy
 
 COLUMNS = ("version", "in force from", "published", "material", "fingerprint")
 ALWAYS = "the beginning"
@@ -50,7 +50,9 @@ def lines(policy: Policy, now: datetime) -> list[tuple[str, str]]:
     """What a policy says, one setting a line, in the order of the file; holidays only of this year and the next."""
     years = (f"holidays.{now.year}", f"holidays.{now.year + 1}")
     told = [
-        (what, value) for what, value in flatten(policy) if not what.startswith("holidays.") or what.startswith(years)
+        (what, value)
+        for what, value in flatten_policy(policy)
+        if not what.startswith("holidays.") or what.startswith(years)
     ]
     return [("name", policy.name), ("version", policy.version), *told]
 

@@ -12,7 +12,7 @@ import msgspec
 from eventsourcing.persistence import PersistenceError
 
 from events.cloudevents import quote_value
-from events.tickets import DATA_TYPES, TicketEvent, make_content_digest, make_fact_key
+from events.tickets import TICKET_EVENT_TYPES, TicketEvent, make_content_digest, make_fact_key
 from events.times import from_microseconds
 from projections.runner import Projection
 from services.errors import StoreError
@@ -258,7 +258,7 @@ def _why(error: Exception) -> str:
 def _told(ticket: str, event: Event) -> Told:
     if not isinstance(event, FactRecorded):
         return Told(event, None)
-    data = DATA_TYPES[event.type].model_validate(event.data)
+    data = TICKET_EVENT_TYPES[event.type].model_validate(event.data)
     return Told(event, TicketEvent(event.source, event.id, event.type, ticket, event.time, data, event.sequence))
 
 

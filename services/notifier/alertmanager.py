@@ -14,7 +14,7 @@ from events.promises import (
     SlaCancelled,
     SlaFulfilled,
     SlaTargetChanged,
-    read,
+    read_announcement,
 )
 from services.bus.connection import strip_credentials
 from services.notifier.metrics import Notifications
@@ -54,7 +54,7 @@ class Alerts:
         """The next message of SLA. ValueError if it is none."""
         if message.subject.split(".")[1] not in _KINDS:
             return
-        event = read(message.body)
+        event = read_announcement(message.body)
         data = event.data
         promise = (data.ticket_id, data.objective, data.cycle)
         match data:

@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.js.api import AckPolicy as Acks
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
-from events.promises import Announcement, read
+from events.promises import Announcement, read_announcement
 from services.bus.connection import Bus, Outgoing, StreamReader
 from services.bus.streams import SLA, UNDELIVERED
 from services.errors import BusError
@@ -122,7 +122,7 @@ class Notifier(Service):
         )
         async def announced(message: NatsMessage) -> None:
             try:
-                event = read(message.body)
+                event = read_announcement(message.body)
             except ValueError as error:
                 log.error("notify", target=name, subject=message.raw_message.subject, error=str(error))
                 return await message.reject()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from events.tickets import DATA_TYPES, PolicyChanged, build_ticket_message
+from events.tickets import TICKET_EVENT_TYPES, PolicyChanged, build_ticket_message
 from projections.runner import catch_up
 from projections.tickets import Tickets
 from services.bus.connection import Outgoing
@@ -49,7 +49,7 @@ def history(stored: Snapshot) -> Iterator[Was]:
 
 
 def _fact(event: FactRecorded) -> Fact:
-    data = DATA_TYPES[event.type].model_validate(event.data)
+    data = TICKET_EVENT_TYPES[event.type].model_validate(event.data)
     return Fact(event.source, event.id, event.time, data, event.sequence, event.at)
 
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from events.cloudevents import quote_value
 from events.promises import to_seconds
-from events.times import YEARS, parse_instant, to_microseconds
+from events.times import FACT_YEARS, parse_instant, to_microseconds
 from projections.runner import catch_up
-from projections.tickets import ANSWERED, OUTCOMES_OF_TICKETS, FoldedTicket, TicketOutcome, Tickets
+from projections.tickets import ANSWERED, TICKET_OUTCOMES, FoldedTicket, TicketOutcome, Tickets
 from services.errors import ReadOnlyError
 from services.queries.point_in_time import When, everybody
 from services.store.interface import Store
@@ -94,8 +94,8 @@ def _edge(text: str, zone: str) -> datetime:
 
 def _midnight(day: date, zone: str) -> datetime:
     at = datetime.combine(day, time(), get_zone(zone)).astimezone(UTC)
-    if not YEARS[0] <= day.year <= YEARS[-1] + 1:
-        raise ValueError(f"outside the years {YEARS[0]} to {YEARS[-1]}")
+    if not FACT_YEARS[0] <= day.year <= FACT_YEARS[-1] + 1:
+        raise ValueError(f"outside the years {FACT_YEARS[0]} to {FACT_YEARS[-1]}")
     return at
 
 
@@ -123,7 +123,7 @@ class Totals:
         self.answers.sort()
         return {
             "tickets": self.came_to.total(),
-            **{name: self.came_to[name] for name in OUTCOMES_OF_TICKETS},
+            **{name: self.came_to[name] for name in TICKET_OUTCOMES},
             "broken": self.broken,
             "retracted": self.retracted,
             "compliance": round(met / decided, 6) if decided else None,

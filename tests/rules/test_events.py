@@ -395,10 +395,10 @@ def test_escaped_characters_that_are_whole_are_read() -> None:
     assert event.data.model_dump() == {"reason": "Å 😀 \\u0000 \n"}
 
 
-@pytest.mark.parametrize("type", tickets.DATA_TYPES)
+@pytest.mark.parametrize("type", tickets.TICKET_EVENT_TYPES)
 def test_every_example_of_a_message_in_is_read(type: str) -> None:
     event = read_ticket_event(json.dumps(EXAMPLES[type]).encode(), None, f"tickets.any.{EXAMPLES[type]['subject']}")
-    assert isinstance(event.data, tickets.DATA_TYPES[type])
+    assert isinstance(event.data, tickets.TICKET_EVENT_TYPES[type])
     assert event.data.model_dump(exclude_unset=True, mode="json") == EXAMPLES[type]["data"]
 
 
@@ -752,17 +752,17 @@ def test_a_stale_missing_or_surplus_file_is_named(tmp_path: Path, capsys: pytest
     for path in (good, stale, surplus):
         path.write_text("as it was")
     files = {good: "as it was", stale: "new", missing: "new"}
-    assert generate.write(files, "make schemas", True, {good, stale, surplus}) == 1
+    assert generate.write_files(files, "make schemas", True, {good, stale, surplus}) == 1
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in lines] == [str(stale), str(missing), str(surplus)]
     assert all("make schemas" in line for line in lines)
-    assert generate.write(files, "make schemas", False, {good, stale, surplus}) == 0
+    assert generate.write_files(files, "make schemas", False, {good, stale, surplus}) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "missing", "stale"]
-    assert generate.write(files, "make schemas", True, {good, stale, missing}) == 0
+    assert generate.write_files(files, "make schemas", True, {good, stale, missing}) == 0
 
 
 def test_every_message_has_a_schema_and_an_example() -> None:
-    assert set(SCHEMAS) == set(EXAMPLES) == set(tickets.DATA_TYPES) | set(promises.ANNOUNCEMENT_TYPES)
+    assert set(SCHEMAS) == set(EXAMPLES) == set(tickets.TICKET_EVENT_TYPES) | set(promises.ANNOUNCEMENT_TYPES)
     assert len(SCHEMAS) == 14 + 8
 
 
@@ -831,7 +831,7 @@ def test_a_schema_accepts_what_the_reader_accepts(type: str, change: dict[str, A
 
 
 def test_data_may_be_left_out_exactly_where_nothing_in_it_is_required() -> None:
-    for type in tickets.DATA_TYPES:
+    for type in tickets.TICKET_EVENT_TYPES:
         message = {name: value for name, value in EXAMPLES[type].items() if name != "data"}
         try:
             read_ticket_event(json.dumps(message).encode(), None, "tickets.x.T-1001")
@@ -851,7 +851,7 @@ def test_the_asyncapi_document_names_every_channel_with_its_stream_and_messages(
         "dead_letters.{reason}": "DEAD_LETTERS",
         "undelivered.{target}": "UNDELIVERED",
     }
-    assert set(channels["tickets.{event}.{ticket}"]["messages"]) == set(tickets.DATA_TYPES)
+    assert set(channels["tickets.{event}.{ticket}"]["messages"]) == set(tickets.TICKET_EVENT_TYPES)
     assert set(channels["sla.{event}.{service_level}.{priority}.{ticket}"]["messages"]) == set(
         promises.ANNOUNCEMENT_TYPES
     )

@@ -18,7 +18,7 @@ from projections.runner import catch_up
 from sla.log import Announced, Breached, BreachRetracted, EscalationRaised, Fulfilled, State
 from sla.policy import Policy, PolicyError, load_policy_file
 from sla.ticket import TicketSla
-from sla.versions import AFTER_ALL, ALWAYS, Version, Versions
+from sla.versions import AFTER_ALL, BEFORE_ALL, Version, Versions
 from tests.cli.test_cli import sla
 from tests.rules.test_judge_order import DAY, end_of, histories, outcome, said_time
 from tests.scenarios.scenario import (
@@ -431,7 +431,7 @@ def doubled(*names: str) -> Versions:
     for level in resolved["levels"]:
         for targets in (level["targets"], *level["objectives"].values()):
             targets.update({priority: 2 * target for priority, target in targets.items()})
-    later = Version(Policy.from_resolved(resolved), ALWAYS, AFTER_ALL, material=True)
+    later = Version(Policy.from_resolved(resolved), BEFORE_ALL, AFTER_ALL, material=True)
     return Versions([*Versions.only(before), later])
 
 

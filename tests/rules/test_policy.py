@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from sla.policy import Policy, PolicyError, check, load_policy_file
+from sla.policy import Policy, PolicyError, check_policy_file, load_policy_file
 from tests.support.oracle import swedish_holidays
 
 SHIPPED = Path(__file__).parents[2] / "sla" / "policies" / "cention-support.yaml"
@@ -360,7 +360,7 @@ def test_a_wrong_policy_is_refused_with_the_line_and_the_rule(
 ) -> None:
     old, new, line, words = wrong
     path = written(replaced(ACME, old, new))
-    problems = check(path)
+    problems = check_policy_file(path)
     assert any(it.startswith(f"{path}:{line}: ") and words in it for it in problems), problems
     with pytest.raises(PolicyError) as refused:
         load_policy_file(path)
@@ -371,7 +371,7 @@ def test_a_wrong_policy_is_refused_with_the_line_and_the_rule(
 def test_one_mistake_is_reported_once(written: Written, wrong: tuple[str, str, int, str]) -> None:
     """Except that a key which is misspelt is missing, too."""
     old, new, _, words = wrong
-    problems = check(written(replaced(ACME, old, new)))
+    problems = check_policy_file(written(replaced(ACME, old, new)))
     missing = [it for it in problems if words not in it]
     assert all("has no" in it or "targets: none for" in it for it in missing), problems
     assert len(problems) - len(missing) == 1, problems
@@ -385,7 +385,7 @@ def test_all_problems_are_reported_at_once_in_the_order_of_lines(written: Writte
         .replace("severity: error", "severity: x")
     )
     path = written(text)
-    assert [it.removeprefix(f"{path}:").split(":")[0] for it in check(path)] == ["3", "10", "12", "26"]
+    assert [it.removeprefix(f"{path}:").split(":")[0] for it in check_policy_file(path)] == ["3", "10", "12", "26"]
 
 
 @pytest.mark.parametrize(
@@ -406,11 +406,13 @@ def test_all_problems_are_reported_at_once_in_the_order_of_lines(written: Writte
 def test_a_file_that_is_no_policy_is_refused(tmp_path: Path, raw: bytes, line: int, words: str) -> None:
     path = tmp_path / "policy.yaml"
     path.write_bytes(raw)
-    assert any(it.startswith(f"{path}:{line}: ") and words in it for it in check(path)), check(path)
+    assert any(it.startswith(f"{path}:{line}: ") and words in it for it in check_policy_file(path)), check_policy_file(
+        path
+    )
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    assert check(tmp_path) == [
+    assert check_policy_file(tmp_path) == [
         f"{tmp_path}:1: the file cannot be read (Is a directory); give the path of a policy file"
     ]
     with pytest.raises(PolicyError, match=r"nothing\.yaml:1: the file cannot be read \(No such file or directory\)"):
@@ -423,19 +425,24 @@ def test_a_level_that_is_never_open_is_refused(written: Written) -> None:
     closed = replaced(closed, 'sat: ["10:00-14:00"]', "sat: []")
     path = written(closed)
     rule = "level basic is never open; give it a window on a day that is not closed"
-    assert check(path) == [f"{path}:17: {rule}"]
+    assert check_policy_file(path) == [f"{path}:17: {rule}"]
     sundays = replaced(
         replaced(closed, "sat: []", 'sun: ["10:00-14:00"]'), "include_sundays: false", "include_sundays: true"
     )
-    assert check(written(sundays)) == [f"{path}:17: {rule}"]
+    assert check_policy_file(written(sundays)) == [f"{path}:17: {rule}"]
 
 
 def test_windows_of_a_day_may_touch(written: Written) -> None:
-    assert check(written(replaced(ACME, "13:00-18:00", "12:00-18:00"))) == []
+    assert check_policy_file(written(replaced(ACME, "13:00-18:00", "12:00-18:00"))) == []
 
 
 def test_a_good_file_has_no_problems(written: Written) -> None:
-    assert check(SHIPPED) == check(written(ACME)) == check(written("\ufeff" + ACME.replace("\n", "\r\n"))) == []
+    assert (
+        check_policy_file(SHIPPED)
+        == check_policy_file(written(ACME))
+        == check_policy_file(written("\ufeff" + ACME.replace("\n", "\r\n")))
+        == []
+    )
 
 
 @pytest.mark.parametrize("country", ["MY", "IL", "LK", "JP", "US", "KR"])

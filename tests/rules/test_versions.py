@@ -17,7 +17,7 @@ from projections.runner import catch_up
 from services.store.interface import Database
 from sla.policy import Policy, PolicyError, load_policy_file
 from sla.versions import (
-    ALWAYS,
+    BEFORE_ALL,
     MIN_LEAD,
     Version,
     VersionRefusedError,
@@ -65,7 +65,7 @@ def test_each_instant_has_the_version_in_force() -> None:
     later = Version(edited_policy(), NOW, NOW + DAY, material=True)
     versions = Versions([later, *ONE])
     assert versions.get_in_force(NOW + DAY - timedelta(microseconds=1)) is POLICY
-    assert versions.get_in_force(NOW + DAY) is later.policy and versions.get_in_force(ALWAYS) is POLICY
+    assert versions.get_in_force(NOW + DAY) is later.policy and versions.get_in_force(BEFORE_ALL) is POLICY
 
 
 def test_an_opening_that_its_version_cannot_judge_has_the_first_one_since_that_can() -> None:

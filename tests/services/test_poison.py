@@ -384,7 +384,7 @@ async def test_a_fault_of_the_engine_puts_aside_only_the_message_that_meets_it(
             raise ZeroDivisionError("a fault in a rule")
         return good_target(policy, level, priority, *objective)
 
-    monkeypatch.setattr(Policy, "target", faulty)
+    monkeypatch.setattr(Policy, "get_target", faulty)
     facts = [opened(f"T-{n}", ago(hours=1)) for n in range(20)]
     facts[7] = poison = opened("T-7", ago(hours=1), "minor", "foundation", id="poison")
     facts[8] = responded("T-7", ago(hours=0.5))
@@ -416,7 +416,7 @@ async def test_a_tick_that_meets_a_fault_stops_nothing(
     async with working(nc, store):
         await publish(nc, opened("T-1", ago(hours=1), "minor", "foundation"))
         await taken(nc, place)
-        monkeypatch.setattr(Policy, "target", lambda *_: 1 / 0)
+        monkeypatch.setattr(Policy, "get_target", lambda *_: 1 / 0)
         await nc.jetstream().publish("clock.due.T-1", b"")
         await publish(nc, responded("T-2", ago(hours=1)))
         await taken(nc, place)

@@ -27,7 +27,7 @@ from services.metrics import Metrics
 from services.runtime.service import Service, Supervisor
 from services.store.sqlite import FileLeases, SqliteFile, SqliteStore
 from sla.engine import Limits
-from sla.versions import AFTER_ALL, ALWAYS
+from sla.versions import AFTER_ALL, BEFORE_ALL
 from tests.scenarios.scenario import Fact
 from tests.sim.bus import Broker, SimBus
 from tests.sim.loop import Crashed, SimLoop
@@ -84,7 +84,7 @@ def _migrated() -> bytes:
         path = Path(folder) / "sla.db"
         SqliteFile(path).migrate(PROJECTIONS)
         with closing(SqliteStore(path)) as store:
-            store.publish_policy(POLICY, lambda: ALWAYS)
+            store.publish_policy(POLICY, lambda: BEFORE_ALL)
         return path.read_bytes()
 
 

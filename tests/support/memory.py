@@ -16,7 +16,7 @@ from sla.log import Decision, Event, LogEntry, Recorded, State
 from sla.policy import Policy, load_policy_file
 from sla.ticket import TicketSla
 from sla.versions import AFTER_ALL, Version, Versions, make_next_version
-from sla.versions import ALWAYS as START_OF_ALL
+from sla.versions import BEFORE_ALL as START_OF_ALL
 from tests.scenarios.scenario import Announced, Edited, Fact, Given, Scenario, Tick
 
 ZERO = timedelta(0)
