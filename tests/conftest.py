@@ -4,35 +4,20 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from services.store.interface import Database
+pytest.register_assert_rewrite("tests.support", "tests.scenarios.scenario")  # a failed assert there shows its values
+
+# ruff: noqa: E402
+from tests.support.commands import SLA, Engine, clean_environment
 from tests.support.stores import ON_POSTGRES, address, new_store
 
-SLA = Path(sys.executable).with_name("sla")
 STARTS_WITHIN = 30.0  # seconds; it takes about 2 on a quiet machine
-
-
-class Engine(NamedTuple):
-    """A running `sla up`: its folder, its store, and what its run.json says."""
-
-    data: Path
-    store: Database
-    nats_url: str
-    http_url: str
-    pid: int
-
-
-def clean_environment(**settings: str) -> dict[str, str]:
-    """The environment without settings of ours and without a terminal's wishes, and these settings."""
-    foreign = ("SLA_", "FORCE_COLOR", "PYTHONUNBUFFERED")
-    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | settings
 
 
 @pytest.fixture(scope="session")

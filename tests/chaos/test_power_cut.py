@@ -32,8 +32,6 @@ from services.bus.embedded_server import EmbeddedNats, find_binary
 from services.errors import StoreError
 from services.store import sqlite
 from services.store.sqlite import SqliteFile, SqliteStore
-from tests.services.test_crash import lives, load, send
-from tests.store.test_backup import check, check_lives
 from tests.support.bus import (
     PATIENCE,
     SLA,
@@ -51,6 +49,7 @@ from tests.support.bus import (
     until,
     up,
 )
+from tests.support.lives import check_lives, check_log_and_streams, lives, load, send
 from tests.support.stores import position
 
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.xdist_group("power")]
@@ -238,10 +237,10 @@ async def test_a_power_cut_loses_nothing_and_doubles_nothing(tmp_path: Path, dis
     with up(tmp_path, SLA_POLICY_DIR=policy) as engine:
         async with connected(engine.nats_url) as nc:
             await settled(nc, engine.store)
-            await check(nc, engine.store, policy)
+            await check_log_and_streams(nc, engine.store, policy)
             await send(nc, facts)  # whoever has no acknowledgement sends again
             await settled(nc, engine.store)
-            await check(nc, engine.store, policy)
+            await check_log_and_streams(nc, engine.store, policy)
             check_lives(engine.store, every)
 
 

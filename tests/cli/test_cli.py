@@ -5,15 +5,13 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import nats
 import pytest
@@ -22,7 +20,7 @@ from projections.registry import PROJECTIONS
 from services.app import SERVICES
 from services.cli import main as cli
 from services.runtime import connections as client
-from tests.conftest import SLA, Engine, clean_environment
+from tests.support.commands import Engine, Said, running, sla
 
 POLICY = Path(__file__).parents[2] / "sla" / "policies" / "cention-support.yaml"
 
@@ -31,40 +29,6 @@ KEYS = [
     "target_seconds", "elapsed_seconds", "responded_at", "met", "overdue_seconds", "escalation_level",
     "policy_version", "facts", "reason", "flags", "objectives",
 ]  # fmt: skip
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def sla(*arguments: str | Path, input: str | None = None, **settings: str) -> Said:
-    """The installed command in a process of its own."""
-    done = subprocess.run(
-        [SLA, *arguments],
-        input=input,
-        env=clean_environment(**settings),
-        capture_output=True,
-        encoding="utf-8",
-        timeout=60,
-    )
-    return Said(done.returncode, done.stdout, done.stderr)
-
-
-@contextmanager
-def running(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes], IO[bytes]]]:
-    """The command as it works, with its stdin, stdout and stderr; it is ended when the test is, or after 30 seconds."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen([SLA, *arguments], stdin=pipe, stdout=pipe, stderr=pipe, env=clean_environment()) as process:
-        assert process.stdin and process.stdout and process.stderr
-        guard = threading.Timer(30, process.kill)
-        guard.start()
-        try:
-            yield process, process.stdin, process.stdout, process.stderr
-        finally:
-            guard.cancel()
-            process.kill()
 
 
 @pytest.fixture

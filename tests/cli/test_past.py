@@ -12,14 +12,15 @@ from services.queries import report as reports
 from services.queries import ticket_status as reading
 from services.queries.point_in_time import NothingKnownError, When
 from sla.log import State
-from tests.cli.test_cli import sla
-from tests.rules import test_objectives
-from tests.rules.test_judge_order import as_truth, close_times, histories
 from tests.scenarios import SCENARIOS
 from tests.scenarios.scenario import Fact, Given, Scenario, opened, responded, stockholm
+from tests.support.commands import sla
 from tests.support.explain_page import Kept
+from tests.support.histories import close_times, histories
+from tests.support.judge_checks import as_truth
 from tests.support.judge_oracle import truth
 from tests.support.memory import POLICY, World, in_turn
+from tests.support.objectives import ALL as ALL_OBJECTIVES
 from tests.support.stores import new_store
 
 SECOND = timedelta(seconds=1)
@@ -123,7 +124,7 @@ def retracted(kept: Kept, **when: datetime) -> object:
 
 
 def test_a_report_is_about_first_responses_alone(tmp_path: Path) -> None:
-    kept = Kept(new_store(tmp_path / "sla.db"), test_objectives.ALL)  # one of them breaks and is kept as the first is
+    kept = Kept(new_store(tmp_path / "sla.db"), ALL_OBJECTIVES)  # one of them breaks and is kept as the first is
     kept.play("T-1", LATE)
     assert [retracted(kept), retracted(kept, known_at=AFTER)] == [1, 1]
     kept.store.close()

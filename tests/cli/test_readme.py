@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SLA, Engine, clean_environment
+from tests.support.commands import SLA, Engine, clean_environment
 
 README = Path(__file__).parents[2] / "README.md"
 pytestmark = pytest.mark.xdist_group("engine")

@@ -10,9 +10,7 @@ import pytest
 
 from services.queries import report as reports
 from services.queries.report import Period, Totals
-from tests.cli.test_cli import sla
 from tests.scenarios.scenario import stockholm
-from tests.store.test_projections import HOUR, START, Log
 from tests.support.bus import (
     ago,
     connected,
@@ -26,6 +24,8 @@ from tests.support.bus import (
     total,
     up,
 )
+from tests.support.commands import sla
+from tests.support.store_log import HOUR, START, Log
 
 ZONE = "Europe/Stockholm"
 

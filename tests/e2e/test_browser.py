@@ -13,7 +13,6 @@ from nats.aio.client import Client
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.e2e.browser import CHROMIUM, PHONE, PICTURE, QUIET, look_at, picture, policy, seconds
-from tests.store.test_projections import Log
 from tests.support.bus import (
     Service,
     Up,
@@ -31,6 +30,7 @@ from tests.support.bus import (
     subscribed,
     up,
 )
+from tests.support.store_log import Log
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
 

@@ -17,8 +17,6 @@ from sla.explain import ClockExplanation, Explanation, explain
 from sla.judge import ZERO
 from sla.log import Breached, FactRecorded
 from sla.policy import Policy
-from tests.rules import test_objectives
-from tests.rules.test_judge_order import close_times, histories
 from tests.scenarios import SCENARIOS
 from tests.scenarios.scenario import (
     STOCKHOLM,
@@ -38,11 +36,13 @@ from tests.scenarios.scenario import (
     stockholm,
 )
 from tests.support import explain_page
+from tests.support.histories import close_times, histories
 from tests.support.memory import POLICY, World, in_turn, pausing_policy, policy_of
+from tests.support.objectives import ALL as ALL_OBJECTIVES
 from tests.support.stores import new_store
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-WITH_OBJECTIVES = test_objectives.ALL
+WITH_OBJECTIVES = ALL_OBJECTIVES
 
 
 def story(world: World, at: datetime) -> Explanation:

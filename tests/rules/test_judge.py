@@ -9,12 +9,10 @@ import pytest
 from events import promises
 from events.cloudevents import encode_token
 from sla.log import Announced as AnnouncedEvent
-from sla.log import Breached, BreachRetracted, Event, FactRecorded, Fulfilled, WarningRaised
 from sla.ticket import TicketSla
 from tests.scenarios import SCENARIOS
 from tests.scenarios.scenario import (
     Announced,
-    Edited,
     Fact,
     Given,
     Scenario,
@@ -25,9 +23,9 @@ from tests.scenarios.scenario import (
     stockholm,
     tick,
 )
+from tests.support.judge_checks import ONE_POLICY, check_ids, check_step, follow
 from tests.support.memory import World, policy_of
 
-ONE_POLICY = [scenario for scenario in SCENARIOS if not any(isinstance(item, Edited) for item in scenario.given)]
 each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 
 
@@ -86,43 +84,6 @@ def test_what_every_history_must_keep_to(scenario: Scenario) -> None:
         standing = follow(standing, new)
         assert len(standing) == (state.breached_at is not None)
     check_ids(world.events)
-
-
-def check_step(is_fact: bool, new: list[Event]) -> None:
-    """What one message may lead to."""
-    kinds = Counter(type(event) for event in new)
-    assert is_fact or not kinds[FactRecorded]
-    if is_fact:
-        assert not kinds[WarningRaised], "recording warns"
-        assert kinds[Breached] <= kinds[BreachRetracted], "recording breaks"
-    for event in new:
-        if isinstance(event, AnnouncedEvent):
-            assert event.time <= event.at, "announced before its instant"
-
-
-def follow(standing: set[str], new: list[Event]) -> set[str]:
-    """The breaches that stand after these events."""
-    standing = set(standing)
-    for event in new:
-        match event:
-            case Breached():
-                assert not standing, "a second breach beside one that stands"
-                standing.add(event.id)
-            case BreachRetracted():
-                standing.remove(event.breach_id)
-            case Fulfilled(met=met):
-                assert met != bool(standing), "fulfilled late means that a breach stands; in time, that none does"
-    return standing
-
-
-def check_ids(events: list[Event]) -> None:
-    ids = [event.id for event in events if isinstance(event, AnnouncedEvent)]
-    assert len(ids) == len(set(ids))
-    fulfilled = [event for event in events if isinstance(event, Fulfilled)]
-    assert [event.revision for event in fulfilled] == list(range(1, len(fulfilled) + 1))
-    warned = [(event.threshold_percent, event.state.due_at) for event in events if isinstance(event, WarningRaised)]
-    assert len(warned) == len(set(warned)), "one warning for each threshold and deadline"
-    assert [event.replaces for event in fulfilled] == [None, *(event.id for event in fulfilled)][: len(fulfilled)]
 
 
 @each_scenario

@@ -10,10 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from events.cloudevents import Reason
-from sla.log import State
 from sla.policy import Policy
 from sla.ticket import TicketSla
-from tests.rules.test_judge import ONE_POLICY, check_ids, check_step, follow
 from tests.scenarios import SCENARIOS
 from tests.scenarios.scenario import (
     Fact,
@@ -32,11 +30,12 @@ from tests.scenarios.scenario import (
     revoked,
     stockholm,
 )
-from tests.support.judge_oracle import Truth, truth
+from tests.support.histories import close_times, end_of, histories, said_time
+from tests.support.judge_checks import ONE_POLICY, as_truth, check_ids, check_step, follow, outcome
+from tests.support.judge_oracle import truth
 from tests.support.memory import POLICY, World, in_turn, pausing_policy, policy_of
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-AHEAD = timedelta(minutes=5)
 
 HISTORIES: dict[str, tuple[Fact, ...]] = {
     "raised, lowered, answered in between": (
@@ -122,27 +121,6 @@ HISTORIES: dict[str, tuple[Fact, ...]] = {
 NAMED = pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
 
 
-def outcome(state: State) -> State:
-    """The state apart from what depends on when the engine was told: which warnings were sent."""
-    return replaced(state, warned_percent=0, next_at=None)
-
-
-def replaced(state: State, **changes: object) -> State:
-    return State(**{name: getattr(state, name) for name in State.__struct_fields__} | changes)
-
-
-def as_truth(state: State) -> Truth:
-    said = {name: getattr(state, name) for name in Truth.__dataclass_fields__}
-    if state.opening_id is not None:
-        said["opening_id"] = state.opening_id.rpartition("/")[2]
-    return Truth(**said)
-
-
-def end_of(history: Sequence[Fact], arrivals: Sequence[datetime] = ()) -> datetime:
-    """Long after every deadline."""
-    return max([fact.time for fact in history] + list(arrivals)) + 14 * DAY
-
-
 def told(
     items: Sequence[Fact | Tick], end: datetime, policy: Policy = POLICY, edited_at: datetime | None = None
 ) -> World:
@@ -208,68 +186,6 @@ def test_every_scenario_ends_as_the_oracle_says(scenario: Scenario) -> None:
     recorded = [fact for fact, outcome in zip(facts, world.memory.inbox, strict=True) if outcome not in refused]
     assert as_truth(world.state) == truth(recorded, end, scenario.pauses)
     assert world.state.next_at is None
-
-
-# Times lie on a coarse grid over a weekend, a few of them a microsecond beside it: ties and edges are common.
-BASE = stockholm("2025-11-07 08:00")
-times = st.builds(
-    lambda halves, micros: BASE + halves * HOUR / 2 + timedelta(microseconds=micros),
-    st.integers(0, 2 * 24 * 4),
-    st.sampled_from([0, 0, 0, 0, 1, -1]),
-)
-close_times = st.one_of(times, st.sampled_from([BASE + n * HOUR for n in (1, 2, 3, 5, 9, 10, 10.5)]))
-levels = st.sampled_from(["foundation", "professional", "enterprise"])
-priorities = st.sampled_from(["critical", "serious", "minor"])
-reasons = st.sampled_from(["third_party", "training"])
-ids = st.sampled_from([f"f{n}" for n in range(8)])
-corrections = st.fixed_dictionaries(
-    {"corrects": ids},
-    optional={
-        "priority": priorities,
-        "service_level": levels,
-        "by": st.sampled_from(["agent", "automation"]),
-        "reason": st.one_of(reasons, st.just("too busy")),
-        "time": close_times.map(datetime.isoformat),
-    },
-)
-kinds_of_data = st.one_of(
-    st.tuples(st.just("opened"), st.fixed_dictionaries({"service_level": levels, "priority": priorities})),
-    st.tuples(st.just("priority_changed"), st.fixed_dictionaries({"priority": priorities})),
-    st.tuples(st.just("service_level_changed"), st.fixed_dictionaries({"service_level": levels})),
-    st.tuples(st.just("responded"), st.sampled_from([{}, {}, {"by": "agent"}, {"by": "automation"}])),
-    st.tuples(st.sampled_from(["escalated", "closed", "reopened", "paused", "resumed"]), st.just({})),
-    st.tuples(st.sampled_from(["closed", "reopened"]), st.just({})),
-    st.tuples(st.sampled_from(["excluded", "exclusion_revoked"]), st.fixed_dictionaries({"reason": reasons})),
-    st.tuples(st.just("corrected"), corrections),
-    st.tuples(st.just("policy_changed"), st.sampled_from([{"policy_version": v} for v in ("2026-01", "edited")])),
-)
-delays = st.one_of(
-    st.just(timedelta(0)),
-    st.just(-AHEAD),
-    st.integers(-300, 0).map(lambda seconds: timedelta(seconds=seconds)),
-    st.integers(0, 48).map(lambda hours: hours * HOUR),
-)
-anybody = st.sampled_from(["/helpdesk", "/crm"])
-sequences = st.sampled_from([None, None, "1", "10", "9"])
-
-
-@st.composite
-def histories(draw: st.DrawFn) -> list[Fact]:
-    """Facts that arrive up to five minutes early and up to two days late; the first is an opening, most often."""
-    first = ("opened", {"service_level": draw(levels), "priority": draw(priorities)})
-    said = [first, *draw(st.lists(kinds_of_data, min_size=1, max_size=7))]
-    facts = []
-    for n, (kind, data) in enumerate(said):
-        time = draw(close_times if n else st.sampled_from([BASE + HOUR, BASE + 2 * HOUR, BASE + 30 * HOUR]))
-        arrives = time + draw(delays)
-        fact = Fact(kind, data, time, arrives, f"f{n}", draw(anybody), draw(sequences))
-        facts.append(replace(fact, arrives=max([arrives, *said_time(fact)])))
-    return facts
-
-
-def said_time(fact: Fact) -> list[datetime]:
-    """The time that a correction gives."""
-    return [datetime.fromisoformat(fact.data["time"])] if "time" in fact.data else []
 
 
 @settings(max_examples=200, deadline=None)

@@ -18,9 +18,6 @@ from projections.runner import catch_up
 from sla.log import Announced, Breached, BreachRetracted, EscalationRaised, Fulfilled, State
 from sla.policy import Policy, PolicyError, load_policy_file
 from sla.ticket import TicketSla
-from sla.versions import AFTER_ALL, BEFORE_ALL, Version, Versions
-from tests.cli.test_cli import sla
-from tests.rules.test_judge_order import DAY, end_of, histories, outcome, said_time
 from tests.scenarios.scenario import (
     STOCKHOLM,
     Fact,
@@ -40,33 +37,16 @@ from tests.scenarios.scenario import (
 )
 from tests.scenarios.scenario import build_fact as fact
 from tests.scenarios.scenario import excluded as excluded_for
-from tests.store.test_projections import HOUR, START, Log
-from tests.store.test_verify import verified
 from tests.support.bus import fact as sent
-from tests.support.memory import POLICY, SHIPPED, World
+from tests.support.commands import sla
+from tests.support.histories import DAY, end_of, histories, said_time
+from tests.support.judge_checks import outcome
+from tests.support.memory import SHIPPED, World
+from tests.support.objectives import ALL, RULES, doubled, with_objectives
+from tests.support.store_log import HOUR, START, Log, verified
 from tests.support.stores import rows
 
 pytestmark = pytest.mark.stores
-
-RULES: dict[str, dict[str, Any]] = {
-    "next_response": {"starts": "customer_replied", "stops": "responded", "pauses": False, "repeats": True},
-    "resolution": {"starts": "opened", "stops": "closed", "pauses": True, "repeats": False},
-    "each_resolution": {"starts": "opened", "stops": "closed", "pauses": False, "repeats": True},
-    "twin": {"starts": "opened", "stops": "responded", "pauses": False, "repeats": False},
-}
-TIMES = {"next_response": 1, "resolution": 4, "each_resolution": 4, "twin": 1}  # the targets of the first response
-
-
-def with_objectives(*names: str) -> Policy:
-    resolved = POLICY.to_resolved() | {"version": "objectives", "objectives": {name: RULES[name] for name in names}}
-    for level in resolved["levels"]:
-        level["objectives"] = {
-            name: {priority: TIMES[name] * target for priority, target in level["targets"].items()} for name in names
-        }
-    return Policy.from_resolved(resolved)
-
-
-ALL = with_objectives(*RULES)
 
 
 def customer_replied(time: str, **more: str) -> Fact:
@@ -422,17 +402,6 @@ def written(folder: Path, old: str, new: str) -> Path:
 
 
 # ---- versions: every clock that begins after the move is judged by the other one
-
-
-def doubled(*names: str) -> Versions:
-    """A policy of a next response and a resolution, and a version with doubled targets and the objectives named."""
-    before, after = with_objectives("next_response", "resolution"), with_objectives(*names)
-    resolved = after.to_resolved() | {"version": "doubled"}
-    for level in resolved["levels"]:
-        for targets in (level["targets"], *level["objectives"].values()):
-            targets.update({priority: 2 * target for priority, target in targets.items()})
-    later = Version(Policy.from_resolved(resolved), BEFORE_ALL, AFTER_ALL, material=True)
-    return Versions([*Versions.only(before), later])
 
 
 @pytest.mark.parametrize("move", ["2025-11-03 09:00", "2025-11-03 10:00", "2025-11-03 13:00", "2025-11-04 09:00"])

@@ -26,13 +26,12 @@ from sla.versions import (
     is_material,
     make_next_version,
 )
-from tests.cli.test_cli import Said, sla
-from tests.rules.test_objectives import doubled, with_objectives
-from tests.rules.test_policies import DOCS
 from tests.scenarios.scenario import stockholm
-from tests.store.test_projections import HOUR, START, Log
 from tests.support.bus import fact, now, opened, responded, up
+from tests.support.commands import Said, sla
 from tests.support.memory import POLICY, SHIPPED, edited_policy
+from tests.support.objectives import doubled, with_objectives
+from tests.support.store_log import HOUR, START, Log
 from tests.support.stores import new_store, rows, tables
 
 pytestmark = pytest.mark.stores
@@ -40,6 +39,7 @@ pytestmark = pytest.mark.stores
 DAY = timedelta(days=1)
 NOW = stockholm("2026-11-24 10:00")
 ONE = Versions.only(POLICY)
+ALWAYS_OPEN = Path(__file__).parents[2] / "docs" / "policies" / "always-open.yaml"
 
 
 def following(policy: Policy, versions: Versions = ONE, notice: timedelta = timedelta(0)) -> Version:
@@ -445,7 +445,7 @@ def test_a_file_of_another_policy_is_not_published_at_a_start(tmp_path: Path) ->
     """Whoever publishes by command need not name a folder; the shipped policy is in the default one."""
     folder = tmp_path / "policy"
     folder.mkdir()
-    (folder / "policy.yaml").write_bytes((DOCS / "policies" / "always-open.yaml").read_bytes())
+    (folder / "policy.yaml").write_bytes(ALWAYS_OPEN.read_bytes())
     names = ("--level", "carrier", "--priority", "p1")
     with up(tmp_path, SLA_POLICY_DIR=str(folder)) as engine:
         (first,) = json.loads(sla("policy", "list", "-o", "json", "--data", engine.data).out)

@@ -1,15 +1,11 @@
 """Every process may be killed at any moment, and the bus too: nothing is lost, nothing is said twice."""
 
 import asyncio
-import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
-import nats.errors
-import nats.js.errors
 import pytest
 from nats.aio.client import Client
 
@@ -25,7 +21,6 @@ from sla.log import Announced, Breached, BreachRetracted, Fulfilled
 from tests.support.bus import (
     PATIENCE,
     Deployment,
-    Fact,
     Service,
     ago,
     connected,
@@ -36,7 +31,6 @@ from tests.support.bus import (
     opened,
     position,
     publish,
-    responded,
     rows,
     samples,
     settled,
@@ -44,6 +38,7 @@ from tests.support.bus import (
     total,
     until,
 )
+from tests.support.lives import Life, lives, load, send
 from tests.support.stores import path_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.xdist_group("crash")]
@@ -59,76 +54,6 @@ def anyio_backend() -> str:
 
 
 # ---- the load: what happens to each kind of ticket, and what must have become of its promise
-
-
-class Life(NamedTuple):
-    """The facts of a ticket in the order in which they are sent; `broken_at` and `met` are worked out by hand."""
-
-    ticket: str
-    facts: list[Fact]
-    broken_at: datetime | None
-    met: bool | None
-
-
-def lives(count: int) -> Iterator[Life]:
-    """Enterprise, open every second: critical 2 h, serious 4 h, minor 8 h."""
-    for n in range(count):
-        ticket = f"LIFE.{n}"
-        start = ago(hours=9) + timedelta(seconds=n)
-        late, in_time = responded(ticket, start + 3 * HOUR), responded(ticket, start + HOUR)
-        raised = fact("priority_changed", ticket, start + HOUR, priority="critical")
-        lowered = fact("priority_changed", ticket, start + HOUR, priority="serious")
-        first, minor = opened(ticket, start), opened(ticket, start, "minor")
-        escalated = fact("escalated", ticket, start + HOUR / 2)
-        match n % 8:
-            case 0:
-                yield Life(ticket, [first], start + 2 * HOUR, None)
-            case 1:
-                yield Life(ticket, [first, in_time], None, True)
-            case 2:
-                yield Life(ticket, [late, first, escalated], start + 2 * HOUR, False)
-            case 3:
-                yield Life(ticket, [minor, raised, late], start + 2 * HOUR, False)
-            case 4:
-                yield Life(ticket, [first, late, lowered], None, True)
-            case 5:
-                yield Life(ticket, [minor], start + 8 * HOUR, None)
-            case 6:
-                yield Life(ticket, [first, late, in_time], None, True)
-            case _:
-                yield Life(ticket, [opened(ticket, ago(hours=0.4)), escalated], None, None)
-
-
-def load(every: Iterable[Life], seed: int = 7) -> list[Fact]:
-    """All facts; those of a ticket in their order, the tickets mixed, and one in ten sent twice."""
-    shuffle = random.Random(seed)
-    queues = [list(life.facts) for life in every]
-    found: list[Fact] = []
-    while queues:
-        queue = queues[shuffle.randrange(min(len(queues), 40))]
-        found.append(queue.pop(0))
-        if shuffle.random() < 0.1:
-            found.append(shuffle.choice(found[-100:]))
-        if not queue:
-            queues.remove(queue)
-    return found
-
-
-async def send(nc: Client, facts: Iterable[Fact]) -> None:
-    """A publisher that tries each again until it is acknowledged, over outages and in order."""
-    waiting = list(facts)
-    js = nc.jetstream()
-    for start in range(0, len(waiting), 50):
-        some = waiting[start : start + 50]
-        while some:
-            answers = await asyncio.gather(
-                *(js.publish(f.subject, f.body, 2.0, "TICKETS", headers=dict(f.headers)) for f in some),
-                return_exceptions=True,
-            )
-            for answer in answers:
-                if isinstance(answer, BaseException) and not isinstance(answer, nats.errors.Error | OSError):
-                    raise answer
-            some = [f for f, answer in zip(some, answers, strict=True) if isinstance(answer, BaseException)]
 
 
 # ---- the services

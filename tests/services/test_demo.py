@@ -42,7 +42,7 @@ from sla.log import Announced, Breached, BreachRetracted, Fulfilled, WarningRais
 from sla.policy import Level, Policy, load_policy_file
 from sla.ticket import TicketSla
 from sla.versions import Versions
-from tests.conftest import SLA, clean_environment
+from tests.support.commands import SLA, clean_environment
 
 POLICY = load_policy_file(SHIPPED_POLICIES / "cention-support.yaml")
 HALF_A_MINUTE = timedelta(seconds=30)

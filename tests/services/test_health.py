@@ -5,10 +5,9 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +23,6 @@ from projections.runner import run_batch
 from services.announcer import Announcer
 from services.app import load_policy
 from services.bus.connection import Bus, Outgoing
-from services.bus.embedded_server import find_binary
 from services.clock import DeadlineTimer
 from services.errors import BusError
 from services.intake import Intake
@@ -41,12 +39,11 @@ from tests.support.bus import (
     PATIENCE,
     Deployment,
     Fact,
-    Server,
+    Guarded,
     Service,
     ago,
     connected,
     deployment,
-    free_port,
     get,
     nats_server,
     open_all_hours,
@@ -315,41 +312,6 @@ async def test_a_store_that_cannot_be_read_or_written_or_is_another_one_shows_or
 
 
 # ---- users and permissions
-
-
-class Guarded(Server):
-    """A nats-server with users, and with a limit to the subscriptions of a connection; 0 is none."""
-
-    def __init__(self, folder: Path, subscriptions: int = 0) -> None:
-        self._file, self.port, self._subscriptions = folder / "nats.conf", free_port(), subscriptions
-        self._server: subprocess.Popen[bytes] | None = None
-        self.url = self.of("root")
-
-    def of(self, user: str) -> str:
-        return f"nats://{user}:secret@127.0.0.1:{self.port}"
-
-    def allow(self, **denied: str) -> None:
-        """From now on: the users beside root, each with a subject that it may not publish."""
-        users = "".join(
-            f"{{ user: {user}, password: secret, permissions: {{ publish: {{ deny: {subject!r} }} }} }}\n"
-            for user, subject in denied.items()
-        )
-        self._file.write_text(
-            f"host: 127.0.0.1\nport: {self.port}\njetstream {{ store_dir: {str(self._file.parent)!r} }}\n"
-            f"max_subscriptions: {self._subscriptions}\n"
-            f"authorization {{ users: [\n{{ user: root, password: secret }}\n{users}] }}\n"
-        )
-        if self._server is not None:
-            self._server.send_signal(signal.SIGHUP)
-
-    @contextmanager
-    def started(self) -> Iterator[None]:
-        log_file = self._file.with_suffix(".log")
-        with subprocess.Popen([find_binary(), "-c", str(self._file), "-l", str(log_file)]) as self._server:
-            try:
-                yield
-            finally:
-                self._server.terminate()
 
 
 @guarded

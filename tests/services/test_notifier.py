@@ -19,10 +19,10 @@ from events.examples import EXAMPLES
 from events.promises import ANNOUNCEMENT_TYPES, Announcement, build_message, make_event_id, make_subject
 from services.notifier.receivers import Notify, NotifyError, Receivers, parse_notify
 from services.up import provision
-from tests.services.test_health import Guarded
 from tests.support.bus import (
     SLA,
     Fact,
+    Guarded,
     Service,
     Sla,
     ago,

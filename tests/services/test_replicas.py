@@ -21,7 +21,6 @@ from services.runtime.settings import parse_database_url
 from services.store.interface import Database
 from services.store.postgres_leases import PARTITION
 from sla.log import Announced
-from tests.services.test_crash import Life, lives, load, send
 from tests.support.bus import (
     SLA,
     Deployment,
@@ -39,6 +38,7 @@ from tests.support.bus import (
     total,
     until,
 )
+from tests.support.lives import Life, lives, load, send
 from tests.support.postgres import Server as Postgres
 from tests.support.postgres import new_database, server
 from tests.support.stores import position, rows

@@ -9,11 +9,11 @@ import pytest
 
 from services.store.interface import Store
 from sla.log import State
-from tests.conftest import Engine
 from tests.scenarios import SCENARIOS
 from tests.scenarios.scenario import BEHIND, Edited, Fact, Scenario, Tick, stockholm
 from tests.support.bus import Fact as Sent
 from tests.support.bus import Heard, connected, now, publish, settled, stored
+from tests.support.commands import Engine
 from tests.support.memory import World
 
 pytestmark = [pytest.mark.stores, pytest.mark.xdist_group("scenarios")]

@@ -10,7 +10,7 @@ import pytest
 from projections.tickets import Tickets
 from services.runtime.service import SMALL_BATCH, Service
 from services.store.sqlite import FileLock
-from tests.store.test_projections import Log
+from tests.support.store_log import Log
 
 
 class Asking(Service):

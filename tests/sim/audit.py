@@ -12,10 +12,10 @@ from projections.runner import BATCH_ROWS, create_projection, run_batch
 from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
 from sla.engine import Engine, Message
 from sla.log import Announced, Recorded
-from tests.rules.test_judge_order import as_truth
 from tests.scenarios.scenario import Fact
 from tests.sim.bus import Stored
 from tests.sim.world import MINUTE, World
+from tests.support.judge_checks import as_truth
 from tests.support.judge_oracle import truth
 from tests.support.memory import Memory
 

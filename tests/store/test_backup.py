@@ -9,25 +9,17 @@ import signal
 import subprocess
 import tarfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nats.aio.client import Client
 
-from projections.registry import PROJECTIONS
-from services.bus.connection import StreamReader
 from services.maintenance import backup as module
 from services.maintenance.backup import IN_ORDER, backup, restore
-from services.maintenance.verify import Verify
-from services.runtime.settings import Settings, load_policy
+from services.runtime.settings import Settings
 from services.store.interface import Database
 from services.store.sqlite import SqliteFile
-from sla.engine import Engine
-from sla.log import Announced
-from sla.versions import Versions
-from tests.services.test_crash import Life, lives, load, send
 from tests.support.bus import (
     SLA,
     Fact,
@@ -46,7 +38,7 @@ from tests.support.bus import (
     until,
     up,
 )
-from tests.support.memory import Memory
+from tests.support.lives import check_lives, check_log_and_streams, lives, load, send
 
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.xdist_group("backup")]
 
@@ -68,36 +60,6 @@ def refused(*arguments: str | Path, **settings: str) -> str:
 
 
 # ---- what must be so after a restore
-
-
-async def check(nc: Client, store: Database, policy: str) -> None:
-    """Log, SLA and DEAD_LETTERS are what an engine in memory makes of TICKETS: each decision once, in its order."""
-    reader, messages = StreamReader(nc, "TICKETS", 0), []
-    last = (await nc.jetstream().stream_info("TICKETS")).state.last_seq
-    while not messages or messages[-1].sequence < last:
-        messages += await reader.read_batch()
-    await reader.close()
-    expected = Engine(Memory(Versions.only(load_policy(Path(policy))))).process(messages)
-    with closing(store.open()) as found:
-        log = found.read_log_entries(0, 1_000_000)
-    assert [entry[1:] for entry in log] == [(recorded.originator_id, recorded.event) for recorded in expected.events]
-    decided = [(entry.event.id, entry.position) for entry in log if isinstance(entry.event, Announced)]
-    said = [(heard.event["id"], int(heard.headers["Sla-Log-Position"])) for heard in await stored(nc)]
-    assert said == decided and len({id for id, _ in said}) == len(said)
-    dead = await stored(nc, "DEAD_LETTERS", "dead_letters.>")
-    assert [int(heard.headers["Sla-Sequence"]) for heard in dead] == [each.message.sequence for each in expected.dead]
-    with store.open_snapshot() as picture, Verify(picture, PROJECTIONS) as verify:
-        for _ in (*verify.views(), *verify.tickets()):
-            pass
-    assert verify.first == []
-
-
-def check_lives(store: Database, every: list[Life]) -> None:
-    """Each ticket has the state that was worked out by hand."""
-    with closing(store.open()) as found:
-        tickets = found.load_tickets(life.ticket for life in every)
-    states = {id: (ticket.state.breached_at, ticket.state.met) for id, ticket in tickets.items()}
-    assert states == {life.ticket: (life.broken_at, life.met) for life in every}
 
 
 async def trickle(nc: Client, facts: list[Fact]) -> None:
@@ -144,10 +106,10 @@ async def test_a_backup_taken_under_load_goes_on_elsewhere(tmp_path: Path, monke
     with up(tmp_path / "second", SLA_POLICY_DIR=policy) as engine:
         async with connected(engine.nats_url) as nc:
             await settled(nc, engine.store)
-            await check(nc, engine.store, policy)
+            await check_log_and_streams(nc, engine.store, policy)
             await send(nc, facts)  # whoever does not know what was lost sends everything again
             await settled(nc, engine.store)
-            await check(nc, engine.store, policy)
+            await check_log_and_streams(nc, engine.store, policy)
             check_lives(engine.store, every)
         assert sla("verify", "--data", engine.data).returncode == 0
 

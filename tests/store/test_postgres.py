@@ -21,7 +21,6 @@ from services.store.interface import Store
 from services.store.postgres import PostgresDatabase
 from services.store.sqlite import SqliteFile
 from sla.engine import BatchOutcome
-from tests.services.test_crash import lives, load, send
 from tests.support.bus import (
     SLA,
     Deployment,
@@ -41,6 +40,7 @@ from tests.support.bus import (
     until,
     up,
 )
+from tests.support.lives import lives, load, send
 from tests.support.postgres import Server, new_database, server
 from tests.support.stores import rows
 

@@ -22,10 +22,8 @@ from services.store.interface import Database, Verification
 from services.store.sqlite import SqliteFile, SqliteStore
 from sla.engine import BatchOutcome, Engine, Limits
 from sla.policy import Policy
-from tests.rules.test_judge import ONE_POLICY
 from tests.scenarios import SCENARIOS
 from tests.scenarios.scenario import Scenario
-from tests.store.test_projections import HOUR, START, Log
 from tests.support.bus import (
     PATIENCE,
     SLA,
@@ -43,19 +41,14 @@ from tests.support.bus import (
     total,
     up,
 )
+from tests.support.judge_checks import ONE_POLICY
 from tests.support.memory import World, policy_of
+from tests.support.store_log import HOUR, START, Log, verified
 from tests.support.stores import ON_POSTGRES, address, change, copied, path_of
 
 pytestmark = [pytest.mark.stores, pytest.mark.xdist_group("verify")]
 
 DAY = timedelta(days=1)
-
-
-def verified(store: Database) -> Verify:
-    with store.open_snapshot() as stored, Verify(stored, PROJECTIONS) as check:
-        for _ in (*check.views(), *check.tickets()):
-            pass
-    return check
 
 
 def found(store: Database) -> list[str]:

@@ -340,6 +340,41 @@ class Broker:
                 self._server.terminate()
 
 
+class Guarded(Server):
+    """A nats-server with users, and with a limit to the subscriptions of a connection; 0 is none."""
+
+    def __init__(self, folder: Path, subscriptions: int = 0) -> None:
+        self._file, self.port, self._subscriptions = folder / "nats.conf", free_port(), subscriptions
+        self._server: subprocess.Popen[bytes] | None = None
+        self.url = self.of("root")
+
+    def of(self, user: str) -> str:
+        return f"nats://{user}:secret@127.0.0.1:{self.port}"
+
+    def allow(self, **denied: str) -> None:
+        """From now on: the users beside root, each with a subject that it may not publish."""
+        users = "".join(
+            f"{{ user: {user}, password: secret, permissions: {{ publish: {{ deny: {subject!r} }} }} }}\n"
+            for user, subject in denied.items()
+        )
+        self._file.write_text(
+            f"host: 127.0.0.1\nport: {self.port}\njetstream {{ store_dir: {str(self._file.parent)!r} }}\n"
+            f"max_subscriptions: {self._subscriptions}\n"
+            f"authorization {{ users: [\n{{ user: root, password: secret }}\n{users}] }}\n"
+        )
+        if self._server is not None:
+            self._server.send_signal(signal.SIGHUP)
+
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        log_file = self._file.with_suffix(".log")
+        with subprocess.Popen([embedded.find_binary(), "-c", str(self._file), "-l", str(log_file)]) as self._server:
+            try:
+                yield
+            finally:
+                self._server.terminate()
+
+
 def free_port() -> int:
     with closing(socket.socket()) as found:
         found.bind(("127.0.0.1", 0))
