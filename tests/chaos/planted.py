@@ -2,7 +2,7 @@
 
 import sys
 
-from services.cli import main
+from services.cli.main import main
 from tests.support.planted import BUGS
 
 if __name__ == "__main__":
