@@ -1,40 +1,27 @@
-"""Announcer: tells the bus what was decided, each decision once and in the order of the log. It decides nothing."""
+"""Announcer: the outbox relay. It publishes each decision once and in the order of the log; it decides nothing."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
 
 import structlog
 
-from events.promises import build_message, make_subject, to_seconds
+from events.promises import ANNOUNCEMENT_TYPES, SlaApplied, build_message, make_subject, to_seconds
 from services.bus.connection import EXPECTED_SEQUENCE_HEADER, MIN_ATOMIC_BATCH, Bus, Outgoing, chain_sequences
 from services.bus.streams import SLA
 from services.errors import FatalError
 from services.faults import reach
-from services.runtime.service import Service, ensure_leader
+from services.runtime.service import POLL_INTERVAL, Replication, Service, ensure_leader
+from services.runtime.setup import Backends, Setup
 from services.store.interface import ANNOUNCER_CHECKPOINT, Lock, Store
-from sla.log import (
-    Announced,
-    Applied,
-    Breached,
-    BreachRetracted,
-    Cancelled,
-    EscalationRaised,
-    Fulfilled,
-    LogEntry,
-    LogRow,
-    TargetChanged,
-    WarningRaised,
-    decode_rows,
-)
+from sla.log import Announced, Breached, BreachRetracted, LogEntry, LogRow, decode_rows
 
 log = structlog.get_logger()
 
 POSITION_HEADER = "Sla-Log-Position"
-LOG_BATCH = 500
-POLL = 2.0  # seconds: the longest sleep, should a nudge be lost
-LEADER_CHECK_INTERVAL = 1.0  # seconds between two looks at whether this process still has the role
-SAVE_INTERVAL = 0.1  # seconds: after a crash, what SLA says counts; the saved position is for metrics and a quick start
+LOG_BATCH = 500  # rows of the log that are read at once
+LEADER_CHECK_INTERVAL = 1.0  # seconds between two checks that this process still leads
+SAVE_INTERVAL = 0.1  # seconds: after a crash, what SLA says counts; the checkpoint is for metrics and a quick start
 
 
 class Announcer(Service):
@@ -44,14 +31,23 @@ class Announcer(Service):
     """
 
     name: ClassVar[str] = "announcer"
+    summary: ClassVar[str] = "publishes each decision once, in the order of the log"
+    streams: ClassVar[tuple[str, ...]] = (SLA,)
+    checkpoint: ClassVar[str | None] = ANNOUNCER_CHECKPOINT
+    replication: ClassVar[Replication] = Replication.LEADER
 
     def __init__(self, bus: Bus, store: Store, lock: Lock) -> None:
         super().__init__()
         self._bus, self._store, self._lock = bus, store, lock
         self._publisher = bus.get_publisher(SLA)
         self._batches = False
-        self._looked = 0.0  # at the lock, by the loop's time
-        self._saved = (-1, 0.0)  # the position, and when it was saved (by the loop's time)
+        self._checked_at = 0.0  # when it was last checked that this process leads, by the loop's time
+        self._saved = (-1, 0.0)  # the checkpoint, and when it was saved, by the loop's time
+
+    @classmethod
+    def prepare(cls, setup: Setup) -> Callable[[Backends], Self]:
+        """Return what builds an announcer."""
+        return lambda at: cls(at.bus, at.store, at.find_lock(cls.name))
 
     async def run(self) -> None:
         await self.acquire_leadership(self._lock)
@@ -64,24 +60,24 @@ class Announcer(Service):
                 sequence = await self.run_to_completion(self._announce(rows, sequence))
                 position = rows[-1].position
             else:
-                await self.sleep(POLL if position == self._saved[0] else SAVE_INTERVAL)
+                await self.sleep(POLL_INTERVAL if position == self._saved[0] else SAVE_INTERVAL)
 
     async def stop(self) -> None:
         await super().stop()
         self._lock.release()
 
     def _read_next(self, position: int, now: float) -> list[LogRow]:
-        """Blocking. What follows in the log; saves now and then how far everything was announced."""
-        if now - self._looked >= LEADER_CHECK_INTERVAL:
+        """Blocking. Return what follows in the log; save the checkpoint now and then. May raise NotLeaderError."""
+        if now - self._checked_at >= LEADER_CHECK_INTERVAL:
             ensure_leader(self._lock)
-            self._looked = now
+            self._checked_at = now
         if position != self._saved[0] and now - self._saved[1] >= SAVE_INTERVAL:
             self._save_checkpoint(position)
             self._saved = (position, now)
         return self._store.read_log_rows(position, LOG_BATCH)
 
     async def _find_start(self) -> tuple[int, int]:
-        """The position after the last announcement, and the last sequence of SLA. What SLA says counts most."""
+        """Return the position of the last announcement, and the last sequence of SLA. What SLA says counts most."""
         sequence = await self._bus.read_last_sequence(SLA)
         saved = await self.run_in_thread(self._store.read_checkpoint, ANNOUNCER_CHECKPOINT)
         if saved is None and sequence:
@@ -97,7 +93,7 @@ class Announcer(Service):
         return max(saved or 0, int(newest[0].get(POSITION_HEADER, 0)) if newest else 0), sequence
 
     async def _announce(self, rows: Sequence[LogRow], sequence: int) -> int:
-        """Publishes what is to be announced; returns the last sequence of SLA."""
+        """Publish the decisions among the rows; return the last sequence of SLA."""
         messages = [build_announcement(entry) for entry in decode_rows(rows, Announced)]
         if messages:
             reach("announcer.before_publish")
@@ -121,27 +117,28 @@ class Announcer(Service):
 
 
 def build_announcement(entry: LogEntry) -> Outgoing:
-    """The message for a decision: the same decision always makes the same message."""
+    """Return the message for a decision: the same decision always makes the same message."""
     event = entry.event
     assert isinstance(event, Announced)
-    data = _common(entry.ticket, event) | _also(event)
-    historic = isinstance(event, Breached | BreachRetracted) and event.detection == "historic"
+    data = _build_data(entry.ticket, event)
+    historic = isinstance(event, Breached) and event.detection == "historic"
     subject = make_subject(event.KIND, data["service_level"], data["priority"], entry.ticket, historic)
     headers, body = build_message(f"sla.{event.KIND}", event.id, entry.ticket, event.time, data)
     headers |= {"Nats-Msg-Id": event.id, POSITION_HEADER: str(entry.position)}
     return Outgoing(subject, headers, body)
 
 
-def _common(ticket: str, event: Announced) -> dict[str, Any]:
-    """What every message has, as in events/promises.py."""
+def _build_data(ticket: str, event: Announced) -> dict[str, Any]:
+    """Return the fields that events/promises.py has for this kind: those of all kinds, then its own."""
     state = event.state
+    labels = event if isinstance(event, Breached | BreachRetracted) else state  # those it was announced under
     assert state.target is not None
     return {
         "ticket_id": ticket,
         "objective": event.objective,
         "cycle": event.cycle,
-        "service_level": state.service_level,
-        "priority": state.priority,
+        "service_level": labels.service_level,
+        "priority": labels.priority,
         "policy_version": state.policy_version,
         "started_at": state.started_at,
         "due_at": state.due_at,
@@ -151,54 +148,23 @@ def _common(ticket: str, event: Announced) -> dict[str, Any]:
         "cause": event.cause,
         "cause_id": event.cause_id,
         "detected_at": event.at,
+        **{name: _read_field(event, name) for name in _OWN_FIELDS[event.KIND]},
     }
 
 
-def _also(event: Announced) -> dict[str, Any]:
-    """What the messages of its kind have beside that. A breach keeps the labels that it was announced under."""
-    match event:
-        case Applied():
-            return {}
-        case TargetChanged():
-            return {"old_due_at": event.old_due_at, "old_target_seconds": to_seconds(event.old_target)}
-        case WarningRaised():
-            return {"threshold_percent": event.threshold_percent}
-        case Breached():
-            return {
-                "service_level": event.service_level,
-                "priority": event.priority,
-                "breach_id": event.id,
-                "number": event.number,
-                "breached_at": event.breached_at,
-                "severity": event.severity,
-                "detection": event.detection,
-            }
-        case BreachRetracted():
-            return {
-                "service_level": event.service_level,
-                "priority": event.priority,
-                "breach_id": event.breach_id,
-                "number": event.number,
-                "breached_at": event.breached_at,
-                "severity": event.severity,
-                "reason": event.reason,
-            }
-        case Fulfilled():
-            return {
-                "responded_at": event.responded_at,
-                "met": event.met,
-                "overdue_seconds": to_seconds(event.overdue),
-                "revision": event.revision,
-                "replaces": event.replaces,
-            }
-        case Cancelled():
-            return {"reason": event.reason}
-        case EscalationRaised():
-            return {
-                "tell": event.tell,
-                "severity": event.severity,
-                "reason": event.reason,
-                "escalated_at": event.time,
-            }
-        case _:
-            raise TypeError(f"{type(event).__name__} has no message; add it to services/announcer.py")
+_OWN_FIELDS = {
+    kind.removeprefix("sla."): tuple(name for name in data.model_fields if name not in SlaApplied.model_fields)
+    for kind, data in ANNOUNCEMENT_TYPES.items()
+}
+"""The fields of each kind beside those that all have, which are all that `applied` has."""
+
+
+def _read_field(event: Announced, name: str) -> Any:
+    """Return the attribute of this name; `x_seconds` is the span `x`."""
+    if name == "breach_id" and isinstance(event, Breached):
+        return event.id
+    if name == "escalated_at":
+        return event.time
+    if name.endswith("_seconds"):
+        return to_seconds(getattr(event, name.removesuffix("_seconds")))
+    return getattr(event, name)

@@ -1,4 +1,4 @@
-"""Wiring: joins settings, store, bus and services to a process, and starts again what fails. No rule is in here."""
+"""The application: joins settings, bus, store and services to one process. What a service needs, it declares itself."""
 
 import asyncio
 import gc
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from services import faults
 from services.announcer import Announcer
-from services.board import routes as web
+from services.board import routes
 from services.board.service import Board
 from services.bus import connection as bus
 from services.bus.connection import Bus
@@ -24,25 +24,26 @@ from services.clock import DeadlineTimer
 from services.errors import TRANSIENT_ERRORS, FatalError
 from services.intake import Intake
 from services.metrics import Metrics
-from services.notifier import receivers as targets
-from services.notifier.metrics import Notifications
-from services.notifier.receivers import Receivers
 from services.notifier.service import Notifier
 from services.runtime.health import Readiness, Watchdog
-from services.runtime.http_server import HttpServer
-from services.runtime.service import Service, Supervisor, read_wall_clock
+from services.runtime.http_server import HttpServer, is_loopback
+from services.runtime.service import Service, read_wall_clock
 from services.runtime.settings import Settings, load_policy
-from services.store.interface import Database, Lock, Store
-from sla.engine import Limits
+from services.runtime.setup import Backends, Setup
+from services.runtime.supervisor import Supervisor
+from services.store.interface import Database, Store
 
 log = structlog.get_logger()
 
-SERVICES = ("intake", "clock", "announcer", "metrics", "notifier", "board")
+SERVICES: dict[str, type[Service]] = {
+    service.name: service for service in (Intake, DeadlineTimer, Announcer, Metrics, Notifier, Board)
+}
+"""Every process that `sla run` knows, by its name."""
 STOP_TIMEOUT = 8.0  # seconds a process may take to finish what it has begun
 
 
 class Process:
-    """Services in one process, with their HTTP port. `run` returns the exit code. Only notifier needs no store."""
+    """Services in one operating system process, with their HTTP port. `run` returns the exit code."""
 
     def __init__(
         self,
@@ -54,7 +55,6 @@ class Process:
     ) -> None:
         self._names, self._settings, self._url, self._database = names, settings, nats_url, database
         self._access = access
-        self._policy = load_policy(settings.policy_dir)
         self._problems: dict[str, str] = dict.fromkeys(names, "starting")
         self._supervisors: dict[str, Supervisor] = {}
         self._watchdog: Watchdog | None = None
@@ -62,21 +62,17 @@ class Process:
         self._bus_error = "nobody listens there"
         self._fatal: str | None = None
         self._stopping = asyncio.Event()
-        self._registry = CollectorRegistry()
-        self._registry.register(Readiness(tuple(names), self.find_problems))
-        self._collected: Metrics | None = None
-        if "notifier" in names:
-            self._receivers = Receivers(targets.parse_notify(settings.notify), settings.historic_after)
-            self._notifications = Notifications()
-            self._registry.register(self._notifications)
+        policy, registry = load_policy(settings.policy_dir), CollectorRegistry()
+        registry.register(Readiness(tuple(names), self.find_problems))
+        setup = Setup(settings, policy, registry, self._open_connection, access.build_inbox_prefix(nats_url))
+        self._builders = {name: SERVICES[name].prepare(setup) for name in names}
         if settings.fault is not None:
             faults.plan(settings.fault)
-        self._board: Board | None = None
-        pages = self._build_pages() if "board" in names else None
-        self.http = HttpServer(settings.http_host, settings.http_port, self.find_problems, self._registry, pages)
+        pages = self._build_pages() if Board.name in names else None
+        self.http = HttpServer(settings.http_host, settings.http_port, self.find_problems, registry, pages)
 
     def find_problems(self) -> dict[str, str]:
-        """Why the process is not ready, by service or part."""
+        """Return why the process is not ready, by service or part."""
         found = self._problems | {name: each.problem for name, each in self._supervisors.items() if each.problem}
         if self._watchdog is not None:
             found |= self._watchdog.problems
@@ -86,11 +82,11 @@ class Process:
         return found
 
     def stop(self) -> None:
-        """Asks the process to end."""
+        """Ask the process to end."""
         self._stopping.set()
 
     async def run(self, ready: Callable[[], None] | None = None) -> int:
-        """Until SIGINT, SIGTERM, `stop`, or a service cannot go on (then 1). `ready` is called once, when all work."""
+        """Run until SIGINT, SIGTERM, `stop`, or a FatalError (then return 1). `ready` is called once, when all work."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
@@ -133,10 +129,12 @@ class Process:
                 await nc.close()
 
     async def _supervise(self, bus: Bus, store: Store | None) -> None:
-        gc.freeze()  # the collector would stop the process for tens of milliseconds (TRAPS F5)
+        gc.freeze()  # the collector would stop the process for tens of milliseconds (docs/upstream-behaviour.md#f5)
         gc.set_threshold(50_000, 20, 50)
-        self._supervisors = {name: Supervisor(name, partial(self._build, name, bus, store)) for name in self._names}
-        self._watchdog = Watchdog(self._supervisors, bus, store, self._end_at_once, read_wall_clock)
+        backends = Backends(bus, self._database, store)
+        self._supervisors = {name: Supervisor(name, partial(build, backends)) for name, build in self._builders.items()}
+        declared = [SERVICES[name] for name in self._names]
+        self._watchdog = Watchdog(self._supervisors, declared, bus, store, self._end_at_once, read_wall_clock)
         self._problems = {}
         await bus.listen_for_nudges(self._wake)
         async with asyncio.TaskGroup() as group:
@@ -163,19 +161,19 @@ class Process:
                 return await asyncio.to_thread(database.open)
             except TRANSIENT_ERRORS as error:
                 if self._problems.get("store") != str(error):
-                    log.warning("waiting", service="store", reason=str(error))
+                    log.warning("retrying", service="store", reason=str(error))
                 self._problems["store"] = str(error)
                 await asyncio.sleep(1.0)
 
     def _on_bus_error(self, error: str) -> None:
-        """The connection has failed, or the broker has refused something."""
+        """Remember that the connection has failed, or that the broker has refused something."""
         if "permissions violation" not in error.lower():
             self._bus_error = error
         elif self._watchdog is not None:
             self._watchdog.record_denial(error)
 
     def _end_at_once(self, why: str) -> None:
-        """A thread that hangs can be neither stopped nor waited for; a supervisor starts the process again."""
+        """End the process: a thread that hangs can be neither stopped nor waited for. Who runs us starts it again."""
         log.critical("stopped", error=why)
         os._exit(1)
 
@@ -183,49 +181,18 @@ class Process:
         for supervisor in self._supervisors.values():
             supervisor.wake()
 
-    def _build(self, name: str, bus: Bus, store: Store | None) -> Service:
-        settings = self._settings
-        if name == "notifier":
-            return self._build_notifier(bus)
-        database = self._database
-        assert store is not None and database is not None
-        match name:
-            case "intake":
-                limits = Limits(settings.max_ahead, settings.historic_after)
-                return Intake(bus, store, self._policy, limits, database.create_leases(), settings.policy_notice)
-            case "clock":
-                return DeadlineTimer(bus, store)
-            case "announcer":
-                return Announcer(bus, store, database.create_lock(name))
-            case "metrics":
-                return self._build_metrics(bus, store, database.create_lock(name))
-            case "board":
-                self._board = Board(store)
-                return self._board
-            case _:
-                raise ValueError(f"{name!r} is not a service; the services are {', '.join(SERVICES)}")
-
     def _build_pages(self) -> ASGIApp:
-        """What a board answers. Raises FatalError if everybody on the network could ask it."""
+        """Return what answers for the board. Raises FatalError if everybody on the network could ask it."""
         host, token = self._settings.http_host, self._settings.board_token
-        if not token and not web.is_loopback(host):
+        if not token and not is_loopback(host):
             raise FatalError(
                 f"the board would show tickets to everybody who can reach {host} (SLA_HTTP_HOST): set SLA_BOARD_TOKEN, "
                 "or listen on 127.0.0.1"
             )
-        return web.app(lambda: self._board, token or None)
+        return routes.app(self._find_board, token or None)
 
-    def _build_metrics(self, bus: Bus, store: Store, lock: Lock) -> Metrics:
-        if self._collected is not None:
-            self._registry.unregister(self._collected)
-        self._collected = Metrics(bus, store, self._policy, lock)
-        self._registry.register(self._collected)
-        return self._collected
-
-    def _build_notifier(self, bus: Bus) -> Notifier:
-        alertmanagers = [url.strip() for url in (self._settings.alertmanager_url or "").split(",") if url.strip()]
-        inbox = self._access.build_inbox_prefix(self._url)
-        tries_for = self._settings.notify_for
-        return Notifier(
-            bus, self._open_connection, inbox, self._receivers, alertmanagers, self._notifications, tries_for
-        )
+    def _find_board(self) -> Board | None:
+        """Return the board that works now, None if there is none yet."""
+        supervisor = self._supervisors.get(Board.name)
+        board = supervisor.service if supervisor else None
+        return board if isinstance(board, Board) else None

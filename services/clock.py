@@ -1,29 +1,30 @@
-"""Clock: sleeps until the next instant of interest and sends a tick through the bus. What a tick means is in sla/."""
+"""Deadline timer: sleeps until the next instant of interest and sends a tick. What a tick means is in sla/."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import structlog
 
 from events.cloudevents import encode_token
 from events.times import to_microseconds
 from projections.deadlines import DeadlineRow, Deadlines
+from projections.runner import Projection
 from services.bus.connection import MAX_ATOMIC_BATCH, MIN_ATOMIC_BATCH, Bus, Outgoing, Published
 from services.bus.streams import TICKETS
 from services.errors import PublishRefusedError
 from services.faults import reach
-from services.runtime.service import Now, Service, read_wall_clock
+from services.runtime.service import POLL_INTERVAL, Now, Service, read_wall_clock
+from services.runtime.setup import Backends, Setup
 from services.store.interface import Store
 
 log = structlog.get_logger()
 
 MAX_DUE = 10_000  # tickets looked at together: those of an instant
-CLOCK_MARGIN_MICROSECONDS = 10  # microseconds after the instant: a deadline has passed only when it is over
-POLL = 2.0  # seconds: the longest sleep, so that neither a lost nudge nor a clock that was set matters
-MIN_CATCH_UP_INTERVAL = 0.05  # seconds between following what was decided, and following it again
+CLOCK_MARGIN_MICROSECONDS = 10  # after the instant: a deadline has passed only when it is over
+MIN_CATCH_UP_INTERVAL = 0.05  # seconds between two times that the projection catches up
 MAX_RESEND_INTERVAL = 60.0  # seconds between two ticks for the same instant
 
 
@@ -42,12 +43,16 @@ class SentTick:
 
 class DeadlineTimer(Service):
     """
-    A row stays until the log says that its instant was judged; until then its tick is sent again, after 1, 2, 4 … 60 s,
-    if intake has taken the one before. Several clocks may run: the same tick has the same id. What was decided is
-    followed every APART at most; an instant that has come does not wait for it.
+    The process `clock`. A row of the projection `deadlines` stays until the log says that its instant was judged; until
+    then its tick is sent again, after 1, 2, 4 … 60 s, if intake has committed the one before. Several timers may run:
+    the same tick has the same id. The projection catches up every MIN_CATCH_UP_INTERVAL at most; an instant that has
+    come does not wait for it, and a sleep is at most POLL_INTERVAL long, should the machine's clock be set.
     """
 
     name: ClassVar[str] = "clock"
+    summary: ClassVar[str] = "sleeps until the next deadline or warning, and sends a tick when it has come"
+    streams: ClassVar[tuple[str, ...]] = (TICKETS,)
+    projections: ClassVar[tuple[type[Projection], ...]] = (Deadlines,)
 
     def __init__(self, bus: Bus, store: Store, now: Now = read_wall_clock) -> None:
         super().__init__()
@@ -58,51 +63,59 @@ class DeadlineTimer(Service):
         self._sent: dict[str, SentTick] = {}
         self._behind = 0  # microseconds by which the broker's clock is behind ours, as last seen
 
+    @classmethod
+    def prepare(cls, setup: Setup) -> Callable[[Backends], Self]:
+        """Return what builds a deadline timer."""
+        return lambda at: cls(at.bus, at.store)
+
     async def run(self) -> None:
         self._batches = await self.run_to_completion(self._bus.accepts_batches(TICKETS))
-        followed_at, stale, taken = -MIN_CATCH_UP_INTERVAL, True, 0
+        caught_up_at, log_has_grown, committed_sequence = -MIN_CATCH_UP_INTERVAL, True, 0
         while True:
-            if stale and _read_loop_time() >= followed_at + MIN_CATCH_UP_INTERVAL:
-                taken = await self.run_in_thread(self._store.read_committed_sequence) if self._sent else 0
+            if log_has_grown and _read_loop_time() >= caught_up_at + MIN_CATCH_UP_INTERVAL:
+                committed_sequence = await self.run_in_thread(self._store.read_committed_sequence) if self._sent else 0
                 await self.catch_up(self._store, self._deadlines)
-                followed_at, stale = _read_loop_time(), False
-            rows, following = await self.run_in_thread(self._read_due)
-            await self._send_due(rows, taken)
+                caught_up_at, log_has_grown = _read_loop_time(), False
+            rows, next_instant = await self.run_in_thread(self._read_due)
+            await self._send_due(rows, committed_sequence)
             self.record_heartbeat()
-            pause = self._choose_pause(following, taken)
-            if stale:
-                await asyncio.sleep(min(pause, max(0.0, followed_at + MIN_CATCH_UP_INTERVAL - _read_loop_time())))
+            pause = self._choose_pause(next_instant, committed_sequence)
+            if log_has_grown:
+                await asyncio.sleep(min(pause, max(0.0, caught_up_at + MIN_CATCH_UP_INTERVAL - _read_loop_time())))
             else:
-                stale = await self.sleep(pause) or _read_loop_time() >= followed_at + POLL
+                log_has_grown = await self.sleep(pause) or _read_loop_time() >= caught_up_at + POLL_INTERVAL
 
     def _estimate_bus_time(self) -> int:
-        """The broker's time as far as we know it, in microseconds since 1970."""
+        """Return the broker's time as far as we know it, in microseconds since 1970."""
         return self._now() - CLOCK_MARGIN_MICROSECONDS - self._behind
 
     def _read_due(self) -> tuple[list[DeadlineRow], int | None]:
+        """Blocking. Return the rows whose instant has come, and the next instant, None if there is none."""
         now = self._estimate_bus_time()
         with self._store.read_view() as cursor:
             rows = self._deadlines.read_until(cursor, now, MAX_DUE + len(self._sent))
             return rows, self._deadlines.find_next_after(cursor, now)
 
-    def _choose_pause(self, following: int | None, taken: int) -> float:
-        instants = [POLL]
-        if following is not None:
-            instants.append((following - self._estimate_bus_time()) / 1e6)
-        again = [(sent.resend_at - _read_loop_time(), sent.sequence) for sent in self._sent.values()]
-        instants += [seconds for seconds, sequence in again if seconds > 0 or sequence <= taken]
+    def _choose_pause(self, next_instant: int | None, committed_sequence: int) -> float:
+        """Return the seconds until the next instant or the next tick to send again, at most POLL_INTERVAL."""
+        instants = [POLL_INTERVAL]
+        if next_instant is not None:
+            instants.append((next_instant - self._estimate_bus_time()) / 1e6)
+        resends = [(sent.resend_at - _read_loop_time(), sent.sequence) for sent in self._sent.values()]
+        instants += [seconds for seconds, sequence in resends if seconds > 0 or sequence <= committed_sequence]
         return max(0.0, min(instants))
 
-    async def _send_due(self, rows: Sequence[DeadlineRow], taken: int) -> None:
-        """`taken` is the sequence up to which intake had stored everything that the rows follow from."""
+    async def _send_due(self, rows: Sequence[DeadlineRow], committed_sequence: int) -> None:
+        """Send a tick for each row that is due. The rows follow from all that is committed up to the sequence."""
         waiting = {row.ticket: row for row in rows}
         self._sent = {ticket: sent for ticket, sent in self._sent.items() if ticket in waiting}
-        if due := [row for row in rows if self._is_due(row, taken)]:
+        if due := [row for row in rows if self._is_due(row, committed_sequence)]:
             await self._send(due)
 
-    def _is_due(self, row: DeadlineRow, taken: int) -> bool:
+    def _is_due(self, row: DeadlineRow, committed_sequence: int) -> bool:
         return self._is_new(row) or (
-            self._sent[row.ticket].resend_at <= _read_loop_time() and self._sent[row.ticket].sequence <= taken
+            self._sent[row.ticket].resend_at <= _read_loop_time()
+            and self._sent[row.ticket].sequence <= committed_sequence
         )
 
     def _is_new(self, row: DeadlineRow) -> bool:
@@ -123,11 +136,11 @@ class DeadlineTimer(Service):
             for row in rows[start : start + MAX_ATOMIC_BATCH]:
                 self._sent[row.ticket].sequence = last.sequence
         reach("clock.after_tick")
-        log.info("ticks", sent=len(messages), late_ms=round((self._estimate_bus_time() - rows[0].at) / 1000, 1))
+        log.info("ticks sent", sent=len(messages), late_ms=round((self._estimate_bus_time() - rows[0].at) / 1000, 1))
         await self._correct_early_ticks(rows, last, sent_at)
 
     async def _publish(self, messages: Sequence[Outgoing]) -> Published:
-        """What the broker said of the last one. A batch in which one is stored already is refused as a whole."""
+        """Publish, and return the answer for the last one. A batch with a duplicate in it is refused as a whole."""
         if self._batches and len(messages) >= MIN_ATOMIC_BATCH:
             with suppress(PublishRefusedError):
                 return await self._publisher.publish_atomic_batch(messages)
@@ -135,8 +148,8 @@ class DeadlineTimer(Service):
 
     async def _correct_early_ticks(self, rows: Sequence[DeadlineRow], last: Published, sent_at: int) -> None:
         """
-        If the broker stored the last tick too early, its clock is behind ours: send again after the missing time. One
-        that was stored before says nothing of the broker's clock now: if it was too early then, the next one is due.
+        Send again after the missing time if the broker stored the last tick too early: its clock is behind ours. A
+        duplicate says nothing of the broker's clock now: if it was too early then, the next one is due.
         """
         stored = to_microseconds(await self.run_to_completion(self._bus.read_stored_at(TICKETS, last.sequence)))
         missing = rows[-1].at - stored
@@ -147,9 +160,11 @@ class DeadlineTimer(Service):
                 sent = self._sent[row.ticket]
                 sent.resend_at = _read_loop_time() + (0.0 if last.duplicate else missing / 1e6)
                 sent.sequence = 0
-            log.warning("early", seconds=missing / 1e6, hint="the broker's clock is behind that of the sender")
+            log.warning(
+                "tick stored early", seconds=missing / 1e6, hint="the broker's clock is behind that of the sender"
+            )
 
 
 def _read_loop_time() -> float:
-    """The time of the event loop, in seconds: it never jumps."""
+    """Return the time of the event loop, in seconds: it never jumps."""
     return asyncio.get_running_loop().time()

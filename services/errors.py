@@ -1,6 +1,6 @@
-"""What can go wrong, by what to do about it: wait, begin again, or give up. What is wrong, the message says.
+"""The families of errors, by what to do: wait and retry, begin again, or give up. The message says what is wrong.
 
-Never retried is a `BadFactError` (events/cloudevents.py): the message is at fault, and becomes a dead letter.
+A `BadFactError` (events/cloudevents.py) is never retried: the message is at fault, and becomes a dead letter.
 """
 
 import sqlite3
@@ -24,7 +24,7 @@ class StoreError(Exception):
 
 
 class FencedError(StoreError):
-    """Another process has moved the checkpoint of this partition: its lease was lost, and it must begin again."""
+    """Another process has moved the checkpoint of this partition: the lease was lost, and this process begins again."""
 
 
 class NotLeaderError(StoreError):
@@ -43,4 +43,7 @@ TRANSIENT_ERRORS = (
     *(BusError, nats.errors.Error, OSError),
     *(StoreError, NotMigratedError, InterfaceError, InternalError, OperationalError, sqlite3.OperationalError),
 )
-"""What waiting can help against: the work is done again, and no message is blamed for it."""
+"""Waiting can help: the work is retried, and no message is blamed for it."""
+
+ENVIRONMENT_ERRORS = (FatalError, *TRANSIENT_ERRORS)
+"""What is wrong is around the work, never in a message or a question: bus, store, machine or configuration."""

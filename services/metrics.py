@@ -1,11 +1,11 @@
-"""Metrics: follows the read models that Prometheus needs, and shows them. All names and help texts are here."""
+"""Metrics: keeps the projections that Prometheus needs, and shows them. All names and help texts are here."""
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from prometheus_client.core import (
     GaugeMetricFamily,
@@ -16,16 +16,19 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from events.cloudevents import Reason
+from events.promises import ANNOUNCEMENT_TYPES, Detection
 from events.tickets import TICKET_EVENT_TYPES
 from events.times import from_microseconds, to_microseconds
-from projections.compliance import DELAY_BUCKETS, Arrivals, Compliance, Count
+from projections.compliance import DELAY_BUCKETS, Arrivals, Compliance, Count, name_outcome
 from projections.deadlines import Deadlines
+from projections.runner import Projection
 from projections.tickets import NO_LEVEL, Tickets
 from services.bus.connection import Bus
 from services.bus.streams import DEAD_LETTERS, TICKETS
 from services.errors import TRANSIENT_ERRORS
 from services.runtime.series import make_counter
-from services.runtime.service import Now, Service, read_wall_clock
+from services.runtime.service import POLL_INTERVAL, Now, Replication, Service, read_wall_clock
+from services.runtime.setup import Backends, Setup
 from services.store.interface import ANNOUNCER_CHECKPOINT, Lock, Store
 from sla.engine import UNKNOWN_TYPE
 from sla.judge import Cause
@@ -33,19 +36,23 @@ from sla.policy import FIRST_RESPONSE, Policy
 from sla.ticket import RUNNING_AGAIN
 
 STAGES = ("running", "fulfilled", "paused", "cancelled", "excluded")
-DETECTIONS = ("live", "late", "historic")
-OUTCOMES = ("met", "late")
+DETECTIONS: tuple[str, ...] = get_args(Detection)
+OUTCOMES = (name_outcome(True), name_outcome(False))
 CAUSES = (str(Cause.CLOSED), str(Cause.EXCLUDED))
 RESPONSE_OUTCOMES = (*OUTCOMES, *CAUSES, RUNNING_AGAIN)  # of a promise to which there was an answer
-OTHER_EVENTS = ("applied", "target_changed", "warning", "breached", "breach_retracted", *OUTCOMES, "cancelled")
-APART, POLL = 0.25, 2.0  # seconds between two looks: at least, and at most, should a nudge be lost
-SHOWN_CHECKPOINTS = ("deadlines", ANNOUNCER_CHECKPOINT, "tickets", "compliance")  # the positions whose lag is shown
+OBJECTIVE_EVENTS = {name.removeprefix("sla.") for name in ANNOUNCEMENT_TYPES} - {"fulfilled", "escalated"} | {*OUTCOMES}
+MIN_REFRESH_INTERVAL = 0.25  # seconds between two times that the projections catch up
+SHOWN_CHECKPOINTS = (Deadlines.name, ANNOUNCER_CHECKPOINT, Tickets.name, Compliance.name)  # those in the log
 
 
 class Metrics(Service, Collector):
     """One process shows the figures; a second one is a standby, so that no sum doubles."""
 
     name: ClassVar[str] = "metrics"
+    summary: ClassVar[str] = "keeps the figures for Prometheus, and shows them"
+    streams: ClassVar[tuple[str, ...]] = (TICKETS,)
+    projections: ClassVar[tuple[type[Projection], ...]] = (Tickets, Compliance, Arrivals)
+    replication: ClassVar[Replication] = Replication.LEADER
 
     def __init__(self, bus: Bus, store: Store, policy: Policy, lock: Lock, now: Now = read_wall_clock) -> None:
         super().__init__()
@@ -56,20 +63,35 @@ class Metrics(Service, Collector):
         self._stored = 0  # messages in TICKETS, as last seen
         self._dead_letters: dict[str, int] = {}  # messages in DEAD_LETTERS by subject, as last seen
 
+    @classmethod
+    def prepare(cls, setup: Setup) -> "Callable[[Backends], Metrics]":
+        """Return what builds the service; in the registry, a new one takes the place of the one before."""
+        current: Metrics | None = None
+
+        def build(at: Backends) -> Metrics:
+            nonlocal current
+            if current is not None:
+                setup.registry.unregister(current)
+            current = Metrics(at.bus, at.store, setup.policy, at.find_lock(cls.name))
+            setup.registry.register(current)
+            return current
+
+        return build
+
     async def run(self) -> None:
         await self.acquire_leadership(self._lock)
         self._active = True
         while True:
-            for view in (self._tickets, self._compliance, self._arrivals):
-                await self.catch_up(self._store, view, self._lock)
+            for projection in (self._tickets, self._compliance, self._arrivals):
+                await self.catch_up(self._store, projection, self._lock)
             self._stored, self._dead_letters = await self.run_to_completion(
                 asyncio.gather(
                     self._bus.read_last_sequence(TICKETS), self._bus.count_messages(DEAD_LETTERS, "dead_letters.*")
                 )
             )
             self.record_heartbeat()
-            await asyncio.sleep(APART)  # not at every nudge: the same rows in fewer transactions
-            await self.sleep(POLL)
+            await asyncio.sleep(MIN_REFRESH_INTERVAL)  # not at every nudge: the same rows in fewer transactions
+            await self.sleep(POLL_INTERVAL)
 
     async def stop(self) -> None:
         await super().stop()
@@ -79,13 +101,13 @@ class Metrics(Service, Collector):
     # ---- what a scrape shows
 
     def describe(self) -> list[Metric]:
-        """Nothing is collected at registration: the store may not be there yet."""
+        """Return nothing, so that nothing is collected at registration: the store may not be there yet."""
         return []
 
     def collect(self) -> Iterator[Metric]:
         figures: list[Metric] = []
         if self._active:
-            with suppress(*TRANSIENT_ERRORS):  # /health/ready and sla_not_ready say it, and must not fail along
+            with suppress(*TRANSIENT_ERRORS):  # /health/ready and sla_not_ready show them, and must not fail too
                 figures = list(self._collect_all())
         yield GaugeMetricFamily(
             "sla_metrics_active",
@@ -133,7 +155,7 @@ class Metrics(Service, Collector):
         yield InfoMetricFamily("sla_build", "The version of the engine and of its policy.", value=info)
 
     def _list_pairs(self) -> list[tuple[str, str]]:
-        """Of all versions: what was counted under an earlier one stays."""
+        """Return level and priority of all versions: what was counted under an earlier one stays."""
         return list(
             dict.fromkeys((level, name) for it in self._policies for level in it.levels for name in it.priorities)
         )
@@ -142,16 +164,16 @@ class Metrics(Service, Collector):
         return [(NO_LEVEL, NO_LEVEL, "pending"), *((*pair, stage) for pair in self._list_pairs() for stage in STAGES)]
 
     def _make_gauge(
-        self, name: str, help: str, labels: tuple[str, ...], values: Mapping[Any, float]
+        self, name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, float]
     ) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(name, help, labels=labels)
+        family = GaugeMetricFamily(name, text, labels=labels)
         for label, value in sorted(values.items()):
             family.add_metric(label, value)
         return family
 
     def _collect_promises(self, sums: dict[Count, int]) -> Iterator[Metric]:
         detected = [(*pair, detection) for pair in self._list_pairs() for detection in DETECTIONS]
-        answered = [(*pair, outcome) for pair in self._list_pairs() for outcome in OUTCOMES]
+        answered = [(*pair, answer) for pair in self._list_pairs() for answer in OUTCOMES]
         revised = [
             (*pair, before, after)
             for pair in self._list_pairs()
@@ -201,7 +223,7 @@ class Metrics(Service, Collector):
             "sla_objective_events",
             "What was announced of objectives beside the first response: answers by outcome, all else by its kind.",
             ("objective", *pair, "event"),
-            [(name, *each, event) for name in others for each in self._list_pairs() for event in OTHER_EVENTS],
+            [(name, *each, event) for name in others for each in self._list_pairs() for event in OBJECTIVE_EVENTS],
             _pick(sums, "objective", 4),
         )
 
@@ -244,9 +266,9 @@ class Metrics(Service, Collector):
         )
         head = self._store.read_head()
         for name in SHOWN_CHECKPOINTS:
-            position = self._store.read_checkpoint(name) or 0
-            behind = self._store.read_log_entries(position, 1) if position < head else []
-            events.add_metric([name], max(0, head - position))
+            checkpoint = self._store.read_checkpoint(name) or 0
+            behind = self._store.read_log_entries(checkpoint, 1) if checkpoint < head else []
+            events.add_metric([name], max(0, head - checkpoint))
             age = self._now() - to_microseconds(behind[0].event.at) if behind else 0
             seconds.add_metric([name], max(0.0, age / 1e6))
         yield events
@@ -258,7 +280,7 @@ class Metrics(Service, Collector):
         )
 
     def _collect_verification(self) -> Iterator[Metric]:
-        """Absent until `sla verify` ran: no figure is better than a good one that nobody has measured."""
+        """Yield nothing until `sla verify` ran: no figure is better than a good one that nobody has measured."""
         if (found := self._store.read_verification()) is not None:
             yield GaugeMetricFamily(
                 "sla_verify_differences",
@@ -277,10 +299,10 @@ def _pick(sums: dict[Count, int], what: str, labels: int) -> dict[tuple[str, ...
 
 
 def _make_histogram(
-    name: str, help: str, bounds: list[float] | tuple[float, ...], values: dict[float, int], total: float
+    name: str, text: str, bounds: list[float] | tuple[float, ...], values: dict[float, int], total: float
 ) -> HistogramMetricFamily:
     buckets = [(repr(float(bound)), sum(n for value, n in values.items() if value <= bound)) for bound in bounds]
-    return HistogramMetricFamily(name, help, buckets=[*buckets, ("+Inf", sum(values.values()))], sum_value=total)
+    return HistogramMetricFamily(name, text, buckets=[*buckets, ("+Inf", sum(values.values()))], sum_value=total)
 
 
 def _collect_arrivals(arrivals: dict[Count, int]) -> Iterator[Metric]:
@@ -289,7 +311,7 @@ def _collect_arrivals(arrivals: dict[Count, int]) -> Iterator[Metric]:
         "sla_facts",
         "Messages by what became of them.",
         ("type", "outcome"),
-        [(type, outcome) for type in types for outcome in ("recorded", "duplicate", "dead_letter")],
+        [(each, became) for each in types for became in ("recorded", "duplicate", "dead_letter")],
         _pick(arrivals, "fact", 2),
     )
     yield make_counter(

@@ -1,4 +1,4 @@
-"""A listening socket on a port that is free. Who answers on it is not in here."""
+"""Listening sockets. Who answers on them is not in here."""
 
 import errno
 import socket
@@ -9,7 +9,7 @@ log = structlog.get_logger()
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; any free port if the wanted one is taken, which the log then says."""
+    """Return a listening socket. If the wanted port is taken, it is on any free one, and the log says so."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -20,6 +20,6 @@ def listen(host: str, port: int) -> socket.socket:
             found.close()
             raise
         found.bind((host, 0))
-        log.warning("port", wanted=port, taken=True, instead=found.getsockname()[1])
+        log.warning("port taken", wanted=port, instead=found.getsockname()[1])
     found.listen(128)
     return found

@@ -10,7 +10,6 @@ import structlog
 
 from projections.registry import PROJECTIONS
 from services.app import SERVICES, Process
-from services.board.routes import is_loopback
 from services.bus import connection as bus
 from services.bus import streams
 from services.bus.credentials import ANONYMOUS, Credentials
@@ -47,7 +46,7 @@ async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> in
     try:
         await server.start()
         await provision(server.url, notify=settings.notify)
-        names = [name for name in SERVICES if _is_useful(name, settings)]
+        names = [name for name, service in SERVICES.items() if service.is_wanted(settings)]
         process = Process(names, settings, server.url, store)
         watching = asyncio.create_task(_watch_server(server, process))
         ready = asyncio.Event()
@@ -69,17 +68,6 @@ async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> in
         lock.release()
 
 
-def _is_useful(service: str, settings: Settings) -> bool:
-    """The engine runs without a notifier that has nobody to tell, and without a board that everybody could look at."""
-    if service == "notifier":
-        return settings.notifies
-    if service == "board" and not settings.board_token and not is_loopback(settings.http_host):
-        hint = "it shows tickets to everybody who can reach SLA_HTTP_HOST; set SLA_BOARD_TOKEN to have it"
-        log.warning("left out", service=service, hint=hint)
-        return False
-    return True
-
-
 async def provision(
     url: str,
     access: Credentials = ANONYMOUS,
@@ -95,7 +83,7 @@ async def provision(
     nc = await bus.connect(url, "migrate", access)
     try:
         for line in await streams.provision(nc, partitions, consumers):
-            log.warning("drift", stream=line)
+            log.warning("stream settings differ", stream=line)
         before = await bus.Bus(nc).count_partitions(streams.TICKETS)
         if partitions is not None and leases is not None and partitions != before:
             if not await asyncio.to_thread(leases.acquire_all, before):
@@ -103,7 +91,7 @@ async def provision(
                     f"{streams.TICKETS} has {before} partitions; to have {partitions}, stop every intake first"
                 )
             await streams.repartition(nc, partitions)
-            log.info("divided", partitions=partitions, before=before)
+            log.info("repartitioned", partitions=partitions, before=before)
     finally:
         if leases is not None:
             leases.release()
@@ -138,13 +126,13 @@ async def _end_demo(playing: asyncio.Task[None] | None) -> bool:
     await asyncio.wait([playing])
     if playing.cancelled() or (error := playing.exception()) is None:
         return True
-    log.error("demo", error=repr(error), exc_info=error)
+    log.error("demo failed", error=repr(error), exc_info=error)
     return False
 
 
 async def _watch_server(server: EmbeddedNats, process: Process) -> None:
     code = await server.wait()
-    log.error("bus", error=f"nats-server ended with {code}")
+    log.error("nats-server ended", error=f"nats-server ended with {code}")
     process.stop()
 
 

@@ -9,7 +9,6 @@ from datetime import datetime
 from hashlib import sha256
 from http import HTTPStatus
 from importlib.resources import files
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -34,6 +33,7 @@ from services.queries.explanation import story
 from services.queries.point_in_time import NothingKnownError, When
 from services.queries.report import report
 from services.queries.ticket_status import standing, waiting
+from services.runtime.http_server import is_loopback
 from sla.calendar import get_zone
 from sla.log import State
 from sla.policy import Policy
@@ -75,14 +75,6 @@ class ProblemError(Exception):
     @property
     def title(self) -> str:
         return HTTPStatus(self.status).phrase
-
-
-def is_loopback(host: str) -> bool:
-    """Can nobody but this machine reach it?"""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def app(board: Callable[[], Board | None], token: str | None) -> ASGIApp:

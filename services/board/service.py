@@ -8,23 +8,29 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import islice
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
+
+import structlog
 
 from events.times import from_microseconds
 from projections.compliance import Compliance, Count
-from projections.runner import BATCH_ROWS
+from projections.runner import BATCH_ROWS, Projection
 from projections.tickets import PageMark, TicketFilter, TicketRow, Tickets, make_page_mark
 from services.errors import ReadOnlyError
 from services.queries.ticket_status import Standing
-from services.runtime.service import Now, Service, T, read_wall_clock
+from services.runtime.http_server import is_loopback
+from services.runtime.service import POLL_INTERVAL, Now, Service, T, read_wall_clock
+from services.runtime.settings import Settings
+from services.runtime.setup import Backends, Setup
 from services.store.interface import Store
 from sla.calendar import Segment, SupportHours
 from sla.log import Announced, Breached, BreachRetracted, LogRow, decode_rows
 
+log = structlog.get_logger()
+
 REMEMBERED = 1_000  # announced events that a browser may have missed, and is told when it is back
 DAY = timedelta(days=1)
 TOGETHER = 0.2  # seconds in which what happens is told as one
-POLL = 2.0  # seconds: the longest sleep, should a nudge be lost
 WINDOWS = 8  # support windows ahead that a browser is told of
 
 Pair = tuple[str, str]  # service level, priority
@@ -150,6 +156,9 @@ class Board(Service):
     """Read-only: it follows the views too, where it may, and writes no fact. Any number may run."""
 
     name: ClassVar[str] = "board"
+    summary: ClassVar[str] = "shows tickets and figures as pages, and answers a read-only JSON API"
+    projections: ClassVar[tuple[type[Projection], ...]] = (Tickets, Compliance)
+    only_reads: ClassVar[bool] = True
 
     def __init__(self, store: Store, now: Now = read_wall_clock) -> None:
         super().__init__()
@@ -160,6 +169,20 @@ class Board(Service):
         self._ended = False
         self._tail = Tail()
         self.position = 0  # up to which the log can be seen on the board
+
+    @classmethod
+    def prepare(cls, setup: Setup) -> Callable[[Backends], Self]:
+        """Return what builds a board."""
+        return lambda at: cls(at.store)
+
+    @classmethod
+    def is_wanted(cls, settings: Settings) -> bool:
+        """Return False, and say so in the log, if everybody on the network could look at it."""
+        if settings.board_token or is_loopback(settings.http_host):
+            return True
+        hint = "it shows tickets to everybody who can reach SLA_HTTP_HOST; set SLA_BOARD_TOKEN to have it"
+        log.warning("left out", service=cls.name, hint=hint)
+        return False
 
     async def run(self) -> None:
         await self.run_in_thread(self._tail.begin, self.store, self.now())
@@ -176,7 +199,7 @@ class Board(Service):
                 self._turn()
             if len(rows) < BATCH_ROWS:
                 await asyncio.sleep(TOGETHER)
-                await self.sleep(POLL if self.position == self._tail.position else TOGETHER)
+                await self.sleep(POLL_INTERVAL if self.position == self._tail.position else TOGETHER)
 
     async def stop(self) -> None:
         self._ended = True

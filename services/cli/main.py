@@ -125,7 +125,7 @@ def run(
     settings = _settings()
     if "notifier" in services and not settings.notifies:
         raise UsageError("notifier has nobody to tell; set SLA_ALERTMANAGER_URL, or SLA_NOTIFY_FILE")
-    bus, store = _bus(settings), None if services == ["notifier"] else _store(settings)
+    bus, store = _bus(settings), _store(settings) if any(SERVICES[name].needs_store for name in services) else None
     with _usage():
         who = read_access(settings)
     configure(settings)

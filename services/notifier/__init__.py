@@ -1,1 +1,1 @@
-"""The process that tells people and Alertmanager."""
+"""The process that delivers announcements to people, their systems and Alertmanager."""

@@ -1,19 +1,22 @@
-"""Alerts: the promises that are broken now, as Alertmanager is to see them. It is told all of them again and again."""
+"""Alertmanager: the promises that are broken now are its alerts, all of them sent again and again."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 import httpx
 import structlog
 
 from events.promises import (
     Announcement,
+    SlaApplied,
     SlaBreached,
     SlaBreachRetracted,
     SlaCancelled,
+    SlaEscalated,
     SlaFulfilled,
     SlaTargetChanged,
+    SlaWarning,
     read_announcement,
 )
 from services.bus.connection import strip_credentials
@@ -24,12 +27,10 @@ from sla.engine import Message
 log = structlog.get_logger()
 
 RESEND_INTERVAL = 15.0  # seconds until all alerts are sent again
-RETENTION = timedelta(
-    hours=1
-)  # how long Alertmanager keeps an alert that is not sent again, and we send one that has ended
+RETENTION = timedelta(hours=1)  # Alertmanager keeps an alert so long after it was sent, and we send one that has ended
 REQUEST_TIMEOUT = 10.0  # seconds until one try is given up
-MAX_ALERTS = 1000  # alerts in one request
-MAX_ANSWERED = 10_000  # so many breaches that were answered late or cancelled can come back with their ticket
+MAX_ALERTS = 1000  # in one request
+MAX_ANSWERED = 10_000  # breaches that were answered late or cancelled, and come back if their ticket is reopened
 
 _KINDS = ("breached", "breach_retracted", "fulfilled", "cancelled", "target_changed")  # historic breaches wake nobody
 
@@ -43,15 +44,15 @@ class _Ended(NamedTuple):
 
 
 class Alerts:
-    """From the announcements in their order: which promises are broken and wait, and for which that ended lately."""
+    """The promises that are broken and unanswered, and those for which that has ended lately."""
 
     def __init__(self) -> None:
         self._broken: dict[PromiseKey, Announcement] = {}
         self._ended: dict[tuple[str, ...], _Ended] = {}  # by their labels
-        self._answered: dict[PromiseKey, Announcement] = {}  # the breach stands, and nobody waits
+        self._answered: dict[PromiseKey, Announcement] = {}  # the breach is in effect, and nobody waits for an answer
 
     def apply(self, message: Message, now: datetime) -> None:
-        """The next message of SLA. ValueError if it is none."""
+        """Apply the next message of SLA. Raises ValueError for anything else."""
         if message.subject.split(".")[1] not in _KINDS:
             return
         event = read_announcement(message.body)
@@ -67,6 +68,10 @@ class Alerts:
                 self._end(promise, message.stored_at, now)
             case SlaTargetChanged() if promise in self._answered:  # the ticket was reopened: the clock goes on
                 self._broken[promise] = self._answered.pop(promise)
+            case SlaApplied() | SlaTargetChanged() | SlaWarning() | SlaEscalated():
+                pass  # no alert begins or ends with it
+            case _:
+                assert_never(data)
 
     def _end(self, promise: PromiseKey, at: datetime, now: datetime) -> None:
         breach = self._broken.pop(promise, None)
@@ -79,7 +84,7 @@ class Alerts:
             del self._answered[next(iter(self._answered))]
 
     def list_alerts(self, now: datetime) -> list[dict[str, Any]]:
-        """All of it for POST /api/v2/alerts."""
+        """Return all alerts, for POST /api/v2/alerts."""
         self._ended = {key: ended for key, ended in self._ended.items() if now - ended.at < RETENTION}
         alerts = {key: _build_alert(ended.breach, now, ended.at) for key, ended in self._ended.items()}
         alerts |= {_build_key(breach): _build_alert(breach, now, now + RETENTION) for breach in self._broken.values()}
@@ -87,7 +92,7 @@ class Alerts:
 
 
 def _build_labels(breach: Announcement) -> dict[str, str]:
-    """They make an alert the same one, and routes go by them."""
+    """Return the labels, which identify an alert and by which it is routed."""
     data = breach.data
     assert isinstance(data, SlaBreached)
     return {
@@ -115,25 +120,25 @@ def _build_alert(breach: Announcement, now: datetime, ends: datetime) -> dict[st
 
 
 class Alertmanager:
-    """Tells one Alertmanager. Nothing is lost while that is away: it gets the whole picture when it is back."""
+    """Posts all alerts to one Alertmanager. Nothing is lost while it is away: it gets all of them when it is back."""
 
     def __init__(self, url: str, alerts: Alerts, count: Notifications) -> None:
         self._url, self._alerts, self._count = f"{url.rstrip('/')}/api/v2/alerts", alerts, count
         self._changed = asyncio.Event()
 
     def wake(self) -> None:
-        """The picture may have changed."""
+        """Send again: the alerts may have changed."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Until cancelled: after each change, every AGAIN seconds, and 1, 2, 4 … seconds after a failure."""
+        """Send all alerts after each change, every RESEND_INTERVAL, and 1, 2, 4 … seconds after a failure."""
         failures = 0
         async with httpx.AsyncClient(timeout=REQUEST_TIMEOUT) as client:
             while True:
                 self._changed.clear()
                 problem = await self._post(client, self._alerts.list_alerts(datetime.now(UTC)))
                 if problem and not failures:
-                    log.warning("alertmanager", url=strip_credentials(self._url), error=problem)
+                    log.warning("alertmanager failed", url=strip_credentials(self._url), error=problem)
                 failures = failures + 1 if problem else 0
                 if failures:
                     await asyncio.sleep(min(2.0 ** (failures - 1), RESEND_INTERVAL))
@@ -148,7 +153,7 @@ class Alertmanager:
             pass
 
     async def _post(self, client: httpx.AsyncClient, alerts: list[dict[str, Any]]) -> str | None:
-        """What went wrong, None if nothing did."""
+        """Return what went wrong, None if nothing did."""
         try:
             for start in range(0, len(alerts), MAX_ALERTS):
                 async with asyncio.timeout(REQUEST_TIMEOUT):

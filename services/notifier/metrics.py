@@ -1,4 +1,4 @@
-"""What the notifier counts, for Prometheus. Counted since its process was started."""
+"""What the notifier counts, for Prometheus, since its process was started."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ DELIVERY_OUTCOMES = ("sent", "retried", "given_up")
 
 
 class Notifications(Collector):
-    """What became of each try to tell somebody, since the process that runs `notifier` was started."""
+    """Counts what became of each try to notify a receiver. The label `target` is the kind of the receiver."""
 
     def __init__(self) -> None:
         self._tried: Counter[tuple[str, ...]] = Counter()
 
-    def add(self, target: str, outcome: str) -> None:
-        """One more, of TARGETS and TRIED."""
-        self._tried[target, outcome] += 1
+    def add(self, kind: str, outcome: str) -> None:
+        """Count one try, of RECEIVER_KINDS and DELIVERY_OUTCOMES."""
+        self._tried[kind, outcome] += 1
 
     def describe(self) -> list[Metric]:
         return []
@@ -30,6 +30,6 @@ class Notifications(Collector):
             "sla_notifications",
             "Tries to tell a target; retried: it is away; given_up: it refuses, or was away too long.",
             ("target", "outcome"),
-            [(target, outcome) for target in RECEIVER_KINDS for outcome in DELIVERY_OUTCOMES],
+            [(kind, outcome) for kind in RECEIVER_KINDS for outcome in DELIVERY_OUTCOMES],
             self._tried,
         )

@@ -1,11 +1,11 @@
-"""Targets: who can be told, by webhook or by anything Apprise knows, and who is told of what. When is not in here."""
+"""Receivers: webhooks and whatever Apprise knows, and which announcement goes to whom. When is not in here."""
 
 import asyncio
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Self
+from typing import Annotated, Self, assert_never
 
 import httpx
 import yaml
@@ -13,7 +13,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, V
 from standardwebhooks import Webhook
 
 from events.cloudevents import CONTENT_TYPE
-from events.promises import Announcement, SlaBreached, SlaBreachRetracted, SlaCancelled, SlaEscalated, SlaFulfilled
+from events.promises import (
+    Announcement,
+    SlaApplied,
+    SlaBreached,
+    SlaBreachRetracted,
+    SlaCancelled,
+    SlaEscalated,
+    SlaFulfilled,
+    SlaTargetChanged,
+    SlaWarning,
+)
 from services.text.phrases import body, title
 
 RETRYABLE_STATUSES = (408, 425, 429)  # beside 5xx: what a second try may mend
@@ -24,22 +34,22 @@ class NotifyError(Exception):
 
 
 class DeliveryRefusedError(Exception):
-    """The target will never take this message as it is."""
+    """The receiver will never take this message as it is."""
 
 
 class UndeliveredError(Exception):
-    """The target did not take the message now."""
+    """The receiver did not take the message now."""
 
 
 class Receiver(ABC):
-    """Somebody who can be told. `kind` is its label in the metrics."""
+    """Somebody who gets announcements. `kind` is the label `target` of the metrics."""
 
     kind: str
     timeout_seconds: float
     """Seconds until one try is given up."""
 
     async def deliver(self, event: Announcement, raw: bytes) -> None:
-        """One try. Raises Refused, or whatever else stands in the way."""
+        """Try once. Raises DeliveryRefusedError, or whatever else stands in the way."""
         async with asyncio.timeout(self.timeout_seconds):
             await self._send(event, raw)
 
@@ -108,7 +118,7 @@ def _check_secret(text: str) -> str:
 
 
 class Address(BaseModel):
-    """Of one target: `webhook` with `secret`, or `apprise`."""
+    """Where one receiver is: `webhook` with `secret`, or `apprise`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -123,7 +133,7 @@ class Address(BaseModel):
         return self
 
     def open(self) -> Receiver:
-        """Raises ValueError if Apprise does not know the address."""
+        """Return the receiver. Raises ValueError if Apprise does not know the address."""
         if self.webhook is not None and self.secret is not None:
             return WebhookReceiver(self.webhook, self.secret)
         return AppriseReceiver(self.apprise or "")
@@ -134,8 +144,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 class Notify(BaseModel):
     """
-    SLA_NOTIFY: the targets by name, those that are told of breaches, and those of each recipient of escalations. Who
-    is a recipient says the policy, in `tell`; one that has no targets here is told as a breach is.
+    SLA_NOTIFY: the receivers by name (`targets`), those of breaches, and those of each recipient of escalations. The
+    policy names the recipients, in `tell`; one that is not in here has the receivers of breaches.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -154,12 +164,12 @@ class Notify(BaseModel):
         return self
 
     def receivers_of(self, recipient: str) -> tuple[str, ...]:
-        """The targets of a recipient of escalations."""
+        """Return the names of the receivers of a recipient of escalations."""
         return self.recipients.get(recipient, self.breaches)
 
 
 def parse_notify(text: str | None) -> Notify:
-    """Raises NotifyError."""
+    """Return what SLA_NOTIFY says, None being nothing. Raises NotifyError."""
     try:
         return Notify.model_validate(yaml.safe_load(text or "{}"))
     except yaml.YAMLError as error:
@@ -171,10 +181,10 @@ def parse_notify(text: str | None) -> Notify:
 
 
 class Receivers:
-    """The targets of SLA_NOTIFY, ready to be told. Raises NotifyError if Apprise does not know the address of one."""
+    """The receivers of SLA_NOTIFY. Raises NotifyError if Apprise does not know the address of one."""
 
-    def __init__(self, notify: Notify, old: timedelta) -> None:
-        self._notify, self._historic_after = notify, old
+    def __init__(self, notify: Notify, historic_after: timedelta) -> None:
+        self._notify, self._historic_after = notify, historic_after
         self.by_name = {name: self._open(name, address) for name, address in notify.targets.items()}
 
     def _open(self, name: str, address: Address) -> Receiver:
@@ -184,15 +194,21 @@ class Receivers:
             raise NotifyError(f"SLA_NOTIFY: targets: {name}: {error}") from None
 
     def receivers_for(self, event: Announcement) -> set[str]:
-        """The names of those who are told. What was `old` when the engine heard of it is of an import: nobody is."""
-        news = event.data.detected_at - event.time <= self._historic_after
+        """
+        Return the names of the receivers of an event. Beside breaches, none for what was older than `historic_after`
+        when it was detected: it comes from an import.
+        """
+        is_new = event.data.detected_at - event.time <= self._historic_after
         match event.data:
             case SlaBreached() | SlaBreachRetracted():
                 return set(self._notify.breaches)
-            case SlaFulfilled(met=False) if news:
+            case SlaFulfilled(met=False) if is_new:
                 return set(self._notify.breaches)
-            case SlaCancelled(elapsed_seconds=elapsed, target_seconds=target) if news and elapsed > target:
+            case SlaCancelled(elapsed_seconds=elapsed, target_seconds=target) if is_new and elapsed > target:
                 return set(self._notify.breaches)
-            case SlaEscalated(tell=tell) if news:
+            case SlaEscalated(tell=tell) if is_new:
                 return {name for recipient in tell for name in self._notify.receivers_of(recipient)}
-        return set()
+            case SlaApplied() | SlaTargetChanged() | SlaWarning() | SlaFulfilled() | SlaCancelled() | SlaEscalated():
+                return set()
+            case _:
+                assert_never(event.data)

@@ -1,8 +1,8 @@
-"""Watchdog: does what ought to move, move? By what the bus and the store say, not by what a service believes."""
+"""Health: whether what should progress does, by what the bus and the store say, and which part of a process fails."""
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import structlog
@@ -11,88 +11,84 @@ from prometheus_client.registry import Collector
 
 from projections.deadlines import DeadlineRow, Deadlines
 from services.bus.connection import Bus
-from services.bus.streams import DEAD_LETTERS, SLA, TICKETS, UNDELIVERED
+from services.bus.streams import TICKETS
 from services.errors import TRANSIENT_ERRORS, BusError, FatalError
-from services.runtime.service import Now, Supervisor
+from services.runtime.service import Now, Replication, Service
+from services.runtime.supervisor import Supervisor
 from services.store.interface import ANNOUNCER_CHECKPOINT, Store
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-CHECK_INTERVAL = 2.0  # seconds between two looks, and the longest that one may take
-STALLED_AFTER = 5  # looks in a row without movement, after which something is stuck
-HUNG_AFTER = 15  # looks in a row without a turn, after which a service hangs for ever
-REMEMBER_DENIAL = 5  # looks for which a refusal is remembered: whoever still needs the permission asks again meanwhile
+CHECK_INTERVAL = 2.0  # seconds between two checks, and the longest that one may take
+STALLED_AFTER = 5  # checks in a row without progress
+HUNG_AFTER = 15  # checks in a row without a heartbeat, after which a service never comes back
+REMEMBER_DENIAL = 5  # checks for which a refusal is remembered: who still needs the permission asks again meanwhile
 
 PARTS = ("store", "bus", "permissions", "streams", "backlog", "outbox", "views", "deadlines")
-"""What may not work beside the services themselves. Labels of `sla_not_ready`."""
-
-_STREAMS = {
-    "intake": (TICKETS, DEAD_LETTERS),
-    "clock": (TICKETS,),
-    "announcer": (SLA,),
-    "metrics": (TICKETS,),
-    "board": (),
-    "notifier": (SLA, UNDELIVERED),
-}
-_ARRIVALS = "arrivals"  # the view that follows the inbox, not the log
-_READERS = {
-    "clock": ("deadlines",),
-    "announcer": (ANNOUNCER_CHECKPOINT,),
-    "metrics": ("tickets", "compliance", _ARRIVALS),
-    "board": ("tickets", "compliance"),
-}
+"""What may fail beside the services themselves. Labels of `sla_not_ready`."""
 
 
 class StoreProgress(NamedTuple):
-    """What the store says: how far all are, intake too, who has more to read, and the first instant not judged."""
+    """
+    How far the store has come: the sequence of TICKETS up to which all is committed, the checkpoint of each reader of
+    the log or the inbox, the readers that are not at its end, and the first instant that is overdue and not judged.
+    """
 
     committed_sequence: int
     checkpoints: Mapping[str, int]
-    waiting: frozenset[str]
+    behind: frozenset[str]
     overdue: DeadlineRow | None
 
 
 class Watchdog:
     """
-    `problems` are the parts that do not work, with the reason and what to do; `run` looks again and again until it is
-    cancelled. Looks are counted and not seconds: a process that was paused was not stuck.
+    Checks again and again what the services declare; `problems` are the parts that do not work, with the reason and
+    what to do. It counts checks instead of seconds, so that a suspended process is not reported as stalled. `on_hang`
+    is called when a service never comes back.
     """
 
     def __init__(
         self,
         supervisors: Mapping[str, Supervisor],
+        declared: Collection[type[Service]],
         bus: Bus,
         store: Store | None,
-        hopeless: Callable[[str], None],
+        on_hang: Callable[[str], None],
         now: Now,
-        every: float = CHECK_INTERVAL,
+        interval: float = CHECK_INTERVAL,
     ) -> None:
-        self._supervisors, self._bus, self._store, self._on_hang, self._now = supervisors, bus, store, hopeless, now
-        self._interval = every
-        self._readers = list(dict.fromkeys(reader for name in supervisors for reader in _READERS.get(name, ())))
+        self._supervisors, self._bus, self._store, self._on_hang, self._now = supervisors, bus, store, on_hang, now
+        self._interval = interval
+        self._streams = list(dict.fromkeys(stream for service in declared for stream in service.streams))
+        projections = {each.name: each for service in declared for each in service.projections}
+        checkpoints = [service.checkpoint for service in declared if service.checkpoint is not None]
+        self._readers = list(dict.fromkeys([*projections, *checkpoints]))
+        self._inbox_readers = {each.name for each in projections.values() if each.source == "inbox"}
+        self._sends_ticks = Deadlines in projections.values()
+        self._reads_tickets = any(service.replication is Replication.PARTITION_LEASES for service in declared)
         self._last: dict[str, Any] = {}
-        self._still: defaultdict[str, int] = defaultdict(int)
+        self._stalls: defaultdict[str, int] = defaultdict(int)
         self._unanswered: dict[str, asyncio.Future[Any]] = {}
         self._denied: tuple[str, int] = ("", 0)
         self.problems: dict[str, str] = {"streams": "not looked at yet"}
 
     def record_denial(self, error: str) -> None:
-        """The broker has refused something: it says so to the connection, not to who asked (TRAPS F17)."""
+        """Record a refusal: the broker tells the connection, not who asked (docs/upstream-behaviour.md#f17)."""
         text = f"{error}; give the user of this process the permission"
         self._denied = (text, REMEMBER_DENIAL)
         self.problems = self.problems | {"permissions": text}
 
     async def run(self) -> None:
-        """Raises FatalError if waiting does not help."""
+        """Check until cancelled. Raises FatalError if waiting does not help."""
         time = asyncio.get_running_loop().time
         try:
             while True:
                 began = time()
                 found = await self._check()
                 if found.keys() != self.problems.keys():
-                    (log.warning if found else log.info)("watchdog", problems=found)
+                    (log.warning if found else log.info)("readiness changed", problems=found)
                 self.problems = found
                 await asyncio.sleep(max(0.0, began + self._interval - time()))
         finally:
@@ -103,17 +99,17 @@ class Watchdog:
         if why := self._bus.close_reason:
             raise FatalError(f"the broker has ended the connection for good: {why}; put that right, and start again")
         found: dict[str, str] = {}
-        newest, standing = await asyncio.gather(
+        newest, progress = await asyncio.gather(
             self._ask("streams", self._check_streams, found), self._ask("store", self._read_progress, found)
         )
-        if standing is not None:
-            found |= self._find_stalled(standing)
+        if progress is not None:
+            found |= self._find_stalled(progress)
             if newest is not None:
-                found |= self._check_backlog(newest, standing.committed_sequence)
+                found |= self._check_backlog(newest, progress.committed_sequence)
         return found | dict([*self._check_permissions(), *self._check_heartbeats()])
 
     async def _ask(self, part: str, ask: Callable[[], Awaitable[T]], found: dict[str, str]) -> T | None:
-        """None and a problem if there is no good answer. What hangs is not asked again: threads would pile up."""
+        """Return the answer, or None and a problem in `found`. What hangs is not asked again: threads would pile up."""
         if part not in self._unanswered:
             self._unanswered[part] = asyncio.ensure_future(ask())
         asked = self._unanswered[part]
@@ -130,12 +126,11 @@ class Watchdog:
         return answer
 
     async def _check_streams(self) -> int:
-        """The newest message for intake. Raises BusError if a stream is missing, or is set so that it breaks us."""
-        streams = dict.fromkeys(stream for name in self._supervisors for stream in _STREAMS[name])
-        broken = await asyncio.gather(*(self._find_broken(stream) for stream in streams))
+        """Return the newest sequence of TICKETS. Raises BusError if a stream is missing, or its settings break us."""
+        broken = await asyncio.gather(*(self._find_broken(stream) for stream in self._streams))
         if wrong := [line for lines in broken for line in lines]:
             raise BusError("; ".join(wrong))
-        return await self._bus.read_last_sequence(TICKETS) if TICKETS in streams else 0
+        return await self._bus.read_last_sequence(TICKETS) if TICKETS in self._streams else 0
 
     async def _find_broken(self, stream: str) -> list[str]:
         try:
@@ -147,19 +142,21 @@ class Watchdog:
         return None if self._store is None else await asyncio.to_thread(self._load_progress, self._store)
 
     def _load_progress(self, store: Store) -> StoreProgress:
-        """Blocking."""
+        """Blocking. Raises FatalError if the store is not the one that was opened."""
         if store.is_replaced():
             raise FatalError(
                 "the store was deleted or replaced while the engine worked on it, and what is stored now is lost; put "
                 "it in its place, and start again"
             )
-        positions = {name: store.read_checkpoint(name) or 0 for name in self._readers}
+        checkpoints = {name: store.read_checkpoint(name) or 0 for name in self._readers}
         head = store.read_head()
-        waiting = {name for name in self._readers if name != _ARRIVALS and positions[name] < head}
-        if _ARRIVALS in positions and store.read_inbox(positions[_ARRIVALS], 1):
-            waiting.add(_ARRIVALS)
-        overdue = self._find_overdue(store) if "clock" in self._supervisors else None
-        return StoreProgress(store.read_committed_sequence(), positions, frozenset(waiting), overdue)
+        behind = {
+            name
+            for name, checkpoint in checkpoints.items()
+            if (store.read_inbox(checkpoint, 1) if name in self._inbox_readers else checkpoint < head)
+        }
+        overdue = self._find_overdue(store) if self._sends_ticks else None
+        return StoreProgress(store.read_committed_sequence(), checkpoints, frozenset(behind), overdue)
 
     def _find_overdue(self, store: Store) -> DeadlineRow | None:
         late = round(STALLED_AFTER * self._interval * 1e6)
@@ -167,40 +164,34 @@ class Watchdog:
             rows = Deadlines().read_until(cursor, self._now() - late, 1)
         return rows[0] if rows else None
 
-    def _find_stalled(self, standing: StoreProgress) -> dict[str, str]:
+    def _find_stalled(self, progress: StoreProgress) -> dict[str, str]:
         found: dict[str, str] = {}
-        positions = standing.checkpoints
-        stuck = [
-            name
-            for name in self._readers
-            if self._count_stalls(name, positions[name], name in standing.waiting) >= STALLED_AFTER
-        ]
-        if ANNOUNCER_CHECKPOINT in stuck:
-            stuck.remove(ANNOUNCER_CHECKPOINT)
+        checkpoints = progress.checkpoints
+        stalled = [name for name in self._readers if self._is_stalled(name, checkpoints[name], name in progress.behind)]
+        if ANNOUNCER_CHECKPOINT in stalled:
+            stalled.remove(ANNOUNCER_CHECKPOINT)
             found["outbox"] = (
-                f"nothing after {positions[ANNOUNCER_CHECKPOINT]} of the log is announced; see what announcer logs"
+                f"nothing after {checkpoints[ANNOUNCER_CHECKPOINT]} of the log is announced; see what announcer logs"
             )
-        if stuck:
-            behind = ", ".join(f"{name} after {positions[name]}" for name in stuck)
+        if stalled:
+            behind = ", ".join(f"{name} after {checkpoints[name]}" for name in stalled)
             found["views"] = f"these views do not follow: {behind}; see what the services that follow them log"
-        if (
-            self._count_stalls("overdue", standing.overdue, standing.overdue is not None) >= STALLED_AFTER
-            and standing.overdue
-        ):
-            ago = (self._now() - standing.overdue.at) / 1e6
+        overdue = progress.overdue
+        if self._is_stalled("overdue", overdue, overdue is not None) and overdue:
+            ago = (self._now() - overdue.at) / 1e6
             found["deadlines"] = (
                 f"an instant {ago:.0f} s ago is not judged; see whether intake and clock run, and whether this machine "
                 "and the broker agree on the time"
             )
         return found
 
-    def _check_backlog(self, newest: int, taken: int) -> dict[str, str]:
-        if "intake" not in self._supervisors or self._count_stalls("backlog", taken, taken < newest) < STALLED_AFTER:
+    def _check_backlog(self, newest: int, committed: int) -> dict[str, str]:
+        if not self._reads_tickets or not self._is_stalled("backlog", committed, committed < newest):
             return {}
-        return {"backlog": f"{newest - taken} messages wait, and none is taken; see what the active intake logs"}
+        return {"backlog": f"{newest - committed} messages wait, and none is taken; see what the active intake logs"}
 
     def _check_permissions(self) -> Iterator[tuple[str, str]]:
-        """Remembered as long as a service does not work, which may be why."""
+        """Yield a refusal as long as a service does not work, for which it may be the reason."""
         text, looks = self._denied
         if looks > 0 or (text and any(supervisor.problem for supervisor in self._supervisors.values())):
             self._denied = (text, looks - 1)
@@ -209,24 +200,27 @@ class Watchdog:
             self._denied = ("", 0)
 
     def _check_heartbeats(self) -> Iterator[tuple[str, str]]:
-        """A service comes round every few seconds, or is built again."""
+        """Yield the services without heartbeats, and call `on_hang` for one that never comes back."""
         for name, supervisor in self._supervisors.items():
-            looks = self._count_stalls(f"turns of {name}", (supervisor.built, supervisor.heartbeats), True)
-            seconds = looks * self._interval
-            if looks >= HUNG_AFTER:
+            checks = self._count_stalls(f"heartbeats of {name}", (supervisor.built, supervisor.heartbeats), True)
+            seconds = checks * self._interval
+            if checks >= HUNG_AFTER:
                 self._on_hang(f"{name} hangs: no turn for {seconds:g} s")
-            if looks >= STALLED_AFTER:
+            if checks >= STALLED_AFTER:
                 yield name, f"no turn for {seconds:g} s; the process ends after {HUNG_AFTER * self._interval:g} s"
 
-    def _count_stalls(self, what: str, value: object, waits: bool) -> int:
-        """For how many looks in a row a value has stood still though it should move."""
-        self._still[what] = self._still[what] + 1 if waits and self._last.get(what) == value else 0
+    def _is_stalled(self, what: str, value: object, should_move: bool) -> bool:
+        return self._count_stalls(what, value, should_move) >= STALLED_AFTER
+
+    def _count_stalls(self, what: str, value: object, should_move: bool) -> int:
+        """Return for how many checks in a row a value has stood still though it should move."""
+        self._stalls[what] = self._stalls[what] + 1 if should_move and self._last.get(what) == value else 0
         self._last[what] = value
-        return self._still[what]
+        return self._stalls[what]
 
 
 class Readiness(Collector):
-    """`sla_not_ready`: the reasons of /health/ready as series, so that an alert can name the part."""
+    """The metric `sla_not_ready`: the reasons of /health/ready as series, so that an alert can name the part."""
 
     def __init__(self, names: tuple[str, ...], problems: Callable[[], dict[str, str]]) -> None:
         self._names, self._problems = names, problems

@@ -1,9 +1,10 @@
-"""HTTP: /metrics, /health/live and /health/ready of one process. What is ready, counted and shown is not in here."""
+"""HTTP server of a process: /metrics, /health/live, /health/ready. What is ready, counted or shown is not in here."""
 
 import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from typing import Any
 
 import structlog
@@ -17,8 +18,16 @@ from services.ports import listen
 log = structlog.get_logger()
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether nobody but this machine can reach the host."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class _Server(uvicorn.Server):
-    """Leaves signals to the process that runs it, and looks around once a second: ten times is for nobody."""
+    """Leaves signals to the process that runs it, and ticks once a second: ten times is more than we need."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -61,11 +70,11 @@ class HttpServer:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Answers from now on."""
+        """Answer from now on."""
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
     async def stop(self) -> None:
-        """Finishes the answers under way."""
+        """Finish the answers under way."""
         self._server.should_exit = True
         self._server.ends.set()
         if self._serving is not None:
@@ -75,29 +84,29 @@ class HttpServer:
 
 def _build_app(problems: Callable[[], dict[str, str]], registry: CollectorRegistry, pages: ASGIApp | None) -> Any:
     @get
-    async def live(scope: Scope) -> AsgiResponse:
+    async def answer_live(scope: Scope) -> AsgiResponse:
         return _answer_json({"status": "live"}, 200)
 
     @get
-    async def ready(scope: Scope) -> AsgiResponse:
+    async def answer_ready(scope: Scope) -> AsgiResponse:
         found = problems()
         return _answer_json({"status": "not ready" if found else "ready", "reasons": found}, 503 if found else 200)
 
     @get
-    async def metrics(scope: Scope) -> AsgiResponse:
+    async def answer_metrics(scope: Scope) -> AsgiResponse:
         body = await asyncio.to_thread(generate_latest, registry)
         return AsgiResponse(body, 200, {"Content-Type": CONTENT_TYPE_LATEST})
 
-    routes = [("/metrics", metrics), ("/health/live", live), ("/health/ready", ready)]
+    routes = [("/metrics", answer_metrics), ("/health/live", answer_live), ("/health/ready", answer_ready)]
     own = AsgiFastStream(asgi_routes=routes, logger=None)
     if pages is None:
         return own
 
-    async def both(scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         is_own = scope["type"] != "http" or any(scope["path"] == path for path, _ in routes)
         await (own if is_own else pages)(scope, receive, send)
 
-    return both
+    return answer
 
 
 def _answer_json(body: dict[str, Any], status: int) -> AsgiResponse:

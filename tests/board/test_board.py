@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
+from services.app import SERVICES
 from services.board import pages
 from services.board import service as module
 from services.board.routes import OPENAPI, STATIC
 from services.board.service import Board, Seen, Tail
 from services.runtime.settings import SHIPPED_POLICIES, Settings, load_policy
-from services.up import _is_useful
 from sla.versions import Versions
 from tests.support.bus import (
     PATIENCE,
@@ -545,10 +545,10 @@ async def test_without_a_token_it_does_not_start_where_others_could_ask(tmp_path
 
 
 def test_an_engine_that_others_could_ask_runs_without_a_board_rather_than_not_at_all() -> None:
-    assert _is_useful("board", Settings(http_host="127.0.0.1"))
-    assert not _is_useful("board", Settings(http_host="0.0.0.0"))
-    assert _is_useful("board", Settings(http_host="0.0.0.0", board_token="a long one"))
-    assert _is_useful("metrics", Settings(http_host="0.0.0.0"))
+    assert SERVICES["board"].is_wanted(Settings(http_host="127.0.0.1"))
+    assert not SERVICES["board"].is_wanted(Settings(http_host="0.0.0.0"))
+    assert SERVICES["board"].is_wanted(Settings(http_host="0.0.0.0", board_token="a long one"))
+    assert SERVICES["metrics"].is_wanted(Settings(http_host="0.0.0.0"))
 
 
 async def test_without_a_token_another_name_of_this_machine_is_refused(live: Live) -> None:

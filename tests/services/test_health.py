@@ -21,16 +21,18 @@ from projections.deadlines import Deadlines
 from projections.registry import PROJECTIONS
 from projections.runner import run_batch
 from services.announcer import Announcer
+from services.app import SERVICES as APP_SERVICES
 from services.app import load_policy
 from services.bus.connection import Bus, Outgoing
 from services.clock import DeadlineTimer
 from services.errors import BusError
 from services.intake import Intake
 from services.metrics import Metrics
-from services.runtime import service as services_service
+from services.runtime import supervisor as supervising
 from services.runtime.health import Watchdog
 from services.runtime.service import Service as EngineService
-from services.runtime.service import Supervisor, read_wall_clock
+from services.runtime.service import read_wall_clock
+from services.runtime.supervisor import Supervisor
 from services.store.interface import Store
 from services.store.sqlite import FileLeases, FileLock, SqliteFile
 from sla.engine import Limits
@@ -414,7 +416,7 @@ class Bench(NamedTuple):
     folder: Path
     store: Store
     nc: Client
-    hopeless: list[str]
+    hung: list[str]
 
     @property
     def bus(self) -> Bus:
@@ -429,7 +431,8 @@ class Bench(NamedTuple):
     ) -> AsyncIterator[tuple[Watchdog, dict[str, Supervisor]]]:
         """A watchdog that looks twenty times a second."""
         supervisors = {name: Supervisor(name, build) for name, build in services.items()}
-        dog = Watchdog(supervisors, self.bus, self.store, self.hopeless.append, read_wall_clock, every=0.05)
+        declared = [APP_SERVICES[name] for name in services]
+        dog = Watchdog(supervisors, declared, self.bus, self.store, self.hung.append, read_wall_clock, interval=0.05)
         async with working(dog.run, *(supervisor.run for supervisor in supervisors.values())):
             yield dog, supervisors
 
@@ -498,7 +501,7 @@ async def test_what_ought_to_move_and_does_not_is_named_until_it_moves(bench: Be
                 at_work(Metrics(bus, store, policy, bench.lock("metrics"))),
             ):
                 await until("all is well again", lambda: problems() == set())
-    assert bench.hopeless == []
+    assert bench.hung == []
 
 
 @waiting
@@ -517,9 +520,9 @@ async def test_nothing_is_well_before_the_first_look(bench: Bench) -> None:
 async def test_a_service_that_never_begins_is_hopeless(bench: Bench) -> None:
     async with bench.watched(clock=Hanging, announcer=Idle) as (dog, _):
         await until("it is named", lambda: dog.problems.get("clock", "").startswith("no turn for 0."))
-        assert bench.hopeless == []
-        await until("it is hopeless", lambda: bench.hopeless)
-        assert bench.hopeless[0] == "clock hangs: no turn for 0.75 s"
+        assert bench.hung == []
+        await until("it is hopeless", lambda: bench.hung)
+        assert bench.hung[0] == "clock hangs: no turn for 0.75 s"
         assert set(dog.problems) == {"clock"}
 
 
@@ -527,7 +530,7 @@ async def test_a_service_that_never_begins_is_hopeless(bench: Bench) -> None:
 async def test_a_service_that_fails_after_each_beginning_is_never_well_and_never_hopeless(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services_service, "RETRY_BACKOFF", (0.01, 0.05))
+    monkeypatch.setattr(supervising, "RETRY_BACKOFF", (0.01, 0.05))
     async with bench.watched(clock=Failing) as (_, supervisors):
         supervisor = supervisors["clock"]
         await until("it has failed", lambda: supervisor.built > 1)
@@ -537,7 +540,7 @@ async def test_a_service_that_fails_after_each_beginning_is_never_well_and_never
             return supervisor.built > 30
 
         await until("it has failed often", failed_often)
-        assert bench.hopeless == []
+        assert bench.hung == []
         monkeypatch.setattr(Failing, "repaired", True)
         await until("it works", lambda: supervisor.problem is None)
 
@@ -554,7 +557,7 @@ async def test_a_store_that_does_not_answer_is_asked_once(bench: Bench) -> None:
             for _ in range(15):
                 held.enter_context(bench.store.read_view())  # all the connections there are
             await until("it does not answer", lambda: "no answer within 0.05 s" in dog.problems.get("store", ""))
-            await until("many looks later", lambda: len(bench.hopeless) > 10)
+            await until("many looks later", lambda: len(bench.hung) > 10)
             assert threads() <= max(before, 1)
         await until("it answers", lambda: "store" not in dog.problems)
 

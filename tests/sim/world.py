@@ -24,7 +24,8 @@ from services.clock import DeadlineTimer
 from services.errors import FatalError
 from services.intake import Intake
 from services.metrics import Metrics
-from services.runtime.service import Service, Supervisor
+from services.runtime.service import Service
+from services.runtime.supervisor import Supervisor
 from services.store.sqlite import FileLeases, SqliteFile, SqliteStore
 from sla.engine import Limits
 from sla.versions import AFTER_ALL, BEFORE_ALL

@@ -160,13 +160,11 @@ def memory_after_a_failure() -> None:
 def dead_letters_after_the_commit() -> None:
     """A message is refused, and its dead letter published when that is already stored."""
 
-    async def late(self: intake.Intake, messages: Sequence[Message]) -> BatchOutcome:
-        outcome = await self.run_in_thread(self._engine.process, messages)
-        await self.run_in_thread(self._put, outcome)
+    async def late(self: intake.Intake, outcome: BatchOutcome) -> None:
+        await self.run_in_thread(self._commit, outcome)
         await self._dead_letters.publish([intake.build_dead_letter(dead) for dead in outcome.dead])
-        return outcome
 
-    intake.Intake._store_outcome = late
+    intake.Intake._persist = late
 
 
 def late_at_the_deadline() -> None:
