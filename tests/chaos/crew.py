@@ -5,10 +5,11 @@ import os
 import signal
 import sys
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from services.store.interface import Database
 from tests.support.bus import SLA, Service, Sla, free_port, until
@@ -157,7 +158,7 @@ class Crew:
         if copy.service.process.running():
             copy.send(signal.SIGKILL)
 
-    def _soon(self, work) -> None:
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._waking.add(task)
         task.add_done_callback(self._waking.discard)

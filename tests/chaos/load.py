@@ -1,10 +1,10 @@
 """What helpdesks send while everything breaks, and what must have become of it, worked out by hand."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from datetime import datetime, timedelta
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
@@ -106,7 +106,7 @@ class Publisher:
         self.bad.append(fact)
         self._begin(self._send(fact, repeat=False))
 
-    def _begin(self, work) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)

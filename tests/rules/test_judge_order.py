@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import permutations
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -202,7 +203,7 @@ def test_any_history_ends_as_the_oracle_says(
     """Any delays, any ticks in between, some facts told again; another version in force from any instant on."""
     repeats = [facts[n % len(facts)] for n in repeated]
     again = [replace(fact, arrives=fact.arrives + (n + 1) * HOUR) for n, fact in enumerate(repeats)]
-    items = sorted([*facts, *again, *map(Tick, ticks)], key=lambda item: item.arrives)
+    items: list[Any] = sorted([*facts, *again, *map(Tick, ticks)], key=lambda item: item.arrives)
     end = end_of(facts, [item.arrives for item in items])
     policy = pausing_policy() if pauses else POLICY
     world = told(items, end, policy, edited_at)

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from services.app import load_policy
 from services.bus.connection import Bus
 from services.errors import FencedError
 from services.intake import Intake
-from services.runtime.settings import SHIPPED_POLICIES
+from services.runtime.settings import SHIPPED_POLICIES, load_policy
 from services.store.interface import Database
 from services.store.sqlite import FileLeases, FileLock
 from sla.engine import Limits

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import nats
@@ -22,12 +23,12 @@ import pytest
 
 from events.cloudevents import parse_time
 from events.tickets import read_ticket_event
+from services.bus.connection import Outgoing
 from services.demo import generate as demo_day
 from services.demo.playback import (
     MOST_OPEN,
     NOMINAL_START,
     Event,
-    Outgoing,
     Planned,
     Trickle,
     bundled,
@@ -98,7 +99,7 @@ def test_the_day_has_all_that_a_day_has() -> None:
 
 
 def test_an_answer_overtakes_its_opening() -> None:
-    first = {}
+    first = dict[str, str]()
     for line in bundled():
         first.setdefault(line["subject"], line["type"])
     assert Counter(first.values())["ticket.responded"] == 1
@@ -367,7 +368,7 @@ class Judged:
         self.outcomes: Counter[str] = Counter()
         self.by_ticket: dict[str, list[Announced]] = defaultdict(list)
         self.told: list[Announced] = []
-        self.dead: list[object] = []
+        self.dead: list[Any] = []
 
     def feed(self, planned: Iterable[Planned]) -> None:
         """What is fed together is stored together, before any tick."""

@@ -22,7 +22,6 @@ from projections.registry import PROJECTIONS
 from projections.runner import run_batch
 from services.announcer import Announcer
 from services.app import SERVICES as APP_SERVICES
-from services.app import load_policy
 from services.bus.connection import Bus, Outgoing
 from services.clock import DeadlineTimer
 from services.errors import BusError
@@ -32,6 +31,7 @@ from services.runtime import supervisor as supervising
 from services.runtime.health import Watchdog
 from services.runtime.service import Service as EngineService
 from services.runtime.service import read_wall_clock
+from services.runtime.settings import load_policy
 from services.runtime.supervisor import Supervisor
 from services.store.interface import Store
 from services.store.sqlite import FileLeases, FileLock, SqliteFile

@@ -16,12 +16,11 @@ from nats.aio.client import Client
 import sla.engine
 from events.cloudevents import Reason
 from projections.registry import PROJECTIONS
-from services.app import load_policy
 from services.bus.connection import Bus, Outgoing, Published, Publisher, connect
 from services.bus.streams import provision
 from services.errors import BusError
 from services.intake import Intake
-from services.runtime.settings import SHIPPED_POLICIES
+from services.runtime.settings import SHIPPED_POLICIES, load_policy
 from services.store.interface import Database, Store
 from sla.engine import Limits
 from sla.policy import Policy

@@ -11,7 +11,7 @@ from projections.registry import PROJECTIONS
 from projections.runner import BATCH_ROWS, create_projection, run_batch
 from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
 from sla.engine import Engine, Message
-from sla.log import Announced, Recorded
+from sla.log import Announced, LogEntry, Recorded
 from tests.scenarios.scenario import Fact
 from tests.sim.bus import Stored
 from tests.sim.world import MINUTE, World
@@ -92,7 +92,7 @@ def _announced_once(world: World) -> Iterator[Problem]:
         yield "differs", "announcements are not in the order of the log"
 
 
-def _entries(world: World):
+def _entries(world: World) -> list[LogEntry]:
     return world.store.read_log_entries(0, 1_000_000)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from sqlite3 import OperationalError
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from events.times import from_microseconds, to_microseconds
 from projections import runner as following
@@ -411,11 +412,11 @@ class World:
         )
         return Sent(ticket, fact)
 
-    def _correction(self, ticket: str) -> dict[str, str]:
+    def _correction(self, ticket: str) -> dict[str, Any]:
         """Of a fact of this ticket, most often by another source; what it says may not be for that kind of fact."""
         rng = self.rng
         known = [fact.id for fact in self.facts[ticket] if fact.kind != "corrected"]
-        right = {
+        right: dict[str, Any] = {
             "priority": rng.choice(PRIORITIES),
             "service_level": rng.choice(LEVELS),
             "by": rng.choice(("agent", "automation")),

@@ -17,7 +17,7 @@ from services.bus.connection import StreamReader
 from services.maintenance.verify import Verify
 from services.runtime.settings import load_policy
 from services.store.interface import Database
-from sla.engine import Engine
+from sla.engine import Engine, Message
 from sla.log import Announced
 from sla.versions import Versions
 from tests.support.bus import Fact, ago, fact, opened, responded, stored
@@ -98,7 +98,7 @@ async def send(nc: Client, facts: Iterable[Fact]) -> None:
 
 async def check_log_and_streams(nc: Client, store: Database, policy: str) -> None:
     """Log, SLA and DEAD_LETTERS are what an engine in memory makes of TICKETS: each decision once, in its order."""
-    reader, messages = StreamReader(nc, "TICKETS", 0), []
+    reader, messages = StreamReader(nc, "TICKETS", 0), list[Message]()
     last = (await nc.jetstream().stream_info("TICKETS")).state.last_seq
     while not messages or messages[-1].sequence < last:
         messages += await reader.read_batch()

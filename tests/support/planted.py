@@ -83,7 +83,7 @@ def tick_ahead_of_time() -> None:
 
 def random_ids() -> None:
     """A decision has another id each time it is made."""
-    sla.ticket.make_event_id = lambda *_: str(uuid4())
+    sla.ticket.make_event_id = lambda *_: str(uuid4())  # type: ignore[attr-defined]
 
 
 def rebuild_that_announces() -> None:
@@ -125,8 +125,8 @@ def tick_once() -> None:
 
 def announce_without_expecting() -> None:
     """Only the broker's window keeps an announcement from being stored twice."""
-    announcer.chain_sequences = lambda messages, sequence: messages
-    announcer.MIN_ATOMIC_BATCH = 1_000_000
+    announcer.chain_sequences = lambda messages, sequence: messages  # type: ignore[attr-defined]
+    announcer.MIN_ATOMIC_BATCH = 1_000_000  # type: ignore[attr-defined]
     _believe_the_saved_position()
 
 
@@ -144,7 +144,7 @@ def view_after_position() -> None:
                 projection.apply(cursor, batch)
         return len(batch)
 
-    following.run_batch = service.run_batch = apart
+    following.run_batch = service.run_batch = apart  # type: ignore[attr-defined]
 
 
 def no_retraction() -> None:

@@ -5,9 +5,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from projections.registry import PROJECTIONS
-from services.app import load_policy
 from services.maintenance.verify import Verify
-from services.runtime.settings import SHIPPED_POLICIES
+from services.runtime.settings import SHIPPED_POLICIES, load_policy
 from services.store.interface import Database
 from sla.engine import TICK_PREFIX, Engine, Message
 from tests.support.bus import Fact, fact, opened, responded
