@@ -13,7 +13,8 @@ import workclock
 
 from bench.figures import Bounds, compare
 from sla.calendar import DAY_MINUTES, Rules
-from sla.policy import Level, Policy, load_policy_file
+from sla.policy import Level, Policy
+from sla.policy_file import load_policy_file
 
 B = TypeVar("B")
 

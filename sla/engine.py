@@ -226,7 +226,7 @@ def _check_names(event: TicketEvent, versions: Versions, judged_by: str | None, 
     priority: str | None = getattr(event.data, "priority", None)
     match event.data:
         case Excluded(reason=reason) | ExclusionRevoked(reason=reason):
-            if not policy.accepts_exclusion(reason):
+            if not policy.can_exclude(reason):
                 raise BadFactError(
                     Reason.INVALID_DATA, describe_unknown("data.reason", reason, policy, policy.exclusions)
                 )

@@ -499,9 +499,7 @@ def _measure_overdue(course: "Timeline", stretch: Phase, response: Fact | None) 
 def _find_exclusion(exclusions: Sequence[Fact], policy: Policy) -> Fact | None:
     """The last exclusion that stands: the policy has its reason, for which nobody has revoked it since."""
     last = {fact.data.reason: fact for fact in exclusions if isinstance(fact.data, Excluded | ExclusionRevoked)}
-    standing = (
-        fact for reason, fact in last.items() if isinstance(fact.data, Excluded) and policy.accepts_exclusion(reason)
-    )
+    standing = (fact for reason, fact in last.items() if isinstance(fact.data, Excluded) and policy.can_exclude(reason))
     return max(standing, key=get_fold_order, default=None)
 
 
@@ -516,7 +514,7 @@ def _collect_flags(
     if _is_revoked_first(exclusions):
         flags += (Flag.REVOKED_WITHOUT_EXCLUSION,)
     reasons = {fact.data.reason for fact in exclusions if isinstance(fact.data, Excluded | ExclusionRevoked)}
-    if not all(map(policy.accepts_exclusion, reasons)):
+    if not all(map(policy.can_exclude, reasons)):
         flags += (Flag.REASON_NOT_IN_POLICY,)
     if facts.has_stray_correction:
         flags += (Flag.CORRECTS_NOTHING,)

@@ -1,66 +1,29 @@
-"""The promise as data: levels, hours, targets, holidays. Which instants count is in calendar.py, who kept it in judge.
+"""The promise as values: levels, hours, targets, objectives. How a policy file is read is in policy_file.py.
 
-A policy is a YAML file; `policies/cention-support.yaml` shows the settings. `check` names all of its problems, `load`
-makes a `Policy` of it. `Policy.resolved()` is the same promise without the file and the `holidays` package, all dates
-written out.
+`Policy.to_resolved()` is the whole promise as JSON, with the dates of all holidays written out: that is stored, and
+`Policy.from_resolved` reads it without the file. Which instants count is in calendar.py, what was kept in judge.py.
 """
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
-from itertools import pairwise
-from operator import itemgetter
-from os import PathLike
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
-import yaml
+from sla.calendar import SupportHours
 
-from events.cloudevents import parse_time
-from sla.calendar import WEEKDAYS, SupportHours, Window, get_zone, parse_weekdays
-
-T = TypeVar("T")
-K = TypeVar("K", bound=Hashable)
 Json = dict[str, Any]
+
+FIRST_RESPONSE = "first_response"
+"""The objective that every policy has; others are named by the policy."""
 
 SEVERITIES = ("warning", "error", "critical")
 """How loud a breach is, lowest first; each escalation raises it by one step."""
 
-WARN_AT = (50, 75, 90)
-"""Warnings in percent of the target, unless the file says otherwise."""
-
-HORIZON = range(1999, 2103)
-"""The local years whose holidays are written out: facts lie in 2000 to 2100, their deadlines a little later."""
-
-LONGEST_TARGET = timedelta(days=3650)
-LARGEST_FILE = 256 * 1024
-DEEPEST_NESTING = 10
 RESOLVED_FORMAT = 1
-REQUIRED = ("name", "version", "zone", "holidays", "priorities", "levels")
-OPTIONAL = ("effective_from", "material", "warn_at", "objectives", "exclusions")
-PLAIN_YAML = "a policy is plain YAML: indented with spaces, every bracket and quote closed, without anchors and tags"
-FIRST_RESPONSE = "first_response"
-STARTS, STOPS = ("opened", "customer_replied"), ("responded", "closed")
-SUNDAYS = "holidays: include_sundays"
-
-_TOKEN = re.compile(r"[a-z0-9_-]{1,32}")
-_VERSION = re.compile(r"[A-Za-z0-9._-]{1,32}")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_DURATION = re.compile(r"(?:([0-9]{1,6})h)? ?(?:([0-9]{1,6})m)? ?(?:([0-9]{1,6})s)?")
-
-
-class PolicyError(ValueError):
-    """A policy file that cannot be used. `problems` has a line `FILE:LINE: what, and the rule` for each."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
+"""The version of the JSON that `Policy.to_resolved` returns."""
 
 
 class Objective(NamedTuple):
@@ -79,7 +42,7 @@ class Objective(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """What one service level is promised. Policy 2, 3, 5 and 9."""
+    """What is promised to one service level (docs/policy.md)."""
 
     name: str
     hours: SupportHours
@@ -90,7 +53,7 @@ class Level:
     channels: Mapping[str, tuple[str, ...]]
     """The priorities each channel may be used for."""
     tell: tuple[str, ...]
-    """Who is told about an escalation."""
+    """Whom an escalation is announced to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +73,11 @@ class Policy:
     objectives: Mapping[str, Objective]
     """What is promised beside hours and targets: the first response, and whatever else; by name."""
     exclusions: tuple[str, ...]
-    """The reasons for which a promise does not apply; none here means any. Policy 7."""
+    """The reasons for which a promise does not apply; none here means any."""
     fingerprint: str
-    """SHA-256 (hex) of the canonical JSON of `resolved()`."""
+    """SHA-256 (hex) of the canonical JSON of `to_resolved()`."""
     canonical: str
-    """`resolved()` as JSON with sorted keys and no blanks."""
+    """`to_resolved()` as JSON with sorted keys and no blanks."""
     effective_from: datetime | None = None
     """When the file says that it takes effect, if it does: no part of what it promises."""
     material: bool | None = None
@@ -122,7 +85,7 @@ class Policy:
 
     @classmethod
     def from_resolved(cls, resolved: Json) -> Self:
-        """The policy that `resolved()` described, with the same fingerprint; ValueError for a format we do not read."""
+        """Build the policy that `to_resolved` wrote, with the same fingerprint. ValueError for another format."""
         if resolved.get("format") != RESOLVED_FORMAT:
             raise ValueError(
                 f"a resolved policy of format {resolved.get('format')!r}; this program reads format {RESOLVED_FORMAT}"
@@ -146,18 +109,18 @@ class Policy:
         )
 
     def to_resolved(self) -> Json:
-        """Everything it takes to judge the same for ever, as JSON: windows, dates of holidays, targets in seconds."""
+        """Return all it takes to judge the same for ever, as JSON: windows, dates of holidays, targets in seconds."""
         resolved: Json = json.loads(self.canonical)
         return resolved
 
     def get_level(self, name: str) -> Level:
-        """The level of this name; KeyError if the policy has none."""
+        """Return the level of this name. Raises KeyError if the policy has none."""
         if name not in self.levels:
             raise KeyError(f"service level {name!r} is not in policy {self.name}; it has {', '.join(self.levels)}")
         return self.levels[name]
 
     def get_target(self, level: str, priority: str, objective: str = FIRST_RESPONSE) -> timedelta:
-        """Support time an objective gives; KeyError for an unknown level, priority or objective. Policy 5."""
+        """Return the support time of an objective. Raises KeyError for an unknown level, priority or objective."""
         if objective not in self.objectives:
             raise KeyError(f"objective {objective!r} is not in policy {self.name}; it has {', '.join(self.objectives)}")
         targets = (
@@ -169,42 +132,26 @@ class Policy:
             raise KeyError(f"priority {priority!r} is not in policy {self.name}; it has {', '.join(self.priorities)}")
         return targets[priority]
 
-    def accepts_exclusion(self, reason: str) -> bool:
-        """May a ticket be excluded for this reason? Policy 7."""
+    def can_exclude(self, reason: str) -> bool:
+        """Return whether a ticket may be excluded for this reason."""
         return not self.exclusions or reason in self.exclusions
 
     def get_severity(self, priority: str, escalations: int) -> str:
-        """How loud a breach is: that of the priority, one step up for each escalation, at most critical."""
+        """Return the severity of a breach: that of the priority, one step up for each escalation, at most critical."""
         if priority not in self.severities:
             raise KeyError(f"priority {priority!r} is not in policy {self.name}; it has {', '.join(self.priorities)}")
         step = SEVERITIES.index(self.severities[priority]) + escalations
         return SEVERITIES[min(step, len(SEVERITIES) - 1)]
 
 
-def load_policy_file(path: str | PathLike[str]) -> Policy:
-    """The policy of a file. Raises PolicyError with all problems of the file."""
-    file = _File(path)
-    resolved = file.read()
-    if resolved is None:
-        raise PolicyError(file.list_problems())
-    return replace(Policy.from_resolved(resolved), effective_from=file.effective_from, material=file.material)
-
-
-def check_policy_file(path: str | PathLike[str]) -> list[str]:
-    """The problems of a policy file as `FILE:LINE: what, and the rule`, in order; none if the file can be used."""
-    file = _File(path)
-    file.read()
-    return file.list_problems()
-
-
 def _build_objectives(resolved: Json) -> dict[str, Objective]:
-    """The first response is there whether it is said or not."""
-    said: dict[str, Any] = {
+    """Return the objectives by name. The first response is one of them, whether the file names it or not."""
+    rules_of: dict[str, Any] = {
         FIRST_RESPONSE: {"starts": "opened", "stops": "responded", "pauses": False, "repeats": False}
     }
     for name, rules in resolved.items():
-        said[name] = said.get(name, {}) | rules
-    return {name: Objective(name, **rules) for name, rules in said.items()}
+        rules_of[name] = rules_of.get(name, {}) | rules
+    return {name: Objective(name, **rules) for name, rules in rules_of.items()}
 
 
 def _build_level(level: Json, zone: str, holidays: Mapping[str, str]) -> Level:
@@ -224,7 +171,7 @@ def _build_level(level: Json, zone: str, holidays: Mapping[str, str]) -> Level:
 
 
 def build_support_hours(level: Json, zone: str, holidays: Mapping[str, str]) -> SupportHours:
-    """In the zone of the level, if it has its own."""
+    """Build the support hours of a resolved level, in its own zone if it has one. Raises ValueError if never open."""
     closed = holidays if level["holidays"] == "closed" else {}
     return SupportHours(
         level.get("zone", zone),
@@ -233,514 +180,3 @@ def build_support_hours(level: Json, zone: str, holidays: Mapping[str, str]) -> 
         exceptions={date.fromisoformat(day): (it["name"], it["hours"]) for day, it in level["exceptions"].items()},
         changes={date.fromisoformat(day): week for day, week in level["hours_from"].items()},
     )
-
-
-def _is_ever_open(level: Json, zone: str, holidays: Mapping[str, str]) -> bool:
-    try:
-        return build_support_hours(level, zone, holidays).is_ever_open(HORIZON)
-    except ValueError:
-        return False
-
-
-# --- the values of a file; each function parses a text, or its ValueError says what is wrong and what to write
-
-
-def parse_token(text: str) -> str:
-    if not _TOKEN.fullmatch(text) or text == "none":
-        raise ValueError(f"{text!r} is not a name; names are 1 to 32 of a-z, 0-9, _ and -, and none is reserved")
-    return text
-
-
-def parse_version(text: str) -> str:
-    if not _VERSION.fullmatch(text):
-        raise ValueError(f"{text!r} is not a version; write 1 to 32 letters, digits, dots, _ or -, such as 2026-01")
-    return text
-
-
-def _label(text: str) -> str:
-    if not text.isprintable() or text != text.strip() or not 1 <= len(text) <= 128:
-        raise ValueError(
-            f"{text[:40]!r} is not a label; write 1 to 128 printable characters without blanks around them"
-        )
-    return text
-
-
-def parse_zone(text: str) -> str:
-    get_zone(text)
-    return text
-
-
-def parse_day(text: str) -> str:
-    """A date of the horizon, kept as text."""
-    try:
-        day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
-    except ValueError:
-        day = None
-    if day is None:
-        raise ValueError(f"{text!r} is not a date; write a day that exists as YYYY-MM-DD")
-    if day.year not in HORIZON:
-        raise ValueError(f"{text} is out of range; dates lie in the years {HORIZON[0]} to {HORIZON[-1]}")
-    return text
-
-
-def make_from_parser(zone: str) -> Callable[[str], datetime]:
-    """A date, which is its first instant in the zone of the policy; or an instant with its offset. In UTC."""
-
-    def parse(text: str) -> datetime:
-        if _DATE.fullmatch(text):
-            return datetime.combine(date.fromisoformat(parse_day(text)), time(), get_zone(zone)).astimezone(UTC)
-        try:
-            instant = parse_time(text.replace(" ", "T", 1))
-        except ValueError:
-            raise ValueError(
-                f"{text!r} is neither a date nor an instant; write YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SS+01:00"
-            ) from None
-        parse_day(instant.date().isoformat())
-        return instant
-
-    return parse
-
-
-def parse_duration(text: str) -> int:
-    """`4h`, `1h 30m`, `90m` or `45s` in seconds."""
-    match = _DURATION.fullmatch(text)
-    if not match or text != text.strip() or not any(match.groups()):
-        raise ValueError(f"{text!r} is not a duration; write hours, minutes, seconds of support time: 4h, 1h 30m, 45s")
-    hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    duration = timedelta(hours=hours, minutes=minutes, seconds=seconds)
-    if not timedelta(0) < duration <= LONGEST_TARGET:
-        raise ValueError(f"{text!r} is no target; a target is positive and at most {LONGEST_TARGET.days * 24} h")
-    return int(duration.total_seconds())
-
-
-def parse_percent(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,2}", text) or int(text) < 1:
-        raise ValueError(f"{text!r} is not a threshold; write whole percent from 1 to 99")
-    return int(text)
-
-
-def _flag(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError(f"{text!r} is not a yes or no; write true or false")
-    return text == "true"
-
-
-def make_choice_parser(*names: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in names:
-            raise ValueError(f"{text!r} is not allowed; write one of {', '.join(names)}")
-        return text
-
-    return parse
-
-
-def make_key_parser(*names: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in names:
-            raise ValueError(f"{text!r} is an unknown key; known are {', '.join(names)}")
-        return text
-
-    return parse
-
-
-def make_priority_parser(declared: tuple[str, ...]) -> Callable[[str], str]:
-    return make_choice_parser(*declared) if declared else parse_token
-
-
-def parse_country(code: str) -> str:
-    if not re.fullmatch(r"[A-Z]{2}", code) or get_holiday_entity(code) is None:
-        raise ValueError(f"{code!r} is not a country with known holidays; write a two-letter ISO code such as SE")
-    return code
-
-
-@cache
-def get_holiday_entity(country: str) -> Any:
-    """What the `holidays` package knows of a country, without any dates yet; None if nothing."""
-    import holidays  # only here: it takes 80 ms, and a resolved policy does without it
-
-    try:
-        return holidays.country_holidays(country, years=())
-    except NotImplementedError:
-        return None
-
-
-@cache
-def build_holidays(country: str, subdivision: str | None, categories: tuple[str, ...]) -> Mapping[str, str]:
-    """The holidays of a country in the horizon: date and name, without plain Sundays; as far as the package knows them.
-
-    Every argument is explicit (TRAPS C3): left alone, the language of the names would follow the environment.
-    """
-    entity = get_holiday_entity(country)
-    options: Json = {"include_sundays": False} if country in ("NO", "SE") else {}
-    language = "en_US" if "en_US" in entity.supported_languages else entity.default_language
-    calendar = type(entity)(
-        years=range(HORIZON[0], 2101),
-        subdiv=subdivision,
-        categories=categories,
-        language=language,
-        observed=True,
-        expand=True,
-        **options,
-    )
-    if calendar.end_year == 2100:
-        calendar.end_year = HORIZON[-1]
-        with suppress(TypeError, AttributeError):  # raised where the package has tables, of the moon, that end in 2100
-            for year in range(2101, HORIZON.stop):
-                calendar.get(date(year, 1, 1))  # asking for a date fills its year
-    return {day.isoformat(): name for day, name in sorted(calendar.items()) if day.year in HORIZON}
-
-
-def iterate_sundays() -> Iterator[str]:
-    first, last = date(HORIZON[0], 1, 1).toordinal(), date(HORIZON.stop, 1, 1).toordinal()
-    return (date.fromordinal(day).isoformat() for day in range(first, last) if day % 7 == 0)
-
-
-# --- the file
-
-
-_KINDS = {yaml.ScalarNode: "a single value", yaml.SequenceNode: "a list", yaml.MappingNode: "a mapping"}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as nodes with line numbers, refusing what only an attacker needs: aliases, tags, depth."""
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or event.anchor or getattr(event, "tag", None):
-            raise yaml.MarkedYAMLError(
-                problem="found an anchor (&), an alias (*) or a tag (!)", problem_mark=event.start_mark
-            )
-        if self.depth == DEEPEST_NESTING:
-            raise yaml.MarkedYAMLError(problem="nested too deeply for a policy", problem_mark=event.start_mark)
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-
-class _File:
-    """A policy file being read: collects every problem with its line instead of stopping at the first one.
-
-    The methods that read a part return it as it will stand in the resolved policy; where it has problems, a stand-in.
-    """
-
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self._path = Path(path)
-        self._found: list[tuple[int, str]] = []
-        self.effective_from: datetime | None = None
-        self.material: bool | None = None
-
-    def list_problems(self) -> list[str]:
-        return [f"{self._path}:{line}: {text}" for line, text in sorted(self._found, key=itemgetter(0))]
-
-    def read(self) -> Json | None:
-        """The resolved policy; None if there are problems."""
-        root = self._read_root()
-        resolved = None if root is None else self._read_policy(root)
-        return None if self._found else resolved
-
-    def _add_problem(self, line: int, text: str) -> None:
-        self._found.append((line, " ".join(text.split())))
-
-    def _reject(self, node: yaml.Node, text: str) -> None:
-        self._add_problem(node.start_mark.line + 1, text)
-
-    # --- from bytes to nodes
-
-    def _read_root(self) -> yaml.Node | None:
-        text = self._read_text()
-        if text is None:
-            return None
-        try:
-            root = yaml.compose(text, _Loader)
-        except yaml.reader.ReaderError as error:
-            self._add_problem(text.count("\n", 0, error.position) + 1, "has a control character; remove it")
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            self._add_problem(mark.line + 1 if mark else 1, f"{error.context or ''} {error.problem}; {PLAIN_YAML}")
-        else:
-            if root is None:
-                self._add_problem(1, f"the file is empty; a policy has {', '.join(REQUIRED)}")
-            return root
-        return None
-
-    def _read_text(self) -> str | None:
-        try:
-            raw = self._path.read_bytes()
-        except OSError as error:
-            self._add_problem(1, f"the file cannot be read ({error.strerror}); give the path of a policy file")
-            return None
-        if len(raw) > LARGEST_FILE:
-            self._add_problem(1, f"the file has {len(raw)} bytes; a policy has at most {LARGEST_FILE}")
-            return None
-        try:
-            return raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            self._add_problem(raw.count(b"\n", 0, error.start) + 1, "not UTF-8; save the file as UTF-8")
-            return None
-
-    # --- from nodes to values
-
-    def _parse_value(self, node: yaml.Node | None, what: str, parse: Callable[[str], T]) -> T | None:
-        """A scalar, parsed from its plain text: for YAML itself 09:00 might be a number and no a boolean."""
-        if node is None:
-            return None
-        if not isinstance(node, yaml.ScalarNode):
-            self._reject(node, f"{what} is {_KINDS[type(node)]}; write a single value")
-            return None
-        try:
-            return parse(node.value)
-        except ValueError as error:
-            self._reject(node, f"{what}: {error}")
-            return None
-
-    def _parse_values(self, node: yaml.Node | None, what: str, parse: Callable[[str], T]) -> list[T]:
-        parsed = (self._parse_value(item, what, parse) for item in self._read_items(node, what))
-        return [value for value in parsed if value is not None]
-
-    def _read_items(self, node: yaml.Node | None, what: str) -> list[yaml.Node]:
-        if isinstance(node, yaml.SequenceNode):
-            return list(node.value)
-        if node is not None:
-            self._reject(node, f"{what} is {_KINDS[type(node)]}; write a list: [a, b]")
-        return []
-
-    def _read_entries(self, node: yaml.Node | None, what: str, parse: Callable[[str], K]) -> dict[K, yaml.Node]:
-        """The values of a mapping by parsed key, each key once."""
-        entries: dict[K, yaml.Node] = {}
-        if node is not None and not isinstance(node, yaml.MappingNode):
-            self._reject(node, f"{what} is {_KINDS[type(node)]}; write lines of key: value")
-        elif node is not None:
-            for key_node, value in node.value:
-                key = self._parse_value(key_node, f"key of {what}", parse)
-                if key in entries:
-                    self._reject(key_node, f"{what} has the key {key_node.value!r} twice; keep one of them")
-                elif key is not None:
-                    entries[key] = value
-        return entries
-
-    def _read_fields(
-        self, node: yaml.Node | None, what: str, required: tuple[str, ...], optional: tuple[str, ...] = ()
-    ) -> dict[str, yaml.Node]:
-        """The values of a mapping whose keys are given by us."""
-        fields = self._read_entries(node, what, make_key_parser(*required, *optional))
-        if isinstance(node, yaml.MappingNode):
-            for missing in (name for name in required if name not in fields):
-                self._reject(node, f"{what} has no {missing}; add it")
-        return fields
-
-    def _read_named(self, node: yaml.Node | None, what: str) -> dict[str, yaml.Node]:
-        """The values of a mapping whose keys are names chosen by the policy, at least one."""
-        if isinstance(node, yaml.MappingNode) and not node.value:
-            self._reject(node, f"{what} is empty; name at least one")
-        return self._read_entries(node, what, parse_token)
-
-    # --- the parts of a policy
-
-    def _read_policy(self, root: yaml.Node) -> Json:
-        fields = self._read_fields(root, "the policy", REQUIRED, OPTIONAL)
-        zone = self._parse_value(fields.get("zone"), "zone", parse_zone)
-        self.effective_from = self._parse_value(
-            fields.get("effective_from"), "effective_from", make_from_parser(zone or "UTC")
-        )
-        self.material = self._parse_value(fields.get("material"), "material", _flag)
-        holidays = self._read_holidays(fields.get("holidays"))
-        priorities = self._read_priorities(fields.get("priorities"))
-        levels = self._read_named(fields.get("levels"), "levels").items()
-        optional: Json = {}
-        if "objectives" in fields:
-            optional["objectives"] = self._read_objectives(fields["objectives"])
-        if "exclusions" in fields:
-            optional["exclusions"] = self._read_exclusions(fields["exclusions"])
-        others = tuple(name for name in optional.get("objectives", ()) if name != FIRST_RESPONSE)
-        return {
-            "format": RESOLVED_FORMAT,
-            "name": self._parse_value(fields.get("name"), "name", parse_token),
-            "version": self._parse_value(fields.get("version"), "version", parse_version),
-            "zone": zone,
-            "horizon": [HORIZON[0], HORIZON[-1]],
-            "holidays": holidays,
-            "warn_at": self._warn_at(fields["warn_at"]) if "warn_at" in fields else list(WARN_AT),
-            "priorities": [{"name": name, "severity": severity} for name, severity in priorities.items()],
-            "levels": [
-                self._read_level(name, node, tuple(priorities), zone or "UTC", holidays, others)
-                for name, node in levels
-            ],
-            **optional,
-        }
-
-    def _read_objectives(self, node: yaml.Node) -> Json:
-        """The clocks of a ticket, by name, and what stops each of them for a while."""
-        objectives: Json = {}
-        for name, rules in self._read_named(node, "objectives").items():
-            what = f"objectives: {name}"
-            if name == FIRST_RESPONSE:
-                fields = self._read_fields(rules, what, ("pauses",))
-                objectives[name] = {"pauses": self._parse_value(fields.get("pauses"), f"{what}: pauses", _flag)}
-                continue
-            fields = self._read_fields(rules, what, ("starts", "stops"), ("pauses", "repeats"))
-            starts = self._parse_value(fields.get("starts"), f"{what}: starts", make_choice_parser(*STARTS))
-            stops = self._parse_value(fields.get("stops"), f"{what}: stops", make_choice_parser(*STOPS))
-            if (starts, stops) == ("customer_replied", "closed"):
-                self._reject(rules, f"{what}: starts customer_replied, stops closed: a reply waits for a response")
-            flags = {
-                flag: bool(flag in fields and self._parse_value(fields[flag], f"{what}: {flag}", _flag))
-                for flag in ("pauses", "repeats")
-            }
-            objectives[name] = {"starts": starts, "stops": stops, **flags}
-        return objectives
-
-    def _read_exclusions(self, node: yaml.Node) -> list[str]:
-        reasons = self._parse_values(node, "exclusions", parse_token)
-        if len(reasons) > len(set(reasons)):
-            self._reject(node, f"exclusions is {reasons}; give every reason once")
-        return reasons
-
-    def _warn_at(self, node: yaml.Node) -> list[int]:
-        percents = self._parse_values(node, "warn_at", parse_percent)
-        if percents != sorted(set(percents)):
-            self._reject(node, f"warn_at is {percents}; thresholds ascend, each once")
-        return percents
-
-    def _read_priorities(self, node: yaml.Node | None) -> dict[str, str | None]:
-        priorities: dict[str, str | None] = {}
-        for name, settings in self._read_named(node, "priorities").items():
-            what = f"priority {name}"
-            fields = self._read_fields(settings, what, ("severity",))
-            priorities[name] = self._parse_value(
-                fields.get("severity"), f"{what}: severity", make_choice_parser(*SEVERITIES)
-            )
-        return priorities
-
-    def _read_holidays(self, node: yaml.Node | None) -> dict[str, str]:
-        if isinstance(node, yaml.ScalarNode):
-            self._parse_value(node, "holidays", make_choice_parser("none"))
-            return {}
-        optional = ("country", "subdivision", "categories", "include_sundays", "add", "remove")
-        fields = self._read_fields(node, "holidays", (), optional)
-        days = (
-            dict.fromkeys(iterate_sundays(), "Sunday")
-            if self._parse_value(fields.get("include_sundays"), SUNDAYS, _flag)
-            else {}
-        )
-        national = self._read_national_holidays(fields)
-        days |= national or {}
-        for item in self._read_items(fields.get("remove"), "holidays: remove"):
-            day = self._parse_value(item, "holidays: remove", parse_day)
-            if day is not None and days.pop(day, None) is None and national is not None:
-                self._reject(item, f"holidays: remove: {day} is not a holiday; remove only what is one, and once")
-        for day, name in self._read_entries(fields.get("add"), "holidays: add", parse_day).items():
-            days[day] = self._parse_value(name, f"holidays: add: {day}", _label) or ""
-        return days
-
-    def _read_national_holidays(self, fields: Mapping[str, yaml.Node]) -> Mapping[str, str] | None:
-        """The holidays of the country, if one is given; None if it or its settings have problems."""
-        found = len(self._found)
-        if "country" not in fields:
-            for name in {"subdivision", "categories"} & fields.keys():
-                self._reject(fields[name], f"holidays: {name} without a country; add the country")
-            return {} if len(self._found) == found else None
-        country = self._parse_value(fields["country"], "holidays: country", parse_country)
-        if country is None:
-            return None
-        known = get_holiday_entity(country)
-        subdivision = self._parse_value(
-            fields.get("subdivision"), "holidays: subdivision", make_choice_parser(*known.subdivisions)
-        )
-        allowed = make_choice_parser(*(name for name in known.supported_categories if name != "half_day"))
-        categories = self._parse_values(fields.get("categories"), "holidays: categories", allowed)
-        if "categories" in fields and fields["categories"].value == []:
-            self._reject(fields["categories"], "holidays: categories is empty; write [public], or holidays: none")
-        if len(self._found) > found:
-            return None
-        return build_holidays(country, subdivision, tuple(categories or ["public"]))
-
-    def _read_level(
-        self,
-        name: str,
-        node: yaml.Node,
-        priorities: tuple[str, ...],
-        zone: str,
-        holidays: Mapping[str, str],
-        objectives: tuple[str, ...],
-    ) -> Json:
-        what, found = f"level {name}", len(self._found)
-        required = ("hours", "targets", *(("objectives",) if objectives else ()))
-        optional = ("zone", "hours_from", "exceptions", "holidays", "channels", "escalation")
-        fields = self._read_fields(node, what, required, optional)
-        changes = self._read_entries(fields.get("hours_from"), f"{what}: hours_from", parse_day)
-        exceptions = self._read_entries(fields.get("exceptions"), f"{what}: exceptions", parse_day)
-        closed = self._parse_value(fields.get("holidays"), f"{what}: holidays", make_choice_parser("closed", "open"))
-        escalation = self._read_fields(fields.get("escalation"), f"{what}: escalation", ("tell",))
-        own_zone = self._parse_value(fields.get("zone"), f"{what}: zone", parse_zone)
-        level = {
-            "name": name,
-            "hours": self._read_week(fields.get("hours"), f"{what}: hours"),
-            "hours_from": {day: self._read_week(week, f"{what}: hours_from {day}") for day, week in changes.items()},
-            "exceptions": {day: self._read_exception(it, f"{what}: exception {day}") for day, it in exceptions.items()},
-            "holidays": closed or "closed",
-            "targets": self._read_targets(fields.get("targets"), f"{what}: targets", priorities),
-            "channels": self._read_channels(fields.get("channels"), f"{what}: channels", priorities),
-            "tell": self._parse_values(escalation.get("tell"), f"{what}: tell", _label),
-            **({"zone": own_zone} if own_zone else {}),
-            **(
-                {"objectives": self._read_objective_targets(fields, what, objectives, priorities)} if objectives else {}
-            ),
-        }
-        if len(self._found) == found and not _is_ever_open(level, zone, holidays):
-            self._reject(fields["hours"], f"{what} is never open; give it a window on a day that is not closed")
-        return level
-
-    def _read_week(self, node: yaml.Node | None, what: str) -> dict[str, list[str]]:
-        week: dict[str, list[str]] = {}
-        for days, items in self._read_entries(node, what, parse_weekdays).items():
-            windows = self._read_windows(items, what)
-            for day in (WEEKDAYS[day] for day in days):
-                if day in week:
-                    self._reject(
-                        items, f"{what}: {day} is given twice; give every weekday once, with all of its windows"
-                    )
-                week[day] = windows
-        return week
-
-    def _read_windows(self, node: yaml.Node | None, what: str) -> list[str]:
-        """The windows of one day, sorted; they may touch, but not overlap."""
-        parsed = [(self._parse_value(item, what, Window.parse), item) for item in self._read_items(node, what)]
-        windows = sorted(((window, item) for window, item in parsed if window), key=itemgetter(0))
-        for (before, _), (window, item) in pairwise(windows):
-            if window.start < before.end:
-                self._reject(item, f"{what}: {window} overlaps {before}; make one window of the two")
-        return [str(window) for window, _ in windows]
-
-    def _read_exception(self, node: yaml.Node, what: str) -> Json:
-        fields = self._read_fields(node, what, ("name", "hours"))
-        name = self._parse_value(fields.get("name"), f"{what}: name", _label)
-        return {"name": name, "hours": self._read_windows(fields.get("hours"), f"{what}: hours")}
-
-    def _read_objective_targets(
-        self, fields: Mapping[str, yaml.Node], what: str, objectives: tuple[str, ...], priorities: tuple[str, ...]
-    ) -> dict[str, dict[str, int | None]]:
-        """Every objective beside the first response has targets in every level."""
-        said = self._read_fields(fields.get("objectives"), f"{what}: objectives", objectives)
-        return {
-            name: self._read_targets(node, f"{what}: objectives: {name}", priorities) for name, node in said.items()
-        }
-
-    def _read_targets(self, node: yaml.Node | None, what: str, priorities: tuple[str, ...]) -> dict[str, int | None]:
-        targets = self._read_entries(node, what, make_priority_parser(priorities))
-        if isinstance(node, yaml.MappingNode):
-            for missing in (name for name in priorities if name not in targets):
-                self._reject(node, f"{what}: none for {missing}; every priority has a target in every level")
-        return {name: self._parse_value(target, f"{what}: {name}", parse_duration) for name, target in targets.items()}
-
-    def _read_channels(self, node: yaml.Node | None, what: str, priorities: tuple[str, ...]) -> dict[str, list[str]]:
-        channels = {}
-        for name, allowed in self._read_entries(node, what, parse_token).items():
-            if isinstance(allowed, yaml.ScalarNode):
-                self._parse_value(allowed, f"{what}: {name}", make_choice_parser("all"))
-                channels[name] = list(priorities)
-            else:
-                channels[name] = self._parse_values(allowed, f"{what}: {name}", make_priority_parser(priorities))
-        return channels

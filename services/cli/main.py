@@ -469,7 +469,7 @@ def _batch(add: Callable[[dict[str, Any]], None]) -> NoReturn:
 @policy_app.command("check")
 def policy_check(file: Annotated[Path, typer.Argument(help="A policy file.")]) -> None:
     """Validate a policy file. Problems go to stdout, one a line: FILE:LINE: what, and the rule."""
-    from sla.policy import PolicyError, load_policy_file
+    from sla.policy_file import PolicyError, load_policy_file
 
     try:
         policy = load_policy_file(file)
@@ -490,7 +490,7 @@ def policy_publish(
     from services.cli import policies
     from services.cli import terminal as screen
     from services.runtime import connections as client
-    from sla.policy import load_policy_file
+    from sla.policy_file import load_policy_file
     from sla.versions import VersionRefusedError
 
     settings, policy = _settings(), load_policy_file(file)
@@ -616,7 +616,7 @@ def backtest(
     from services.cli import terminal as screen
     from services.queries import backtest as what_if
     from services.runtime import connections as client
-    from sla.policy import load_policy_file
+    from sla.policy_file import load_policy_file
 
     other = load_policy_file(policy)
     with _usage():
@@ -877,7 +877,7 @@ def _refusals() -> tuple[type[Exception], ...]:
     from services.errors import BusError, FatalError, StoreError
     from services.notifier.receivers import NotifyError
     from services.queries.point_in_time import NothingKnownError
-    from sla.policy import PolicyError
+    from sla.policy_file import PolicyError
 
     return (
         CommandFailedError,

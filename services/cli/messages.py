@@ -80,7 +80,7 @@ def _check_names(data: Mapping[str, str], policy: Policy) -> None:
 
 
 def _check_reason(reason: str, policy: Policy) -> None:
-    if not policy.accepts_exclusion(reason):
+    if not policy.can_exclude(reason):
         raise ValueError(f"reason {reason!r} is not in policy {policy.name}; it has {', '.join(policy.exclusions)}")
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from services.queries.backtest import Flip, Move
 from services.text.formats import brief, wall
-from sla.policy import FIRST_RESPONSE, Policy, load_policy_file
+from sla.policy import FIRST_RESPONSE, Policy
+from sla.policy_file import load_policy_file
 from sla.versions import Version, Versions, flatten_policy
 
 COLUMNS = ("version", "in force from", "published", "material", "fingerprint")

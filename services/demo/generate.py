@@ -11,7 +11,8 @@ import msgspec
 from events.cloudevents import format_time
 from services.demo.playback import NOMINAL_START, SEED, SOURCES, Event, opened_with
 from services.runtime.settings import SHIPPED_POLICIES
-from sla.policy import Policy, load_policy_file
+from sla.policy import Policy
+from sla.policy_file import load_policy_file
 
 FILE = Path(__file__).with_name("demo.jsonl")
 TICKETS = 68  # of the day so far; the stories come on top

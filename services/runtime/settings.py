@@ -18,7 +18,8 @@ from pydantic_settings import (
 from services.faults import check_fault
 from services.store.interface import Database
 from services.store.sqlite import SqliteFile
-from sla.policy import Policy, PolicyError, load_policy_file
+from sla.policy import Policy
+from sla.policy_file import PolicyError, load_policy_file
 
 SHIPPED_POLICIES = Path(__file__).parents[2] / "sla" / "policies"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sla.calendar import YEARS, SupportHours, Window, get_zone, parse_weekdays
-from sla.policy import Policy, load_policy_file
+from sla.policy import Policy
+from sla.policy_file import load_policy_file
 from tests.support.oracle import Oracle, edge
 
 STOCKHOLM = "Europe/Stockholm"

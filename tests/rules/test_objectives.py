@@ -16,7 +16,8 @@ from projections.deadlines import Deadlines
 from projections.registry import PROJECTIONS
 from projections.runner import catch_up
 from sla.log import Announced, Breached, BreachRetracted, EscalationRaised, Fulfilled, State
-from sla.policy import Policy, PolicyError, load_policy_file
+from sla.policy import Policy
+from sla.policy_file import PolicyError, load_policy_file
 from sla.ticket import TicketSla
 from tests.scenarios.scenario import (
     STOCKHOLM,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from sla.policy import load_policy_file
+from sla.policy_file import load_policy_file
 from tests import scenarios
 from tests.scenarios import RULES
 

@@ -15,7 +15,8 @@ from events.tickets import Opened
 from projections.registry import PROJECTIONS
 from projections.runner import catch_up
 from services.store.interface import Database
-from sla.policy import Policy, PolicyError, load_policy_file
+from sla.policy import Policy
+from sla.policy_file import PolicyError, load_policy_file
 from sla.versions import (
     BEFORE_ALL,
     MIN_LEAD,

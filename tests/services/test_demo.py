@@ -40,7 +40,8 @@ from services.demo.playback import (
 from services.runtime.settings import SHIPPED_POLICIES
 from sla.engine import BatchOutcome, Engine, Message
 from sla.log import Announced, Breached, BreachRetracted, Fulfilled, WarningRaised
-from sla.policy import Level, Policy, load_policy_file
+from sla.policy import Level, Policy
+from sla.policy_file import load_policy_file
 from sla.ticket import TicketSla
 from sla.versions import Versions
 from tests.support.commands import SLA, clean_environment

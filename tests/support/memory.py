@@ -13,7 +13,8 @@ from services.announcer import build_announcement
 from sla.engine import TICK_PREFIX, BatchOutcome, Engine, Message
 from sla.log import Announced as AnnouncedEvent
 from sla.log import Decision, Event, LogEntry, Recorded, State
-from sla.policy import Policy, load_policy_file
+from sla.policy import Policy
+from sla.policy_file import load_policy_file
 from sla.ticket import TicketSla
 from sla.versions import AFTER_ALL, Version, Versions, make_next_version
 from sla.versions import BEFORE_ALL as START_OF_ALL
