@@ -21,7 +21,8 @@ from services.bus.connection import Bus, Publisher, connect
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import TICKETS, provision
 from services.runtime.settings import load_policy
-from services.store.interface import ANNOUNCER_CHECKPOINT, Store
+from services.store.interface import Store
+from services.store.schema import ANNOUNCER_CHECKPOINT
 from services.store.sqlite import SqliteFile
 from sla.engine import Engine, Message
 

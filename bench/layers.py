@@ -23,7 +23,8 @@ from services.bus.connection import MIN_ATOMIC_BATCH, Outgoing, Publisher, conne
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import SLA, provision
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
-from services.store.interface import Store, encode
+from services.store.event_mapper import encode_event
+from services.store.interface import Store
 from services.store.sqlite import SqliteFile
 from sla.engine import Engine, Limits, Message
 from sla.log import Announced, Event, Recorded, decode_rows
@@ -102,7 +103,7 @@ class Way:
         events = [event for fact in facts for event in self._judge(fact, messages[0].stored_at)]
         lap("judge the fact")
         for event in events:
-            encode(event.event)
+            encode_event(event.event)
         lap("encode the events")
         outcome = self._engine.process(messages)
         lap("Engine.take: read, look up, judge")

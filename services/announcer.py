@@ -13,7 +13,8 @@ from services.errors import FatalError
 from services.faults import reach
 from services.runtime.service import POLL_INTERVAL, Replication, Service, ensure_leader
 from services.runtime.setup import Backends, Setup
-from services.store.interface import ANNOUNCER_CHECKPOINT, Lock, Store
+from services.store.interface import Lock, Store
+from services.store.schema import ANNOUNCER_CHECKPOINT
 from sla.log import Announced, Breached, BreachRetracted, LogEntry, LogRow, decode_rows
 
 log = structlog.get_logger()
@@ -109,11 +110,7 @@ class Announcer(Service):
         return (await self._publisher.publish(chain_sequences(messages, sequence)))[-1].sequence
 
     def _save_checkpoint(self, position: int) -> None:
-        with self._store.write_view() as cursor:
-            cursor.execute(
-                "INSERT INTO positions VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET position = excluded.position",
-                (ANNOUNCER_CHECKPOINT, position),
-            )
+        self._store.save_checkpoint(ANNOUNCER_CHECKPOINT, position)
 
 
 def build_announcement(entry: LogEntry) -> Outgoing:

@@ -29,7 +29,8 @@ from services.errors import TRANSIENT_ERRORS
 from services.runtime.series import make_counter
 from services.runtime.service import POLL_INTERVAL, Now, Replication, Service, read_wall_clock
 from services.runtime.setup import Backends, Setup
-from services.store.interface import ANNOUNCER_CHECKPOINT, Lock, Store
+from services.store.interface import Lock, Store
+from services.store.schema import ANNOUNCER_CHECKPOINT
 from sla.engine import UNKNOWN_TYPE
 from sla.judge import Cause
 from sla.policy import FIRST_RESPONSE, Policy

@@ -616,6 +616,7 @@ def backtest(
     from services.cli import terminal as screen
     from services.queries import backtest as what_if
     from services.runtime import connections as client
+    from services.store.snapshot import count_tickets
     from sla.policy_file import load_policy_file
 
     other = load_policy_file(policy)
@@ -625,8 +626,7 @@ def backtest(
     versions = _versions(data)
     test = what_if.Backtest(versions, other, datetime.now(UTC), start, end)
     with store.open_snapshot() as stored:
-        (total,) = stored.execute("SELECT count(DISTINCT originator_id) FROM stored_events").fetchone()
-        for _ in screen.progress("tickets", test.run(stored), total):
+        for _ in screen.progress("tickets", test.run(stored), count_tickets(stored)):
             pass
     if output is Output.JSON:
         screen.write_json(test.report())

@@ -27,7 +27,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
@@ -43,23 +42,17 @@ from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
 from services.errors import BusError, FatalError, StoreError
 from services.runtime import connections as client
 from services.runtime.settings import Settings
-from services.store.interface import ANNOUNCER_CHECKPOINT, Database, Snapshot, Store, name_created_at
+from services.store.interface import Database
+from services.store.schema import ANNOUNCER_CHECKPOINT, build_created_at_key
+from services.store.snapshot import copy_tables
 from services.store.sqlite import FileLock, SqliteFile, SqliteStore
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 STORE = "sla.db"
 IN_ORDER = (SLA, DEAD_LETTERS, TICKETS)
-CHUNK, CHUNK_ROWS = 128 * 1024, 5_000
-COPIED = {
-    "stored_events": "rowid, originator_id, originator_version, topic, state",
-    "inbox": "sequence, outcome, type, reason, fact_key, digest, ticket",
-    "partitions": "number, position",
-    "positions": "name, position",
-    "policies": "fingerprint, name, resolved",
-    "policy_versions": "version, fingerprint, published_at, effective_from, material",
-    "verifications": "at, tickets, differences",
-}
+CHUNK = 128 * 1024
+COPIED_CHECKPOINTS = (ANNOUNCER_CHECKPOINT, build_created_at_key(TICKETS))  # projections are built again from the log
 ANSWERS_WITHIN = 30.0  # seconds for a chunk
 RESTORES_WITHIN = 3600.0  # seconds in which the broker reads a whole stream, after its last chunk
 
@@ -135,29 +128,13 @@ def _copy_store(store: Database, copy: Path) -> None:
     if not isinstance(store, SqliteFile):
         SqliteFile(copy).migrate(PROJECTIONS)
         with store.open_snapshot() as source, closing(SqliteStore(copy)) as target:
-            _copy_rows(source, target)
+            copy_tables(source, target, COPIED_CHECKPOINTS)
         return
     with store.open_snapshot() as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target, pages=1_000, progress=lambda *_: None)
         ((found,),) = target.execute("PRAGMA quick_check(1)")
         if found != "ok":
             raise StoreError(f"{store.name} is damaged, a backup of it would be too: {found}")
-
-
-def _copy_rows(source: Snapshot, target: Store) -> None:
-    """All that is no view, between stores of any kind. Views are built again from the log, and so have no position."""
-    with target.write_log() as cursor:
-        cursor.execute("DELETE FROM partitions")
-        for table, columns in COPIED.items():
-            rows = iter(source.execute(f"SELECT {columns} FROM {table}"))
-            while some := list(islice(rows, CHUNK_ROWS)):
-                kept = [
-                    row
-                    for row in some
-                    if table != "positions" or row[0] in (ANNOUNCER_CHECKPOINT, name_created_at(TICKETS))
-                ]
-                marks = ", ".join("?" * len(some[0]))
-                cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", kept)
 
 
 async def _copy_streams(settings: Settings, data: Path, folder: Path) -> tuple[dict[str, Stream], datetime]:
@@ -308,7 +285,7 @@ def _restore_into(store: Database, settings: Settings, file: Path) -> Manifest:
                 raise FatalError(f"{store.name} is not empty; a backup is restored where there is nothing yet")
             made_at = asyncio.run(_restore_onto(settings.nats_url, settings, manifest, parts))
             with SqliteFile(parts / STORE).open_snapshot() as source:
-                _copy_rows(source, target)
+                copy_tables(source, target, COPIED_CHECKPOINTS)
             target.rebind_stream(TICKETS, to_microseconds(made_at))
     return manifest
 

@@ -16,7 +16,8 @@ from events.tickets import TICKET_EVENT_TYPES, TicketEvent, make_content_digest,
 from events.times import from_microseconds
 from projections.runner import Projection
 from services.errors import StoreError
-from services.store.interface import Database, Snapshot, Verification, decode, encode
+from services.store.event_mapper import decode_event, encode_event
+from services.store.interface import Database, Snapshot, Verification
 from sla.engine import InboxRow
 from sla.log import Breached, Event, FactRecorded, LogRow
 from sla.policy import Policy
@@ -180,7 +181,7 @@ class Verify:
                 self._differs("log", f"event {before + 1}", f"event {position} comes next")
             before = position
             try:
-                decode(topic, state)
+                decode_event(topic, state)
             except UNREADABLE:
                 continue
             yield LogRow(position, ticket, topic, state)
@@ -240,7 +241,7 @@ class Verify:
             if version != number:
                 difference = difference or Difference(where, f"event {number}", f"event {version} comes next")
             try:
-                events.append(_told(id, decode(topic, state)))
+                events.append(_told(id, decode_event(topic, state)))
             except UNREADABLE as error:
                 difference = difference or Difference(where, "an event that can be read", _why(error))
         facts = [_fact_row(fact) for _, fact in events if fact]
@@ -297,7 +298,7 @@ def _historic_after(ticket: TicketSla, events: Sequence[Told], place: int) -> ti
 
 
 def _same(made: Event, kept: Event) -> bool:
-    return made == kept or decode(made.TOPIC, encode(made)) == kept
+    return made == kept or decode_event(made.TOPIC, encode_event(made)) == kept
 
 
 def _fields(event: Event) -> dict[str, Any]:

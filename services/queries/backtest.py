@@ -5,11 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import groupby
-from operator import itemgetter
 from typing import Any, NamedTuple
-
-import msgspec
 
 from events.tickets import TICKET_EVENT_TYPES, PolicyChanged, build_ticket_message
 from projections.runner import catch_up
@@ -17,6 +13,7 @@ from projections.tickets import Tickets
 from services.bus.connection import Outgoing
 from services.errors import ReadOnlyError
 from services.store.interface import Snapshot, Store
+from services.store.snapshot import read_facts
 from sla.judge import Clock, CycleKey, Fact, Facts, Verdict, judge
 from sla.log import FactRecorded
 from sla.policy import FIRST_RESPONSE, Policy
@@ -25,7 +22,6 @@ from sla.versions import AFTER_ALL, PolicyOverride, Versions
 SOURCE = "/sla/policy"
 BATCH = 1_000
 ALL = 2**63 - 1
-_decode = msgspec.json.Decoder(FactRecorded).decode
 
 
 class Was(NamedTuple):
@@ -37,14 +33,10 @@ class Was(NamedTuple):
 
 def history(stored: Snapshot) -> Iterator[Was]:
     """Every ticket, in the order of their ids."""
-    rows = stored.execute(
-        "SELECT originator_id, state FROM stored_events WHERE topic = ? ORDER BY originator_id, originator_version",
-        (FactRecorded.TOPIC,),
-    )
-    for ticket, group in groupby(rows, itemgetter(0)):
+    for ticket, recorded in read_facts(stored):
         facts = Facts()
-        for _, state in group:
-            facts.add(_fact(_decode(state)))
+        for event in recorded:
+            facts.add(_fact(event))
         yield Was(ticket, facts)
 
 

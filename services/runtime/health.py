@@ -15,7 +15,8 @@ from services.bus.streams import TICKETS
 from services.errors import TRANSIENT_ERRORS, BusError, FatalError
 from services.runtime.service import Now, Replication, Service
 from services.runtime.supervisor import Supervisor
-from services.store.interface import ANNOUNCER_CHECKPOINT, Store
+from services.store.interface import Store
+from services.store.schema import ANNOUNCER_CHECKPOINT
 
 log = structlog.get_logger()
 

@@ -1,4 +1,4 @@
-"""The event store in PostgreSQL, for many machines: those who append take turns. Who owns what is in sessions.py."""
+"""The event store in PostgreSQL, for many machines: writers append in turn. Leases are in postgres_leases.py."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from psycopg_pool import PoolTimeout
 from projections.runner import Projection, create_projection
 from services.errors import FencedError, StoreError
 from services.faults import reach
-from services.store.interface import INITIAL_STATEMENTS, TABLES, Store, explain_fencing
+from services.store.interface import Store, explain_fencing
 from services.store.postgres_leases import (
     IDLE_TIMEOUT_SECONDS,
     SessionLeases,
@@ -27,11 +27,12 @@ from services.store.postgres_leases import (
     first_line,
     translate_errors,
 )
+from services.store.schema import INITIAL_STATEMENTS, TABLES
 from sla.engine import BatchOutcome
 
-MIN_POSTGRES_VERSION = 14  # the first version that ends sessions which are idle
-CONNECT_TIMEOUT_SECONDS = 5  # seconds for a connection, and for a lock
-ROWS_PER_STATEMENT = 1_000  # rows in one statement
+MIN_POSTGRES_VERSION = 14  # the first that ends idle sessions
+CONNECT_TIMEOUT_SECONDS = 5  # also how long to wait for a lock
+ROWS_PER_STATEMENT = 1_000
 DEFAULTS: dict[str, str | int | None] = {
     "application_name": "sla",
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -40,11 +41,16 @@ DEFAULTS: dict[str, str | int | None] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-"""A server that is gone without a word is noticed within 11 s. What the address says itself counts more."""
+"""
+Settings of a connection, unless the address has others. A server that disappears without closing its connections is
+noticed within 11 s.
+"""
 
-APPEND, MIGRATE = 0x51A0, 0x51A1  # keys of advisory locks; services/store/postgres_leases.py has more
-_IN_TURN = f"SELECT set_config('lock_timeout', '{CONNECT_TIMEOUT_SECONDS}s', true), pg_advisory_xact_lock({APPEND})"
-"""Until the transaction ends. What is read after this statement is what the one before has written."""
+APPEND_LOCK, MIGRATE_LOCK = 0x51A0, 0x51A1  # keys of advisory locks; services/store/postgres_leases.py has more
+_LOCK_LOG = (
+    f"SELECT set_config('lock_timeout', '{CONNECT_TIMEOUT_SECONDS}s', true), pg_advisory_xact_lock({APPEND_LOCK})"
+)
+"""Lets one transaction at a time append, until it ends. The statements after it see what the one before has written."""
 
 _EVENTS = """CREATE TABLE IF NOT EXISTS stored_events (
     originator_id TEXT NOT NULL, originator_version BIGINT NOT NULL, topic TEXT NOT NULL, state BLOB NOT NULL,
@@ -70,7 +76,7 @@ _APPEND = """
         WHERE (SELECT yes FROM is_ours))
     SELECT yes FROM is_ours"""
 
-READS, VIEWS = "SELECT", "SELECT, INSERT, UPDATE, DELETE"
+READ, WRITE = "SELECT", "SELECT, INSERT, UPDATE, DELETE"
 ROLES = {
     "sla_intake": {
         "stored_events": "SELECT, INSERT",
@@ -85,22 +91,22 @@ ROLES = {
     "sla_metrics": {"positions": "SELECT, UPDATE"},
     "sla_reader": {},
 }
-"""What each role may do beside reading: only intake inserts events, and nobody changes or deletes one."""
-PROJECTION_WRITERS = ("sla_clock", "sla_metrics")  # may write the tables of views
+"""What each role may do beside reading: only intake inserts events, and nobody updates or deletes one."""
+PROJECTION_WRITERS = ("sla_clock", "sla_metrics")  # roles that may write the tables of projections
 
 
 @cache
 def translate(statement: str) -> str:
-    """A statement in the SQL of all stores as PostgreSQL wants it; text is ordered as in SQLite, by its bytes."""
+    """Return a statement in the SQL of Store as PostgreSQL has it. Text is ordered as in SQLite, by its bytes."""
     statement = re.sub(r"\browid\b", "notification_id", statement.replace("%", "%%").replace("?", "%s"))
     if statement.startswith("CREATE TABLE"):
-        for ours, theirs in (("TEXT", 'TEXT COLLATE "C"'), ("BLOB", "BYTEA"), ("INTEGER", "BIGINT")):
-            statement = re.sub(rf"\b{ours}\b", theirs, statement)
+        for general, specific in (("TEXT", 'TEXT COLLATE "C"'), ("BLOB", "BYTEA"), ("INTEGER", "BIGINT")):
+            statement = re.sub(rf"\b{general}\b", specific, statement)
     return statement
 
 
 class _Cursor:
-    """Takes statements in the SQL of all stores."""
+    """A cursor for statements in the SQL of Store."""
 
     def __init__(self, cursor: psycopg.Cursor[Any]) -> None:
         self._cursor = cursor
@@ -114,7 +120,7 @@ class _Cursor:
         return self
 
     def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> None:
-        """All rows in one statement, of which the `VALUES (…)` is repeated: see _not_for_ever."""
+        """Insert many rows by one statement, with `VALUES (…)` repeated: see _limit_idle_transactions."""
         before, values, after = re.split(r"VALUES (\(%s(?:, %s)*\))", translate(statement))
         rows = iter(parameters)
         while some := list(islice(rows, ROWS_PER_STATEMENT)):
@@ -132,7 +138,10 @@ class _Cursor:
 
 
 class _Datastore(PostgresDatastore):
-    """Connections by an address as libpq has it, which eventsourcing does not take; none of its types are used."""
+    """
+    A pool of connections to an address in libpq's form, which the datastore of eventsourcing cannot take. None of its
+    types is used.
+    """
 
     def __init__(self, database: "PostgresDatabase") -> None:
         super().__init__("", "", 0, "", "", originator_id_type="text")
@@ -161,32 +170,36 @@ class _Datastore(PostgresDatastore):
                 with self.pool.connection() as connection:
                     yield connection
             except PoolTimeout:
-                self._database.connect().close()  # says why
+                self._database.connect().close()  # raises the reason
                 raise
 
 
 def _limit_idle_transactions(connection: Connection[Any]) -> None:
     """
-    A process that is paused within a transaction would hold up all others: the server ends its session. It can tell
-    only between two statements, and so nothing is pipelined: what comes in one message is done whole, or not at all.
+    Let the server end the session of a process that is paused within a transaction: it would block all others. The
+    server notices that between two statements alone, and so nothing is pipelined: what comes in one message is done
+    whole, or not at all.
     """
     connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_SECONDS}s'")
 
 
 class _Recorder(PostgresApplicationRecorder):
     """
-    Stores an outcome in one transaction, under a lock that all who append take in turn: so places in the log become
-    visible in their order and without gaps, and a follower misses nothing (TRAPS E6). Does not try again: whether a
-    commit whose answer was lost has happened, the stored positions say (TRAPS E9).
+    Stores the outcome of a batch in one transaction: Store.commit calls it with the events as rows.
+
+    It holds a lock that every writer of the log waits for. So the positions in the log become visible in their order
+    and without gaps, and whoever reads the log misses none (docs/upstream-behaviour.md#e6). Nothing is tried again: the
+    committed sequences show whether a commit whose answer was lost has happened (docs/upstream-behaviour.md#e9).
     """
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> None:
+        """Move the committed sequences by compare-and-set; then insert the events and the inbox rows."""
         outcome: BatchOutcome = kwargs["outcome"]
         before: Mapping[int, int] = kwargs["before"]
         events = [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events]
         positions = (outcome.position, list(before), list(before.values()), len(before))
         with self.datastore.get_connection() as connection, connection.transaction():
-            connection.execute(_IN_TURN.encode())
+            connection.execute(_LOCK_LOG.encode())
             reach("intake.in_commit")
             appended = connection.execute(_APPEND, (*positions, *_transpose(events, 4), *_transpose(outcome.inbox, 7)))
             if not (appended.fetchone() or {})["yes"]:
@@ -194,12 +207,12 @@ class _Recorder(PostgresApplicationRecorder):
 
 
 def _transpose(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
-    """Rows as arrays, one for each column: five times faster than row by row (TRAPS S2)."""
+    """Return rows as arrays, one a column: five times faster than row by row (docs/upstream-behaviour.md#s2)."""
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
 
 
 class PostgresStore(Store):
-    """A database of PostgreSQL. Without the schema of this version, or a safe server, it raises StoreError."""
+    """A store in a database of PostgreSQL. Raises StoreError without the schema of this version or a safe server."""
 
     def __init__(self, database: "PostgresDatabase", *, create: bool = False) -> None:
         self._datastore = _Datastore(database)
@@ -224,7 +237,7 @@ class PostgresStore(Store):
     @contextmanager
     def write_log(self) -> Iterator[_Cursor]:
         with self._transaction() as cursor:
-            cursor.execute(_IN_TURN)
+            cursor.execute(_LOCK_LOG)
             yield cursor
 
     @contextmanager
@@ -273,20 +286,20 @@ def _check_server(cursor: _Cursor, name: str) -> None:
 
 
 class _Snapshot:
-    """One transaction that sees the store as it was when it began; rows come in portions."""
+    """One transaction that sees the store as it was when it began. Rows are fetched in portions."""
 
     def __init__(self, connection: Connection[Any]) -> None:
         self._connection = connection
         self._numbers = count(1)
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> psycopg.ServerCursor[Any]:
-        cursor = self._connection.cursor(name=f"picture_{next(self._numbers)}")
+        cursor = self._connection.cursor(name=f"snapshot_{next(self._numbers)}")
         cursor.itersize = 2_000
         return cursor.execute(translate(statement).encode(), parameters)
 
 
 class PostgresDatabase:
-    """Where a store in PostgreSQL is: `postgresql://…`, as libpq reads it. ValueError if it cannot."""
+    """Where a store in PostgreSQL is: a `postgresql://` address. Raises ValueError if libpq cannot read it."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -298,7 +311,7 @@ class PostgresDatabase:
         self.name = f"postgresql://{given.get('host', 'localhost')}/{given.get('dbname', '')}"
 
     def connect(self) -> Connection[Any]:
-        """A connection of its own, which commits each statement. StoreError if there is none."""
+        """Open a connection outside the pool, which commits each statement. Raises StoreError if there is none."""
         with translate_errors(self.name):
             return psycopg.connect(self.conninfo, autocommit=True)
 
@@ -307,7 +320,9 @@ class PostgresDatabase:
 
     def migrate(self, views: Iterable[type[Projection]]) -> None:
         with closing(self.connect()) as alone, translate_errors(self.name):
-            alone.execute("SELECT pg_advisory_lock(%s)", (MIGRATE,))  # two at once would fail (TRAPS E7)
+            alone.execute(
+                "SELECT pg_advisory_lock(%s)", (MIGRATE_LOCK,)
+            )  # two at once would fail: docs/upstream-behaviour.md#e7
             with closing(PostgresStore(self, create=True)) as store:
                 made = [view() for view in views]
                 for view in made:
@@ -317,7 +332,7 @@ class PostgresDatabase:
 
     @contextmanager
     def open_snapshot(self) -> Iterator[_Snapshot]:
-        self.open().close()  # whether it can be read at all
+        self.open().close()  # raises if it cannot be read at all
         with closing(self.connect()) as connection, translate_errors(self.name), connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             yield _Snapshot(connection)
@@ -329,17 +344,17 @@ class PostgresDatabase:
         return SessionLeases(self.connect)
 
 
-def _grant(connection: Connection[Any], views: Sequence[str]) -> None:
-    """To the roles that exist; and what a view that is built again will need."""
+def _grant(connection: Connection[Any], tables: Sequence[str]) -> None:
+    """Grant the roles that exist what they may do, `tables` of projections included; and on those of later rebuilds."""
     for (role,) in connection.execute(
         "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(ROLES),)
     ).fetchall():
-        may = dict.fromkeys(("stored_events", *TABLES), READS) | dict.fromkeys(views, READS) | ROLES[role]
+        may = dict.fromkeys(("stored_events", *TABLES, *tables), READ) | ROLES[role]
         if role in PROJECTION_WRITERS:
-            may |= dict.fromkeys(views, VIEWS)
+            may |= dict.fromkeys(tables, WRITE)
         for table, privileges in may.items():
             names = {"table": Identifier(table), "role": Identifier(role)}
             connection.execute(SQL("REVOKE ALL ON {table} FROM {role}").format(**names))
             connection.execute(SQL(f"GRANT {privileges} ON {{table}} TO {{role}}").format(**names))
-        new = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {VIEWS if role in PROJECTION_WRITERS else READS} ON TABLES TO {{}}")
+        new = SQL(f"ALTER DEFAULT PRIVILEGES GRANT {WRITE if role in PROJECTION_WRITERS else READ} ON TABLES TO {{}}")
         connection.execute(new.format(Identifier(role)))

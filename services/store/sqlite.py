@@ -4,7 +4,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -22,12 +22,13 @@ from eventsourcing.sqlite import (
 from projections.runner import Projection, create_projection
 from services.errors import FencedError, StoreError
 from services.faults import reach
-from services.store.interface import INITIAL_STATEMENTS, TABLES, Lock, Store, explain_fencing
+from services.store.interface import Lock, Store, explain_fencing
+from services.store.schema import INITIAL_STATEMENTS, TABLES
 from sla.engine import BatchOutcome
 
 
 class _Pool(SQLiteConnectionPool):
-    """Full synchronisation where facts are written; views can be rebuilt, so that they need not wait for the disk."""
+    """Connections that write the log: each commit waits for its fsync."""
 
     synchronous = "FULL"
 
@@ -40,44 +41,47 @@ class _Pool(SQLiteConnectionPool):
 
 
 class _ViewPool(_Pool):
+    """Connections that write projections: these can be built again, and so do not wait for the disk."""
+
     synchronous = "NORMAL"
 
 
 class _Recorder(SQLiteApplicationRecorder):
-    """Stores an outcome: events, inbox rows and the positions after them, in one transaction."""
+    """Stores the outcome of a batch in one transaction: Store.commit calls it with the events as rows."""
 
-    def _insert_events(
-        self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **kwargs: Any
-    ) -> Sequence[int] | None:
-        before: dict[int, int] = kwargs["before"]
+    def __init__(self, datastore: SQLiteDatastore, writer: threading.Lock) -> None:
+        super().__init__(datastore)
+        self._writer = writer
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> None:
+        """Move the committed sequences by compare-and-set; then insert the events and the inbox rows."""
         outcome: BatchOutcome = kwargs["outcome"]
-        for number, position in before.items():
-            c.execute(
-                "UPDATE partitions SET position = max(position, ?) WHERE number = ? AND position = ?",
-                (outcome.position, number, position),
-            )
-            if c.sqlite_cursor.rowcount != 1:
-                raise FencedError(explain_fencing(before))
-        reach("intake.in_commit")
-        rows = [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events]
-        c.executemany(self.insert_events_statement, rows)
-        c.executemany("INSERT INTO inbox VALUES (?, ?, ?, ?, ?, ?, ?)", outcome.inbox)
-        return None
+        before: Mapping[int, int] = kwargs["before"]
+        events = [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events]
+        with self._writer, self.datastore.transaction(commit=True) as cursor:
+            for number, position in before.items():
+                cursor.execute(
+                    "UPDATE partitions SET position = max(position, ?) WHERE number = ? AND position = ?",
+                    (outcome.position, number, position),
+                )
+                if cursor.sqlite_cursor.rowcount != 1:
+                    raise FencedError(explain_fencing(before))
+            reach("intake.in_commit")
+            cursor.executemany(self.insert_events_statement, events)
+            cursor.executemany("INSERT INTO inbox VALUES (?, ?, ?, ?, ?, ?, ?)", outcome.inbox)
 
 
 class SqliteStore(Store):
-    """
-    One SQLite file. `create` makes the schema; without it, a file that is missing or has no schema raises StoreError.
-    """
+    """A store in one file. With `create` the schema is created; otherwise StoreError is raised where it is missing."""
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         if not create and not path.exists():
             raise StoreError(f"{path} does not exist; run `sla migrate`")
         self.path = path
-        self._writer = threading.Lock()  # SQLite lets one write at a time, and whoever has to wait sleeps
+        self._writer = threading.Lock()  # SQLite lets one connection write at a time, and makes others poll
         self._facts = _open_datastore(_Pool, path)
         self._views = _open_datastore(_ViewPool, path)
-        recorder = _Recorder(self._facts)
+        recorder = _Recorder(self._facts, self._writer)
         if create:
             recorder.create_table()
             with self._facts.transaction(commit=True) as cursor:
@@ -101,10 +105,6 @@ class SqliteStore(Store):
     def is_replaced(self) -> bool:
         return _identify_file(self.path) != self._file
 
-    def commit(self, outcome: BatchOutcome, before: Any) -> None:
-        with self._writer:
-            super().commit(outcome, before)
-
     @contextmanager
     def write_log(self) -> Iterator[sqlite3.Cursor]:
         with self._writer, self._facts.transaction(commit=True) as cursor:
@@ -117,7 +117,6 @@ class SqliteStore(Store):
 
     @contextmanager
     def write_view(self) -> Iterator[sqlite3.Cursor]:
-        """Takes the write lock at its first statement that writes."""
         with self._writer, self._views.transaction(commit=True) as cursor:
             yield _use_plain_rows(cursor)
             reach("view.before_commit")
@@ -130,13 +129,13 @@ class SqliteStore(Store):
 
 
 def _use_plain_rows(cursor: SQLiteCursor) -> sqlite3.Cursor:
-    """Rows as tuples: eventsourcing's have names too, which take as long as half of the reading."""
+    """Return the cursor with rows as tuples: eventsourcing's have names too, which cost half of the time of reading."""
     cursor.sqlite_cursor.row_factory = None
     return cursor.sqlite_cursor
 
 
 class SqliteFile:
-    """Where a store in SQLite is. Its locks are files beside it."""
+    """Where a store in SQLite is: a file, with its lock files beside it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -156,11 +155,11 @@ class SqliteFile:
 
     @contextmanager
     def open_snapshot(self) -> Iterator[sqlite3.Connection]:
-        """No permission to write is needed. SQLite cannot cut its -wal file short meanwhile."""
+        """Read in one transaction, without permission to write. SQLite cannot truncate its -wal file meanwhile."""
         with closing(_connect_read_only(self.path)) as connection:
             connection.execute("BEGIN")
             try:
-                _check_schema(connection.cursor(), self.path)  # the first statement that reads: now it is one picture
+                _check_schema(connection.cursor(), self.path)  # the first statement that reads begins the snapshot
             except sqlite3.Error as error:
                 raise StoreError(f"{self.path} cannot be read: {error}") from None
             yield connection
@@ -181,7 +180,10 @@ def _check_schema(cursor: Any, path: Path) -> None:
 
 
 def _connect_read_only(path: Path) -> sqlite3.Connection:
-    """Without -wal file nobody works on the store; SQLite would have to make one even to read, in a folder not ours."""
+    """
+    Connect to a file that may be in a folder we cannot write to. Even to read, SQLite has to create a -wal file, unless
+    the file is said to be immutable: which it is as long as there is no -wal file, since then nobody works on it.
+    """
     if not path.exists():
         raise StoreError(f"{path} does not exist; run `sla migrate`")
     idle = not path.with_name(f"{path.name}-wal").exists() and not os.access(path.parent, os.W_OK, effective_ids=True)
@@ -197,7 +199,7 @@ def _open_datastore(pool: type[_Pool], path: Path) -> SQLiteDatastore:
 
 
 def _identify_file(path: Path) -> tuple[int, int] | None:
-    """Which file it is that has this name now."""
+    """Return which file has this name now, as device and inode; None if there is none."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
@@ -206,14 +208,14 @@ def _identify_file(path: Path) -> tuple[int, int] | None:
 
 
 class FileLock:
-    """One owner at a time of a role, on one machine: a lock on a file, freed when its process ends."""
+    """A lock among the processes of one machine: an advisory lock on a file, which ends with its process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._opened: IO[bytes] | None = None
 
     def acquire(self) -> bool:
-        """True if this process now is the owner. Whoever's file was deleted owns nothing any more."""
+        """Acquire the lock unless another process holds it. A lock whose file was deleted is no longer held."""
         if self._opened is not None and not self._is_in_place(self._opened):
             self.release()
         if self._opened is None:
@@ -223,7 +225,7 @@ class FileLock:
                 file.truncate(0)
                 file.write(f"{os.getpid()}\n".encode())
             except OSError as error:
-                file.close()  # on a full disk too: whoever keeps the error would keep the lock
+                file.close()  # also on a full disk: the traceback would keep the file open, and so the lock
                 if isinstance(error, BlockingIOError):
                     return False
                 raise
@@ -237,14 +239,13 @@ class FileLock:
             return False
 
     def release(self) -> None:
-        """Let another one have it."""
         if self._opened is not None:
             self._opened.close()
             self._opened = None
 
 
 class FileLeases:
-    """On one machine, one process owns all partitions."""
+    """Leases on one machine: one process holds all partitions."""
 
     def __init__(self, lock: Lock) -> None:
         self._lock = lock

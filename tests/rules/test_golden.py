@@ -10,7 +10,7 @@ from eventsourcing.persistence import StoredEvent
 from msgspec.structs import asdict
 
 from events.promises import make_event_id
-from services.store.interface import LogMapper
+from services.store.event_mapper import LogMapper
 from sla.judge import Fact
 from sla.log import STORED, Announced, Breached, BreachRetracted, Decision, EscalationRaised, Fulfilled, Recorded
 from sla.ticket import TicketSla

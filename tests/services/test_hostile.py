@@ -9,7 +9,7 @@ from nats.aio.client import Client
 
 from events.cloudevents import decode_token
 from services.errors import StoreError
-from services.store.interface import decode
+from services.store.event_mapper import decode_event
 from tests.support.bus import (
     STRUCTURED,
     Fact,
@@ -166,7 +166,7 @@ async def test_members_with_names_of_our_libraries_make_nothing(engine: Up, nc: 
 @pytest.mark.parametrize("topic", ["os:system", "builtins:eval", "antigravity:fly", "sla.ticket:TicketSla", "", "\x00"])
 def test_a_row_of_a_foreign_topic_imports_nothing_and_says_so(topic: str) -> None:
     with pytest.raises(StoreError, match="which this version does not know"):
-        decode(topic, b'{"_type_": "antigravity", "_data_": {}}')
+        decode_event(topic, b'{"_type_": "antigravity", "_data_": {}}')
     assert "antigravity" not in sys.modules
 
 

@@ -17,7 +17,7 @@ from projections.registry import PROJECTIONS
 from projections.runner import NotMigratedError, Projection, catch_up, create_projection, rebuild, run_batch
 from projections.tickets import TicketFilter, TicketRow, Tickets, make_page_mark
 from services.errors import StoreError
-from services.store.interface import encode
+from services.store.event_mapper import encode_event
 from sla.log import Fulfilled, LogRow, StateUpdated, decode_rows
 from tests.support.bus import fact, opened, responded
 from tests.support.store_log import HOUR, START, Log
@@ -262,7 +262,7 @@ def test_an_answer_that_counts_again_is_in_the_reports_though_the_view_was_cut_i
 
     def updated(stage: str) -> LogRow:
         event = StateUpdated(at=START, state=replace(fulfilled, stage=stage))
-        return LogRow(99, "T", event.TOPIC, encode(event))
+        return LogRow(99, "T", event.TOPIC, encode_event(event))
 
     with log.store.write_view() as cursor:
         for batch in (rows, [updated("running")], [updated("fulfilled")]):

@@ -11,7 +11,8 @@ from services import announcer, clock, intake
 from services.announcer import Announcer
 from services.bus.streams import SLA
 from services.runtime import service
-from services.store.interface import ANNOUNCER_CHECKPOINT, Store
+from services.store.interface import Store
+from services.store.schema import ANNOUNCER_CHECKPOINT
 from services.store.sqlite import SqliteStore, _Recorder
 from sla.engine import TICK_PREFIX, BatchOutcome, Engine, Message
 from sla.judge import Clock as Judged
@@ -101,13 +102,15 @@ def rebuild_that_announces() -> None:
 
 def no_compare_and_set() -> None:
     """Whoever writes the position last is right: an old owner that wakes up stores on."""
-    insert = _Recorder._insert_events
+    insert = _Recorder.insert_events
 
-    def anyway(self: _Recorder, c: Any, stored_events: Any, **kwargs: Any) -> Any:
-        c.execute("SELECT number, position FROM partitions")
-        return insert(self, c, stored_events, **kwargs | {"before": {row[0]: row[1] for row in c.fetchall()}})
+    def anyway(self: _Recorder, stored_events: Any, **kwargs: Any) -> Any:
+        with self.datastore.transaction(commit=False) as cursor:
+            cursor.execute("SELECT number, position FROM partitions")
+            before = {row[0]: row[1] for row in cursor.fetchall()}
+        return insert(self, stored_events, **kwargs | {"before": before})
 
-    _Recorder._insert_events = anyway
+    _Recorder.insert_events = anyway
 
 
 def tick_once() -> None:
