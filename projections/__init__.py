@@ -1,1 +1,1 @@
-"""Read models: one question a file, answered from the log."""
+"""Projections: one question a file, answered by tables that are folded from the log and can be built again."""

@@ -1,4 +1,4 @@
-"""When must the clock look at a ticket next? One row for each promise that time alone can change."""
+"""When must the deadline timer look at a ticket next? One row for each promise that time alone can change."""
 
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
@@ -10,12 +10,12 @@ from sla.policy import FIRST_RESPONSE
 
 
 def _name_promise(event: Decision) -> str:
-    """The name of one of a ticket's promises; the first response has none."""
+    """Return the name of a promise among those of its ticket; that of the first response is empty."""
     return "" if event.objective == FIRST_RESPONSE else f"{event.objective}/{event.cycle}"
 
 
 class DeadlineRow(NamedTuple):
-    """`at` is in microseconds since 1970, UTC."""
+    """A ticket and its next instant of interest, in microseconds since 1970, UTC."""
 
     at: int
     ticket: str
@@ -51,7 +51,7 @@ class Deadlines:
         cursor.executemany(f"INSERT INTO {self._table} VALUES (?, ?, ?)", rows)
 
     def read_until(self, cursor: Cursor, at: int, limit: int) -> list[DeadlineRow]:
-        """At most so many rows up to an instant, the earliest first; of each ticket the first one."""
+        """Return at most `limit` rows up to and including `at`, the earliest first; of each ticket its first one."""
         cursor.execute(f"SELECT at, ticket FROM {self._table} WHERE at <= ? ORDER BY at, ticket LIMIT ?", (at, limit))
         first: dict[str, int] = {}
         for due, ticket in cursor.fetchall():
@@ -59,7 +59,7 @@ class Deadlines:
         return [DeadlineRow(due, ticket) for ticket, due in first.items()]
 
     def find_next_after(self, cursor: Cursor, at: int) -> int | None:
-        """The first instant after another one; None if there is none."""
+        """Return the first instant after `at`; None if there is none. Both in microseconds since 1970, UTC."""
         cursor.execute(f"SELECT min(at) FROM {self._table} WHERE at > ?", (at,))
         found = cursor.fetchone()[0]
         return None if found is None else int(found)

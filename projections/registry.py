@@ -1,6 +1,7 @@
-"""All projections: what `sla migrate` creates, `sla rebuild` builds again and `sla verify` compares."""
+"""All projections: what `sla migrate` creates, `sla rebuild` rebuilds and `sla verify` compares."""
 
-from projections.compliance import Arrivals, Compliance
+from projections.arrivals import Arrivals
+from projections.compliance import Compliance
 from projections.deadlines import Deadlines
 from projections.runner import Projection
 from projections.tickets import Tickets

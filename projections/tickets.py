@@ -1,4 +1,4 @@
-"""What became of each ticket's first response, and how many are in each state? Why it is there, the log says."""
+"""What is the outcome of each ticket's first response, and how many are in each state? Why, the log says."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,9 +13,12 @@ from projections.runner import Cursor
 from sla.log import BreachRetracted, Decision, FactRecorded, Fulfilled, LogRow, State, decode_rows
 from sla.policy import FIRST_RESPONSE
 
-NO_LEVEL = "none"  # the label of a pending ticket, which has no level yet
+NO_LEVEL = "none"
+"""The label of a pending ticket, which has neither level nor priority yet."""
 
-OPEN_STAGES = "open"  # any stage in which a ticket waits for its first response
+OPEN_STAGES = "open"
+"""In a filter: any stage in which a ticket waits for its first response."""
+
 ANSWERED = ("met", "late")
 TICKET_OUTCOMES = (*ANSWERED, "breached", "open", "cancelled", "excluded")
 
@@ -34,7 +37,7 @@ class TicketRow(msgspec.Struct, frozen=True):
 
 
 class TicketFilter(NamedTuple):
-    """Which tickets: those of a level, a priority, a stage; None is all. A stage `open` is all that wait."""
+    """Which tickets: those of a level, a priority and a stage; None is any. The stage OPEN_STAGES is all that wait."""
 
     service_level: str | None = None
     priority: str | None = None
@@ -48,20 +51,20 @@ class PageMark(NamedTuple):
     ticket: str
 
 
-START_OF_LIST = PageMark(-(2**62), "")  # before all
+START_OF_LIST = PageMark(-(2**62), "")  # before every ticket
 
 
 def make_page_mark(row: TicketRow) -> PageMark:
-    """Where a ticket stands in the list."""
+    """Return the place of a ticket in the list."""
     return PageMark(get_open_until(row.state), row.ticket)
 
 
 class TicketOutcome(NamedTuple):
     """
-    What the first response of a ticket came to: met, late, breached (and not answered), open, cancelled or excluded.
-    `opened_at` is None before it is opened. `broken` is 1 if a breach stands, `retracted` the number of those
-    withdrawn, `answer` the support time until the last response known, whether or not it counts now. Instants and spans
-    in microseconds.
+    The outcome of a ticket's first response, as columns of its row. `came_to` is the outcome: met, late, breached (and
+    not answered), open, cancelled or excluded. `opened_at` is None before the ticket is opened. `broken` is 1 if a
+    breach is in effect, `retracted` the number of breaches retracted. `answer` is the support time until the last
+    response known, whether or not it counts now. Instants and spans in microseconds.
     """
 
     opened_at: int | None
@@ -76,7 +79,7 @@ class TicketOutcome(NamedTuple):
 
 @dataclass(slots=True)
 class FoldedTicket:
-    """What the log says of one ticket so far."""
+    """The log of one ticket, folded."""
 
     facts: int = 0
     state: State = field(default_factory=State)
@@ -84,7 +87,7 @@ class FoldedTicket:
     answer: timedelta | None = None
 
     def apply(self, event: Decision) -> None:
-        """One more decision about this ticket."""
+        """Apply a decision about this ticket; only the first response counts."""
         if event.objective != FIRST_RESPONSE:
             return
         self.state = event.state
@@ -94,7 +97,7 @@ class FoldedTicket:
             self.answer = event.elapsed
 
     def make_outcome(self) -> TicketOutcome:
-        """What it came to so far."""
+        """Return the outcome so far."""
         state = self.state
         return TicketOutcome(
             None if state.started_at is None else to_microseconds(state.started_at),
@@ -119,14 +122,14 @@ def _name_ticket_outcome(state: State) -> str:
 
 
 def make_label(state: State) -> Label:
-    """Level, priority and stage, as the metrics name them."""
+    """Return level, priority and stage as the labels of the metrics."""
     return (state.service_level or NO_LEVEL, state.priority or NO_LEVEL, state.stage)
 
 
 class Tickets:
     """
-    One row a ticket, with what it came to, and the number of tickets for each level, priority and stage. What was
-    withdrawn and answered is kept whatever the stage: it counts again if late news says so.
+    A row for each ticket with its outcome, and the number of tickets for each level, priority and stage. Retractions
+    and the answer are kept whatever the stage: they count again if a late-arriving fact says so.
     """
 
     name: ClassVar[str] = "tickets"
@@ -210,8 +213,8 @@ class Tickets:
         self, cursor: Cursor, by: Sequence[str], start: int | None = None, end: int | None = None
     ) -> Iterable[tuple[Any, ...]]:
         """
-        Of the tickets opened in [start, end): the columns `by` of Outcome, then what they came to, how many, how many
-        breaches stand, and how many were withdrawn.
+        Return sums of the tickets opened in [start, end), in microseconds; None is no bound. A row has the columns `by`
+        of TicketOutcome, the outcome, and the numbers of tickets, of breaches in effect and of retracted ones.
         """
         columns, where, between = _select_period(by, start, end)
         cursor.execute(
@@ -224,7 +227,7 @@ class Tickets:
     def list_answers(
         self, cursor: Cursor, by: Sequence[str], start: int | None = None, end: int | None = None
     ) -> Iterable[tuple[Any, ...]]:
-        """Of the same tickets, those with a response: the columns `by`, and the support time until it."""
+        """Return of each of these tickets that was answered the columns `by` and the support time until the answer."""
         columns, where, between = _select_period(by, start, end)
         cursor.execute(
             f"SELECT {columns}answer FROM {self._table} WHERE {where} AND came_to IN ('met', 'late')", between
@@ -232,7 +235,7 @@ class Tickets:
         return cursor.fetchall()
 
     def list_open(self, cursor: Cursor, limit: int) -> list[TicketRow]:
-        """Tickets without a first response, by deadline: those with no time left come first, then the pending ones."""
+        """Return at most `limit` tickets that wait for a first response, by deadline; pending ones are last."""
         cursor.execute(
             f"SELECT ticket, facts, state FROM {self._table} WHERE open_until IS NOT NULL "
             "ORDER BY open_until, ticket LIMIT ?",
@@ -243,7 +246,7 @@ class Tickets:
     def list_page(
         self, cursor: Cursor, wanted: TicketFilter, limit: int, after: PageMark | None = None
     ) -> list[TicketRow]:
-        """At most so many tickets after a place in the list: the open ones by deadline, then all others by id."""
+        """Return at most `limit` tickets after a place in the list: open ones by deadline, then all others by id."""
         found: list[TicketRow] = []
         if after is None or after.until is not None:
             found = self._select(
@@ -270,7 +273,7 @@ class Tickets:
         return [TicketRow(ticket, facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()]
 
     def count_late(self, cursor: Cursor, now: datetime) -> Counter[tuple[str, str]]:
-        """Tickets by level and priority that run, and whose deadline has passed at `now`."""
+        """Count by level and priority the running tickets whose deadline is `now` or before."""
         cursor.execute(
             f"SELECT service_level, priority, count(*) FROM {self._table} "
             "WHERE open_until <= ? AND stage = 'running' GROUP BY service_level, priority",
@@ -279,24 +282,24 @@ class Tickets:
         return Counter({(level, priority): n for level, priority, n in cursor.fetchall()})
 
     def list_all(self, cursor: Cursor) -> list[TicketRow]:
-        """Every ticket, by its id."""
+        """Return every ticket, by its id."""
         cursor.execute(f"SELECT ticket, facts, state FROM {self._table} ORDER BY ticket")
         return [TicketRow(ticket, facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()]
 
     def read_counts(self, cursor: Cursor) -> dict[Label, int]:
-        """How many tickets there are for each level, priority and stage."""
+        """Return how many tickets there are for each level, priority and stage."""
         cursor.execute(f"SELECT service_level, priority, stage, n FROM {self._counts}")
         return {(level, priority, stage): n for level, priority, stage, n in cursor.fetchall()}
 
     def count_at_risk(self, cursor: Cursor, now: datetime) -> Counter[tuple[str, str]]:
-        """Tickets by level and priority that run, have not broken, and have used 75 % of their target at `now`."""
+        """Count by level and priority the running, unbroken tickets that have used 75 % of their target at `now`."""
         cursor.execute(f"SELECT state FROM {self._table} WHERE at_risk_at <= ?", (to_microseconds(now),))
         states = (_decoder.decode(state) for (state,) in cursor.fetchall())
         return Counter(make_label(state)[:2] for state in states)
 
 
 def _select_period(by: Sequence[str], start: int | None, end: int | None) -> tuple[str, str, list[int]]:
-    """Parts of a statement: columns, a condition, and its parameters."""
+    """Return parts of a statement for tickets opened in [start, end): columns, a condition, and its parameters."""
     assert set(by) <= set(TicketOutcome._fields)
     bounds = [(f"opened_at {sign} ?", at) for sign, at in ((">=", start), ("<", end)) if at is not None]
     where = " AND ".join(["opened_at IS NOT NULL", *(text for text, _ in bounds)])
@@ -307,7 +310,7 @@ _PENDING = to_microseconds(datetime.fromisoformat("9999-01-01T00:00:00Z"))  # pe
 
 
 def get_open_until(state: State) -> int | None:
-    """By what open tickets are listed: the deadline in microseconds; None for a ticket that waits for nothing."""
+    """Return what open tickets are listed by, the deadline in microseconds; None for a ticket that does not wait."""
     if state.stage == "pending":
         return _PENDING
     return to_microseconds(state.due_at) if state.stage in ("running", "paused") and state.due_at else None

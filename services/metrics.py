@@ -19,7 +19,9 @@ from events.cloudevents import Reason
 from events.promises import ANNOUNCEMENT_TYPES, Detection
 from events.tickets import TICKET_EVENT_TYPES
 from events.times import from_microseconds, to_microseconds
-from projections.compliance import DELAY_BUCKETS, Arrivals, Compliance, Count, name_outcome
+from projections.arrivals import Arrivals
+from projections.compliance import DELAY_BUCKETS, Compliance, name_outcome
+from projections.counters import Count
 from projections.deadlines import Deadlines
 from projections.runner import Projection
 from projections.tickets import NO_LEVEL, Tickets

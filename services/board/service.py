@@ -13,7 +13,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import structlog
 
 from events.times import from_microseconds
-from projections.compliance import Compliance, Count
+from projections.compliance import Compliance
+from projections.counters import Count
 from projections.runner import BATCH_ROWS, Projection
 from projections.tickets import PageMark, TicketFilter, TicketRow, Tickets, make_page_mark
 from services.errors import ReadOnlyError

@@ -45,7 +45,8 @@ from events.promises import (
     SlaTargetChanged,
 )
 from events.tickets import build_ticket_message
-from projections.compliance import Arrivals, Compliance
+from projections.arrivals import Arrivals
+from projections.compliance import Compliance
 from projections.tickets import Tickets
 from services.bus import connection as bus
 from services.bus.connection import Outgoing, Publisher, StreamReader

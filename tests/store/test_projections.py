@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from projections.compliance import Arrivals, Compliance
+from projections.arrivals import Arrivals
+from projections.compliance import Compliance
 from projections.deadlines import Deadlines
 from projections.registry import PROJECTIONS
 from projections.runner import NotMigratedError, Projection, catch_up, create_projection, rebuild, run_batch

@@ -136,10 +136,10 @@ def announce_without_expecting() -> None:
 def view_after_position() -> None:
     """A follower saves its position in a transaction of its own, and its view in the next."""
 
-    def apart(store: Any, projection: Any, position_name: str | None = None, limit: int = following.BATCH_ROWS) -> int:
-        name = position_name or projection.name
+    def apart(store: Any, projection: Any, checkpoint: str | None = None, limit: int = following.BATCH_ROWS) -> int:
+        name = checkpoint or projection.name
         position = store.read_checkpoint(name)
-        batch = following._read(store, projection, position, limit)
+        batch = following._read_source(store, projection, position, limit)
         if batch:
             with store.write_view() as cursor:
                 cursor.execute("UPDATE positions SET position = ? WHERE name = ?", (batch[-1][0], name))
