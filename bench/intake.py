@@ -45,9 +45,9 @@ def main() -> int:
     """
     Prints a row for the two services that do the work, and one for the four of `sla up`; 1 if one is too slow.
 
-    The broker is that of `sla up`, which writes each message to the disk before it acknowledges (TRAPS N1). The floor
-    publishes one by one, without waiting. In the last row, which decides nothing, it publishes a batch as one, as the
-    engine does: that ratio is what the model and the safety cost.
+    The broker is that of `sla up`, which writes each message to the disk before it acknowledges
+    (docs/upstream-behaviour.md#n1). The floor publishes one by one, without waiting. In the last row, which decides
+    nothing, it publishes a batch as one, as the engine does: that ratio is what the model and the safety cost.
     """
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     gc.set_threshold(50_000, 20, 50)  # as services.wiring

@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from tests.support.bus import Fact, fact, now, opened, responded, token
 
 HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
-TWO_HOURS = 2 * HOUR  # Enterprise critical; open every second (tests/bus.open_all_hours)
+TWO_HOURS = 2 * HOUR  # Enterprise critical; open every second (open_all_hours)
 
 
 class Life(NamedTuple):

@@ -1,0 +1,1 @@
+"""The command line: exit codes, stdout and stderr, and what the README shows."""

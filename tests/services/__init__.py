@@ -1,0 +1,1 @@
+"""The processes, over a real nats-server and a real store."""

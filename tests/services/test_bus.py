@@ -1,4 +1,4 @@
-"""What other systems may rely on (section 3), seen by a subscriber that has only nats-py and JSON."""
+"""What other systems may rely on, seen by a subscriber that has only nats-py and JSON."""
 
 import asyncio
 import json

@@ -171,7 +171,7 @@ class User:
         return user
 
     async def tries(self, attempt: Attempt) -> dict[str, Any] | None:
-        """What is answered, {} if nothing; None if the broker refuses, which only the connection hears (TRAPS F17)."""
+        """Return the answer, {} if there is none; None if the broker refuses (docs/upstream-behaviour.md#f17)."""
         if attempt.what.startswith("hear "):
             subscription = await self.nc.subscribe(attempt.what.removeprefix("hear "))
             refused = await self._refused()

@@ -1,4 +1,4 @@
-"""Messages that cannot count: each is put aside with its reason, and the next one is recorded at once (section 3)."""
+"""Messages that cannot count: each is put aside with its reason, and the next one is recorded at once."""
 
 import asyncio
 import base64

@@ -29,7 +29,10 @@ class Stored(NamedTuple):
 
 
 class Stream:
-    """One stream: de-duplication within its window, then the expected sequence, then the message (TRAPS N2, N3)."""
+    """One stream: de-duplication within its window, then the expected sequence, then the message.
+
+    docs/upstream-behaviour.md#n2 and #n3 have how the broker does it.
+    """
 
     def __init__(self, name: str, now: Callable[[], int]) -> None:
         (config,) = (each for each in STREAMS if each.name == name)
@@ -190,7 +193,7 @@ class SimPublisher:
         return published
 
     async def publish_atomic_batch(self, messages: Sequence[Outgoing]) -> Published:
-        """All or none (TRAPS N2)."""
+        """All or none (docs/upstream-behaviour.md#n2)."""
         await self._bus.hop("publish")
         reach("publisher.in_batch")
         if any(self._stream.known(message.headers.get("Nats-Msg-Id", "")) for message in messages):

@@ -1,0 +1,1 @@
+"""The stores, the projections in them, verification and backup."""

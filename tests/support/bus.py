@@ -37,7 +37,7 @@ SLA = Path(sys.executable).with_name("sla")
 DEPLOY = Path(__file__).parents[2] / "deploy" / "nats"
 POLICIES = Path(__file__).parents[2] / "sla" / "policies"
 PATIENCE = 30.0  # seconds until a test gives up on what should take a fraction of one
-ENDS_WITHIN = 10.0  # seconds, promised in section 5
+ENDS_WITHIN = 10.0  # seconds, as the README promises
 STRUCTURED = {"Content-Type": "application/cloudevents+json"}
 
 
@@ -80,7 +80,7 @@ class Fact(NamedTuple):
 
 
 def token(ticket: str) -> str:
-    """The ticket as a token of a subject (section 3)."""
+    """Return the ticket as a token of a subject."""
     return quote(ticket, safe="").replace(".", "%2E").replace("~", "%7E")
 
 

@@ -19,7 +19,7 @@ LEVELS = {  # days of the week, Monday is 0; opening and closing hour; targets i
 }
 
 
-EXCLUDED_FOR = {  # what section 7 lists
+EXCLUDED_FOR = {  # the reasons of policy section 7
     "unauthorized_use", "customer_environment", "third_party", "custom_development", "training", "preview_feature",
     "scheduled_maintenance", "force_majeure",
 }  # fmt: skip
@@ -123,7 +123,7 @@ def _as_corrected(facts: Sequence[Fact]) -> Iterator[Fact]:
 
 
 def _in_order(facts: Sequence[Fact], *kinds: str) -> list[Fact]:
-    """Section 4, before rule 1: by time; then the sequence as text, none first; then source and id."""
+    """The order of facts (docs/architecture.md): by time; then the sequence as text, none first; then source and id."""
     found = [fact for fact in facts if fact.kind in kinds]
     for key in ("id", "source"):
         found.sort(key=lambda fact, key=key: getattr(fact, key))

@@ -23,7 +23,7 @@ with warnings.catch_warnings():
 
 
 class Server:
-    """A server from the wheel, in a new folder: for root it opens the folders above to others (TRAPS W1)."""
+    """A server from the wheel, in a new folder: see docs/upstream-behaviour.md#w1."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
