@@ -189,7 +189,7 @@ class Process:
                 f"the board would show tickets to everybody who can reach {host} (SLA_HTTP_HOST): set SLA_BOARD_TOKEN, "
                 "or listen on 127.0.0.1"
             )
-        return routes.app(self._find_board, token or None)
+        return routes.build_app(self._find_board, token or None)
 
     def _find_board(self) -> Board | None:
         """Return the board that works now, None if there is none yet."""

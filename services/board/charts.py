@@ -17,7 +17,7 @@ LANES = 4  # of words at most, above and below
 THICK = 34  # the height of the stretches
 
 
-def hours_chart(times: Iterable[datetime], now: datetime) -> Markup:
+def draw_hours_chart(times: Iterable[datetime], now: datetime) -> Markup:
     """How many were within each of the last 24 hours, as bars; the newest on the right."""
     ago = Counter(min(23, (now - at) // HOUR) for at in times if at <= now)
     most = max(ago.values(), default=0)
@@ -32,7 +32,7 @@ def hours_chart(times: Iterable[datetime], now: datetime) -> Markup:
     return Markup('<svg class="chart" viewBox="0 0 288 42" role="img" aria-label="{}">{}</svg>').format(label, bars)
 
 
-class Stretch(NamedTuple):
+class ChartSegment(NamedTuple):
     """Time [start, end), whether it counts, and why or why not; `ahead` if it is not used, or not yet."""
 
     start: datetime
@@ -42,7 +42,7 @@ class Stretch(NamedTuple):
     ahead: bool = False
 
 
-class Sign(NamedTuple):
+class ChartMark(NamedTuple):
     """An instant with a word; `kind` is its colour: fact, percent, due, answer or now."""
 
     at: datetime
@@ -50,7 +50,9 @@ class Sign(NamedTuple):
     kind: str
 
 
-def course(stretches: Sequence[Stretch], facts: Sequence[Sign], signs: Sequence[Sign], zone: str) -> Markup:
+def draw_timeline(
+    stretches: Sequence[ChartSegment], facts: Sequence[ChartMark], signs: Sequence[ChartMark], zone: str
+) -> Markup:
     """
     A ticket from left to right: facts above, what counts and what does not in the middle, thresholds, deadline and now
     below. Stretches are without gaps; what lies outside of them is not drawn.
@@ -60,17 +62,17 @@ def course(stretches: Sequence[Stretch], facts: Sequence[Sign], signs: Sequence[
     def x(at: datetime) -> float:
         return round(EDGE + (WIDTH - 2 * EDGE) * ((at - start) / (end - start)), 1)
 
-    above, below = (_placed([each for each in some if start <= each.at <= end], x) for some in (facts, signs))
+    above, below = (_place_marks([each for each in some if start <= each.at <= end], x) for some in (facts, signs))
     top = LANE * max((each.lane + 1 for each in above), default=0) + 6
     bottom = top + THICK + LANE * max((each.lane + 1 for each in below), default=0) + 30
     due = next((sign.at for sign in signs if sign.kind == "due"), None)
     parts = [
-        *(_midnight(x(at), at, top, bottom) for at in _midnights(start, end, zone)),
-        *(_stretch(x(part.start), x(part.end), top, part, due) for each in stretches for part in _cut(each, due)),
+        *(_draw_midnight(x(at), at, top, bottom) for at in _find_midnights(start, end, zone)),
+        *(_draw_segment(x(part.start), x(part.end), top, part, due) for each in stretches for part in _cut(each, due)),
         *(_mark(each, top - 20 - each.lane * LANE, top + THICK) for each in above),
         *(_mark(each, top, top + THICK + 21 + each.lane * LANE) for each in below),
-        *(_word(each, top - 8 - each.lane * LANE) for each in above),
-        *(_word(each, top + THICK + 18 + each.lane * LANE) for each in below),
+        *(_draw_word(each, top - 8 - each.lane * LANE) for each in above),
+        *(_draw_word(each, top + THICK + 18 + each.lane * LANE) for each in below),
     ]
     label = f"The course of the ticket: {len(facts)} facts; what counts and what does not is in the table below"
     return Markup('<svg class="course" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
@@ -78,14 +80,14 @@ def course(stretches: Sequence[Stretch], facts: Sequence[Sign], signs: Sequence[
     )
 
 
-def _cut(stretch: Stretch, due: datetime | None) -> list[Stretch]:
+def _cut(stretch: ChartSegment, due: datetime | None) -> list[ChartSegment]:
     """What counts after the deadline is drawn in its own colour."""
     if due is None or not stretch.start < due < stretch.end:
         return [stretch]
     return [stretch._replace(end=due), stretch._replace(start=due)]
 
 
-def _stretch(left: float, right: float, top: int, stretch: Stretch, due: datetime | None) -> Markup:
+def _draw_segment(left: float, right: float, top: int, stretch: ChartSegment, due: datetime | None) -> Markup:
     late = due is not None and stretch.start >= due
     kind = "idle" if not stretch.counted else "ahead" if stretch.ahead else "overdue" if late else "counted"
     return Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>').format(
@@ -93,7 +95,7 @@ def _stretch(left: float, right: float, top: int, stretch: Stretch, due: datetim
     )
 
 
-def _midnights(start: datetime, end: datetime, zone: str) -> list[datetime]:
+def _find_midnights(start: datetime, end: datetime, zone: str) -> list[datetime]:
     """Those of the local days between, at most about a dozen."""
     first, last = start.astimezone(get_zone(zone)).date(), end.astimezone(get_zone(zone)).date()
     step = max(1, (last - first).days // 8)
@@ -101,7 +103,7 @@ def _midnights(start: datetime, end: datetime, zone: str) -> list[datetime]:
     return [datetime.combine(day, time(), get_zone(zone)) for day in days]
 
 
-def _midnight(x: float, at: datetime, top: int, bottom: int) -> Markup:
+def _draw_midnight(x: float, at: datetime, top: int, bottom: int) -> Markup:
     return Markup('<path class="day" d="M{0} {1}V{2}"/><text class="day" x="{3}" y="{4}">{5}</text>').format(
         x, top - 4, bottom, x + 4, bottom - 5, f"{at:%a} {at.day} {at:%b}"
     )
@@ -118,7 +120,7 @@ class _Placed(NamedTuple):
     says: str
 
 
-def _placed(signs: Sequence[Sign], x: Callable[[datetime], float]) -> list[_Placed]:
+def _place_marks(signs: Sequence[ChartMark], x: Callable[[datetime], float]) -> list[_Placed]:
     """Each in the first lane in which its word has room, the most important first."""
     taken: list[list[tuple[float, float]]] = [[] for _ in range(LANES)]
     found = []
@@ -142,7 +144,7 @@ def _mark(sign: _Placed, start: int, end: int) -> Markup:
     )
 
 
-def _word(sign: _Placed, y: int) -> Markup:
+def _draw_word(sign: _Placed, y: int) -> Markup:
     """The word beside the line."""
     at, anchor = (sign.x - 5, "end") if sign.to_the_left else (sign.x + 5, "start")
     return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(

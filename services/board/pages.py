@@ -12,9 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from projections.tickets import TicketFilter
-from services.board.charts import Sign, Stretch, course, hours_chart
-from services.board.service import Line, News, Pair, Seen, Tally, windows_ahead
-from services.text.formats import span, wall
+from services.board.charts import ChartMark, ChartSegment, draw_hours_chart, draw_timeline
+from services.board.service import BoardSnapshot, Line, News, Pair, Tally, find_windows_ahead
+from services.text.formats import format_span, format_wall_time
 from sla.calendar import Segment, SupportHours, Week, get_zone
 from sla.log import (
     Announced,
@@ -49,8 +49,8 @@ AT_RISK = 0.25  # of the target is left
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
-def board(
-    seen: Seen,
+def render_board(
+    seen: BoardSnapshot,
     *,
     policy: Policy,
     wanted: TicketFilter,
@@ -70,26 +70,26 @@ def board(
         for (level, priority), tally in tallies.items()
         if wanted.service_level in (None, level) and wanted.priority in (None, priority)
     ]
-    hours = {each: windows_ahead(each, now) for each in dict.fromkeys(line.hours for line in lines) if each}
+    hours = {each: find_windows_ahead(each, now) for each in dict.fromkeys(line.hours for line in lines) if each}
     breaches = [news for news in breaches if _is_wanted(news.event, wanted)]
     return _render(
         "board",
         seen,
         policy.zone,
         filters=[
-            ("level", "Level", _choices(wanted, "level", [*policy.levels])),
-            ("priority", "Priority", _choices(wanted, "priority", [*policy.priorities])),
+            ("level", "Level", _list_choices(wanted, "level", [*policy.levels])),
+            ("priority", "Priority", _list_choices(wanted, "priority", [*policy.priorities])),
         ],
         total=sum(chosen, Tally()),
-        rows=[_row(line, hours, now) for line in lines],
-        hours=[_windows(windows, each.rules.zone, now) for each, windows in hours.items()],
+        rows=[_build_row(line, hours, now) for line in lines],
+        hours=[_list_windows(windows, each.rules.zone, now) for each, windows in hours.items()],
         levels=[*policy.levels],
         matrix=[(name, [tallies.get((level, name), Tally()) for level in policy.levels]) for name in policy.priorities],
         breaches=breaches,
-        shown_breaches=[_news(news, policy.zone) for news in breaches[:4]],
-        chart=hours_chart([news.event.breached_at for news in breaches if isinstance(news.event, Breached)], now),
-        newest=[_news(news, policy.zone) for news in newest],
-        pages=[(text, _board_url({**_asked(wanted), "cursor": cursor})) for text, cursor in pages],
+        shown_breaches=[_describe_news(news, policy.zone) for news in breaches[:4]],
+        chart=draw_hours_chart([news.event.breached_at for news in breaches if isinstance(news.event, Breached)], now),
+        newest=[_describe_news(news, policy.zone) for news in newest],
+        pages=[(text, _build_board_url({**_build_query(wanted), "cursor": cursor})) for text, cursor in pages],
     )
 
 
@@ -98,11 +98,13 @@ def _is_wanted(event: Announced, wanted: TicketFilter) -> bool:
     return wanted.service_level in (None, level) and wanted.priority in (None, priority)
 
 
-def ticket(seen: Seen, story: Mapping[str, Any], it: Line, at: datetime, given: Mapping[str, str]) -> str:
+def render_ticket(
+    seen: BoardSnapshot, story: Mapping[str, Any], it: Line, at: datetime, given: Mapping[str, str]
+) -> str:
     """One ticket at an instant, and why it stands as it does; `given` is what was asked of the past, word by word."""
     zone, now, state = story["zone"] or "UTC", seen.now, it.standing.state
-    hours = {it.hours: windows_ahead(it.hours, at)} if it.hours else {}
-    row = _row(it, hours, at)
+    hours = {it.hours: find_windows_ahead(it.hours, at)} if it.hours else {}
+    row = _build_row(it, hours, at)
     if any(given.values()):
         row = row | {"hours": None}  # what was stands still
     return _render(
@@ -111,30 +113,30 @@ def ticket(seen: Seen, story: Mapping[str, Any], it: Line, at: datetime, given: 
         zone,
         story=story,
         row=row,
-        hours=[_windows(windows, each.rules.zone, now) for each, windows in hours.items()],
+        hours=[_list_windows(windows, each.rules.zone, now) for each, windows in hours.items()],
         waits=state.stage in ("running", "paused"),
         tone=TONES.get(story["word"], ""),
-        past=_past(given, at, zone),
+        past=_build_past_query(given, at, zone),
         given=given,
         clocks=[
-            {**clock, "name": _clock_name(clock), "drawing": _course(story, clock, it.hours, zone)}
+            {**clock, "name": _name_clock(clock), "drawing": _draw_clock(story, clock, it.hours, zone)}
             for clock in story["clocks"]
         ],
-        decisions=[{**decision, "what": _decided(decision)} for decision in story["decisions"]],
-        time=lambda at: "-" if at is None else _date(at, now, zone),
-        length=lambda seconds: "-" if seconds is None else span(timedelta(seconds=seconds)),
-        url=ticket_url,
+        decisions=[{**decision, "what": _describe_decision(decision)} for decision in story["decisions"]],
+        time=lambda at: "-" if at is None else _format_date(at, now, zone),
+        length=lambda seconds: "-" if seconds is None else format_span(timedelta(seconds=seconds)),
+        url=build_ticket_url,
     )
 
 
-def policy(seen: Seen, it: Policy, versions: Sequence[Version], year: int) -> str:
+def render_policy(seen: BoardSnapshot, it: Policy, versions: Sequence[Version], year: int) -> str:
     """What is promised: hours, targets, and the days of a year on which nobody is there."""
     levels = [
         {
             "name": level.name,
             "zone": level.hours.rules.zone,
-            "week": _week(level.hours.rules.week),
-            "changes": [(f"{day:%d %B %Y}", _week(week)) for day, week in level.hours.rules.changes.items()],
+            "week": _group_week(level.hours.rules.week),
+            "changes": [(f"{day:%d %B %Y}", _group_week(week)) for day, week in level.hours.rules.changes.items()],
             "tell": ", ".join(level.tell) or "nobody",
             "channels": [(name, ", ".join(priorities)) for name, priorities in level.channels.items()],
         }
@@ -146,23 +148,23 @@ def policy(seen: Seen, it: Policy, versions: Sequence[Version], year: int) -> st
         it.zone,
         policy=it,
         levels=levels,
-        objectives=[(name, _targets(it, name)) for name in it.objectives],
-        days=list(_days(it, year)),
+        objectives=[(name, _list_targets(it, name)) for name in it.objectives],
+        days=list(_list_days(it, year)),
         year=year,
         versions=versions,
         in_force=max(
             (each for each in versions if each.effective_from <= seen.now), key=lambda each: each.effective_from
         ),
-        wall=wall,
+        wall=format_wall_time,
     )
 
 
-def error(status: int, title: str, detail: str) -> str:
+def render_error(status: int, title: str, detail: str) -> str:
     """What is wrong, and what to do."""
     return _templates.get_template("error.html").render(page="", status=status, title=title, detail=detail)
 
 
-def says(event: Announced) -> str:
+def describe_event(event: Announced) -> str:
     """An announced event in a few words."""
     match event:
         case Applied():
@@ -188,11 +190,11 @@ def says(event: Announced) -> str:
     return text if event.objective == FIRST_RESPONSE else f"{event.objective}: {text}"
 
 
-def _render(page: str, seen: Seen, zone: str, **context: Any) -> str:
+def _render(page: str, seen: BoardSnapshot, zone: str, **context: Any) -> str:
     local = seen.now.astimezone(get_zone(zone))
     return _templates.get_template(f"{page}.html").render(
         page=page,
-        now=milliseconds(seen.now),
+        now=to_milliseconds(seen.now),
         position=seen.position,
         offset=(local.utcoffset() or ZERO) // timedelta(milliseconds=1),
         zone=f"{local:%Z}",
@@ -202,12 +204,12 @@ def _render(page: str, seen: Seen, zone: str, **context: Any) -> str:
     )
 
 
-def milliseconds(at: datetime) -> int:
+def to_milliseconds(at: datetime) -> int:
     """An instant as browsers count."""
     return int(at.timestamp() * 1000)
 
 
-def ticket_url(ticket: str) -> str:
+def build_ticket_url(ticket: str) -> str:
     """In a query any id is safe; in a path a browser would take `..` for the folder above."""
     return "/ticket?" + urlencode({"id": ticket})
 
@@ -215,37 +217,37 @@ def ticket_url(ticket: str) -> str:
 # ---- parts of the board
 
 
-def _choices(wanted: TicketFilter, key: str, names: Iterable[str]) -> list[tuple[str, str, bool]]:
+def _list_choices(wanted: TicketFilter, key: str, names: Iterable[str]) -> list[tuple[str, str, bool]]:
     """Each name with the address that asks for it, and whether it is what was asked for; `all` before them."""
-    asked = _asked(wanted)
-    return [(name or "all", _board_url({**asked, key: name}), name == asked[key]) for name in (None, *names)]
+    asked = _build_query(wanted)
+    return [(name or "all", _build_board_url({**asked, key: name}), name == asked[key]) for name in (None, *names)]
 
 
-def _asked(wanted: TicketFilter) -> dict[str, str | None]:
+def _build_query(wanted: TicketFilter) -> dict[str, str | None]:
     return {"level": wanted.service_level, "priority": wanted.priority}
 
 
-def _board_url(asked: Mapping[str, str | None]) -> str:
+def _build_board_url(asked: Mapping[str, str | None]) -> str:
     said = {key: value for key, value in asked.items() if value}
     return "/?" + urlencode(said) if said else "/"
 
 
-def _row(line: Line, hours: Mapping[SupportHours, Sequence[Segment]], now: datetime) -> dict[str, object]:
+def _build_row(line: Line, hours: Mapping[SupportHours, Sequence[Segment]], now: datetime) -> dict[str, object]:
     standing, state = line.standing, line.standing.state
     zone = standing.policy.zone if standing.policy else "UTC"
     left = None if line.left is None else line.left // MILLISECOND
     target = (state.target or ZERO) // MILLISECOND
     runs = state.stage == "running" and not state.stopped and line.hours is not None
     closed = line.hours is not None and hours[line.hours][0].start > now
-    paused = f"paused until {_soon(hours[line.hours][0].start, now, zone)}" if line.hours and closed else ""
-    how = _how(left, target) if runs else "stopped"
+    paused = f"paused until {_format_soon(hours[line.hours][0].start, now, zone)}" if line.hours and closed else ""
+    how = _choose_tone(left, target) if runs else "stopped"
     return {
         "ticket": standing.ticket,
-        "url": ticket_url(standing.ticket),
+        "url": build_ticket_url(standing.ticket),
         "level": state.service_level or "-",
         "priority": state.priority or "-",
         "escalations": state.escalation_level,
-        "due": "-" if state.due_at is None else _soon(state.due_at, now, zone),
+        "due": "-" if state.due_at is None else _format_soon(state.due_at, now, zone),
         "left": left,
         "target": target,
         "warn": int(target * AT_RISK),
@@ -253,22 +255,22 @@ def _row(line: Line, hours: Mapping[SupportHours, Sequence[Segment]], now: datet
         "hours": list(hours).index(line.hours) if runs and line.hours else None,
         "closed": runs and closed,
         "state": how,
-        "note": ", ".join(filter(None, (WORDS[how], paused))) if runs else standing.word(now),
-        "clock": clock_text(left),
+        "note": ", ".join(filter(None, (WORDS[how], paused))) if runs else standing.get_label(now),
+        "clock": format_clock(left),
     }
 
 
 WORDS = {"late": "late", "risk": "at risk", "ok": ""}
 
 
-def _how(left: int | None, target: int) -> str:
+def _choose_tone(left: int | None, target: int) -> str:
     """As board.js sees it, too."""
     if left is None or left <= 0:
         return "late"
     return "risk" if left <= target * AT_RISK else "ok"
 
 
-def clock_text(left: int | None) -> str:
+def format_clock(left: int | None) -> str:
     """Support time left as a clock: `3:05:12`, and `-0:42:10` if it is over. As board.js writes it."""
     if left is None:
         return "-"
@@ -276,12 +278,15 @@ def clock_text(left: int | None) -> str:
     return f"{'−' if left < 0 else ''}{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
-def _windows(windows: Iterable[Segment], zone: str, now: datetime) -> list[list[object]]:
+def _list_windows(windows: Iterable[Segment], zone: str, now: datetime) -> list[list[object]]:
     """The support windows ahead: when they open and close, and how people say when they open."""
-    return [[milliseconds(each.start), milliseconds(each.end), _soon(each.start, now, zone)] for each in windows]
+    return [
+        [to_milliseconds(each.start), to_milliseconds(each.end), _format_soon(each.start, now, zone)]
+        for each in windows
+    ]
 
 
-def _soon(at: datetime, now: datetime, zone: str) -> str:
+def _format_soon(at: datetime, now: datetime, zone: str) -> str:
     """As people say it: `14:45` today, `Mon 09:00` within the week, else `Mon 4 Jan 09:00`."""
     local, today = at.astimezone(get_zone(zone)), now.astimezone(get_zone(zone)).date()
     if local.date() == today:
@@ -290,21 +295,21 @@ def _soon(at: datetime, now: datetime, zone: str) -> str:
     return f"{local:%a %H:%M}" if near else f"{local:%a} {local.day} {local:%b %H:%M}"
 
 
-def _news(news: News, zone: str) -> dict[str, object]:
+def _describe_news(news: News, zone: str) -> dict[str, object]:
     event = news.event
     return {
         "ticket": news.ticket,
-        "url": ticket_url(news.ticket),
+        "url": build_ticket_url(news.ticket),
         "at": f"{event.time.astimezone(get_zone(zone)):%H:%M}",
-        "wall": wall(event.time, zone),
-        "says": says(event),
-        "kind": _kind(event),
+        "wall": format_wall_time(event.time, zone),
+        "says": describe_event(event),
+        "kind": _choose_event_colour(event),
         "level": event.state.service_level or "-",
         "priority": event.state.priority or "-",
     }
 
 
-def _kind(event: Announced) -> str:
+def _choose_event_colour(event: Announced) -> str:
     """Its colour."""
     match event:
         case Breached() | Fulfilled(met=False):
@@ -323,25 +328,25 @@ def _kind(event: Announced) -> str:
 TONES = {"breached": "late", "answered late": "late", "at risk": "risk", "on track": "ok", "met": "ok"}
 
 
-def _past(given: Mapping[str, str], at: datetime, zone: str) -> str:
+def _build_past_query(given: Mapping[str, str], at: datetime, zone: str) -> str:
     if given["known_at"]:
-        return f"As it was believed to be at {wall(at, zone)}."
-    return f"As it was at {wall(at, zone)}, by what is known now." if given["as_of"] else ""
+        return f"As it was believed to be at {format_wall_time(at, zone)}."
+    return f"As it was at {format_wall_time(at, zone)}, by what is known now." if given["as_of"] else ""
 
 
-def _date(at: datetime, now: datetime, zone: str) -> str:
+def _format_date(at: datetime, now: datetime, zone: str) -> str:
     """`Thu 31 Dec 14:45:10`, with the year if it is another one."""
     local = at.astimezone(get_zone(zone))
     year = "" if local.year == now.astimezone(get_zone(zone)).year else f" {local.year}"
     return f"{local:%a} {local.day} {local:%b}{year} {local:%H:%M:%S}"
 
 
-def _clock_name(clock: Mapping[str, Any]) -> str:
+def _name_clock(clock: Mapping[str, Any]) -> str:
     name = clock["objective"].replace("_", " ").capitalize()
     return name if clock["objective"] == FIRST_RESPONSE else f"{name} {clock['cycle']}"
 
 
-def _decided(decision: Mapping[str, Any]) -> str:
+def _describe_decision(decision: Mapping[str, Any]) -> str:
     """In a few words, as `says`."""
     details = decision["details"]
     match decision["kind"]:
@@ -360,34 +365,34 @@ def _decided(decision: Mapping[str, Any]) -> str:
     return text if decision["objective"] == FIRST_RESPONSE else f"{decision['objective']}: {text}"
 
 
-def _course(story: Mapping[str, Any], clock: Mapping[str, Any], hours: SupportHours | None, zone: str) -> Markup:
+def _draw_clock(story: Mapping[str, Any], clock: Mapping[str, Any], hours: SupportHours | None, zone: str) -> Markup:
     """The stretches so far, and those that are left until the deadline."""
-    stretches = [Stretch(each["from"], each["to"], each["counted"], each["reason"]) for each in clock["segments"]]
+    stretches = [ChartSegment(each["from"], each["to"], each["counted"], each["reason"]) for each in clock["segments"]]
     due_at = clock["due_at"]
     signs = [
-        Sign(each["at"], f"{each['percent']} %", "percent")
+        ChartMark(each["at"], f"{each['percent']} %", "percent")
         for each in clock["thresholds"]
         if due_at is None or each["at"] < due_at
     ]
     if clock["running"] and clock["ended_at"] is None:
-        signs.append(Sign(story["at"], "now", "now"))
+        signs.append(ChartMark(story["at"], "now", "now"))
     if clock["ended_by"] in (None, "responded") and hours is not None and due_at is not None:
         ahead = hours.cut_segments(stretches[-1].end if stretches else clock["started_at"], due_at)
-        stretches += [Stretch(*each, ahead=True) for each in ahead]
+        stretches += [ChartSegment(*each, ahead=True) for each in ahead]
     if due_at is not None:
-        signs.append(Sign(due_at, f"due {due_at.astimezone(get_zone(zone)):%a %H:%M}", "due"))
-    facts = [Sign(each["time"], _fact(each), _colour(each)) for each in story["facts"]]
-    return course(stretches, facts, signs, zone) if stretches else Markup("")
+        signs.append(ChartMark(due_at, f"due {due_at.astimezone(get_zone(zone)):%a %H:%M}", "due"))
+    facts = [ChartMark(each["time"], _describe_fact(each), _choose_fact_colour(each)) for each in story["facts"]]
+    return draw_timeline(stretches, facts, signs, zone) if stretches else Markup("")
 
 
-def _fact(fact: Mapping[str, Any]) -> str:
+def _describe_fact(fact: Mapping[str, Any]) -> str:
     name, data = fact["type"].removeprefix("ticket.").replace("_", " "), fact["data"]
     if name.endswith("changed"):
         return f"{name}: {data.get('priority') or data.get('service_level') or ''}"
     return f"{name} by automation" if data.get("by") == "automation" else name
 
 
-def _colour(fact: Mapping[str, Any]) -> str:
+def _choose_fact_colour(fact: Mapping[str, Any]) -> str:
     is_answer = fact["type"] == "ticket.responded" and fact["data"].get("by") != "automation"
     return "answer" if is_answer else "fact"
 
@@ -395,7 +400,7 @@ def _colour(fact: Mapping[str, Any]) -> str:
 # ---- parts of the policy
 
 
-def _week(week: Week) -> list[tuple[str, str]]:
+def _group_week(week: Week) -> list[tuple[str, str]]:
     """Days with the same windows as one: `Mon-Fri`, `09:00-18:00`."""
     said = [", ".join(map(str, windows)) or "closed" for windows in week]
     groups = [[number for number, _ in group] for _, group in groupby(enumerate(said), key=lambda each: each[1])]
@@ -404,23 +409,23 @@ def _week(week: Week) -> list[tuple[str, str]]:
     ]
 
 
-def _targets(policy: Policy, objective: str) -> list[tuple[str, list[str]]]:
+def _list_targets(policy: Policy, objective: str) -> list[tuple[str, list[str]]]:
     """One line a priority, one cell a level."""
     levels = policy.levels.values()
     targets = [
         level.targets if objective == FIRST_RESPONSE else level.objectives.get(objective, {}) for level in levels
     ]
-    return [(name, [_short(each.get(name)) for each in targets]) for name in policy.priorities]
+    return [(name, [_format_target(each.get(name)) for each in targets]) for name in policy.priorities]
 
 
-def _short(target: timedelta | None) -> str:
+def _format_target(target: timedelta | None) -> str:
     """As a policy file writes it: `4h`, `1h 30m`."""
     seconds = 0 if target is None else round(target.total_seconds())
     parts = ((seconds // 3600, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"))
     return " ".join(f"{number}{unit}" for number, unit in parts if number) or "-"
 
 
-class Day(NamedTuple):
+class CalendarDay(NamedTuple):
     """A date on which other hours hold, for which levels, and which."""
 
     day: date
@@ -429,7 +434,7 @@ class Day(NamedTuple):
     hours: str
 
 
-def _days(policy: Policy, year: int) -> Iterable[Day]:
+def _list_days(policy: Policy, year: int) -> Iterable[CalendarDay]:
     found: dict[tuple[date, str, str], list[str]] = {}
     for level in policy.levels.values():
         rules = level.hours.rules
@@ -440,4 +445,4 @@ def _days(policy: Policy, year: int) -> Iterable[Day]:
             if day.year == year:
                 found.setdefault((day, name, ", ".join(map(str, windows)) or "closed"), []).append(level.name)
     for (day, name, hours), levels in sorted(found.items()):
-        yield Day(day, name, "all levels" if len(levels) == len(policy.levels) else ", ".join(levels), hours)
+        yield CalendarDay(day, name, "all levels" if len(levels) == len(policy.levels) else ", ".join(levels), hours)

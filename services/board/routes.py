@@ -27,12 +27,12 @@ from events.cloudevents import quote_value
 from events.times import parse_instant
 from projections.tickets import NO_LEVEL, OPEN_STAGES, START_OF_LIST, PageMark, TicketFilter, make_label
 from services.board import pages
-from services.board.service import Board, Line, News, Seen, line
+from services.board.service import Board, BoardSnapshot, Line, News, line
 from services.errors import TRANSIENT_ERRORS
-from services.queries.explanation import story
-from services.queries.point_in_time import NothingKnownError, When
-from services.queries.report import report
-from services.queries.ticket_status import standing, waiting
+from services.queries.explanation import build_explanation
+from services.queries.point_in_time import NothingKnownError, PointInTime
+from services.queries.report import build_report
+from services.queries.ticket_status import list_waiting, read_ticket_status
 from services.runtime.http_server import is_loopback
 from sla.calendar import get_zone
 from sla.log import State
@@ -77,23 +77,23 @@ class ProblemError(Exception):
         return HTTPStatus(self.status).phrase
 
 
-def app(board: Callable[[], Board | None], token: str | None) -> ASGIApp:
+def build_app(board: Callable[[], Board | None], token: str | None) -> ASGIApp:
     """The board's routes. `board` is the service now, None if it does not work yet; without `token` all may ask."""
     web = _Web(board)
     routes = [
-        Route("/", web.page(_board_page)),
-        Route("/ticket", web.page(_ticket_page)),
-        Route("/policy", web.page(_policy_page)),
-        Route("/events", web.events),
-        Route("/static/{name}", _static),
-        Route("/api/tickets", web.api(_tickets)),
-        Route("/api/tickets/{path:path}", web.api(_ticket)),
-        Route("/api/report", web.api(_report)),
-        Route("/api/openapi.json", _openapi),
+        Route("/", web.answer_page(_show_board)),
+        Route("/ticket", web.answer_page(_show_ticket)),
+        Route("/policy", web.answer_page(_show_policy)),
+        Route("/events", web.stream_events),
+        Route("/static/{name}", _serve_static),
+        Route("/api/tickets", web.answer_json(_answer_tickets)),
+        Route("/api/tickets/{path:path}", web.answer_json(_answer_ticket)),
+        Route("/api/report", web.answer_json(_report)),
+        Route("/api/openapi.json", _serve_openapi),
     ]
-    handlers: dict[Any, Any] = {ProblemError: _refuse, HTTPException: _no_such_page}
-    handlers |= {NothingKnownError: _too_early, Exception: _fault}
-    handlers |= dict.fromkeys(TRANSIENT_ERRORS, _outage)
+    handlers: dict[Any, Any] = {ProblemError: _refuse, HTTPException: _handle_no_such_page}
+    handlers |= {NothingKnownError: _handle_too_early, Exception: _handle_fault}
+    handlers |= dict.fromkeys(TRANSIENT_ERRORS, _handle_transient_error)
     return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(_Guard, token=token)])
 
 
@@ -115,11 +115,11 @@ class _Guard:
                 headers.setdefault("Cache-Control", "private, no-cache")
             await send(message)
 
-        problem = self._refused(Headers(scope=scope))
+        problem = self._check_access(Headers(scope=scope))
         app: ASGIApp = self._app if problem is None else await _refuse(Request(scope), problem)
         await app(scope, receive, safely)
 
-    def _refused(self, headers: Headers) -> ProblemError | None:
+    def _check_access(self, headers: Headers) -> ProblemError | None:
         if self._token is None:
             if is_loopback(_name_of(headers.get("host", ""))):
                 return None
@@ -128,7 +128,7 @@ class _Guard:
                 "without SLA_BOARD_TOKEN the board answers only to localhost and 127.0.0.1, so that no other site can "
                 "ask in your name; use one of these names, or set a token",
             )
-        if hmac.compare_digest(_given(headers.get("authorization", "")), self._token.encode()):
+        if hmac.compare_digest(_read_token(headers.get("authorization", "")), self._token.encode()):
             return None
         what = "the token is wrong" if "authorization" in headers else "there is no token"
         return ProblemError(
@@ -144,7 +144,7 @@ def _name_of(host: str) -> str:
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
-def _given(authorization: str) -> bytes:
+def _read_token(authorization: str) -> bytes:
     """The token in the header of a program, or in that of a browser, whose password it is."""
     scheme, _, value = authorization.partition(" ")
     match scheme.lower():
@@ -166,7 +166,7 @@ class _Web:
         self._board = board
         self._process = secrets.token_hex(4)
 
-    def api(self, question: Callable[[Board, Request, Seen], object]) -> Callable[[Request], Any]:
+    def answer_json(self, question: Callable[[Board, Request, BoardSnapshot], object]) -> Callable[[Request], Any]:
         """JSON."""
 
         async def endpoint(request: Request) -> Response:
@@ -174,7 +174,7 @@ class _Web:
 
         return endpoint
 
-    def page(self, question: Callable[[Board, Request, Seen], str]) -> Callable[[Request], Any]:
+    def answer_page(self, question: Callable[[Board, Request, BoardSnapshot], str]) -> Callable[[Request], Any]:
         """HTML."""
 
         async def endpoint(request: Request) -> Response:
@@ -185,24 +185,24 @@ class _Web:
     async def _answer(
         self, request: Request, question: Callable[..., Any], type: str, encode: Callable[[Any], bytes]
     ) -> Response:
-        board = self._at_work()
-        seen = Seen(board.now(), board.position)
+        board = self._get_board()
+        seen = BoardSnapshot(board.read_now(), board.position)
         tag = f'W/"{self._process}-{seen.position}-{seen.now.timestamp() // 60:.0f}"'  # weak: the clock runs on
         headers = {"ETag": tag, "Vary": "Authorization"}
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        request.state.newest, request.state.breaches = board.newest(NEWEST), board.breaches()
+        request.state.newest, request.state.breaches = board.list_newest(NEWEST), board.list_breaches()
         return Response(encode(await board.ask(question, board, request, seen)), 200, headers, type)
 
-    def _at_work(self) -> Board:
+    def _get_board(self) -> Board:
         board = self._board()
         if board is None or board.problem == "starting":
             raise ProblemError(503, "the board does not work yet; /health/ready says why", {"Retry-After": "1"})
         return board
 
-    async def events(self, request: Request) -> Response:
+    async def stream_events(self, request: Request) -> Response:
         """Server-Sent Events; the id of each is the position in the log, and who comes back goes on there."""
-        board = self._at_work()
+        board = self._get_board()
         after = request.headers.get("last-event-id") or request.query_params.get("after", "")
         position = int(after) if after.isascii() and after.isdigit() and len(after) < 19 else None
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -210,21 +210,21 @@ class _Web:
 
 
 async def _stream(board: Board, position: int | None) -> AsyncIterator[bytes]:
-    yield b"retry: 1000\n" + _beat(board)
-    async for turn in board.turns_after(position, HEARTBEAT):
+    yield b"retry: 1000\n" + _send_heartbeat(board)
+    async for turn in board.follow_updates(position, HEARTBEAT):
         if turn is None:
-            yield _beat(board)
+            yield _send_heartbeat(board)
         else:
-            news = None if turn.news is None else [_told(each) for each in turn.news]
+            news = None if turn.news is None else [_describe_news(each) for each in turn.news]
             body = msgspec.json.encode({"position": turn.position, "events": news})
             yield b"id: %d\ndata: %b\n\n" % (turn.position, body)
 
 
-def _beat(board: Board) -> bytes:
-    return b"event: beat\ndata: %d\n\n" % (board.now().timestamp() * 1000)
+def _send_heartbeat(board: Board) -> bytes:
+    return b"event: beat\ndata: %d\n\n" % (board.read_now().timestamp() * 1000)
 
 
-def _told(news: News) -> dict[str, object]:
+def _describe_news(news: News) -> dict[str, object]:
     event = news.event
     return {
         "position": news.position,
@@ -234,11 +234,11 @@ def _told(news: News) -> dict[str, object]:
         "objective": event.objective,
         "service_level": event.state.service_level,
         "priority": event.state.priority,
-        "says": pages.says(event),
+        "says": pages.describe_event(event),
     }
 
 
-async def _static(request: Request) -> Response:
+async def _serve_static(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in STATIC:
         raise HTTPException(404)
@@ -249,7 +249,7 @@ async def _static(request: Request) -> Response:
     return Response(body, 200, headers, type)
 
 
-async def _openapi(request: Request) -> Response:
+async def _serve_openapi(request: Request) -> Response:
     return Response(msgspec.json.encode(OPENAPI), 200, media_type="application/json")
 
 
@@ -261,11 +261,11 @@ async def _refuse(request: Request, problem: ProblemError) -> Response:
     if request.url.path.startswith(("/api/", "/events")):
         body = {"type": "about:blank", "title": problem.title, "status": problem.status, "detail": problem.detail}
         return Response(msgspec.json.encode(body), problem.status, problem.headers, "application/problem+json")
-    html = pages.error(problem.status, problem.title, problem.detail)
+    html = pages.render_error(problem.status, problem.title, problem.detail)
     return Response(html, problem.status, problem.headers, "text/html; charset=utf-8")
 
 
-async def _no_such_page(request: Request, error: HTTPException) -> Response:
+async def _handle_no_such_page(request: Request, error: HTTPException) -> Response:
     detail = {
         404: f"there is nothing at {quote_value(request.url.path)}; see / for the board, /api/openapi.json for the API",
         405: f"{request.method} is not for here: the board can only be read, with GET",
@@ -274,15 +274,15 @@ async def _no_such_page(request: Request, error: HTTPException) -> Response:
     return await _refuse(request, problem)
 
 
-async def _too_early(request: Request, error: Exception) -> Response:
+async def _handle_too_early(request: Request, error: Exception) -> Response:
     return await _refuse(request, ProblemError(404, str(error)))
 
 
-async def _fault(request: Request, error: Exception) -> Response:
+async def _handle_fault(request: Request, error: Exception) -> Response:
     return await _refuse(request, ProblemError(500, "a fault of the board, which its log has; please report it"))
 
 
-async def _outage(request: Request, error: Exception) -> Response:
+async def _handle_transient_error(request: Request, error: Exception) -> Response:
     text = str(error) or type(error).__name__
     return await _refuse(request, ProblemError(503, f"the store cannot be read now: {text}", {"Retry-After": "1"}))
 
@@ -290,19 +290,21 @@ async def _outage(request: Request, error: Exception) -> Response:
 # ---- questions of the API; each blocks
 
 
-def _tickets(board: Board, request: Request, seen: Seen) -> object:
-    wanted, limit = _wanted(request, board.store.read_versions()), _number(request, "limit", PER_PAGE, MOST)
-    when, after = _when(request, seen.now), _after(request)
-    lines = board.lines(wanted, limit + 1, after, seen.now) if when.is_now else _then(board, wanted, after, when)
+def _answer_tickets(board: Board, request: Request, seen: BoardSnapshot) -> object:
+    wanted, limit = _parse_filter(request, board.store.read_versions()), _parse_number(request, "limit", PER_PAGE, MOST)
+    when, after = _parse_point_in_time(request, seen.now), _parse_cursor(request)
+    lines = (
+        board.list_lines(wanted, limit + 1, after, seen.now) if when.is_now else _list_past(board, wanted, after, when)
+    )
     return {
-        "tickets": [each.standing.report(when.at) for each in lines[:limit]],
-        "next": _cursor(lines[limit - 1].mark) if len(lines) > limit else None,
+        "tickets": [each.standing.to_json(when.at) for each in lines[:limit]],
+        "next": _encode_cursor(lines[limit - 1].mark) if len(lines) > limit else None,
     }
 
 
-def _then(board: Board, wanted: TicketFilter, after: PageMark | None, when: When) -> list[Line]:
+def _list_past(board: Board, wanted: TicketFilter, after: PageMark | None, when: PointInTime) -> list[Line]:
     """The tickets that were open at another time."""
-    found = (line(standing, when.at) for standing in waiting(board.store, None, *when))
+    found = (line(standing, when.at) for standing in list_waiting(board.store, None, *when))
     start = after if after and after.until is not None else START_OF_LIST
     return [each for each in found if _is_wanted(each.standing.state, wanted) and each.mark > start]
 
@@ -316,26 +318,28 @@ def _is_wanted(state: State, wanted: TicketFilter) -> bool:
     )
 
 
-def _ticket(board: Board, request: Request, seen: Seen) -> object:
-    ticket, part = _path_below(request, "/api/tickets/")
-    when = _when(request, seen.now)
+def _answer_ticket(board: Board, request: Request, seen: BoardSnapshot) -> object:
+    ticket, part = _split_path(request, "/api/tickets/")
+    when = _parse_point_in_time(request, seen.now)
     match part:
         case None:
-            found = standing(board.store, ticket, *when) if _is_id(ticket) else None
-            answer = found and found.report(when.at)
+            found = read_ticket_status(board.store, ticket, *when) if _is_id(ticket) else None
+            answer = found and found.to_json(when.at)
         case "explain":
-            answer = story(board.store, ticket, *when) if _is_id(ticket) else None
+            answer = build_explanation(board.store, ticket, *when) if _is_id(ticket) else None
         case _:
             raise HTTPException(404)
     if answer is None:
-        raise _unknown(ticket)
+        raise _make_unknown_ticket(ticket)
     return answer
 
 
-def _report(board: Board, request: Request, seen: Seen) -> object:
+def _report(board: Board, request: Request, seen: BoardSnapshot) -> object:
     by = [name for name in request.query_params.get("by", "").split(",") if name]
     try:
-        return report(board.store, request.query_params.get("period", "all"), by, *_when(request, seen.now))
+        return build_report(
+            board.store, request.query_params.get("period", "all"), by, *_parse_point_in_time(request, seen.now)
+        )
     except ValueError as error:
         raise ProblemError(400, str(error)) from None
 
@@ -343,60 +347,62 @@ def _report(board: Board, request: Request, seen: Seen) -> object:
 # ---- pages
 
 
-def _board_page(board: Board, request: Request, seen: Seen) -> str:
+def _show_board(board: Board, request: Request, seen: BoardSnapshot) -> str:
     versions = board.store.read_versions()
-    wanted = _wanted(request, versions)._replace(stage=OPEN_STAGES)
-    lines = board.lines(wanted, PER_PAGE + 1, _after(request), seen.now)
+    wanted = _parse_filter(request, versions)._replace(stage=OPEN_STAGES)
+    lines = board.list_lines(wanted, PER_PAGE + 1, _parse_cursor(request), seen.now)
     others: list[tuple[str, str | None]] = [("First page", None)] if "cursor" in request.query_params else []
     if len(lines) > PER_PAGE:
-        others.append((f"Next {PER_PAGE}", _cursor(lines[PER_PAGE - 1].mark)))
-    return pages.board(
+        others.append((f"Next {PER_PAGE}", _encode_cursor(lines[PER_PAGE - 1].mark)))
+    return pages.render_board(
         seen,
-        policy=_in_force(versions, seen.now),
+        policy=_get_policy_in_force(versions, seen.now),
         wanted=wanted,
         lines=lines[:PER_PAGE],
-        tallies=board.tallies(seen.now),
+        tallies=board.count_tallies(seen.now),
         breaches=request.state.breaches,
         newest=request.state.newest,
         pages=others,
     )
 
 
-def _ticket_page(board: Board, request: Request, seen: Seen) -> str:
-    ticket, when = request.query_params.get("id", ""), _when(request, seen.now)
-    found = standing(board.store, ticket, *when) if _is_id(ticket) else None
-    told = story(board.store, ticket, *when) if found else None
+def _show_ticket(board: Board, request: Request, seen: BoardSnapshot) -> str:
+    ticket, when = request.query_params.get("id", ""), _parse_point_in_time(request, seen.now)
+    found = read_ticket_status(board.store, ticket, *when) if _is_id(ticket) else None
+    told = build_explanation(board.store, ticket, *when) if found else None
     if found is None or told is None:
-        raise _unknown(ticket)
+        raise _make_unknown_ticket(ticket)
     given = {name: request.query_params.get(name, "") for name in ("as_of", "known_at")}
-    return pages.ticket(seen, told, line(found, when.at), when.at, given)
+    return pages.render_ticket(seen, told, line(found, when.at), when.at, given)
 
 
-def _policy_page(board: Board, request: Request, seen: Seen) -> str:
+def _show_policy(board: Board, request: Request, seen: BoardSnapshot) -> str:
     versions = board.store.read_versions()
-    policy = _in_force(versions, seen.now)
+    policy = _get_policy_in_force(versions, seen.now)
     if name := request.query_params.get("version"):
         try:
             policy = versions.get_named(name)
         except KeyError as error:
             raise ProblemError(404, str(error.args[0])) from None
-    year = _number(request, "year", seen.now.astimezone(get_zone(policy.zone)).year, 2100, least=2000)
-    return pages.policy(seen, policy, list(versions), year)
+    year = _parse_number(request, "year", seen.now.astimezone(get_zone(policy.zone)).year, 2100, least=2000)
+    return pages.render_policy(seen, policy, list(versions), year)
 
 
 # ---- what a request says
 
 
-def _wanted(request: Request, versions: Versions) -> TicketFilter:
+def _parse_filter(request: Request, versions: Versions) -> TicketFilter:
     policies = [version.policy for version in versions]
     return TicketFilter(
-        service_level=_one_of(request, "level", [NO_LEVEL, *(name for each in policies for name in each.levels)]),
-        priority=_one_of(request, "priority", [NO_LEVEL, *(name for each in policies for name in each.priorities)]),
-        stage=_one_of(request, "stage", STAGES),
+        service_level=_parse_choice(request, "level", [NO_LEVEL, *(name for each in policies for name in each.levels)]),
+        priority=_parse_choice(
+            request, "priority", [NO_LEVEL, *(name for each in policies for name in each.priorities)]
+        ),
+        stage=_parse_choice(request, "stage", STAGES),
     )
 
 
-def _one_of(request: Request, name: str, known: Iterable[str]) -> str | None:
+def _parse_choice(request: Request, name: str, known: Iterable[str]) -> str | None:
     given = request.query_params.get(name)
     if given and given not in known:
         raise ProblemError(
@@ -405,7 +411,7 @@ def _one_of(request: Request, name: str, known: Iterable[str]) -> str | None:
     return given or None
 
 
-def _number(request: Request, name: str, default: int, most: int, least: int = 1) -> int:
+def _parse_number(request: Request, name: str, default: int, most: int, least: int = 1) -> int:
     given = request.query_params.get(name)
     if given is None:
         return default
@@ -415,11 +421,11 @@ def _number(request: Request, name: str, default: int, most: int, least: int = 1
     return number
 
 
-def _cursor(mark: PageMark) -> str:
+def _encode_cursor(mark: PageMark) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(mark)).decode().rstrip("=")
 
 
-def _after(request: Request) -> PageMark | None:
+def _parse_cursor(request: Request) -> PageMark | None:
     given = request.query_params.get("cursor")
     if given is None:
         return None
@@ -434,24 +440,24 @@ def _after(request: Request) -> PageMark | None:
         ) from None
 
 
-def _path_below(request: Request, prefix: str) -> tuple[str, str | None]:
+def _split_path(request: Request, prefix: str) -> tuple[str, str | None]:
     """The ticket in a path, which may have a percent-encoded slash, and what stands behind the next one."""
     raw: bytes = request.scope["raw_path"]
     token, slash, rest = raw.partition(b"?")[0][len(prefix) :].partition(b"/")
     try:
         return unquote_to_bytes(token).decode(), rest.decode("ascii", "replace") if slash else None
     except UnicodeDecodeError:
-        raise _unknown(token.decode("ascii", "replace")) from None
+        raise _make_unknown_ticket(token.decode("ascii", "replace")) from None
 
 
-def _when(request: Request, now: datetime) -> When:
+def _parse_point_in_time(request: Request, now: datetime) -> PointInTime:
     try:
-        return When(_time(request, "as_of"), _time(request, "known_at"), now).check()
+        return PointInTime(_parse_time(request, "as_of"), _parse_time(request, "known_at"), now).check()
     except ValueError as error:
         raise ProblemError(400, str(error)) from None
 
 
-def _time(request: Request, name: str) -> datetime | None:
+def _parse_time(request: Request, name: str) -> datetime | None:
     given = request.query_params.get(name)
     if not given:
         return None
@@ -465,13 +471,13 @@ def _is_id(ticket: str) -> bool:
     return 1 <= len(ticket) <= 128 and ticket.isprintable()
 
 
-def _unknown(ticket: str) -> ProblemError:
+def _make_unknown_ticket(ticket: str) -> ProblemError:
     return ProblemError(
         404, f"nothing is known of a ticket {quote_value(ticket)}; see that its id is written as its helpdesk does"
     )
 
 
-def _in_force(versions: Versions, now: datetime) -> Policy:
+def _get_policy_in_force(versions: Versions, now: datetime) -> Policy:
     if not len(versions):
         raise ProblemError(503, "no policy is published yet; start intake", {"Retry-After": "1"})
     return versions.get_in_force(now)

@@ -18,7 +18,7 @@ from projections.counters import Count
 from projections.runner import BATCH_ROWS, Projection
 from projections.tickets import PageMark, TicketFilter, TicketRow, Tickets, make_page_mark
 from services.errors import ReadOnlyError
-from services.queries.ticket_status import Standing
+from services.queries.ticket_status import TicketStatus
 from services.runtime.http_server import is_loopback
 from services.runtime.service import POLL_INTERVAL, Now, Service, T, read_wall_clock
 from services.runtime.settings import Settings
@@ -37,7 +37,7 @@ WINDOWS = 8  # support windows ahead that a browser is told of
 Pair = tuple[str, str]  # service level, priority
 
 
-class Seen(NamedTuple):
+class BoardSnapshot(NamedTuple):
     """When a page was written, and up to which position it has the log."""
 
     now: datetime
@@ -75,44 +75,44 @@ class Tail:
         while self.position < news:
             rows = store.read_log_rows(self.position, min(BATCH_ROWS, news - self.position))
             for entry in decode_rows(rows, Breached, BreachRetracted):
-                self._note(News(*entry))
+                self._remember(News(*entry))
             self.position = rows[-1].position
 
-    def take(self, rows: Sequence[LogRow]) -> None:
+    def apply(self, rows: Sequence[LogRow]) -> None:
         """What comes next in the log."""
         for entry in decode_rows(rows, Announced):
             news = News(*entry)
             self.newest.append(news)
-            self._note(news)
+            self._remember(news)
         if rows:
             self.position = rows[-1].position
 
-    def _note(self, news: News) -> None:
+    def _remember(self, news: News) -> None:
         match news.event:
             case Breached():
                 self._breaches[news.event.id] = news
             case BreachRetracted():
                 self._breaches.pop(news.event.breach_id, None)
 
-    def breaches(self, now: datetime) -> list[News]:
+    def list_breaches(self, now: datetime) -> list[News]:
         """Those of the last 24 hours that stand, the newest first."""
         day_ago = now - DAY
-        self._breaches = {id: news for id, news in self._breaches.items() if _broken_at(news) > day_ago}
-        return sorted(self._breaches.values(), key=_broken_at, reverse=True)
+        self._breaches = {id: news for id, news in self._breaches.items() if _get_broken_at(news) > day_ago}
+        return sorted(self._breaches.values(), key=_get_broken_at, reverse=True)
 
-    def between(self, after: int, until: int) -> list[News] | None:
+    def list_between(self, after: int, until: int) -> list[News] | None:
         """What was announced after one position and up to another; None if that is longer ago than is remembered."""
         if after > until or (len(self.newest) == REMEMBERED and after < self.newest[0].position):
             return None
         return [news for news in self.newest if after < news.position <= until]
 
 
-def _broken_at(news: News) -> datetime:
+def _get_broken_at(news: News) -> datetime:
     assert isinstance(news.event, Breached)
     return news.event.breached_at
 
 
-class Turn(NamedTuple):
+class BoardUpdate(NamedTuple):
     """What a browser is told: how far the log is, and what was announced since; None if that is too much."""
 
     position: int
@@ -122,7 +122,7 @@ class Turn(NamedTuple):
 class Line(NamedTuple):
     """A ticket on the board: how it stands, support time left (negative when too late), and where it is in the list."""
 
-    standing: Standing
+    standing: TicketStatus
     hours: SupportHours | None
     left: timedelta | None
     mark: PageMark
@@ -186,37 +186,37 @@ class Board(Service):
         return False
 
     async def run(self) -> None:
-        await self.run_in_thread(self._tail.begin, self.store, self.now())
+        await self.run_in_thread(self._tail.begin, self.store, self.read_now())
         while True:
             before = self.position
             with suppress(ReadOnlyError):  # then the views are as far as those who follow them are
                 for view in self._views:
                     await self.catch_up(self.store, view)
             rows = await self.run_in_thread(self.store.read_log_rows, self._tail.position, BATCH_ROWS)
-            self._tail.take(rows)
-            self.position = min([self._tail.position, *await self.run_in_thread(self._seen)])
+            self._tail.apply(rows)
+            self.position = min([self._tail.position, *await self.run_in_thread(self._read_checkpoints)])
             self.record_heartbeat()
             if self.position != before:
-                self._turn()
+                self._publish_update()
             if len(rows) < BATCH_ROWS:
                 await asyncio.sleep(TOGETHER)
                 await self.sleep(POLL_INTERVAL if self.position == self._tail.position else TOGETHER)
 
     async def stop(self) -> None:
         self._ended = True
-        self._turn()
+        self._publish_update()
         self._readers.shutdown(wait=False, cancel_futures=True)
         await super().stop()
 
-    def now(self) -> datetime:
+    def read_now(self) -> datetime:
         """What this machine's clock says, in UTC."""
         return from_microseconds(self._now())
 
-    def _turn(self) -> None:
+    def _publish_update(self) -> None:
         turned, self._turned = self._turned, asyncio.Event()
         turned.set()
 
-    def _seen(self) -> list[int]:
+    def _read_checkpoints(self) -> list[int]:
         """Blocking. How far the views are."""
         return [self.store.read_checkpoint(view.name) or 0 for view in self._views]
 
@@ -224,7 +224,7 @@ class Board(Service):
         """Blocking work for a page; a long one does not keep the board from following."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, question, *arguments)
 
-    async def turns_after(self, position: int | None, patience: float) -> AsyncIterator[Turn | None]:
+    async def follow_updates(self, position: int | None, patience: float) -> AsyncIterator[BoardUpdate | None]:
         """
         What happens after a position, by default from now on; None each time that nothing does for so many seconds.
         Ends with the service.
@@ -233,7 +233,7 @@ class Board(Service):
         while not self._ended:
             turned = self._turned
             if self.position != position:
-                yield Turn(self.position, self._tail.between(position, self.position))
+                yield BoardUpdate(self.position, self._tail.list_between(position, self.position))
                 position = self.position
                 continue
             try:
@@ -244,26 +244,26 @@ class Board(Service):
 
     # ---- what the pages show
 
-    def newest(self, limit: int) -> list[News]:
+    def list_newest(self, limit: int) -> list[News]:
         """The events announced last, the newest first."""
         return list(islice(reversed(self._tail.newest), limit))
 
-    def breaches(self) -> list[News]:
+    def list_breaches(self) -> list[News]:
         """Those of the last 24 hours that stand, the newest first."""
-        return self._tail.breaches(self.now())
+        return self._tail.list_breaches(self.read_now())
 
-    def lines(self, wanted: TicketFilter, limit: int, after: PageMark | None, now: datetime) -> list[Line]:
+    def list_lines(self, wanted: TicketFilter, limit: int, after: PageMark | None, now: datetime) -> list[Line]:
         """At most so many tickets of the list. Blocking."""
         with self.store.read_view() as cursor:
             rows = self._views[0].list_page(cursor, wanted, limit, after)
         known = cache(self.store.read_policy)
         policies = (known(row.state.policy_fingerprint) if row.state.policy_fingerprint else None for row in rows)
         return [
-            line(Standing(row.ticket, row.state, row.facts, policy), now)
+            line(TicketStatus(row.ticket, row.state, row.facts, policy), now)
             for row, policy in zip(rows, policies, strict=True)
         ]
 
-    def tallies(self, now: datetime) -> dict[Pair, Tally]:
+    def count_tallies(self, now: datetime) -> dict[Pair, Tally]:
         """How many tickets stand how, for each level and priority; pending ones have neither. Blocking."""
         tickets, compliance = self._views
         with self.store.read_view() as cursor:
@@ -279,14 +279,14 @@ class Board(Service):
                 on_track=max(0, counts.get((*pair, "running"), 0) - late[pair] - at_risk[pair]),
                 paused=counts.get((*pair, "paused"), 0),
                 pending=counts.get((*pair, "pending"), 0),
-                kept=max(0, _kept(sums, pair)),
-                broken=max(0, _net_breaches(sums, pair)),
+                kept=max(0, _count_kept(sums, pair)),
+                broken=max(0, _count_net_breaches(sums, pair)),
             )
             for pair in pairs
         }
 
 
-def line(standing: Standing, now: datetime) -> Line:
+def line(standing: TicketStatus, now: datetime) -> Line:
     """A ticket with the support time that it has left."""
     state = standing.state
     place = make_page_mark(TicketRow(standing.ticket, standing.facts, state))
@@ -297,7 +297,7 @@ def line(standing: Standing, now: datetime) -> Line:
     return Line(standing, hours, left, place)
 
 
-def _kept(sums: Mapping[Count, int], pair: Pair) -> int:
+def _count_kept(sums: Mapping[Count, int], pair: Pair) -> int:
     """First responses in time, as is known now."""
     kept = sums.get(("response", *pair, "met", ""), 0)
     for (what, level, priority, before, after), n in sums.items():
@@ -306,7 +306,7 @@ def _kept(sums: Mapping[Count, int], pair: Pair) -> int:
     return kept
 
 
-def _net_breaches(sums: Mapping[Count, int], pair: Pair) -> int:
+def _count_net_breaches(sums: Mapping[Count, int], pair: Pair) -> int:
     """Breaches that stand."""
     return sum(
         n if what == "breached" else -n
@@ -315,7 +315,7 @@ def _net_breaches(sums: Mapping[Count, int], pair: Pair) -> int:
     )
 
 
-def windows_ahead(hours: SupportHours, now: datetime) -> list[Segment]:
+def find_windows_ahead(hours: SupportHours, now: datetime) -> list[Segment]:
     """The support time ahead, at least of two weeks, as far as a browser needs it."""
     until = hours.find_due(now, timedelta(seconds=1)) + timedelta(days=14)
     return list(islice((each for each in hours.cut_segments(now, until) if each.counted), WINDOWS))

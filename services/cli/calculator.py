@@ -20,7 +20,7 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def due(policy: Policy, level: str, priority: str, opened_at: datetime) -> datetime:
+def find_due(policy: Policy, level: str, priority: str, opened_at: datetime) -> datetime:
     """When the first response is due. Raises ValueError for a level or priority that the policy does not have."""
     try:
         target = policy.get_target(level, priority)
@@ -29,22 +29,22 @@ def due(policy: Policy, level: str, priority: str, opened_at: datetime) -> datet
         raise ValueError(error.args[0]) from None
 
 
-def due_line(policy: Policy) -> Callable[[Fields], None]:
+def make_due_answer(policy: Policy) -> Callable[[Fields], None]:
     """Adds `due_at` to `{service_level, priority, opened_at}`."""
 
     def add(fields: Fields) -> None:
-        level, priority = _name(fields, "service_level"), _name(fields, "priority")
-        fields["due_at"] = format_time(due(policy, level, priority, _instant(fields, "opened_at")))
+        level, priority = _read_name(fields, "service_level"), _read_name(fields, "priority")
+        fields["due_at"] = format_time(find_due(policy, level, priority, _read_instant(fields, "opened_at")))
 
     return add
 
 
-def elapsed_line(policy: Policy) -> Callable[[Fields], None]:
+def make_elapsed_answer(policy: Policy) -> Callable[[Fields], None]:
     """Adds `support_seconds` to `{service_level, from, to}`: counted time in [from, to), 0 if `to` is not later."""
 
     def add(fields: Fields) -> None:
-        level = _name(fields, "service_level")
-        start, end = _instant(fields, "from"), _instant(fields, "to")
+        level = _read_name(fields, "service_level")
+        start, end = _read_instant(fields, "from"), _read_instant(fields, "to")
         try:
             fields["support_seconds"] = to_seconds(policy.get_level(level).hours.measure(start, end))
         except KeyError as error:
@@ -53,7 +53,7 @@ def elapsed_line(policy: Policy) -> Callable[[Fields], None]:
     return add
 
 
-def _name(fields: Fields, field: str) -> str:
+def _read_name(fields: Fields, field: str) -> str:
     name = fields.get(field)
     if not isinstance(name, str):
         raise ValueError(
@@ -62,7 +62,7 @@ def _name(fields: Fields, field: str) -> str:
     return name
 
 
-def _instant(fields: Fields, field: str) -> datetime:
+def _read_instant(fields: Fields, field: str) -> datetime:
     if field not in fields:
         raise ValueError(f"{field} is missing")
     try:
@@ -71,13 +71,13 @@ def _instant(fields: Fields, field: str) -> datetime:
         raise ValueError(f"{field}: {error}") from None
 
 
-def answer(source: FileIO, sink: BinaryIO, add: Callable[[Fields], None]) -> tuple[int, int]:
+def answer_lines(source: FileIO, sink: BinaryIO, add: Callable[[Fields], None]) -> tuple[int, int]:
     """
     One line out for one line in, in their order; what has arrived is answered before more is waited for. A line that
     cannot be answered comes back with `error`. Returns the number of lines, and of those with an error.
     """
     count = wrong = 0
-    for lines in _arriving(source):
+    for lines in _read_arriving(source):
         answers = []
         for line in lines:
             fields: Fields = {}
@@ -95,7 +95,7 @@ def answer(source: FileIO, sink: BinaryIO, add: Callable[[Fields], None]) -> tup
     return count, wrong
 
 
-def _arriving(source: FileIO) -> Iterator[list[bytes]]:
+def _read_arriving(source: FileIO) -> Iterator[list[bytes]]:
     """Whole lines, as many as have arrived."""
     rest = b""
     while chunk := source.read(CHUNK):

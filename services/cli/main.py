@@ -18,8 +18,8 @@ import typer
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-    from services.maintenance.dead_letters import Choice
-    from services.queries.point_in_time import When
+    from services.maintenance.dead_letters import DeadLetterChoice
+    from services.queries.point_in_time import PointInTime
     from services.runtime.settings import Settings
     from services.store.interface import Database, Store
     from sla.policy import Policy
@@ -87,9 +87,9 @@ def up_command(
     from services.runtime.logging import configure
     from services.up import run_engine
 
-    settings = _settings()
+    settings = read_settings()
     if settings.database_url is not None:
-        _store(settings)
+        require_database(settings)
     configure(settings)
     raise typer.Exit(asyncio.run(run_engine(settings, data, demo)))
 
@@ -102,9 +102,9 @@ def migrate() -> None:
     from services.runtime.logging import configure
     from services.up import provision
 
-    settings = _settings()
-    bus, store = _bus(settings), _store(settings)
-    with _usage():
+    settings = read_settings()
+    bus, store = require_bus_url(settings), require_database(settings)
+    with refuse_wrong_usage():
         who = read_access(settings)
     configure(settings)
     store.migrate(PROJECTIONS)
@@ -122,15 +122,16 @@ def run(
 
     if unknown := [name for name in services if name not in SERVICES]:
         raise UsageError(f"{', '.join(unknown)}: no such service; the services are {', '.join(SERVICES)}")
-    settings = _settings()
+    settings = read_settings()
     if "notifier" in services and not settings.notifies:
         raise UsageError("notifier has nobody to tell; set SLA_ALERTMANAGER_URL, or SLA_NOTIFY_FILE")
-    bus, store = _bus(settings), _store(settings) if any(SERVICES[name].needs_store for name in services) else None
-    with _usage():
+    bus = require_bus_url(settings)
+    store = require_database(settings) if any(SERVICES[name].needs_store for name in services) else None
+    with refuse_wrong_usage():
         who = read_access(settings)
     configure(settings)
     process = Process(list(dict.fromkeys(services)), settings, bus, store, who)
-    raise typer.Exit(asyncio.run(process.run(lambda: _say(f"ready: {process.http.url}"))))
+    raise typer.Exit(asyncio.run(process.run(lambda: print_message(f"ready: {process.http.url}"))))
 
 
 @app.command()
@@ -141,21 +142,21 @@ def rebuild(
     """Build views again from the whole log, all of them if none is named; the engine may run meanwhile."""
     from projections.registry import PROJECTIONS
     from projections.runner import rebuild as build
-    from services.cli.terminal import progress
+    from services.cli.terminal import show_progress
     from services.runtime import connections as client
 
     known = {view.name: view for view in PROJECTIONS}
     if unknown := [name for name in views or [] if name not in known]:
         raise UsageError(f"{', '.join(unknown)}: no such view; the views are {', '.join(known)}")
-    settings = _settings()
-    with _usage():
+    settings = read_settings()
+    with refuse_wrong_usage():
         where = client.find_store(settings, data)
     store, lock = where.open(), where.create_lock("rebuild")
     if not lock.acquire():
         raise CommandFailedError(f"another `sla rebuild` works on {where.name}")
     for name in dict.fromkeys(views or known):
         total = store.read_committed_sequence() if known[name].source == "inbox" else store.read_head()
-        for _ in progress(name, build(store, known[name]), total):
+        for _ in show_progress(name, build(store, known[name]), total):
             lock.acquire()  # which a session that is silent for too long loses
     store.close()
 
@@ -165,23 +166,23 @@ def verify(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None:
     """Judge every ticket again and fold every view again: does the store say the same? The engine may run meanwhile."""
     from projections.registry import PROJECTIONS
     from services.cli import terminal as screen
-    from services.maintenance.verify import Difference, Verify, keep
+    from services.maintenance.verify import Discrepancy, Verify, store_result
     from services.runtime import connections as client
 
-    with _usage():
-        store = client.find_store(_settings(), data)
+    with refuse_wrong_usage():
+        store = client.find_store(read_settings(), data)
     with store.open_snapshot() as stored, Verify(stored, PROJECTIONS) as check:
-        for name, work in (("views", check.views()), ("tickets", check.tickets())):
-            for _ in screen.progress(name, work, check.head):
+        for name, work in (("views", check.check_projections()), ("tickets", check.check_tickets())):
+            for _ in screen.show_progress(name, work, check.head):
                 pass
-    if why_not := keep(store, check.result()):
-        _say(f"the result was not kept in the store: {why_not}")
+    if why_not := store_result(store, check.to_verification()):
+        print_message(f"the result was not kept in the store: {why_not}")
     if output is Output.JSON:
-        screen.write_json(check.report())
+        screen.print_json(check.to_json())
     else:
         if check.first:
-            screen.table(Difference._fields, check.first)
-        typer.echo(check.summary())
+            screen.print_table(Discrepancy._fields, check.first)
+        typer.echo(check.summarise())
     raise typer.Exit(1 if check.differences else 0)
 
 
@@ -193,9 +194,9 @@ def backup(
     """Write the store and the streams to one file; the engine may run meanwhile."""
     from services.maintenance.backup import backup as write
 
-    settings = _quiet()
-    with _usage(), _interruptible():
-        _say(f"{file}: {write(settings, data, file).summary()}")
+    settings = read_settings_quietly()
+    with refuse_wrong_usage(), stop_on_signal():
+        print_message(f"{file}: {write(settings, data, file).summarise()}")
 
 
 @app.command()
@@ -205,9 +206,9 @@ def restore(
     """Put a backup in a folder in which there is nothing yet, for `sla up`."""
     from services.maintenance.backup import restore as read
 
-    settings = _quiet()
-    with _usage(), _interruptible():
-        _say(f"{data}: {read(settings, data, file).summary()}")
+    settings = read_settings_quietly()
+    with refuse_wrong_usage(), stop_on_signal():
+        print_message(f"{data}: {read(settings, data, file).summarise()}")
 
 
 # ---- the bus
@@ -241,8 +242,8 @@ def publish(
     from services.cli import terminal as screen
 
     given = {"service_level": level, "priority": priority, "by": by, "reason": reason}
-    with _usage():
-        fact, message = publishing.fact(
+    with refuse_wrong_usage():
+        fact, message = publishing.build_fact(
             event,
             ticket,
             given
@@ -252,13 +253,13 @@ def publish(
             id=str(uuid4()) if id is None else id,
             time=datetime.now(UTC) if at is None else parse_instant(at),
             sequence=sequence,
-            ahead=_settings().max_ahead,
-            policy=lambda: _policy_in_force(data),
+            ahead=read_settings().max_ahead,
+            policy=lambda: read_policy_in_force(data),
         )
-    published = _on_bus("publish", data, lambda nc: Publisher(nc, TICKETS).publish([message]))
-    receipt = publishing.receipt(fact, message, published[0].sequence)
+    published = run_on_bus("publish", data, lambda nc: Publisher(nc, TICKETS).publish([message]))
+    receipt = publishing.build_receipt(fact, message, published[0].sequence)
     if output is Output.JSON:
-        screen.write_json(receipt)
+        screen.print_json(receipt)
     else:
         typer.echo(f"stored as {receipt['sequence']} in {TICKETS}: {fact.type} {fact.ticket}, id {fact.id}")
 
@@ -281,15 +282,15 @@ def watch(
         raise UsageError(f"{', '.join(sorted(unknown))}: no such kind; the kinds are {', '.join(watching.KINDS)}")
 
     async def follow(nc: "Client") -> None:
-        async for event in watching.follow(nc, all, _say):
-            if watching.kind(event) not in wanted:
+        async for event in watching.follow(nc, all, print_message):
+            if watching.get_kind(event) not in wanted:
                 continue
             if output is Output.JSON:
-                screen.write_json(event)
+                screen.print_json(event)
             else:
-                screen.line(*watching.cells(event))
+                screen.print_line(*watching.build_cells(event))
 
-    _on_bus("watch", data, follow, stopped=0)
+    run_on_bus("watch", data, follow, stopped=0)
 
 
 # ---- tickets
@@ -307,14 +308,14 @@ def show(
     from services.cli import terminal as screen
     from services.queries import ticket_status as reading
 
-    with _asking(data, as_of, known_at) as (store, when):
-        found = reading.standing(store, ticket, *when)
+    with open_for_question(data, as_of, known_at) as (store, when):
+        found = reading.read_ticket_status(store, ticket, *when)
     if found is None:
         raise CommandFailedError(f"nothing is known of ticket {ticket!r}")
     if output is Output.JSON:
-        screen.write_json(found.report(when.at))
+        screen.print_json(found.to_json(when.at))
     else:
-        screen.pairs(found.lines(when.at))
+        screen.print_pairs(found.to_fields(when.at))
 
 
 @app.command("list")
@@ -332,12 +333,12 @@ def list_command(
     from services.cli import terminal as screen
     from services.queries import ticket_status as reading
 
-    with _asking(data, as_of, known_at) as (store, when):
-        found = list(reading.waiting(store, limit, *when))
+    with open_for_question(data, as_of, known_at) as (store, when):
+        found = list(reading.list_waiting(store, limit, *when))
     if output is Output.JSON:
-        screen.write_json([each.report(when.at) for each in found])
+        screen.print_json([each.to_json(when.at) for each in found])
     else:
-        screen.table(reading.COLUMNS, (each.row(when.at) for each in found))
+        screen.print_table(reading.COLUMNS, (each.to_row(when.at) for each in found))
 
 
 @app.command()
@@ -353,12 +354,12 @@ def explain(
     from services.cli import terminal as screen
     from services.queries import explanation as explaining
 
-    with _asking(data, as_of, known_at) as (store, when):
-        story = explaining.story(store, ticket, *when)
+    with open_for_question(data, as_of, known_at) as (store, when):
+        story = explaining.build_explanation(store, ticket, *when)
     if story is None:
         raise CommandFailedError(f"nothing is known of ticket {ticket!r}")
     if output is Output.JSON:
-        screen.write_json(story)
+        screen.print_json(story)
     else:
         explanation.print_explanation(story)
 
@@ -379,27 +380,27 @@ def report(
     from services.cli import terminal as screen
     from services.queries import report as reports
 
-    with _asking(data, as_of, known_at) as (store, when), _usage():
-        found = reports.report(store, period, [name for name in by.split(",") if name], *when)
+    with open_for_question(data, as_of, known_at) as (store, when), refuse_wrong_usage():
+        found = reports.build_report(store, period, [name for name in by.split(",") if name], *when)
     if output is Sheet.JSON:
-        screen.write_json(found)
+        screen.print_json(found)
     elif output is Sheet.CSV:
         reports.write_csv(found)
     else:
-        screen.table(reports.columns(found), reports.rows(found))
+        screen.print_table(reports.list_columns(found), reports.build_rows(found))
 
 
 @contextmanager
-def _asking(data: Path, as_of: str | None, known_at: str | None) -> "Iterator[tuple[Store, When]]":
+def open_for_question(data: Path, as_of: str | None, known_at: str | None) -> "Iterator[tuple[Store, PointInTime]]":
     """The store, opened, and the moment a question is about."""
     from events.times import parse_instant
-    from services.queries.point_in_time import When
+    from services.queries.point_in_time import PointInTime
     from services.runtime import connections as client
 
-    with _usage():
+    with refuse_wrong_usage():
         at, known = (None if text is None else parse_instant(text) for text in (as_of, known_at))
-        when = When(at, known, datetime.now(UTC)).check()
-        store = client.open_store(_settings(), data)
+        when = PointInTime(at, known, datetime.now(UTC)).check()
+        store = client.open_store(read_settings(), data)
     try:
         yield store, when
     finally:
@@ -421,24 +422,24 @@ def due(
     from events.times import parse_instant
     from services.cli import calculator
     from services.cli import terminal as screen
-    from services.text.formats import local, utc, wall
+    from services.text.formats import convert_to_zone, format_utc, format_wall_time
 
     if batch:
         if level or priority or at:
             raise UsageError(
                 "--batch reads level, priority and time from its lines; leave out --level, --priority and --at"
             )
-        _batch(calculator.due_line(_policy()))
+        answer_batch(calculator.make_due_answer(read_policy()))
     if level is None or priority is None or at is None:
         raise UsageError("sla due needs --level, --priority and --at; or --batch, and JSON lines on stdin")
-    with _usage():
-        opened_at, policy = parse_instant(at), _policy()
-        due_at = calculator.due(policy, level, priority, opened_at)
+    with refuse_wrong_usage():
+        opened_at, policy = parse_instant(at), read_policy()
+        due_at = calculator.find_due(policy, level, priority, opened_at)
     if output is Output.JSON:
         given = {"service_level": level, "priority": priority, "opened_at": opened_at}
-        screen.write_json({**given, "due_at": due_at, "due_at_local": local(due_at, policy.zone)})
+        screen.print_json({**given, "due_at": due_at, "due_at_local": convert_to_zone(due_at, policy.zone)})
     else:
-        typer.echo(f"{utc(due_at)}  {wall(due_at, policy.zone)}")
+        typer.echo(f"{format_utc(due_at)}  {format_wall_time(due_at, policy.zone)}")
 
 
 @app.command()
@@ -450,14 +451,14 @@ def elapsed(
 
     if not batch:
         raise UsageError("sla elapsed reads JSON lines {service_level, from, to} on stdin; call it with --batch")
-    _batch(calculator.elapsed_line(_policy()))
+    answer_batch(calculator.make_elapsed_answer(read_policy()))
 
 
-def _batch(add: Callable[[dict[str, Any]], None]) -> NoReturn:
-    from services.cli.calculator import answer
+def answer_batch(add: Callable[[dict[str, Any]], None]) -> NoReturn:
+    from services.cli.calculator import answer_lines
 
     with open(0, "rb", buffering=0, closefd=False) as lines:
-        count, wrong = answer(lines, sys.stdout.buffer, add)
+        count, wrong = answer_lines(lines, sys.stdout.buffer, add)
     if wrong:
         raise CommandFailedError(f"{wrong} of {count} lines have an error")
     raise typer.Exit
@@ -493,8 +494,8 @@ def policy_publish(
     from sla.policy_file import load_policy_file
     from sla.versions import VersionRefusedError
 
-    settings, policy = _settings(), load_policy_file(file)
-    with _usage():
+    settings, policy = read_settings(), load_policy_file(file)
+    with refuse_wrong_usage():
         store = client.open_store(settings, data)
     try:
         version = store.publish_policy(policy, lambda: datetime.now(UTC), settings.policy_notice)
@@ -503,9 +504,9 @@ def policy_publish(
     versions, now = store.read_versions(), datetime.now(UTC)
     store.close()
     if output is Output.JSON:
-        screen.write_json(policies.report(version, versions, now))
+        screen.print_json(policies.describe_version(version, versions, now))
     else:
-        screen.table(policies.COLUMNS, [policies.row(version, versions, now)])
+        screen.print_table(policies.COLUMNS, [policies.build_version_row(version, versions, now)])
 
 
 @policy_app.command("list")
@@ -514,11 +515,13 @@ def policy_list(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None:
     from services.cli import policies
     from services.cli import terminal as screen
 
-    versions, now = _versions(data), datetime.now(UTC)
+    versions, now = read_versions(data), datetime.now(UTC)
     if output is Output.JSON:
-        screen.write_json([policies.report(version, versions, now) for version in versions])
+        screen.print_json([policies.describe_version(version, versions, now) for version in versions])
     else:
-        screen.table(policies.COLUMNS, (policies.row(version, versions, now) for version in versions))
+        screen.print_table(
+            policies.COLUMNS, (policies.build_version_row(version, versions, now) for version in versions)
+        )
 
 
 @policy_app.command("show")
@@ -531,13 +534,13 @@ def policy_show(
     from services.cli import policies
     from services.cli import terminal as screen
 
-    versions, now = _versions(data), datetime.now(UTC)
-    with _usage():
-        policy = versions.get_in_force(now) if version is None else policies.find(version, versions)
+    versions, now = read_versions(data), datetime.now(UTC)
+    with refuse_wrong_usage():
+        policy = versions.get_in_force(now) if version is None else policies.find_policy(version, versions)
     if output is Output.JSON:
-        screen.write_json(policy.to_resolved())
+        screen.print_json(policy.to_resolved())
     else:
-        screen.pairs(policies.lines(policy, now))
+        screen.print_pairs(policies.list_settings(policy, now))
 
 
 @policy_app.command("diff")
@@ -552,16 +555,16 @@ def policy_diff(
     from services.cli import terminal as screen
     from sla.versions import Change, find_changes, is_material
 
-    versions = _versions(data)
-    with _usage():
-        one, other = policies.find(before, versions), policies.find(after, versions)
+    versions = read_versions(data)
+    with refuse_wrong_usage():
+        one, other = policies.find_policy(before, versions), policies.find_policy(after, versions)
     found = find_changes(one, other)
     if output is Output.JSON:
-        screen.write_json({"material": is_material(one, other), "changes": [change._asdict() for change in found]})
+        screen.print_json({"material": is_material(one, other), "changes": [change._asdict() for change in found]})
     else:
         if found:
-            screen.table(Change._fields, found)
-        _say(f"{len(found)} changes, {'material' if is_material(one, other) else 'none of them material'}")
+            screen.print_table(Change._fields, found)
+        print_message(f"{len(found)} changes, {'material' if is_material(one, other) else 'none of them material'}")
 
 
 @policy_app.command("migrate")
@@ -579,11 +582,11 @@ def policy_migrate(
     from services.queries import backtest as what_if
     from services.runtime import connections as client
 
-    settings, now = _quiet(), datetime.now(UTC)
-    with _usage():
+    settings, now = read_settings_quietly(), datetime.now(UTC)
+    with refuse_wrong_usage():
         store = client.open_store(settings, data)
-        policy = policies.in_effect(to, store.read_versions(), now)
-    found = list(what_if.moves(store, policy, now))
+        policy = policies.find_in_effect(to, store.read_versions(), now)
+    found = list(what_if.find_moves(store, policy, now))
     store.close()
     going = dict.fromkeys(move.ticket for move in found if move.why_not is None)
     if not dry_run and going:
@@ -594,12 +597,12 @@ def policy_migrate(
             for start in range(0, len(messages), what_if.BATCH):
                 await publisher.publish(messages[start : start + what_if.BATCH])
 
-        _on_bus("policy migrate", data, send)
+        run_on_bus("policy migrate", data, send)
     if output is Output.JSON:
-        screen.write_json({"to": to, "dry_run": dry_run, "moves": [move._asdict() for move in found]})
+        screen.print_json({"to": to, "dry_run": dry_run, "moves": [move._asdict() for move in found]})
     else:
-        screen.table(policies.MOVES, (policies.move_row(move, policy.zone) for move in found))
-        _say(policies.moved(found, dry_run))
+        screen.print_table(policies.MOVES, (policies.build_move_row(move, policy.zone) for move in found))
+        print_message(policies.summarise_moves(found, dry_run))
 
 
 @app.command()
@@ -620,28 +623,28 @@ def backtest(
     from sla.policy_file import load_policy_file
 
     other = load_policy_file(policy)
-    with _usage():
+    with refuse_wrong_usage():
         start, end = (None if text is None else parse_instant(text) for text in (since, until))
-        store = client.find_store(_settings(), data)
-    versions = _versions(data)
+        store = client.find_store(read_settings(), data)
+    versions = read_versions(data)
     test = what_if.Backtest(versions, other, datetime.now(UTC), start, end)
     with store.open_snapshot() as stored:
-        for _ in screen.progress("tickets", test.run(stored), count_tickets(stored)):
+        for _ in screen.show_progress("tickets", test.run(stored), count_tickets(stored)):
             pass
     if output is Output.JSON:
-        screen.write_json(test.report())
+        screen.print_json(test.report())
     else:
-        screen.table(policies.COMPLIANCE, policies.compliance_rows(test.compliance()))
+        screen.print_table(policies.COMPLIANCE, policies.build_compliance_rows(test.compare_compliance()))
         if test.flips:
-            screen.table(policies.FLIPS, (policies.flip_row(flip, other.zone) for flip in test.flips))
-        _say(f"{test.tickets:,} tickets, of which {len(test.flips):,} flip")
+            screen.print_table(policies.FLIPS, (policies.build_flip_row(flip, other.zone) for flip in test.flips))
+        print_message(f"{test.tickets:,} tickets, of which {len(test.flips):,} flip")
 
 
-def _versions(data: Path) -> "Versions":
+def read_versions(data: Path) -> "Versions":
     from services.runtime import connections as client
 
-    with _usage():
-        store = client.open_store(_settings(), data)
+    with refuse_wrong_usage():
+        store = client.open_store(read_settings(), data)
     versions = store.read_versions()
     store.close()
     if not len(versions):
@@ -658,14 +661,14 @@ Sequences = Annotated[list[int] | None, typer.Argument(metavar="SEQ…", help="O
 EveryOne = Annotated[bool, typer.Option("--all", help="All there are.")]
 
 
-def _choice(sequences: list[int] | None, reason: str | None, source: str | None, all: bool) -> "Choice":
+def make_choice(sequences: list[int] | None, reason: str | None, source: str | None, all: bool) -> "DeadLetterChoice":
     from services.maintenance import dead_letters
 
     if reason is not None and reason not in dead_letters.REASONS:
         raise UsageError(f"{reason!r} is not a reason; the reasons are {', '.join(dead_letters.REASONS)}")
     if bool(sequences) + (reason is not None or source is not None) + all != 1:
         raise UsageError("say which: sequences, --reason and --source, or --all")
-    return dead_letters.Choice(sequences or (), reason, source)
+    return dead_letters.DeadLetterChoice(sequences or (), reason, source)
 
 
 @dead_app.command("list")
@@ -680,17 +683,19 @@ def dead_list(
     from services.cli import terminal as screen
     from services.maintenance import dead_letters
 
-    choice = _choice(None, reason, source, reason is None and source is None)
-    found = _on_bus("dead list", data, lambda nc: dead_letters.choose(nc, choice))
+    choice = make_choice(None, reason, source, reason is None and source is None)
+    found = run_on_bus("dead list", data, lambda nc: dead_letters.choose(nc, choice))
     match output, group:
         case Output.JSON, False:
-            screen.write_json([letter.report() for letter in found])
+            screen.print_json([letter.to_json() for letter in found])
         case Output.JSON, True:
-            screen.write_json([each._asdict() for each in dead_letters.groups(found)])
+            screen.print_json([each._asdict() for each in dead_letters.group_dead_letters(found)])
         case _, False:
-            screen.table(dead_letters.COLUMNS, (letter.row() for letter in found))
+            screen.print_table(dead_letters.COLUMNS, (letter.to_row() for letter in found))
         case _, True:
-            screen.table(dead_letters.Group._fields, (each.row() for each in dead_letters.groups(found)))
+            screen.print_table(
+                dead_letters.DeadLetterGroup._fields, (each.to_row() for each in dead_letters.group_dead_letters(found))
+            )
 
 
 @dead_app.command("show")
@@ -703,11 +708,11 @@ def dead_show(
     from services.cli import terminal as screen
     from services.maintenance import dead_letters
 
-    letter = _on_bus("dead show", data, lambda nc: dead_letters.find(nc, [sequence]))[0]
+    letter = run_on_bus("dead show", data, lambda nc: dead_letters.find(nc, [sequence]))[0]
     if output is Output.JSON:
-        screen.write_json(letter.whole())
+        screen.print_json(letter.to_full_json())
     else:
-        screen.pairs(letter.lines())
+        screen.print_pairs(letter.to_fields())
 
 
 @dead_app.command("replay")
@@ -726,10 +731,10 @@ def dead_replay(
     from services.cli import terminal as screen
     from services.maintenance import dead_letters
 
-    choice = _choice(sequences, reason, source, all)
-    sent = _on_bus("dead replay", data, lambda nc: dead_letters.replay(nc, choice))
+    choice = make_choice(sequences, reason, source, all)
+    sent = run_on_bus("dead replay", data, lambda nc: dead_letters.replay(nc, choice))
     if output is Output.JSON:
-        screen.write_json([{"sequence": letter.sequence, "stored_as": stored} for letter, stored in sent])
+        screen.print_json([{"sequence": letter.sequence, "stored_as": stored} for letter, stored in sent])
     else:
         for letter, stored in sent:
             typer.echo(f"{letter.sequence} stored again as {stored}: {letter.subject}")
@@ -747,23 +752,23 @@ def dead_discard(
     """Remove dead letters for good: these messages will never count."""
     from services.maintenance import dead_letters
 
-    choice = _choice(sequences, reason, source, all)
+    choice = make_choice(sequences, reason, source, all)
     if not choice.sequences and not yes:
-        found = _on_bus("dead discard", data, lambda nc: dead_letters.choose(nc, choice))
+        found = run_on_bus("dead discard", data, lambda nc: dead_letters.choose(nc, choice))
         raise UsageError(f"that would remove {len(found)} dead letters for good; add --yes if they are not needed")
-    found = _on_bus("dead discard", data, lambda nc: dead_letters.discard(nc, choice))
+    found = run_on_bus("dead discard", data, lambda nc: dead_letters.discard(nc, choice))
     typer.echo(f"{len(found)} dead letters removed")
 
 
 # ---- what the commands share
 
 
-def _on_bus(name: str, data: Path, work: "Callable[[Client], Awaitable[T]]", stopped: int = 1) -> T:
+def run_on_bus(name: str, data: Path, work: "Callable[[Client], Awaitable[T]]", stopped: int = 1) -> T:
     """Work on the bus, with a connection that is closed afterwards; SIGINT and SIGTERM end it with `stopped`."""
     from services.runtime import connections as client
 
-    settings = _quiet()
-    with _usage():
+    settings = read_settings_quietly()
+    with refuse_wrong_usage():
         url, access = client.find_bus_url(settings, data), client.read_access(settings)
 
     async def working() -> T:
@@ -781,7 +786,7 @@ def _on_bus(name: str, data: Path, work: "Callable[[Client], Awaitable[T]]", sto
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def stop_on_signal() -> Iterator[None]:
     """SIGINT and SIGTERM end the work, which takes back what it has begun; the answer is no."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -790,31 +795,31 @@ def _interruptible() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def _quiet() -> "Settings":
+def read_settings_quietly() -> "Settings":
     """The settings, with logs of errors only: the connection's troubles end as one message."""
     from services.runtime.logging import configure
 
-    settings = _settings()
+    settings = read_settings()
     configure(settings.model_copy(update={"log_level": "error"}))
     return settings
 
 
-def _say(message: str) -> None:
+def print_message(message: str) -> None:
     typer.echo(message, err=True)
 
 
 @contextmanager
-def _usage() -> Iterator[None]:
+def refuse_wrong_usage() -> Iterator[None]:
     """What is wrong with the values that were given is wrong usage."""
     try:
         yield
     except ValueError as error:
-        if isinstance(error, _refusals()):
+        if isinstance(error, list_refusals()):
             raise
         raise UsageError(str(error)) from None
 
 
-def _settings() -> "Settings":
+def read_settings() -> "Settings":
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
@@ -829,33 +834,33 @@ def _settings() -> "Settings":
         raise UsageError(str(error)) from None
 
 
-def _policy() -> "Policy":
+def read_policy() -> "Policy":
     from services.runtime.settings import load_policy
 
-    return load_policy(_settings().policy_dir)
+    return load_policy(read_settings().policy_dir)
 
 
-def _policy_in_force(data: Path) -> "Policy":
+def read_policy_in_force(data: Path) -> "Policy":
     """Of the store, if there is one with a version; that of the file otherwise."""
     from services.errors import FatalError, StoreError
     from services.runtime import connections as client
 
     try:
-        store = client.open_store(_settings(), data)
+        store = client.open_store(read_settings(), data)
     except (FatalError, StoreError):
-        return _policy()
+        return read_policy()
     versions = store.read_versions()
     store.close()
-    return versions.get_in_force(datetime.now(UTC)) if len(versions) else _policy()
+    return versions.get_in_force(datetime.now(UTC)) if len(versions) else read_policy()
 
 
-def _bus(settings: "Settings") -> str:
+def require_bus_url(settings: "Settings") -> str:
     if settings.nats_url is None:
         raise UsageError("SLA_NATS_URL is not set; give the address of NATS, like nats://127.0.0.1:4222")
     return settings.nats_url
 
 
-def _store(settings: "Settings") -> "Database":
+def require_database(settings: "Settings") -> "Database":
     from services.runtime.settings import parse_database_url
 
     if settings.database_url is None:
@@ -868,7 +873,7 @@ def _store(settings: "Settings") -> "Database":
         raise UsageError(f"SLA_DATABASE_URL: {error}") from None
 
 
-def _refusals() -> tuple[type[Exception], ...]:
+def list_refusals() -> tuple[type[Exception], ...]:
     """What the parts raise when the answer is no."""
     import nats.errors
     from eventsourcing.persistence import PersistenceError
@@ -899,12 +904,12 @@ def main() -> None:
     try:
         app()
     except UsageError as error:
-        _say(f"sla: {error}")
+        print_message(f"sla: {error}")
         sys.exit(2)
     except Exception as error:
-        if not isinstance(error, _refusals()):
+        if not isinstance(error, list_refusals()):
             raise
-        _say(f"sla: {str(error) or type(error).__name__}")
+        print_message(f"sla: {str(error) or type(error).__name__}")
         sys.exit(1)
 
 

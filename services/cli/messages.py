@@ -24,7 +24,7 @@ OPTIONS = {
 """The members of `data` that have an option."""
 
 
-def fact(
+def build_fact(
     event: str,
     ticket: str,
     given: Mapping[str, str | None],
@@ -84,7 +84,7 @@ def _check_reason(reason: str, policy: Policy) -> None:
         raise ValueError(f"reason {reason!r} is not in policy {policy.name}; it has {', '.join(policy.exclusions)}")
 
 
-def receipt(event: TicketEvent, message: Outgoing, sequence: int) -> dict[str, object]:
+def build_receipt(event: TicketEvent, message: Outgoing, sequence: int) -> dict[str, object]:
     """What was stored, and where."""
     return {
         "stream": TICKETS,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from services.queries.backtest import Flip, Move
-from services.text.formats import brief, wall
+from services.text.formats import format_wall_time, format_wall_time_briefly
 from sla.policy import FIRST_RESPONSE, Policy
 from sla.policy_file import load_policy_file
 from sla.versions import Version, Versions, flatten_policy
@@ -15,7 +15,7 @@ COLUMNS = ("version", "in force from", "published", "material", "fingerprint")
 ALWAYS = "the beginning"
 
 
-def report(version: Version, versions: Versions, now: datetime) -> dict[str, Any]:
+def describe_version(version: Version, versions: Versions, now: datetime) -> dict[str, Any]:
     """For programs; the first version has no `effective_from`."""
     return {
         "name": version.policy.name,
@@ -28,16 +28,22 @@ def report(version: Version, versions: Versions, now: datetime) -> dict[str, Any
     }
 
 
-def row(version: Version, versions: Versions, now: datetime) -> tuple[str, ...]:
+def build_version_row(version: Version, versions: Versions, now: datetime) -> tuple[str, ...]:
     """In the order of COLUMNS; the one in force has a star."""
     zone = version.policy.zone
     star = " *" if versions.get_in_force(now) is version.policy else ""
-    since = ALWAYS if version.is_first else wall(version.effective_from, zone)
+    since = ALWAYS if version.is_first else format_wall_time(version.effective_from, zone)
     material = "yes" if version.material else "no"
-    return version.name + star, since, wall(version.published_at, zone), material, version.policy.fingerprint[:12]
+    return (
+        version.name + star,
+        since,
+        format_wall_time(version.published_at, zone),
+        material,
+        version.policy.fingerprint[:12],
+    )
 
 
-def find(name: str, versions: Versions) -> Policy:
+def find_policy(name: str, versions: Versions) -> Policy:
     """A published version, or a policy file. ValueError if there is no such version; PolicyError of the file."""
     if name in {version.name for version in versions}:
         return versions.get_named(name)
@@ -47,7 +53,7 @@ def find(name: str, versions: Versions) -> Policy:
     raise ValueError(f"{name!r} is neither a published version nor a file; the versions are {known}")
 
 
-def lines(policy: Policy, now: datetime) -> list[tuple[str, str]]:
+def list_settings(policy: Policy, now: datetime) -> list[tuple[str, str]]:
     """What a policy says, one setting a line, in the order of the file; holidays only of this year and the next."""
     years = (f"holidays.{now.year}", f"holidays.{now.year + 1}")
     told = [
@@ -58,13 +64,15 @@ def lines(policy: Policy, now: datetime) -> list[tuple[str, str]]:
     return [("name", policy.name), ("version", policy.version), *told]
 
 
-def in_effect(name: str, versions: Versions, now: datetime) -> Policy:
+def find_in_effect(name: str, versions: Versions, now: datetime) -> Policy:
     """The published version of this name. ValueError if there is none, or it is not in effect yet."""
     for version in versions:
         if version.name == name and version.effective_from <= now:
             return version.policy
         if version.name == name:
-            raise ValueError(f"version {name} takes effect at {wall(version.effective_from, None)}; not before that")
+            raise ValueError(
+                f"version {name} takes effect at {format_wall_time(version.effective_from, None)}; not before that"
+            )
     raise ValueError(f"version {name!r} is not published; the versions are {', '.join(each.name for each in versions)}")
 
 
@@ -76,15 +84,15 @@ COMPLIANCE = ("level", "priority", "", "met", "broken", "open", "cancelled", "ex
 FLIPS = ("ticket", "level", "priority", "before", "after", "due before", "due after")
 
 
-def move_row(move: Move, zone: str) -> tuple[str, ...]:
+def build_move_row(move: Move, zone: str) -> tuple[str, ...]:
     """In the order of MOVES."""
     said = move.why_not or ("breaks at once" if move.breaks else "")
     objective = move.objective if move.objective == FIRST_RESPONSE else f"{move.objective} {move.cycle}"
-    due, then = brief(move.due_at, zone), brief(move.new_due_at, zone)
+    due, then = format_wall_time_briefly(move.due_at, zone), format_wall_time_briefly(move.new_due_at, zone)
     return move.ticket, objective, move.service_level, move.priority, move.policy_version, due, then, said
 
 
-def moved(moves: Sequence[Move], dry_run: bool) -> str:
+def summarise_moves(moves: Sequence[Move], dry_run: bool) -> str:
     """How many tickets, on one line."""
     going = {move.ticket for move in moves if move.why_not is None}
     staying = {move.ticket for move in moves if move.why_not is not None}
@@ -93,7 +101,7 @@ def moved(moves: Sequence[Move], dry_run: bool) -> str:
     return f"{len(going):,} tickets {verb}, of which {len(breaking):,} break at once; {len(staying):,} cannot"
 
 
-def compliance_rows(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+def build_compliance_rows(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     """In the order of COMPLIANCE: a line before and a line after."""
     for row in rows:
         for when in ("before", "after"):
@@ -102,7 +110,7 @@ def compliance_rows(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, ...]]
             yield *labels, when, *(str(count) for count in counts), "-" if share is None else f"{share:.1%}"
 
 
-def flip_row(flip: Flip, zone: str) -> tuple[str, ...]:
+def build_flip_row(flip: Flip, zone: str) -> tuple[str, ...]:
     """In the order of FLIPS."""
     *texts, due_before, due_after = flip
-    return *texts, brief(due_before, zone), brief(due_after, zone)
+    return *texts, format_wall_time_briefly(due_before, zone), format_wall_time_briefly(due_after, zone)

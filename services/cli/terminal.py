@@ -25,7 +25,7 @@ COLOURS = {
 }
 
 
-def console() -> "Console":
+def make_console() -> "Console":
     """stdout. Rich alone would also colour for FORCE_COLOR; NO_COLOR and TERM it knows."""
     from rich.console import Console  # here and below: programs that read JSON need not wait for it
 
@@ -39,20 +39,20 @@ def console() -> "Console":
     )
 
 
-def write_json(value: object) -> None:
+def print_json(value: object) -> None:
     """One line on stdout, at once. Aware datetimes become RFC 3339 in UTC with Z, if they are in UTC."""
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
     sys.stdout.buffer.flush()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Columns below their names."""
     from rich.table import Table
 
     _print(Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold"), rows)
 
 
-def pairs(rows: Iterable[tuple[str, str]]) -> None:
+def print_pairs(rows: Iterable[tuple[str, str]]) -> None:
     """Names and values, one pair a line."""
     from rich.table import Table
 
@@ -66,18 +66,18 @@ def _print(grid: "Table", rows: Iterable[Sequence[str]]) -> None:
         column.overflow = "fold"
     for row in rows:
         grid.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
-    console().print(grid)
+    make_console().print(grid)
 
 
-def line(*cells: str) -> None:
+def print_line(*cells: str) -> None:
     """One line, at once; a cell that is a state has its colour."""
     from rich.text import Text
 
     text = Text("  ").join(Text(cell, style=COLOURS.get(cell.rstrip(), "")) for cell in cells)
-    console().print(text, soft_wrap=True)
+    make_console().print(text, soft_wrap=True)
 
 
-def progress(name: str, done: Iterable[int], total: int) -> Iterator[int]:
+def show_progress(name: str, done: Iterable[int], total: int) -> Iterator[int]:
     """Passes on how much is done; shows it on stderr if that is a terminal."""
     if not sys.stderr.isatty():
         yield from done

@@ -14,7 +14,7 @@ from events.promises import ANNOUNCEMENT_TYPES
 from services.bus.connection import StreamReader, read_last_sequence
 from services.bus.streams import SLA
 from services.errors import BusError
-from services.text.formats import wall
+from services.text.formats import format_wall_time
 
 KINDS = tuple(type.removeprefix("sla.") for type in ANNOUNCEMENT_TYPES)
 
@@ -48,28 +48,28 @@ async def follow(nc: Client, everything: bool, tell: Callable[[str], None]) -> A
                 tell(f"message {message.sequence} on {quote_value(message.subject)} is not one of ours; it is left out")
 
 
-def kind(event: dict[str, Any]) -> str:
+def get_kind(event: dict[str, Any]) -> str:
     """`breached` of `sla.breached`."""
     return str(event.get("type", "")).removeprefix("sla.")
 
 
-def cells(event: dict[str, Any]) -> tuple[str, ...]:
+def build_cells(event: dict[str, Any]) -> tuple[str, ...]:
     """The line for people: when, what, which ticket, and what else counts."""
     data = event.get("data", {})
-    at = wall(datetime.fromisoformat(event["time"]), None)
+    at = format_wall_time(datetime.fromisoformat(event["time"]), None)
     return (
         at,
-        f"{kind(event):<16}",
+        f"{get_kind(event):<16}",
         str(event.get("subject")),
         f"{data.get('service_level')} {data.get('priority')}",
-        details(event),
+        describe_details(event),
     )
 
 
-def details(event: dict[str, Any]) -> str:
+def describe_details(event: dict[str, Any]) -> str:
     """What a person wants to know beside kind, level, priority and ticket."""
     data = event.get("data", {})
-    match kind(event), data:
+    match get_kind(event), data:
         case "breached", {"severity": severity, "detection": detection, "number": number}:
             return f"severity {severity}, {detection}" + (f", number {number}" if number != 1 else "")
         case "breach_retracted", {"reason": reason, "breached_at": at}:

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from events.cloudevents import format_time
-from services.demo.playback import NOMINAL_START, SEED, SOURCES, Event, opened_with
+from services.demo.playback import NOMINAL_START, SEED, SOURCES, Event, find_opening_with
 from services.runtime.settings import SHIPPED_POLICIES
 from sla.policy import Policy
 from sla.policy_file import load_policy_file
@@ -58,45 +58,47 @@ STORIES: tuple[tuple[str, str, str, float, float, tuple[tuple[float, str, dict[s
 )  # fmt: skip
 
 
-class Day:
+class DemoDay:
     """One day, made by chance: the same one for the same seed and policy."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy, self._random, self._number = policy, random.Random(SEED), 0
 
-    def events(self) -> list[Event]:
+    def build_events(self) -> list[Event]:
         """The day in the order of the file: what has happened by the start, then the stories as they are fed."""
-        past = [event for number in range(TICKETS) for event in self._ticket(200 + number * 60)]
-        stories = [event for story in STORIES for event in self._story(*story)]
-        events = [*past, *stories, *self._oddities(past)]
+        past = [event for number in range(TICKETS) for event in self._build_ticket(200 + number * 60)]
+        stories = [event for story in STORIES for event in self._build_story(*story)]
+        events = [*past, *stories, *self._build_oddities(past)]
         return sorted(events, key=lambda event: event["demoat"])
 
-    def _ticket(self, fed: int) -> Iterator[Event]:
+    def _build_ticket(self, fed: int) -> Iterator[Event]:
         """A ticket of the day so far; its events are fed together."""
         chance = self._random
         prefix = chance.choice(list(SOURCES))
         level = "enterprise" if prefix == "FB" else chance.choice(("foundation", "professional", "professional"))
         priority = chance.choice(("critical", "serious", "serious", "minor", "minor"))
         earliest = {"enterprise": 14.3, "professional": 6.4, "foundation": 5.4}[level]
-        opened = self._ago(chance.uniform(0.1, earliest) * 3600)
-        ticket = self._id(prefix)
+        opened = self._find_instant(chance.uniform(0.1, earliest) * 3600)
+        ticket = self._make_ticket_id(prefix)
         channel = "phone" if (level, priority) == ("enterprise", "critical") else chance.choice(("email", "portal"))
         data = {"service_level": level, "priority": priority, "channel": channel}
-        yield self._event(ticket, "opened", fed, opened, data | {"customer": chance.choice(CUSTOMERS[prefix])})
+        yield self._build_event(ticket, "opened", fed, opened, data | {"customer": chance.choice(CUSTOMERS[prefix])})
         if chance.random() < 0.25:
-            yield from self._if_past(ticket, "responded", fed, opened + timedelta(seconds=4), {"by": "automation"})
+            yield from self._build_if_past(
+                ticket, "responded", fed, opened + timedelta(seconds=4), {"by": "automation"}
+            )
         target = self._policy.get_target(level, priority)
         if chance.random() < 0.15:
             other = chance.choice([name for name in self._policy.priorities if name != priority])
-            yield from self._if_past(ticket, "priority_changed", fed, opened + target * 0.1, {"priority": other})
+            yield from self._build_if_past(ticket, "priority_changed", fed, opened + target * 0.1, {"priority": other})
         if chance.random() < 0.10:
             reason = {"reason": chance.choice(REASONS)}
-            yield from self._if_past(ticket, "escalated", fed, opened + target * 0.6, reason)
+            yield from self._build_if_past(ticket, "escalated", fed, opened + target * 0.6, reason)
         used = chance.uniform(1.02, 1.2) if chance.random() < 0.12 else chance.uniform(0.05, 0.55)
         answer = {"by": "agent", "channel": channel}
-        yield from self._if_past(ticket, "responded", fed, opened + target * used, answer)
+        yield from self._build_if_past(ticket, "responded", fed, opened + target * used, answer)
 
-    def _story(
+    def _build_story(
         self,
         prefix: str,
         level: str,
@@ -105,43 +107,49 @@ class Day:
         left: float,
         following: tuple[tuple[float, str, dict[str, str], float | None], ...],
     ) -> Iterator[Event]:
-        ticket = self._id(prefix)
-        opened = opened_with(timedelta(seconds=left), self._policy.get_level(level), priority, NOMINAL_START)
+        ticket = self._make_ticket_id(prefix)
+        opened = find_opening_with(timedelta(seconds=left), self._policy.get_level(level), priority, NOMINAL_START)
         due_at = self._policy.get_level(level).hours.find_due(opened, self._policy.get_target(level, priority))
         channel = (
             "phone" if (level, priority) == ("enterprise", "critical") else self._random.choice(("email", "portal"))
         )
         data = {"service_level": level, "priority": priority, "channel": channel}
         data["customer"] = self._random.choice(CUSTOMERS[prefix])
-        yield self._event(ticket, "opened", _ms(fed), opened, data) | {"demoleft": _ms(left)}
+        yield self._build_event(ticket, "opened", to_milliseconds(fed), opened, data) | {
+            "demoleft": to_milliseconds(left)
+        }
         for at, name, more, before in following:
             if before is None:
-                yield self._event(ticket, name, _ms(at), NOMINAL_START + timedelta(seconds=at), more)
+                yield self._build_event(ticket, name, to_milliseconds(at), NOMINAL_START + timedelta(seconds=at), more)
             else:
                 time = due_at - timedelta(seconds=before)
-                yield self._event(ticket, name, _ms(at), time, more) | {"demobefore": _ms(before)}
+                yield self._build_event(ticket, name, to_milliseconds(at), time, more) | {
+                    "demobefore": to_milliseconds(before)
+                }
 
-    def _oddities(self, past: list[Event]) -> Iterator[Event]:
+    def _build_oddities(self, past: list[Event]) -> Iterator[Event]:
         """What a bus brings: a doubled delivery, an answer that overtakes its opening, a priority nobody promised."""
         yield next(event for event in past if event["type"] == "ticket.responded") | {"demoat": 6_000}
-        ticket = self._id("NK")
-        yield self._event(ticket, "responded", 5_500, self._ago(1500), {"by": "agent", "channel": "email"})
+        ticket = self._make_ticket_id("NK")
+        yield self._build_event(
+            ticket, "responded", 5_500, self._find_instant(1500), {"by": "agent", "channel": "email"}
+        )
         data = {"service_level": "foundation", "priority": "minor", "channel": "email", "customer": "Bruket Nord"}
-        yield self._event(ticket, "opened", 7_500, self._ago(2700), data)
+        yield self._build_event(ticket, "opened", 7_500, self._find_instant(2700), data)
         data = {"service_level": "professional", "priority": "urgent", "channel": "portal", "customer": "Hotell Fyren"}
-        yield self._event(self._id("HV"), "opened", 6_500, self._ago(60), data)
+        yield self._build_event(self._make_ticket_id("HV"), "opened", 6_500, self._find_instant(60), data)
 
-    def _if_past(self, ticket: str, name: str, fed: int, time: datetime, data: dict[str, str]) -> Iterator[Event]:
+    def _build_if_past(self, ticket: str, name: str, fed: int, time: datetime, data: dict[str, str]) -> Iterator[Event]:
         if time < NOMINAL_START:
-            yield self._event(ticket, name, fed, time.replace(microsecond=0), data)
+            yield self._build_event(ticket, name, fed, time.replace(microsecond=0), data)
 
-    def _event(self, ticket: str, name: str, fed: int, time: datetime, data: dict[str, str]) -> Event:
+    def _build_event(self, ticket: str, name: str, fed: int, time: datetime, data: dict[str, str]) -> Event:
         prefix = ticket.partition("-")[0]
         return {
             "specversion": "1.0",
             "type": f"ticket.{name}",
             "source": SOURCES[prefix],
-            "id": self._event_id(prefix),
+            "id": self._make_event_id(prefix),
             "subject": ticket,
             "time": format_time(time),
             "datacontenttype": "application/json",
@@ -149,12 +157,12 @@ class Day:
             "demoat": fed,
         }
 
-    def _id(self, prefix: str) -> str:
+    def _make_ticket_id(self, prefix: str) -> str:
         """Each helpdesk counts its tickets from another number on."""
         self._number += self._random.randint(1, 9)
         return f"{prefix}-{FIRST[prefix] + self._number}"
 
-    def _event_id(self, prefix: str) -> str:
+    def _make_event_id(self, prefix: str) -> str:
         """Each helpdesk has its own way to make ids."""
         if prefix == "NK":
             return str(UUID(int=self._random.getrandbits(128), version=4))
@@ -162,19 +170,19 @@ class Day:
             return "evt_" + "".join(self._random.choices(ALPHABET, k=20))
         return f"fb:{self._random.randrange(10**9, 10**10)}"
 
-    def _ago(self, seconds: float) -> datetime:
+    def _find_instant(self, seconds: float) -> datetime:
         return (NOMINAL_START - timedelta(seconds=seconds)).replace(microsecond=0)
 
 
-def _ms(seconds: float) -> int:
+def to_milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def text() -> str:
+def render_file() -> str:
     """The file, one event a line."""
-    events = Day(load_policy_file(SHIPPED_POLICIES / "cention-support.yaml")).events()
+    events = DemoDay(load_policy_file(SHIPPED_POLICIES / "cention-support.yaml")).build_events()
     return "".join(msgspec.json.encode(event).decode() + "\n" for event in events)
 
 
 if __name__ == "__main__":
-    FILE.write_text(text(), encoding="utf-8")
+    FILE.write_text(render_file(), encoding="utf-8")

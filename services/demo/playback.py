@@ -87,7 +87,7 @@ class Planned(NamedTuple):
     message: Outgoing
 
 
-def bundled() -> list[Event]:
+def read_bundled() -> list[Event]:
     """The day as it is in the file."""
     text = files("services.demo").joinpath("demo.jsonl").read_text(encoding="utf-8")
     return [msgspec.json.decode(line) for line in text.splitlines()]
@@ -104,14 +104,14 @@ def plan(events: Sequence[Event], policy: Policy, start: datetime) -> list[Plann
     planned = [
         Planned(
             start + event["demoat"] * _MILLISECOND,
-            _message(event, _happened(event, openings, policy, start), run_of(start)),
+            build_demo_message(event, find_event_time(event, openings, policy, start), run_of(start)),
         )
         for event in events
     ]
     return sorted(planned, key=lambda each: each.at)
 
 
-def opened_before(hours: SupportHours, used: timedelta, now: datetime) -> datetime:
+def find_opening_before(hours: SupportHours, used: timedelta, now: datetime) -> datetime:
     """The latest instant from which on `used` support time was counted until `now`: `elapsed` the other way round."""
     if used <= _ZERO:
         return now
@@ -128,22 +128,22 @@ def opened_before(hours: SupportHours, used: timedelta, now: datetime) -> dateti
     return now - enough * _MICROSECOND
 
 
-def opened_with(left: timedelta, level: Level, priority: str, now: datetime) -> datetime:
+def find_opening_with(left: timedelta, level: Level, priority: str, now: datetime) -> datetime:
     """When a ticket was opened that has so much of its target left now; if its clock stands still, see `demoleft`."""
     if _ZERO < left <= SOON and level.hours.measure(now, now + left) < left:
         left = _ZERO
-    return opened_before(level.hours, level.targets[priority] - left, now)
+    return find_opening_before(level.hours, level.targets[priority] - left, now)
 
 
-def _happened(event: Event, openings: Mapping[str, Event], policy: Policy, start: datetime) -> datetime:
+def find_event_time(event: Event, openings: Mapping[str, Event], policy: Policy, start: datetime) -> datetime:
     opening = openings.get(event["subject"], event)
     promise = _promise(opening, policy)
     if promise is not None and "demoleft" in event:
-        return opened_with(event["demoleft"] * _MILLISECOND, *promise, start)
+        return find_opening_with(event["demoleft"] * _MILLISECOND, *promise, start)
     if promise is not None and "demobefore" in event:
         level, priority = promise
         before: timedelta = event["demobefore"] * _MILLISECOND
-        return level.hours.find_due(_happened(opening, openings, policy, start), level.targets[priority]) - before
+        return level.hours.find_due(find_event_time(opening, openings, policy, start), level.targets[priority]) - before
     return parse_time(event["time"]) + (start - NOMINAL_START)
 
 
@@ -153,7 +153,7 @@ def _promise(opening: Event, policy: Policy) -> tuple[Level, str] | None:
     return None if level is None or priority not in level.targets else (level, priority)
 
 
-def _message(event: Event, time: datetime, run: str) -> Outgoing:
+def build_demo_message(event: Event, time: datetime, run: str) -> Outgoing:
     ticket = f"{event['subject']}-{run}"
     plain = {name: value for name, value in event.items() if not name.startswith("demo")}
     plain |= {"id": f"{event['id']}-{run}", "subject": ticket, "time": format_time(time)}
@@ -178,26 +178,28 @@ class Trickle:
         self._open: deque[_Open] = deque()
         self._number = 0
 
-    def following(self, now: datetime) -> Outgoing:
+    def build_next(self, now: datetime) -> Outgoing:
         """The next event, not dated later than `now` (UTC)."""
         self._number += 1
         if len(self._open) >= MOST_OPEN:
-            return self._about(self._open.popleft(), now, "ticket.responded", {"by": "agent", "channel": "email"})
+            return self._build_about(self._open.popleft(), now, "ticket.responded", {"by": "agent", "channel": "email"})
         chance = self._random.random()
         if chance < 0.45 or not self._open:
-            return self._opened(now)
+            return self._build_opened(now)
         ticket = self._random.choice(self._open)
         if chance < 0.80:
             self._open.remove(ticket)
-            return self._about(ticket, now, "ticket.responded", {"by": "agent", "channel": "email"})
+            return self._build_about(ticket, now, "ticket.responded", {"by": "agent", "channel": "email"})
         if chance < 0.87:
-            return self._about(ticket, now, "ticket.responded", {"by": "automation"})
+            return self._build_about(ticket, now, "ticket.responded", {"by": "automation"})
         if chance < 0.94:
             priority = self._random.choice(list(ticket.level.targets))
-            return self._about(ticket, now, "ticket.priority_changed", {"priority": priority})
-        return self._about(ticket, now, "ticket.escalated", {"reason": "The customer asked when somebody will answer."})
+            return self._build_about(ticket, now, "ticket.priority_changed", {"priority": priority})
+        return self._build_about(
+            ticket, now, "ticket.escalated", {"reason": "The customer asked when somebody will answer."}
+        )
 
-    def _opened(self, now: datetime) -> Outgoing:
+    def _build_opened(self, now: datetime) -> Outgoing:
         """Every third one comes from a system that was slow to tell: it has only seconds left."""
         slow = self._random.random() < 1 / 3
         levels = list(self._policy.levels.values())
@@ -210,9 +212,9 @@ class Trickle:
         ticket = _Open(f"{prefix}-{900_000 + self._number}-{self._run}", source, level)
         self._open.append(ticket)
         data = {"service_level": level.name, "priority": priority, "channel": "portal"}
-        return self._about(ticket, opened_with(left, level, priority, now), "ticket.opened", data)
+        return self._build_about(ticket, find_opening_with(left, level, priority, now), "ticket.opened", data)
 
-    def _about(self, ticket: _Open, time: datetime, type: str, data: Mapping[str, str]) -> Outgoing:
+    def _build_about(self, ticket: _Open, time: datetime, type: str, data: Mapping[str, str]) -> Outgoing:
         id = f"trickle-{self._number}-{self._run}"
         return Outgoing(*build_ticket_message(type, ticket.ticket, source=ticket.source, id=id, time=time, data=data))
 
@@ -244,7 +246,7 @@ class Display:
             text = f"\x1b[{self.COLOURS[colour]}m{text}\x1b[0m"
         self._put((f"{text}\n", ""))
 
-    def status(self, text: str) -> None:
+    def show_status(self, text: str) -> None:
         """The status line from now on, on a terminal; else a line like others."""
         self._put(("", text) if self.is_terminal else (f"{text}\n", ""))
 
@@ -304,17 +306,19 @@ class Reporter:
                 known = max(data.breached_at, self._learned.get(data.ticket_id, data.breached_at))
                 note = "" if data.detection == "live" else f", {data.detection}"
                 noticed = f"noticed after {describe(data.detected_at - known)}{note}"
-                return self._row("breach", data, f"due {self._local(data.due_at)}, {noticed}"), "red"
+                return self._print_row("breach", data, f"due {self._format_local(data.due_at)}, {noticed}"), "red"
             case SlaBreachRetracted():
-                return self._row("breach withdrawn", data, data.reason.replace("_", " ")), "green"
+                return self._print_row("breach withdrawn", data, data.reason.replace("_", " ")), "green"
             case SlaFulfilled(met=False):
                 late = timedelta(seconds=data.overdue_seconds)
                 how = f"{describe(late)} of support time too late" if late else "too late, while support was closed"
-                return self._row("late answer", data, f"due {self._local(data.due_at)}, answered {how}"), "yellow"
+                return self._print_row(
+                    "late answer", data, f"due {self._format_local(data.due_at)}, answered {how}"
+                ), "yellow"
             case _:
                 return None
 
-    def now(self) -> str:
+    def format_now(self) -> str:
         """The time of day where the policy is."""
         return datetime.now(self._zone).strftime("%H:%M:%S")
 
@@ -324,11 +328,11 @@ class Reporter:
         if len(self._learned) > REMEMBERED:
             self._learned.popitem(last=False)
 
-    def _row(self, what: str, data: SlaBreached | SlaBreachRetracted | SlaFulfilled, text: str) -> str:
+    def _print_row(self, what: str, data: SlaBreached | SlaBreachRetracted | SlaFulfilled, text: str) -> str:
         promise = f"{data.service_level} {data.priority}"
-        return f"{self.now()} {what:<16}  {data.ticket_id:<18}  {promise:<21}  {text}"
+        return f"{self.format_now()} {what:<16}  {data.ticket_id:<18}  {promise:<21}  {text}"
 
-    def _local(self, at: datetime) -> str:
+    def _format_local(self, at: datetime) -> str:
         local, today = at.astimezone(self._zone), datetime.now(self._zone).date()
         return local.strftime("%H:%M:%S" if local.date() == today else "%a %d %b %H:%M:%S")
 
@@ -371,23 +375,23 @@ class Demo(Service):
         announcements = StreamReader(self._nc, SLA, await bus.read_last_sequence(self._nc, SLA))
         dead_letters = StreamReader(self._nc, DEAD_LETTERS, await bus.read_last_sequence(self._nc, DEAD_LETTERS))
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen(announcements, self._announced))
-            group.create_task(self._listen(dead_letters, self._dead))
+            group.create_task(self._listen(announcements, self._handle_announcement))
+            group.create_task(self._listen(dead_letters, self._handle_dead_letter))
             group.create_task(self._summarise())
             group.create_task(self._feed())
 
     async def _feed(self) -> None:
         start = datetime.now(UTC)
-        for at, messages in _together(plan(bundled(), self._policy, start)):
-            await _until(at)
+        for at, messages in group_by_instant(plan(read_bundled(), self._policy, start)):
+            await sleep_until(at)
             await self._publish(messages)
         self._display.line(
-            f"{self._reporter.now()} the bundled day is told; now an event every {TRICKLE_EVERY:g} s", "grey"
+            f"{self._reporter.format_now()} the bundled day is told; now an event every {TRICKLE_EVERY:g} s", "grey"
         )
         trickle = Trickle(self._policy, run_of(start))
         while True:
             await asyncio.sleep(TRICKLE_EVERY)
-            await self._publish([trickle.following(datetime.now(UTC))])
+            await self._publish([trickle.build_next(datetime.now(UTC))])
 
     async def _publish(self, messages: Sequence[Outgoing]) -> None:
         """Until the broker has stored them: a fact that is sent twice counts once."""
@@ -408,30 +412,29 @@ class Demo(Service):
                 log.warning("waiting", service=self.name, reason=str(error) or type(error).__name__)
                 await asyncio.sleep(1.0)
 
-    def _announced(self, message: Message) -> None:
+    def _handle_announcement(self, message: Message) -> None:
         if found := self._reporter.line(message):
             self._display.line(*found)
 
-    def _dead(self, message: Message) -> None:
+    def _handle_dead_letter(self, message: Message) -> None:
         self._dead_letters += 1
         if self._dead_letters <= DEAD_LETTERS_SHOWN:
             headers = message.headers or {}
-            text = (
-                f"{self._reporter.now()} {'dead letter':<16}  {headers.get('Sla-Reason')}: {headers.get('Sla-Error')}"
-            )
+            why = f"{headers.get('Sla-Reason')}: {headers.get('Sla-Error')}"
+            text = f"{self._reporter.format_now()} {'dead letter':<16}  {why}"
             self._display.line(text, "grey")
 
     async def _summarise(self) -> None:
         every = 1.0 if self._display.is_terminal else 10.0
-        facts = (await self.run_in_thread(self._figures))[1]
+        facts = (await self.run_in_thread(self._read_figures))[1]
         while True:
             await asyncio.sleep(every)
-            figures, now_facts = await self.run_in_thread(self._figures)
+            figures, now_facts = await self.run_in_thread(self._read_figures)
             rate = f"{now_facts} facts, {(now_facts - facts) / every:.1f}/s"
-            self._display.status(f"{self._reporter.now()} tickets: {figures} | {rate}")
+            self._display.show_status(f"{self._reporter.format_now()} tickets: {figures} | {rate}")
             facts = now_facts
 
-    def _figures(self) -> tuple[str, int]:
+    def _read_figures(self) -> tuple[str, int]:
         """What the read models say of all tickets in the store, and how many facts they know."""
         with self._store.read_view() as cursor:
             tickets, at_risk = self._tickets.read_counts(cursor), self._tickets.count_at_risk(cursor, datetime.now(UTC))
@@ -452,7 +455,7 @@ class Demo(Service):
         return f"{figures} | answered: {answers['met']:.0f} met, {answers['late']:.0f} late", int(facts)
 
 
-def _together(planned: Sequence[Planned]) -> Iterator[tuple[datetime, list[Outgoing]]]:
+def group_by_instant(planned: Sequence[Planned]) -> Iterator[tuple[datetime, list[Outgoing]]]:
     """What is fed at the same instant is published at once: a ticket's answer is there before a tick can be."""
     at, messages = planned[0].at, list[Outgoing]()
     for each in planned:
@@ -463,7 +466,7 @@ def _together(planned: Sequence[Planned]) -> Iterator[tuple[datetime, list[Outgo
     yield at, messages
 
 
-async def _until(at: datetime) -> None:
+async def sleep_until(at: datetime) -> None:
     """By the wall clock, as facts are dated by it."""
     while (left := (at - datetime.now(UTC)).total_seconds()) > 0:  # noqa: ASYNC110 - nobody wakes us
         await asyncio.sleep(min(left, 1.0))

@@ -57,14 +57,14 @@ ANSWERS_WITHIN = 30.0  # seconds for a chunk
 RESTORES_WITHIN = 3600.0  # seconds in which the broker reads a whole stream, after its last chunk
 
 
-class Part(msgspec.Struct, frozen=True):
+class BackupPart(msgspec.Struct, frozen=True):
     """A file in the backup."""
 
     bytes: int
     sha256: str
 
 
-class Stream(msgspec.Struct, frozen=True):
+class BackedUpStream(msgspec.Struct, frozen=True):
     """What the broker said of a stream when its snapshot began; it wants that back to restore it."""
 
     config: dict[str, Any]
@@ -83,16 +83,16 @@ class Manifest(msgspec.Struct, frozen=True):
     engine: str
     made_at: datetime
     position: int
-    streams: dict[str, Stream]
-    parts: dict[str, Part]
+    streams: dict[str, BackedUpStream]
+    parts: dict[str, BackupPart]
 
-    def summary(self) -> str:
+    def summarise(self) -> str:
         """For people, on one line."""
         ends = ", ".join(f"{name} up to {stream.last:,}" for name, stream in self.streams.items())
         return f"store up to message {self.position:,}; {ends}"
 
 
-def part_of(stream: str) -> str:
+def name_part(stream: str) -> str:
     """The file with the snapshot of a stream: a tar of the broker's own, compressed."""
     return f"{stream}.snapshot"
 
@@ -112,9 +112,9 @@ def backup(settings: Settings, data: Path, file: Path) -> Manifest:
         folder = Path(name)
         _copy_store(store, folder / STORE)
         streams, made_at = asyncio.run(_copy_streams(settings, data, folder))
-        position = _position(folder / STORE, streams[TICKETS], made_at)
-        names = [STORE, *map(part_of, IN_ORDER)]
-        parts = {name: _part(folder / name) for name in names}
+        position = _find_position(folder / STORE, streams[TICKETS], made_at)
+        names = [STORE, *map(name_part, IN_ORDER)]
+        parts = {name: _describe_part(folder / name) for name in names}
         manifest = Manifest(FORMAT, version("sla-engine"), datetime.now(UTC), position, streams, parts)
         (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         _pack(folder, [MANIFEST, *names], folder / file.name, compress=file.suffix in (".gz", ".tgz"))
@@ -137,14 +137,14 @@ def _copy_store(store: Database, copy: Path) -> None:
             raise StoreError(f"{store.name} is damaged, a backup of it would be too: {found}")
 
 
-async def _copy_streams(settings: Settings, data: Path, folder: Path) -> tuple[dict[str, Stream], datetime]:
+async def _copy_streams(settings: Settings, data: Path, folder: Path) -> tuple[dict[str, BackedUpStream], datetime]:
     """What the broker said of each; and when TICKETS was made."""
-    async with _bus_of(settings, data) as nc:
-        streams = {stream: await _snapshot(nc, stream, folder / part_of(stream)) for stream in IN_ORDER}
+    async with _connect_to_bus(settings, data) as nc:
+        streams = {stream: await _take_snapshot(nc, stream, folder / name_part(stream)) for stream in IN_ORDER}
         return streams, await Bus(nc).read_created_at(TICKETS)
 
 
-def _position(copy: Path, tickets: Stream, made_at: datetime) -> int:
+def _find_position(copy: Path, tickets: BackedUpStream, made_at: datetime) -> int:
     """The message of TICKETS up to which the store has everything."""
     with closing(SqliteStore(copy)) as store:
         position = store.read_committed_sequence()
@@ -154,7 +154,7 @@ def _position(copy: Path, tickets: Stream, made_at: datetime) -> int:
 
 
 @asynccontextmanager
-async def _bus_of(settings: Settings, data: Path) -> AsyncIterator[Client]:
+async def _connect_to_bus(settings: Settings, data: Path) -> AsyncIterator[Client]:
     """The bus of the engine; if none runs in the folder, the embedded server on the same data."""
     lock = FileLock(data / "engine.lock")
     if settings.nats_url is not None or not data.is_dir() or not lock.acquire():  # noqa: ASYNC240 - nothing else runs
@@ -164,14 +164,14 @@ async def _bus_of(settings: Settings, data: Path) -> AsyncIterator[Client]:
     try:
         if not (data / "nats").exists():
             raise FatalError(f"there are no streams in {data}; set SLA_NATS_URL if the bus is elsewhere")
-        async with _embedded(data / "nats") as nc:
+        async with _run_embedded(data / "nats") as nc:
             yield nc
     finally:
         lock.release()
 
 
 @asynccontextmanager
-async def _embedded(folder: Path, hasty: bool = False) -> AsyncIterator[Client]:
+async def _run_embedded(folder: Path, hasty: bool = False) -> AsyncIterator[Client]:
     server = EmbeddedNats(folder, 0, hasty=hasty)
     try:
         await server.start()
@@ -193,7 +193,7 @@ def _answer(body: bytes) -> dict[str, Any]:
     return found
 
 
-async def _snapshot(nc: Client, stream: str, path: Path) -> Stream:
+async def _take_snapshot(nc: Client, stream: str, path: Path) -> BackedUpStream:
     """The broker sends chunks to an inbox, each to be acknowledged, and then an empty message with a status."""
     inbox = nc.new_inbox()
     subscription = await nc.subscribe(inbox)
@@ -210,12 +210,12 @@ async def _snapshot(nc: Client, stream: str, path: Path) -> Stream:
             raise BusError(f"the snapshot of {stream} failed: {status} {(message.headers or {}).get('Description')}")
     finally:
         await subscription.unsubscribe()
-    return Stream(answer["config"], answer["state"])
+    return BackedUpStream(answer["config"], answer["state"])
 
 
-def _part(path: Path) -> Part:
+def _describe_part(path: Path) -> BackupPart:
     with path.open("rb") as file:
-        return Part(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        return BackupPart(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def _pack(folder: Path, names: list[str], target: Path, compress: bool) -> None:
@@ -291,7 +291,7 @@ def _restore_into(store: Database, settings: Settings, file: Path) -> Manifest:
 
 
 @contextmanager
-def _readable(file: Path) -> Iterator[tarfile.TarFile]:
+def _open_archive(file: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(file) as tar:
             yield tar
@@ -301,20 +301,20 @@ def _readable(file: Path) -> Iterator[tarfile.TarFile]:
 
 def _unpack(file: Path, folder: Path) -> Manifest:
     """Only the files that the manifest of a format that we know must have; each as it was, by its checksum."""
-    with _readable(file) as tar:
-        manifest = msgspec.json.decode(_member(tar, MANIFEST).read(), type=Manifest)
+    with _open_archive(file) as tar:
+        manifest = msgspec.json.decode(_open_member(tar, MANIFEST).read(), type=Manifest)
         if manifest.format != FORMAT:
             raise FatalError(f"{file} has format {manifest.format}, this version reads {FORMAT}; use {manifest.engine}")
-        for name in (STORE, *map(part_of, IN_ORDER)):
-            with (folder / name).open("wb") as target, _member(tar, name) as source:
+        for name in (STORE, *map(name_part, IN_ORDER)):
+            with (folder / name).open("wb") as target, _open_member(tar, name) as source:
                 while chunk := source.read(CHUNK):
                     target.write(chunk)
-            if _part(folder / name) != manifest.parts[name]:
+            if _describe_part(folder / name) != manifest.parts[name]:
                 raise FatalError(f"{file} is damaged: {name} is not what the manifest says")
     return manifest
 
 
-def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
+def _open_member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
     found = tar.extractfile(name)
     if found is None:
         raise KeyError(f"{name} is no file")
@@ -323,7 +323,7 @@ def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
 
 async def _restore_streams(manifest: Manifest, parts: Path, folder: Path) -> datetime:
     """With an embedded server of their own, whose files `restore` synchronises; when TICKETS was made, which is now."""
-    async with _embedded(folder, hasty=True) as nc:
+    async with _run_embedded(folder, hasty=True) as nc:
         return await _restore_all(nc, manifest, parts)
 
 
@@ -339,11 +339,11 @@ async def _restore_onto(url: str, settings: Settings, manifest: Manifest, parts:
 
 async def _restore_all(nc: Client, manifest: Manifest, parts: Path) -> datetime:
     for stream in IN_ORDER:
-        await _restore(nc, stream, manifest.streams[stream], parts / part_of(stream))
+        await _restore(nc, stream, manifest.streams[stream], parts / name_part(stream))
     return await Bus(nc).read_created_at(TICKETS)
 
 
-async def _restore(nc: Client, stream: str, found: Stream, path: Path) -> None:
+async def _restore(nc: Client, stream: str, found: BackedUpStream, path: Path) -> None:
     answer = await _ask(nc, f"$JS.API.STREAM.RESTORE.{stream}", {"config": found.config, "state": found.state})
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):

@@ -14,7 +14,7 @@ from events.cloudevents import BadFactError, Reason, open_envelope
 from services.bus.connection import Outgoing, Publisher, StreamReader
 from services.bus.streams import DEAD_LETTERS, TICKETS
 from services.errors import BusError
-from services.text.formats import wall
+from services.text.formats import format_wall_time
 from sla.engine import Message
 
 REASONS = tuple(Reason)
@@ -28,7 +28,7 @@ _ADDED = ("sla-reason", "sla-error", "sla-subject", "sla-sequence", "nats-")
 _CONTROL = "sla-original-"  # what the broker acted on when it was sent first: it is not for a second time
 
 
-class Letter(NamedTuple):
+class WaitingDeadLetter(NamedTuple):
     """
     A message that could not count. `sequence` is that of the original, `position` that of the letter itself; `headers`
     are what it came with.
@@ -43,7 +43,7 @@ class Letter(NamedTuple):
     headers: dict[str, str]
     body: bytes
 
-    def attributes(self) -> dict[str, str | None]:
+    def read_attributes(self) -> dict[str, str | None]:
         """Type, source, id, ticket and time as the publisher gave them, None where they cannot be read."""
         try:
             envelope = open_envelope(self.body, self.headers)
@@ -58,7 +58,7 @@ class Letter(NamedTuple):
             "time": time if isinstance(time, str) else None,
         }
 
-    def report(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, object]:
         """What `sla dead list` says of it."""
         return {
             "sequence": self.sequence,
@@ -66,45 +66,51 @@ class Letter(NamedTuple):
             "error": self.error,
             "subject": self.subject,
             "refused_at": self.refused_at,
-            **self.attributes(),
+            **self.read_attributes(),
         }
 
-    def whole(self) -> dict[str, object]:
+    def to_full_json(self) -> dict[str, object]:
         """What `sla dead show` says of it: `body` as text if it is UTF-8, and always in base64."""
         try:
             text = self.body.decode()
         except UnicodeDecodeError:
             text = None
-        return {**self.report(), "headers": self.headers, "body": text, "body_base64": self.body}
+        return {**self.to_json(), "headers": self.headers, "body": text, "body_base64": self.body}
 
-    def row(self) -> tuple[str, ...]:
+    def to_row(self) -> tuple[str, ...]:
         """For people, in the order of COLUMNS."""
-        return (str(self.sequence), self.reason, wall(self.refused_at, None), _safe(self.subject), self.error)
+        return (
+            str(self.sequence),
+            self.reason,
+            format_wall_time(self.refused_at, None),
+            _escape(self.subject),
+            self.error,
+        )
 
-    def lines(self) -> list[tuple[str, str]]:
+    def to_fields(self) -> list[tuple[str, str]]:
         """For people: the reason, the headers and the body, all safe for a terminal."""
         return [
             ("sequence", str(self.sequence)),
             ("reason", self.reason),
             ("error", self.error),
-            ("subject", _safe(self.subject)),
-            ("refused", wall(self.refused_at, None)),
-            *((f"header {_safe(name)}", _safe(value)) for name, value in self.headers.items()),
-            ("body", _safe(self.body.decode(errors="backslashreplace"))),
+            ("subject", _escape(self.subject)),
+            ("refused", format_wall_time(self.refused_at, None)),
+            *((f"header {_escape(name)}", _escape(value)) for name, value in self.headers.items()),
+            ("body", _escape(self.body.decode(errors="backslashreplace"))),
         ]
 
-    def original(self) -> Outgoing:
+    def build_original(self) -> Outgoing:
         """The message as it was published: the same bytes and headers, so that it is the same fact."""
         headers = {name: value for name, value in self.headers.items() if not name.lower().startswith(_CONTROL)}
         return Outgoing(self.subject, headers, self.body)
 
 
-def _safe(text: str) -> str:
+def _escape(text: str) -> str:
     """Without what a terminal would obey."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
-async def letters(nc: Client) -> AsyncIterator[Letter]:
+async def read_dead_letters(nc: Client) -> AsyncIterator[WaitingDeadLetter]:
     """All dead letters there are now, the oldest first."""
     try:
         state = (await nc.jetstream().stream_info(DEAD_LETTERS)).state
@@ -119,7 +125,7 @@ async def letters(nc: Client) -> AsyncIterator[Letter]:
                 taken = await reader.read_batch()
             for message in taken:
                 if message.sequence <= state.last_seq:
-                    yield _letter(message)
+                    yield _build_dead_letter(message)
             if taken[-1].sequence >= state.last_seq or not reader.lag:
                 return
     except TimeoutError:
@@ -128,10 +134,10 @@ async def letters(nc: Client) -> AsyncIterator[Letter]:
         await reader.close()
 
 
-def _letter(message: Message) -> Letter:
+def _build_dead_letter(message: Message) -> WaitingDeadLetter:
     headers = {name: str(value) for name, value in (message.headers or {}).items()}
     sequence = headers.get("Sla-Sequence", "")
-    return Letter(
+    return WaitingDeadLetter(
         int(sequence) if sequence.isdecimal() else 0,
         message.sequence,
         headers.get("Sla-Reason", message.subject.partition(".")[2]),
@@ -143,15 +149,15 @@ def _letter(message: Message) -> Letter:
     )
 
 
-async def find(nc: Client, sequences: Sequence[int]) -> list[Letter]:
+async def find(nc: Client, sequences: Sequence[int]) -> list[WaitingDeadLetter]:
     """The dead letters of these originals. Raises BusError with the sequences that are none."""
-    found = {letter.sequence: letter async for letter in letters(nc) if letter.sequence in sequences}
+    found = {letter.sequence: letter async for letter in read_dead_letters(nc) if letter.sequence in sequences}
     if missing := [str(sequence) for sequence in sequences if sequence not in found]:
         raise BusError(f"{', '.join(missing)}: no such dead letter; `sla dead list` shows them")
     return [found[sequence] for sequence in sequences]
 
 
-class Choice(NamedTuple):
+class DeadLetterChoice(NamedTuple):
     """Which dead letters: those of these originals, else all of the reason and the source, where they are given."""
 
     sequences: Sequence[int] = ()
@@ -159,18 +165,18 @@ class Choice(NamedTuple):
     source: str | None = None
 
 
-async def choose(nc: Client, choice: Choice) -> list[Letter]:
+async def choose(nc: Client, choice: DeadLetterChoice) -> list[WaitingDeadLetter]:
     """The letters of a choice, the oldest first. Raises BusError with the sequences that are none."""
     if choice.sequences:
         return await find(nc, choice.sequences)
     return [
         letter
-        async for letter in letters(nc)
-        if choice.reason in (None, letter.reason) and choice.source in (None, letter.attributes()["source"])
+        async for letter in read_dead_letters(nc)
+        if choice.reason in (None, letter.reason) and choice.source in (None, letter.read_attributes()["source"])
     ]
 
 
-class Group(NamedTuple):
+class DeadLetterGroup(NamedTuple):
     """Dead letters that one mistake has made: one reason, one publisher. `source` is None where it cannot be read."""
 
     letters: int
@@ -179,47 +185,53 @@ class Group(NamedTuple):
     oldest: datetime
     newest: datetime
 
-    def row(self) -> tuple[str, ...]:
+    def to_row(self) -> tuple[str, ...]:
         """For people, in the order of the fields."""
-        source = "-" if self.source is None else _safe(self.source).replace("\n", "\\n")
-        return (str(self.letters), self.reason, source, wall(self.oldest, None), wall(self.newest, None))
+        source = "-" if self.source is None else _escape(self.source).replace("\n", "\\n")
+        return (
+            str(self.letters),
+            self.reason,
+            source,
+            format_wall_time(self.oldest, None),
+            format_wall_time(self.newest, None),
+        )
 
 
-def groups(found: Iterable[Letter]) -> list[Group]:
+def group_dead_letters(found: Iterable[WaitingDeadLetter]) -> list[DeadLetterGroup]:
     """By reason and source, the largest first."""
     times: defaultdict[tuple[str, str | None], list[datetime]] = defaultdict(list)
     for letter in found:
-        times[letter.reason, letter.attributes()["source"]].append(letter.refused_at)
-    made = [Group(len(at), reason, source, min(at), max(at)) for (reason, source), at in times.items()]
+        times[letter.reason, letter.read_attributes()["source"]].append(letter.refused_at)
+    made = [DeadLetterGroup(len(at), reason, source, min(at), max(at)) for (reason, source), at in times.items()]
     return sorted(made, key=lambda group: (-group.letters, group.reason, group.source or ""))
 
 
-async def replay(nc: Client, choice: Choice) -> list[tuple[Letter, int]]:
+async def replay(nc: Client, choice: DeadLetterChoice) -> list[tuple[WaitingDeadLetter, int]]:
     """
     Sends originals again, equal ones once, and removes their letters: what is still wrong comes back as a new one. Each
     comes with its new sequence in TICKETS. A crash in between leaves letters, and to send those again changes nothing.
     """
-    equal: defaultdict[bytes, list[Letter]] = defaultdict(list)
+    equal: defaultdict[bytes, list[WaitingDeadLetter]] = defaultdict(list)
     for letter in await choose(nc, choice):
-        equal[_digest(letter)].append(letter)
+        equal[_make_digest(letter)].append(letter)
     waiting, sent = list(equal.values()), []
     publisher = Publisher(nc, TICKETS)
     for start in range(0, len(waiting), CHUNK):
         some = waiting[start : start + CHUNK]
-        published = await publisher.publish([same[0].original() for same in some])
+        published = await publisher.publish([same[0].build_original() for same in some])
         await _remove(nc, [letter for same in some for letter in same])
         sent += [(same[0], each.sequence) for same, each in zip(some, published, strict=True)]
     return sent
 
 
-async def discard(nc: Client, choice: Choice) -> list[Letter]:
+async def discard(nc: Client, choice: DeadLetterChoice) -> list[WaitingDeadLetter]:
     """Removes letters for good. What came after the choice was made stays."""
     found = await choose(nc, choice)
     await _remove(nc, found)
     return found
 
 
-async def _remove(nc: Client, found: Sequence[Letter]) -> None:
+async def _remove(nc: Client, found: Sequence[WaitingDeadLetter]) -> None:
     js = nc.jetstream()
     for start in range(0, len(found), AT_ONCE):
         some = found[start : start + AT_ONCE]
@@ -231,7 +243,7 @@ async def _remove(nc: Client, found: Sequence[Letter]) -> None:
                 raise answer
 
 
-def _digest(letter: Letter) -> bytes:
+def _make_digest(letter: WaitingDeadLetter) -> bytes:
     """Equal letters are of the same message, refused more than once."""
-    subject, headers, body = letter.original()
+    subject, headers, body = letter.build_original()
     return blake2b(repr((subject, sorted(headers.items()))).encode() + body, digest_size=16).digest()

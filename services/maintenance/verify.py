@@ -31,14 +31,14 @@ UNREADABLE = (StoreError, msgspec.MsgspecError, KeyError, TypeError, ValueError)
 Row = tuple[Any, ...]
 
 
-class Told(NamedTuple):
+class StoredDecision(NamedTuple):
     """An event of the log; `fact` is what it was when it arrived, if it is one."""
 
     event: Event
     fact: TicketEvent | None
 
 
-class Difference(NamedTuple):
+class Discrepancy(NamedTuple):
     """Where the store does not say what follows from its facts."""
 
     where: str
@@ -46,7 +46,7 @@ class Difference(NamedTuple):
     stored: str
 
 
-def keep(database: Database, found: Verification) -> str | None:
+def store_result(database: Database, found: Verification) -> str | None:
     """Stores the result for the metrics; why not, if the store cannot be written."""
     try:
         with closing(database.open()) as store:
@@ -70,25 +70,25 @@ class Verify:
     """
 
     def __init__(self, stored: Snapshot, views: Iterable[type[Projection]]) -> None:
-        self._stored, self._spare = stored, _spare()
+        self._stored, self._spare = stored, open_spare()
         self._views = [view() for view in views]
         self.head, self.tickets_seen, self.differences = 0, 0, 0
-        self.first: list[Difference] = []
+        self.first: list[Discrepancy] = []
         self._versions = Versions([])
-        with self._readable("log"):
-            self.head = self._one("SELECT max(rowid) FROM stored_events") or 0
+        with self._catch_unreadable("log"):
+            self.head = self._read_one("SELECT max(rowid) FROM stored_events") or 0
             self._versions = Versions(self._read_versions())
 
-    def result(self) -> Verification:
+    def to_verification(self) -> Verification:
         """What is kept in the store."""
         return Verification(datetime.now(UTC), self.tickets_seen, self.differences)
 
-    def report(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For programs."""
         first = [difference._asdict() for difference in self.first]
         return {"differences": self.differences, "tickets": self.tickets_seen, "events": self.head, "first": first}
 
-    def summary(self) -> str:
+    def summarise(self) -> str:
         """For people, on one line."""
         more = f", of which {len(self.first)} are shown" if self.differences > len(self.first) else ""
         return f"{self.differences:,} differences{more}; {self.tickets_seen:,} tickets, {self.head:,} events"
@@ -100,12 +100,12 @@ class Verify:
         """Gives back the disk that the folded views took."""
         self._spare.close()
 
-    def _differs(self, where: str, expected: str, stored: str) -> None:
+    def _add_discrepancy(self, where: str, expected: str, stored: str) -> None:
         self.differences += 1
         if len(self.first) < SHOWN:
-            self.first.append(Difference(where if where.isprintable() else ascii(where), expected, stored))
+            self.first.append(Discrepancy(where if where.isprintable() else ascii(where), expected, stored))
 
-    def _one(self, statement: str, *parameters: object) -> Any:
+    def _read_one(self, statement: str, *parameters: object) -> Any:
         row = self._stored.execute(statement, parameters).fetchone()
         return None if row is None else row[0]
 
@@ -120,40 +120,42 @@ class Verify:
                     policy, from_microseconds(published_at), from_microseconds(effective_from), bool(material)
                 )
             except Exception as error:  # noqa: BLE001 - whatever the row has, it is no policy
-                self._differs(f"policy {name}", "a resolved policy", _why(error))
+                self._add_discrepancy(f"policy {name}", "a resolved policy", explain_error(error))
                 continue
             if (policy.fingerprint, policy.version) == (fingerprint, name):
                 yield version
             else:
-                self._differs(f"policy {name}", f"that of {fingerprint}", f"{policy.version} of {policy.fingerprint}")
+                self._add_discrepancy(
+                    f"policy {name}", f"that of {fingerprint}", f"{policy.version} of {policy.fingerprint}"
+                )
 
     @contextmanager
-    def _readable(self, what: str) -> Iterator[None]:
+    def _catch_unreadable(self, what: str) -> Iterator[None]:
         """A part of the file that is broken is a difference, and ends only the work that reads it."""
         try:
             yield
         except sqlite3.OperationalError as error:
             raise StoreError(f"{what}: {error}") from None
         except sqlite3.DatabaseError as error:
-            self._differs(what, "a part of the store that can be read", str(error))
+            self._add_discrepancy(what, "a part of the store that can be read", str(error))
 
     # ---- views: the log and the inbox folded again, up to where each view stands
 
-    def views(self) -> Iterator[int]:
+    def check_projections(self) -> Iterator[int]:
         """Folds every view again beside the store, and compares the tables."""
-        for source, rows in (("log", self._log), ("inbox", self._inbox)):
-            with self._readable(source):
-                views = {view: self._position(view) for view in self._views if view.source == source}
+        for source, rows in (("log", self._log), ("inbox", self._read_inbox)):
+            with self._catch_unreadable(source):
+                views = {view: self._read_position(view) for view in self._views if view.source == source}
                 yield from self._fold(views, rows())
                 for table in (table for view in views for table in view.tables):
-                    with self._readable(table):
-                        self._compare(table, self._key(table), table, table)
+                    with self._catch_unreadable(table):
+                        self._compare(table, self._read_key(table), table, table)
 
-    def _position(self, view: Projection) -> int:
-        position: int | None = self._one("SELECT position FROM positions WHERE name = ?", view.name)
-        end = self.head if view.source == "log" else self._one("SELECT max(sequence) FROM inbox") or 0
+    def _read_position(self, view: Projection) -> int:
+        position: int | None = self._read_one("SELECT position FROM positions WHERE name = ?", view.name)
+        end = self.head if view.source == "log" else self._read_one("SELECT max(sequence) FROM inbox") or 0
         if position is None or position > end:
-            self._differs(f"view {view.name}", f"a position up to {end}", f"position {position}")
+            self._add_discrepancy(f"view {view.name}", f"a position up to {end}", f"position {position}")
         return position or 0
 
     def _fold(self, views: dict[Projection, int], rows: Iterator[Any]) -> Iterator[int]:
@@ -166,7 +168,7 @@ class Verify:
                 try:
                     view.apply(cursor, [row for row in batch if row[0] <= position])
                 except (*UNREADABLE, sqlite3.IntegrityError) as error:
-                    self._differs(f"view {view.name}", "a log that can be folded", _why(error))
+                    self._add_discrepancy(f"view {view.name}", "a log that can be folded", explain_error(error))
                     del views[view]
             if isinstance(batch[-1], LogRow):
                 yield batch[-1].position
@@ -178,7 +180,7 @@ class Verify:
             "SELECT rowid, originator_id, topic, state FROM stored_events ORDER BY rowid"
         ):
             if position != before + 1:
-                self._differs("log", f"event {before + 1}", f"event {position} comes next")
+                self._add_discrepancy("log", f"event {before + 1}", f"event {position} comes next")
             before = position
             try:
                 decode_event(topic, state)
@@ -186,10 +188,10 @@ class Verify:
                 continue
             yield LogRow(position, ticket, topic, state)
 
-    def _inbox(self) -> Iterator[InboxRow]:
+    def _read_inbox(self) -> Iterator[InboxRow]:
         return (InboxRow(*row) for row in self._stored.execute("SELECT * FROM inbox ORDER BY sequence"))
 
-    def _key(self, table: str) -> list[str]:
+    def _read_key(self, table: str) -> list[str]:
         found = self._spare.execute("SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk", (table,))
         return [name for (name,) in found]
 
@@ -200,21 +202,21 @@ class Verify:
         theirs = self._stored.execute(f"SELECT * FROM {stored} ORDER BY {order}")
         columns = [column for column, *_ in ours.description]
         places = [columns.index(column) for column in key]
-        for pair in _unequal(_counted(columns, ours), _counted(columns, theirs), places):
+        for pair in find_unequal(count_rows(columns, ours), count_rows(columns, theirs), places):
             row = pair[0] or pair[1] or ()
             where = " ".join(str(row[place]) for place in places if row[place] != "")
             one, other = (dict(zip(columns, row, strict=True)) if row else None for row in pair)
-            self._differs(f"{name} {where}", *_unlike(one, other))
+            self._add_discrepancy(f"{name} {where}", *select_unlike(one, other))
 
     # ---- tickets: each judged again, and its facts against the inbox
 
-    def tickets(self) -> Iterator[int]:
+    def check_tickets(self) -> Iterator[int]:
         """Judges every ticket again, in the order of their ids; then compares all facts with the inbox."""
         self._spare.execute("CREATE TABLE facts (ticket TEXT, fact_key TEXT, digest TEXT)")
-        with self._readable("log"):
+        with self._catch_unreadable("log"):
             yield from self._judge_all()
         inbox = "(SELECT ticket, hex(fact_key) fact_key, hex(digest) digest FROM inbox WHERE outcome = 'recorded') told"
-        with self._readable("inbox"):
+        with self._catch_unreadable("inbox"):
             self._compare("fact", ["ticket", "fact_key"], "facts", inbox)
 
     def _judge_all(self) -> Iterator[int]:
@@ -227,66 +229,70 @@ class Verify:
             events = list(group)
             self.tickets_seen += 1
             if difference := self._judge(id, events):
-                self._differs(*difference)
+                self._add_discrepancy(*difference)
             done += len(events)
             if done % BATCH < len(events) or done == self.head:
                 yield done
 
-    def _judge(self, id: str, rows: Sequence[Row]) -> Difference | None:
+    def _judge(self, id: str, rows: Sequence[Row]) -> Discrepancy | None:
         """The first difference of a ticket. All facts that can be read are noted, whatever else is wrong."""
-        events: list[Told] = []
+        events: list[StoredDecision] = []
         difference = None
         for number, (_, version, topic, state) in enumerate(rows, 1):
             where = f"ticket {id}, event {number}"
             if version != number:
-                difference = difference or Difference(where, f"event {number}", f"event {version} comes next")
+                difference = difference or Discrepancy(where, f"event {number}", f"event {version} comes next")
             try:
-                events.append(_told(id, decode_event(topic, state)))
+                events.append(identify_decision(id, decode_event(topic, state)))
             except UNREADABLE as error:
-                difference = difference or Difference(where, "an event that can be read", _why(error))
-        facts = [_fact_row(fact) for _, fact in events if fact]
+                difference = difference or Discrepancy(where, "an event that can be read", explain_error(error))
+        facts = [build_fact_row(fact) for _, fact in events if fact]
         self._spare.executemany("INSERT INTO facts VALUES (?, ?, ?)", facts)
         try:
-            return difference or _judged_again(TicketSla(id), events, self._versions)
+            return difference or judge_again(TicketSla(id), events, self._versions)
         except Exception as error:  # noqa: BLE001 - whatever tampered events lead to, the next ticket has its turn
-            return Difference(f"ticket {id}", "events that can be judged", _why(error))
+            return Discrepancy(f"ticket {id}", "events that can be judged", explain_error(error))
 
 
-def _why(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
     return ascii(error)[:200]
 
 
-def _told(ticket: str, event: Event) -> Told:
+def identify_decision(ticket: str, event: Event) -> StoredDecision:
     if not isinstance(event, FactRecorded):
-        return Told(event, None)
+        return StoredDecision(event, None)
     data = TICKET_EVENT_TYPES[event.type].model_validate(event.data)
-    return Told(event, TicketEvent(event.source, event.id, event.type, ticket, event.time, data, event.sequence))
+    return StoredDecision(
+        event, TicketEvent(event.source, event.id, event.type, ticket, event.time, data, event.sequence)
+    )
 
 
-def _fact_row(fact: TicketEvent) -> tuple[str, str, str]:
+def build_fact_row(fact: TicketEvent) -> tuple[str, str, str]:
     """As the inbox has it, in SQLite's spelling of bytes."""
     return fact.ticket, make_fact_key(fact.source, fact.id).hex().upper(), make_content_digest(fact).hex().upper()
 
 
-def _judged_again(ticket: TicketSla, events: Sequence[Told], versions: Versions) -> Difference | None:
+def judge_again(ticket: TicketSla, events: Sequence[StoredDecision], versions: Versions) -> Discrepancy | None:
     """Each fact recorded again, and a tick wherever a decision came without one; the first event that differs."""
     place = 0
     while place < len(events):
         event, fact = events[place]
-        historic_after = _historic_after(ticket, events, place)
+        historic_after = guess_historic_after(ticket, events, place)
         if fact is not None:
             made = ticket.record(fact, versions, event.at, historic_after)
         else:
             made = ticket.tick(versions, event.at, historic_after)
         for again, told in zip_longest(made, events[place : place + max(len(made), 1)]):
-            if again is None or told is None or not _same(again.event, told.event):
-                sides = _unlike(_fields(again.event) if again else None, _fields(told.event) if told else None)
-                return Difference(f"ticket {ticket.id}, event {place + 1}", *sides)
+            if again is None or told is None or not is_same(again.event, told.event):
+                sides = select_unlike(
+                    get_fields(again.event) if again else None, get_fields(told.event) if told else None
+                )
+                return Discrepancy(f"ticket {ticket.id}, event {place + 1}", *sides)
             place += 1
     return None
 
 
-def _historic_after(ticket: TicketSla, events: Sequence[Told], place: int) -> timedelta:
+def guess_historic_after(ticket: TicketSla, events: Sequence[StoredDecision], place: int) -> timedelta:
     """A setting with which the breaches decided at this instant count as historic, or do not, as they were stored."""
     at = events[place][0].at
     same = takewhile(lambda told: told.event.at == at, events[place:])
@@ -297,23 +303,23 @@ def _historic_after(ticket: TicketSla, events: Sequence[Told], place: int) -> ti
     return max([learned_at - each.breached_at for each in found if each.detection != "historic"], default=timedelta(0))
 
 
-def _same(made: Event, kept: Event) -> bool:
+def is_same(made: Event, kept: Event) -> bool:
     return made == kept or decode_event(made.TOPIC, encode_event(made)) == kept
 
 
-def _fields(event: Event) -> dict[str, Any]:
+def get_fields(event: Event) -> dict[str, Any]:
     return {"topic": event.TOPIC, **msgspec.to_builtins(event)}
 
 
-def _unlike(expected: dict[str, Any] | None, stored: dict[str, Any] | None) -> tuple[str, str]:
+def select_unlike(expected: dict[str, Any] | None, stored: dict[str, Any] | None) -> tuple[str, str]:
     """What each side has in the fields in which they differ."""
-    one, other = _flat(expected or {}), _flat(stored or {})
+    one, other = flatten_state(expected or {}), flatten_state(stored or {})
     names = [name for name in one | other if one.get(name) != other.get(name)]
     said = [", ".join(f"{name} {quote_value(side.get(name))}" for name in names) for side in (one, other)]
     return (said[0] if expected else "nothing", said[1] if stored else "nothing")
 
 
-def _flat(fields: dict[str, Any]) -> dict[str, Any]:
+def flatten_state(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a state become fields of their own, also if the state is written as JSON."""
     state = fields.get("state")
     try:
@@ -324,7 +330,7 @@ def _flat(fields: dict[str, Any]) -> dict[str, Any]:
     return rest | {f"state.{name}": value for name, value in (inner or {}).items()}
 
 
-def _spare() -> sqlite3.Connection:
+def open_spare() -> sqlite3.Connection:
     """A database of its own that SQLite keeps in memory, and on the disk what is too much for that."""
     spare = sqlite3.connect("", isolation_level=None)
     for setting in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-64000"):
@@ -333,13 +339,13 @@ def _spare() -> sqlite3.Connection:
     return spare
 
 
-def _counted(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[Row]:
+def count_rows(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[Row]:
     if "n" not in columns:
         return iter(rows)
     return (row for row in rows if row[columns.index("n")] != 0)
 
 
-def _unequal(
+def find_unequal(
     expected: Iterator[Row], stored: Iterator[Row], places: Sequence[int]
 ) -> Iterator[tuple[Row | None, Row | None]]:
     """Pairs of rows that are not equal, from two iterators in the order of their keys; None where there is none."""

@@ -24,28 +24,28 @@ BATCH = 1_000
 ALL = 2**63 - 1
 
 
-class Was(NamedTuple):
+class TicketFacts(NamedTuple):
     """A ticket of the store: its facts."""
 
     ticket: str
     facts: Facts
 
 
-def history(stored: Snapshot) -> Iterator[Was]:
+def read_ticket_facts(stored: Snapshot) -> Iterator[TicketFacts]:
     """Every ticket, in the order of their ids."""
     for ticket, recorded in read_facts(stored):
         facts = Facts()
         for event in recorded:
-            facts.add(_fact(event))
-        yield Was(ticket, facts)
+            facts.add(_build_fact(event))
+        yield TicketFacts(ticket, facts)
 
 
-def _fact(event: FactRecorded) -> Fact:
+def _build_fact(event: FactRecorded) -> Fact:
     data = TICKET_EVENT_TYPES[event.type].model_validate(event.data)
     return Fact(event.source, event.id, event.time, data, event.sequence, event.at)
 
 
-def came_to(clock: Clock) -> str:
+def name_outcome_of(clock: Clock) -> str:
     """What a promise has come to: met, broken, open, cancelled or excluded."""
     if clock.excluded_by is not None:
         return "excluded"
@@ -90,7 +90,7 @@ class Backtest:
     def run(self, stored: Snapshot) -> Iterator[int]:
         """Reads one picture of the store."""
         other = PolicyOverride(self.policy)
-        for done, (ticket, facts) in enumerate(history(stored), 1):
+        for done, (ticket, facts) in enumerate(read_ticket_facts(stored), 1):
             clock = judge(facts, self.versions, self.now).clock
             if clock is not None and self._is_wanted(clock):
                 self._compare(ticket, facts, clock, other)
@@ -102,12 +102,12 @@ class Backtest:
         return (self.start is None or opened >= self.start) and (self.end is None or opened < self.end)
 
     def _compare(self, ticket: str, facts: Facts, clock: Clock, other: Versions) -> None:
-        before = came_to(clock)
+        before = name_outcome_of(clock)
         try:
             after_clock = judge(facts, other, self.now).clock
         except KeyError:
             after_clock = None
-        after = came_to(after_clock) if after_clock else "unknown"
+        after = name_outcome_of(after_clock) if after_clock else "unknown"
         self.tickets += 1
         level, priority = clock.service_level.name, clock.priority
         for counts, each in zip(self._counts[level, priority], (before, after), strict=True):
@@ -116,12 +116,17 @@ class Backtest:
             due_after = after_clock.phase.due_at if after_clock else None
             self.flips.append(Flip(ticket, level, priority, before, after, clock.phase.due_at, due_after))
 
-    def compliance(self) -> list[dict[str, Any]]:
+    def compare_compliance(self) -> list[dict[str, Any]]:
         """By level and priority as the facts say them: how many of which, and the share of met among met and broken."""
         order = {name: n for n, name in enumerate((*self.policy.levels, *self.policy.priorities))}
         rows = sorted(self._counts.items(), key=lambda item: [(order.get(name, len(order)), name) for name in item[0]])
         return [
-            {"service_level": level, "priority": priority, "before": _shares(before), "after": _shares(after)}
+            {
+                "service_level": level,
+                "priority": priority,
+                "before": _count_shares(before),
+                "after": _count_shares(after),
+            }
             for (level, priority), (before, after) in rows
         ]
 
@@ -133,12 +138,12 @@ class Backtest:
             "from": self.start,
             "to": self.end,
             "tickets": self.tickets,
-            "compliance": self.compliance(),
+            "compliance": self.compare_compliance(),
             "flips": [flip._asdict() for flip in self.flips],
         }
 
 
-def _shares(counts: Counter[str]) -> dict[str, Any]:
+def _count_shares(counts: Counter[str]) -> dict[str, Any]:
     decided = counts["met"] + counts["broken"]
     return {
         **{name: counts[name] for name in ("met", "broken", "open", "cancelled", "excluded", "unknown")},
@@ -164,7 +169,7 @@ class Move(NamedTuple):
     why_not: str | None
 
 
-def moves(store: Store, to: Policy, now: datetime) -> Iterator[Move]:
+def find_moves(store: Store, to: Policy, now: datetime) -> Iterator[Move]:
     """What would become of every clock that has neither ended nor broken, and is not there yet; by ticket."""
     versions, view = store.read_versions(), Tickets()
     first_only = all(len(version.policy.objectives) == 1 for version in versions)
@@ -180,14 +185,14 @@ def moves(store: Store, to: Policy, now: datetime) -> Iterator[Move]:
     ]
     for start in range(0, len(wanted), BATCH):
         for ticket, found in store.load_tickets(wanted[start : start + BATCH]).items():
-            yield from _moved(ticket, found.facts, versions, to, now)
+            yield from _find_ticket_moves(ticket, found.facts, versions, to, now)
 
 
-def _moved(ticket: str, facts: Facts, versions: Versions, to: Policy, now: datetime) -> Iterator[Move]:
+def _find_ticket_moves(ticket: str, facts: Facts, versions: Versions, to: Policy, now: datetime) -> Iterator[Move]:
     here = {
         spell: clock
-        for spell, clock in _clocks(judge(facts, versions, now))
-        if came_to(clock) == "open" and clock.phase.policy.version != to.version
+        for spell, clock in _list_clocks(judge(facts, versions, now))
+        if name_outcome_of(clock) == "open" and clock.phase.policy.version != to.version
     }
     if not here:
         return
@@ -196,7 +201,7 @@ def _moved(ticket: str, facts: Facts, versions: Versions, to: Policy, now: datet
     try:
         facts = facts.copy_with(moved)
         judge(facts, versions, AFTER_ALL)
-        there = dict(_clocks(judge(facts, versions, now + timedelta(microseconds=1))))
+        there = dict(_list_clocks(judge(facts, versions, now + timedelta(microseconds=1))))
     except KeyError as error:
         why_not = str(error.args[0])
     for spell, clock in here.items():
@@ -206,7 +211,7 @@ def _moved(ticket: str, facts: Facts, versions: Versions, to: Policy, now: datet
         yield Move(ticket, *spell, *labels, version, due_at, new_due_at, breaks, why_not)
 
 
-def _clocks(verdict: Verdict) -> Iterator[tuple[CycleKey, Clock]]:
+def _list_clocks(verdict: Verdict) -> Iterator[tuple[CycleKey, Clock]]:
     if verdict.clock is not None:
         yield (FIRST_RESPONSE, 1), verdict.clock
         yield from verdict.others.items()

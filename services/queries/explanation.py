@@ -15,7 +15,7 @@ Json = dict[str, Any]
 _OF_ALL = frozenset(Announced.__struct_fields__)
 
 
-def story(
+def build_explanation(
     store: Store,
     ticket: str,
     as_of: datetime | None = None,
@@ -27,13 +27,13 @@ def story(
     is known of it. Raises ValueError for a `known_at` that lies ahead, NothingKnownError for a time before its first
     event.
     """
-    when = past.When(as_of, known_at, now or datetime.now(UTC)).check()
-    known = past.history(store, ticket, when)
+    when = past.PointInTime(as_of, known_at, now or datetime.now(UTC)).check()
+    known = past.read_known_history(store, ticket, when)
     if known is None:
         return None
     versions = store.read_versions()
-    found = when.ticket(known, versions)
-    standing = reading.as_it_stands(found, versions, when)
+    found = when.replay_ticket(known, versions)
+    standing = reading.build_ticket_status(found, versions, when)
     told = explain(found.facts, [recorded.event for recorded in known], versions, when.at)
     policy = standing.policy or versions.get_in_force(when.at)
     return {
@@ -44,15 +44,15 @@ def story(
         "zone": policy.zone,
         "policy": policy.name,
         "customer": standing.state.customer,
-        "word": standing.word(when.at),
-        "standing": standing.report(when.at),
-        "facts": [_fact(each) for each in told.facts],
-        "decisions": [_decision(each) for each in told.decisions],
-        "clocks": [_clock(account) for account in told.clocks],
+        "word": standing.get_label(when.at),
+        "standing": standing.to_json(when.at),
+        "facts": [_describe_fact(each) for each in told.facts],
+        "decisions": [_describe_decision(each) for each in told.decisions],
+        "clocks": [_describe_clock(account) for account in told.clocks],
     }
 
 
-def _fact(learned: FactEntry) -> Json:
+def _describe_fact(learned: FactEntry) -> Json:
     fact, told, out_of_order = learned
     return {
         "type": fact.data.type,
@@ -68,7 +68,7 @@ def _fact(learned: FactEntry) -> Json:
     }
 
 
-def _decision(decided: DecisionEntry) -> Json:
+def _describe_decision(decided: DecisionEntry) -> Json:
     decision, state = decided.decision, decided.decision.state
     said: Json = {"kind": "state_updated", "time": decision.at, "cause": None, "cause_id": None, "id": None}
     details: Json = {}
@@ -87,15 +87,15 @@ def _decision(decided: DecisionEntry) -> Json:
         "target_seconds": None if state.target is None else to_seconds(state.target),
         "elapsed_seconds": to_seconds(decision.elapsed) if isinstance(decision, Announced) else None,
         "withdrawn_at": decided.retracted_at,
-        "details": dict(_plain(name, value) for name, value in details.items()),
+        "details": dict(_convert_value(name, value) for name, value in details.items()),
     }
 
 
-def _plain(name: str, value: object) -> tuple[str, object]:
+def _convert_value(name: str, value: object) -> tuple[str, object]:
     return (f"{name}_seconds", to_seconds(value)) if isinstance(value, timedelta) else (name, value)
 
 
-def _clock(account: ClockExplanation) -> Json:
+def _describe_clock(account: ClockExplanation) -> Json:
     clock, ended_by = account.clock, account.ended_by
     stretch, applies = clock.phase, clock.excluded_by is None
     return {
@@ -115,8 +115,8 @@ def _clock(account: ClockExplanation) -> Json:
         "broken_at": clock.broken_at,
         "met": clock.met if applies else None,
         "overdue_seconds": to_seconds(clock.overdue) if applies and clock.overdue is not None else None,
-        "segments": [_segment(part) for part in account.segments],
-        "steps": [_step(step) for step in account.steps],
+        "segments": [_describe_segment(part) for part in account.segments],
+        "steps": [_describe_step(step) for step in account.steps],
         "thresholds": [
             {"percent": percent, "at": stretch.find_threshold(percent)}
             for percent in stretch.policy.warn_at
@@ -125,7 +125,7 @@ def _clock(account: ClockExplanation) -> Json:
     }
 
 
-def _segment(part: TimeSegment) -> Json:
+def _describe_segment(part: TimeSegment) -> Json:
     return {
         "from": part.start,
         "to": part.end,
@@ -138,7 +138,7 @@ def _segment(part: TimeSegment) -> Json:
     }
 
 
-def _step(step: DeadlineStep) -> Json:
+def _describe_step(step: DeadlineStep) -> Json:
     stretch = step.phase
     return {
         "at": step.at,

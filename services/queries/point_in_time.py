@@ -6,7 +6,7 @@ from itertools import takewhile
 from typing import NamedTuple, Self
 
 from services.store.interface import Store
-from services.text.formats import utc
+from services.text.formats import format_utc
 from sla.log import Recorded
 from sla.ticket import TicketSla
 from sla.versions import Versions
@@ -16,11 +16,11 @@ class NothingKnownError(Exception):
     """There was nothing to tell of at that time, but there is `since`."""
 
     def __init__(self, what: str, at: datetime, since: datetime) -> None:
-        super().__init__(f"{what} at {utc(at)}; the first of it is of {utc(since)}")
+        super().__init__(f"{what} at {format_utc(at)}; the first of it is of {format_utc(since)}")
         self.since = since
 
 
-class When(NamedTuple):
+class PointInTime(NamedTuple):
     """
     Asked at `now`. `as_of`: judge what had happened by then. `known_at`: of the log, only what was recorded by then.
     Both: what we then thought had been so, or would be if nothing else happened.
@@ -44,19 +44,19 @@ class When(NamedTuple):
         """Raises ValueError for what nobody can know."""
         if self.known_at is not None and self.known_at > self.now:
             raise ValueError(
-                f"{utc(self.known_at)} lies ahead; what we will believe then nobody knows yet: --known-at is at most "
-                "now, and --as-of may lie ahead"
+                f"{format_utc(self.known_at)} lies ahead; what we will believe then nobody knows yet: --known-at is at "
+                "most now, and --as-of may lie ahead"
             )
         return self
 
-    def known(self, events: Iterable[Recorded]) -> list[Recorded]:
+    def select_known(self, events: Iterable[Recorded]) -> list[Recorded]:
         """What was recorded of one ticket by then."""
         if self.known_at is None:
             return list(events)
         known_at = self.known_at
         return list(takewhile(lambda recorded: recorded.event.at <= known_at, events))
 
-    def ticket(self, known: list[Recorded], versions: Versions) -> TicketSla:
+    def replay_ticket(self, known: list[Recorded], versions: Versions) -> TicketSla:
         """
         The ticket of at least one event that was known: as it was decided, or with `as_of` as a tick at that instant
         would have left it. Raises NothingKnownError if nothing of it had happened.
@@ -73,10 +73,10 @@ class When(NamedTuple):
         return then
 
 
-def history(store: Store, ticket: str, when: When) -> list[Recorded] | None:
+def read_known_history(store: Store, ticket: str, when: PointInTime) -> list[Recorded] | None:
     """What was known of a ticket; None if nothing ever was. Raises NothingKnownError if nothing was then."""
     for _, events in store.read_histories([ticket]):
-        known = when.known(events)
+        known = when.select_known(events)
         if not known:
             assert when.known_at is not None
             raise NothingKnownError(f"nothing was known of ticket {ticket!r}", when.known_at, events[0].event.at)
@@ -84,26 +84,26 @@ def history(store: Store, ticket: str, when: When) -> list[Recorded] | None:
     return None
 
 
-def everything(store: Store, when: When) -> Iterator[list[Recorded]]:
+def iterate_known_histories(store: Store, when: PointInTime) -> Iterator[list[Recorded]]:
     """What was known of each ticket of which anything was. Raises NothingKnownError if nothing was of any."""
     first = store.read_log_entries(0, 1)
     if when.known_at is not None and first and first[0].event.at > when.known_at:
         raise NothingKnownError("nothing was known", when.known_at, first[0].event.at)
     for some in store.read_ticket_ids():
         for _, events in store.read_histories(some):
-            if known := when.known(events):
+            if known := when.select_known(events):
                 yield known
 
 
-def everybody(store: Store, when: When, versions: Versions) -> Iterator[tuple[TicketSla, list[Recorded]]]:
+def iterate_tickets(store: Store, when: PointInTime, versions: Versions) -> Iterator[tuple[TicketSla, list[Recorded]]]:
     """
     Each ticket of which something was known and had happened, and what was known of it. Raises NothingKnownError if
     there is none but later.
     """
     begins: set[datetime] = set()
-    for known in everything(store, when):
+    for known in iterate_known_histories(store, when):
         try:
-            ticket = when.ticket(known, versions)
+            ticket = when.replay_ticket(known, versions)
         except NothingKnownError as nothing:
             begins.add(nothing.since)
         else:

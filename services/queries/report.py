@@ -15,9 +15,9 @@ from events.times import FACT_YEARS, parse_instant, to_microseconds
 from projections.runner import catch_up
 from projections.tickets import ANSWERED, TICKET_OUTCOMES, FoldedTicket, TicketOutcome, Tickets
 from services.errors import ReadOnlyError
-from services.queries.point_in_time import When, everybody
+from services.queries.point_in_time import PointInTime, iterate_tickets
 from services.store.interface import Store
-from services.text.formats import span
+from services.text.formats import format_span
 from sla.calendar import get_zone
 from sla.log import BreachRetracted, Recorded
 from sla.policy import FIRST_RESPONSE
@@ -57,9 +57,9 @@ class Period(NamedTuple):
             return cls(None, None)
         try:
             if ".." in text:
-                start, end = (_edge(part, zone) for part in text.split("..", 1))
+                start, end = (_parse_edge(part, zone) for part in text.split("..", 1))
             else:
-                start, end = (_midnight(day, zone) for day in _days(text))
+                start, end = (_find_midnight(day, zone) for day in _parse_days(text))
         except ValueError as error:
             raise ValueError(f"{quote_value(text)} is not a period ({error}); {_RIGHT}") from None
         if start >= end:
@@ -67,14 +67,14 @@ class Period(NamedTuple):
         return cls(start, end)
 
 
-def _days(text: str) -> tuple[date, date]:
+def _parse_days(text: str) -> tuple[date, date]:
     """The first day, and the one after the last."""
     if match := _MONTH.fullmatch(text):
         first = date(int(match[1]), int(match[2]), 1)
-        return first, _month_after(first, 1)
+        return first, _add_months(first, 1)
     if match := _QUARTER.fullmatch(text):
         first = date(int(match[1]), 3 * int(match[2]) - 2, 1)
-        return first, _month_after(first, 3)
+        return first, _add_months(first, 3)
     if match := _WEEK.fullmatch(text):
         first = date.fromisocalendar(int(match[1]), int(match[2]), 1)
         return first, first + timedelta(days=7)
@@ -83,16 +83,16 @@ def _days(text: str) -> tuple[date, date]:
     raise ValueError("of no known form")
 
 
-def _month_after(first: date, months: int) -> date:
+def _add_months(first: date, months: int) -> date:
     years, month = divmod(first.month - 1 + months, 12)
     return date(first.year + years, month + 1, 1)
 
 
-def _edge(text: str, zone: str) -> datetime:
-    return parse_instant(text) if "T" in text.upper() else _midnight(date.fromisoformat(text), zone)
+def _parse_edge(text: str, zone: str) -> datetime:
+    return parse_instant(text) if "T" in text.upper() else _find_midnight(date.fromisoformat(text), zone)
 
 
-def _midnight(day: date, zone: str) -> datetime:
+def _find_midnight(day: date, zone: str) -> datetime:
     at = datetime.combine(day, time(), get_zone(zone)).astimezone(UTC)
     if not FACT_YEARS[0] <= day.year <= FACT_YEARS[-1] + 1:
         raise ValueError(f"outside the years {FACT_YEARS[0]} to {FACT_YEARS[-1]}")
@@ -127,11 +127,11 @@ class Totals:
             "broken": self.broken,
             "retracted": self.retracted,
             "compliance": round(met / decided, 6) if decided else None,
-            "median_seconds": self._percentile(50),
-            "p90_seconds": self._percentile(90),
+            "median_seconds": self._find_percentile(50),
+            "p90_seconds": self._find_percentile(90),
         }
 
-    def _percentile(self, percent: int) -> int | float | None:
+    def _find_percentile(self, percent: int) -> int | float | None:
         """The least time within which so many per cent of the answers came."""
         if not self.answers:
             return None
@@ -139,7 +139,7 @@ class Totals:
         return to_seconds(timedelta(microseconds=self.answers[rank - 1]))
 
 
-def report(
+def build_report(
     store: Store,
     period: str = "all",
     by: Sequence[str] = (),
@@ -154,12 +154,12 @@ def report(
     by = list(dict.fromkeys(by))
     if unknown := [name for name in by if name not in BY]:
         raise ValueError(f"{', '.join(map(quote_value, unknown))}: a report is by {', '.join(BY)}")
-    when = When(as_of, known_at, now or datetime.now(UTC)).check()
+    when = PointInTime(as_of, known_at, now or datetime.now(UTC)).check()
     versions = store.read_versions()
     zone = versions.get_in_force(when.at).zone if len(versions) else "UTC"
     asked = Period.parse(period, zone)
     columns = tuple(BY[name] for name in by)
-    found = _now(store, columns, asked) if when.is_now else _then(store, columns, asked, when, versions)
+    found = _sum_present(store, columns, asked) if when.is_now else _sum_past(store, columns, asked, when, versions)
     total = Totals()
     for each in found.values():
         total.add(each)
@@ -181,7 +181,7 @@ def report(
     }
 
 
-def _now(store: Store, columns: Key, asked: Period) -> dict[Key, Totals]:
+def _sum_present(store: Store, columns: Key, asked: Period) -> dict[Key, Totals]:
     view, found = Tickets(), defaultdict[Key, Totals](Totals)
     with suppress(ReadOnlyError):  # then it is as far as those who follow it are
         catch_up(store, view)
@@ -197,14 +197,14 @@ def _now(store: Store, columns: Key, asked: Period) -> dict[Key, Totals]:
     return found
 
 
-def _then(store: Store, columns: Key, asked: Period, when: When, versions: Versions) -> dict[Key, Totals]:
+def _sum_past(store: Store, columns: Key, asked: Period, when: PointInTime, versions: Versions) -> dict[Key, Totals]:
     """The same, folded from the log."""
     found = defaultdict[Key, Totals](Totals)
-    for ticket, known in everybody(store, when, versions):
+    for ticket, known in iterate_tickets(store, when, versions):
         opened_at = ticket.state.started_at
         if opened_at is None or not asked.has(opened_at):
             continue
-        outcome = _outcome(ticket, known, when)
+        outcome = _make_outcome(ticket, known, when)
         totals = found[tuple(getattr(outcome, column) for column in columns)]
         totals.came_to[outcome.came_to] += 1
         totals.broken += outcome.broken
@@ -214,7 +214,7 @@ def _then(store: Store, columns: Key, asked: Period, when: When, versions: Versi
     return found
 
 
-def _outcome(ticket: TicketSla, known: Iterable[Recorded], when: When) -> TicketOutcome:
+def _make_outcome(ticket: TicketSla, known: Iterable[Recorded], when: PointInTime) -> TicketOutcome:
     """Breaches that were withdrawn are in what was known; with `as_of` the ticket is one that never had them."""
     withdrawn = [recorded.event for recorded in known if isinstance(recorded.event, BreachRetracted)]
     retracted = sum(event.objective == FIRST_RESPONSE and event.time <= when.at for event in withdrawn)
@@ -227,24 +227,24 @@ def _outcome(ticket: TicketSla, known: Iterable[Recorded], when: When) -> Ticket
 _TITLES = {"breached": "breached, open", "median_seconds": "median", "p90_seconds": "p90"}
 
 
-def columns(found: Json) -> list[str]:
+def list_columns(found: Json) -> list[str]:
     """The names of what `rows` has."""
     return [*found["by"], *(_TITLES.get(name, name) for name in found["total"])]
 
 
-def rows(found: Json) -> Iterator[tuple[str, ...]]:
+def build_rows(found: Json) -> Iterator[tuple[str, ...]]:
     """For people: one row a group, and the last one for all."""
     blank = dict.fromkeys(found["by"], "")
     for row in (*found["rows"], blank | found["total"]):
-        yield tuple(_cell(name, value) for name, value in row.items())
+        yield tuple(_format_cell(name, value) for name, value in row.items())
 
 
-def _cell(name: str, value: Any) -> str:
+def _format_cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
     if name == "compliance":
         return f"{value:.1%}"
-    return span(timedelta(seconds=value)) if name.endswith("_seconds") else str(value)
+    return format_span(timedelta(seconds=value)) if name.endswith("_seconds") else str(value)
 
 
 def write_csv(found: Json) -> None:
@@ -252,9 +252,9 @@ def write_csv(found: Json) -> None:
     writer = csv.DictWriter(sys.stdout, [*found["by"], *found["total"]], lineterminator="\n")
     writer.writeheader()
     for row in found["rows"] if found["by"] else [found["total"]]:
-        writer.writerow({name: _harmless(value) for name, value in row.items()})
+        writer.writerow({name: _defuse_formula(value) for name, value in row.items()})
 
 
-def _harmless(value: Any) -> Any:
+def _defuse_formula(value: Any) -> Any:
     """A customer named like a formula is a name, to a spreadsheet too."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

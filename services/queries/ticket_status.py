@@ -11,9 +11,9 @@ from events.promises import to_seconds
 from projections.runner import catch_up
 from projections.tickets import Tickets, get_open_until
 from services.errors import ReadOnlyError
-from services.queries.point_in_time import When, everybody, history
+from services.queries.point_in_time import PointInTime, iterate_tickets, read_known_history
 from services.store.interface import Store
-from services.text.formats import brief, left, span, wall
+from services.text.formats import format_span, format_time_left, format_wall_time, format_wall_time_briefly
 from sla.judge import judge
 from sla.log import State
 from sla.policy import Policy
@@ -24,7 +24,7 @@ ALL = 2**63 - 1
 COLUMNS = ("ticket", "state", "level", "priority", "due", "left")
 
 
-class Standing(NamedTuple):
+class TicketStatus(NamedTuple):
     """
     How a ticket stands: its state as decided, the number of its facts, its policy (None while it is pending), and what
     is promised beside the first response. `used` is the support time used before it was excluded, if it is.
@@ -37,7 +37,7 @@ class Standing(NamedTuple):
     others: tuple[Promise, ...] = ()
     used: timedelta | None = None
 
-    def elapsed(self, now: datetime) -> timedelta | None:
+    def measure_elapsed(self, now: datetime) -> timedelta | None:
         """Support time used until the first response, an exclusion, or now; None while the ticket is pending."""
         state = self.state
         if self.used is not None:
@@ -49,12 +49,12 @@ class Standing(NamedTuple):
         hours = self.policy.get_level(state.judged_as or state.service_level).hours
         return state.used + hours.measure(state.since or state.started_at, state.responded_at or now)
 
-    def left(self, now: datetime) -> timedelta | None:
+    def measure_left(self, now: datetime) -> timedelta | None:
         """Time on the wall clock until the deadline, negative after it; None if nobody waits for one."""
         due_at = self.state.due_at
         return None if due_at is None or self.state.stage != "running" else due_at - now
 
-    def word(self, now: datetime) -> str:
+    def get_label(self, now: datetime) -> str:
         """The stage for people. Section 4."""
         state = self.state
         match state.stage, state.met:
@@ -69,7 +69,7 @@ class Standing(NamedTuple):
             case stage, _:
                 return f"{stage}: {state.reason}" if state.reason else stage
 
-    def report(self, now: datetime) -> dict[str, object]:
+    def to_json(self, now: datetime) -> dict[str, object]:
         """The object of section 5: instants in UTC, spans in seconds of support time, None for what is not known."""
         state = self.state
         return {
@@ -82,50 +82,57 @@ class Standing(NamedTuple):
             "breaches": int(state.breached_at is not None),
             "started_at": state.started_at,
             "due_at": state.due_at,
-            "target_seconds": _seconds(state.target),
-            "elapsed_seconds": _seconds(self.elapsed(now)),
+            "target_seconds": _convert_to_seconds(state.target),
+            "elapsed_seconds": _convert_to_seconds(self.measure_elapsed(now)),
             "responded_at": state.responded_at,
             "met": state.met,
-            "overdue_seconds": _seconds(state.overdue),
+            "overdue_seconds": _convert_to_seconds(state.overdue),
             "escalation_level": state.escalation_level,
             "policy_version": state.policy_version,
             "facts": self.facts,
             "reason": state.reason,
             "flags": list(state.flags),
-            "objectives": [_objective(promise) for promise in self.others],
+            "objectives": [_describe_objective(promise) for promise in self.others],
         }
 
-    def lines(self, now: datetime) -> list[tuple[str, str]]:
+    def to_fields(self, now: datetime) -> list[tuple[str, str]]:
         """What `sla show` tells people; wall times are those of the policy's zone."""
         state, zone = self.state, self.policy.zone if self.policy else None
         return [
             ("ticket", self.ticket),
-            ("state", self.word(now)),
+            ("state", self.get_label(now)),
             ("service level", state.service_level or "-"),
             ("priority", state.priority or "-"),
-            ("opened", wall(state.started_at, zone)),
-            ("due", wall(state.due_at, zone)),
-            ("time left", left(self.left(now))),
-            ("target", span(state.target)),
-            ("used", span(self.elapsed(now))),
-            ("breached", wall(state.breached_at, zone)),
-            ("responded", wall(state.responded_at, zone)),
-            ("overdue", span(state.overdue)),
+            ("opened", format_wall_time(state.started_at, zone)),
+            ("due", format_wall_time(state.due_at, zone)),
+            ("time left", format_time_left(self.measure_left(now))),
+            ("target", format_span(state.target)),
+            ("used", format_span(self.measure_elapsed(now))),
+            ("breached", format_wall_time(state.breached_at, zone)),
+            ("responded", format_wall_time(state.responded_at, zone)),
+            ("overdue", format_span(state.overdue)),
             ("escalations", str(state.escalation_level)),
             ("policy", f"{self.policy.name} {state.policy_version}" if self.policy else "-"),
             ("facts", str(self.facts)),
             ("look at", ", ".join(state.flags) or "-"),
-            *((f"{each.objective} {each.cycle}", _brief(each.state, zone)) for each in self.others),
+            *((f"{each.objective} {each.cycle}", _format_objective(each.state, zone)) for each in self.others),
         ]
 
-    def row(self, now: datetime) -> tuple[str, ...]:
+    def to_row(self, now: datetime) -> tuple[str, ...]:
         """What `sla list` tells people, in the order of COLUMNS."""
         state, zone = self.state, self.policy.zone if self.policy else None
         level, priority = state.service_level or "-", state.priority or "-"
-        return (self.ticket, self.word(now), level, priority, brief(state.due_at, zone), left(self.left(now)))
+        return (
+            self.ticket,
+            self.get_label(now),
+            level,
+            priority,
+            format_wall_time_briefly(state.due_at, zone),
+            format_time_left(self.measure_left(now)),
+        )
 
 
-def _objective(promise: Promise) -> dict[str, object]:
+def _describe_objective(promise: Promise) -> dict[str, object]:
     """As the object of a ticket, for one other objective; `stopped_at` is when it was answered or closed."""
     state = promise.state
     return {
@@ -136,45 +143,45 @@ def _objective(promise: Promise) -> dict[str, object]:
         "breached_at": state.breached_at,
         "started_at": state.started_at,
         "due_at": state.due_at,
-        "target_seconds": _seconds(state.target),
+        "target_seconds": _convert_to_seconds(state.target),
         "stopped_at": state.responded_at,
         "met": state.met,
-        "overdue_seconds": _seconds(state.overdue),
+        "overdue_seconds": _convert_to_seconds(state.overdue),
         "reason": state.reason,
     }
 
 
-def _brief(state: State, zone: str | None) -> str:
+def _format_objective(state: State, zone: str | None) -> str:
     """On one line, for people."""
     word = {True: "met", False: "late"}.get(state.met, state.stage) if state.met is not None else state.stage
     broken = ", breached" if state.breached_at is not None and state.met is None else ""
-    return f"{word}{broken}, due {wall(state.due_at, zone)}"
+    return f"{word}{broken}, due {format_wall_time(state.due_at, zone)}"
 
 
-def _seconds(length: timedelta | None) -> int | float | None:
+def _convert_to_seconds(length: timedelta | None) -> int | float | None:
     return None if length is None else to_seconds(length)
 
 
-def standing(
+def read_ticket_status(
     store: Store,
     ticket: str,
     as_of: datetime | None = None,
     known_at: datetime | None = None,
     now: datetime | None = None,
-) -> Standing | None:
+) -> TicketStatus | None:
     """
     One ticket, replayed from its events, so that it is never behind; None if nothing is known of it. Raises ValueError
     for a `known_at` that lies ahead, NothingKnownError for a time before its first event.
     """
-    when = When(as_of, known_at, now or datetime.now(UTC)).check()
-    known = history(store, ticket, when)
+    when = PointInTime(as_of, known_at, now or datetime.now(UTC)).check()
+    known = read_known_history(store, ticket, when)
     if known is None:
         return None
     versions = store.read_versions()
-    return as_it_stands(when.ticket(known, versions), versions, when)
+    return build_ticket_status(when.replay_ticket(known, versions), versions, when)
 
 
-def as_it_stands(ticket: TicketSla, versions: Versions, when: When) -> Standing:
+def build_ticket_status(ticket: TicketSla, versions: Versions, when: PointInTime) -> TicketStatus:
     """The ticket at that time: as it was decided, and with `as_of` only with the facts that had happened."""
     state = ticket.state
     policy = versions.get_named(state.policy_version) if state.policy_version else None
@@ -182,27 +189,27 @@ def as_it_stands(ticket: TicketSla, versions: Versions, when: When) -> Standing:
     used = None
     if state.stage == "excluded" and (clock := judge(ticket.facts, versions, when.at).clock):
         used = clock.measure_elapsed(clock.find_end(when.at))
-    return Standing(ticket.id, state, facts, policy, _others(ticket), used)
+    return TicketStatus(ticket.id, state, facts, policy, _list_other_promises(ticket), used)
 
 
-def _others(ticket: TicketSla) -> tuple[Promise, ...]:
+def _list_other_promises(ticket: TicketSla) -> tuple[Promise, ...]:
     return tuple(promise for _, promise in sorted(ticket.others.items()))
 
 
-def waiting(
+def list_waiting(
     store: Store,
     limit: int | None,
     as_of: datetime | None = None,
     known_at: datetime | None = None,
     now: datetime | None = None,
-) -> Iterator[Standing]:
+) -> Iterator[TicketStatus]:
     """
     The open tickets by time left, least first; the pending ones last. At another time than now the whole log is read.
     Raises as `standing` does.
     """
-    when = When(as_of, known_at, now or datetime.now(UTC)).check()
+    when = PointInTime(as_of, known_at, now or datetime.now(UTC)).check()
     if not when.is_now:
-        yield from _waited(store, limit, when)
+        yield from _list_waiting_then(store, limit, when)
         return
     view = Tickets()
     with suppress(ReadOnlyError):  # then it is as far as those who follow it are
@@ -215,14 +222,14 @@ def waiting(
         tickets = store.load_tickets(row.ticket for row in rows)
     for row in rows:
         fingerprint = row.state.policy_fingerprint
-        others = _others(tickets[row.ticket]) if row.ticket in tickets else ()
-        yield Standing(row.ticket, row.state, row.facts, policy(fingerprint) if fingerprint else None, others)
+        others = _list_other_promises(tickets[row.ticket]) if row.ticket in tickets else ()
+        yield TicketStatus(row.ticket, row.state, row.facts, policy(fingerprint) if fingerprint else None, others)
 
 
-def _waited(store: Store, limit: int | None, when: When) -> Iterator[Standing]:
+def _list_waiting_then(store: Store, limit: int | None, when: PointInTime) -> Iterator[TicketStatus]:
     """Those that were open then."""
     versions = store.read_versions()
-    found = (as_it_stands(ticket, versions, when) for ticket, _ in everybody(store, when, versions))
+    found = (build_ticket_status(ticket, versions, when) for ticket, _ in iterate_tickets(store, when, versions))
     waits = ((until, each.ticket, each) for each in found if (until := get_open_until(each.state)) is not None)
     for _, _, each in nsmallest(ALL if limit is None else limit, waits):
         yield each

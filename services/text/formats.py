@@ -6,32 +6,32 @@ from events.cloudevents import format_time, quote_value
 from sla.calendar import get_zone
 
 
-def plain(text: str) -> str:
+def make_printable(text: str) -> str:
     """What a publisher wrote, on one line and without power over the terminal: escaped unless all is printable."""
     return text if text.isprintable() else quote_value(text)
 
 
-def utc(at: datetime) -> str:
+def format_utc(at: datetime) -> str:
     """An instant in UTC, with Z."""
     return format_time(at)
 
 
-def local(at: datetime, zone: str | None) -> datetime:
+def convert_to_zone(at: datetime, zone: str | None) -> datetime:
     """The same instant with the offset of a zone; None is this machine's."""
     return at.astimezone(get_zone(zone) if zone else None)
 
 
-def wall(at: datetime | None, zone: str | None) -> str:
+def format_wall_time(at: datetime | None, zone: str | None) -> str:
     """What clocks on the wall show, in a zone or on this machine, cut to the second: `Thu 2026-12-31 14:45:10 CET`."""
-    return "-" if at is None else f"{local(at, zone):%a %Y-%m-%d %H:%M:%S %Z}"
+    return "-" if at is None else f"{convert_to_zone(at, zone):%a %Y-%m-%d %H:%M:%S %Z}"
 
 
-def brief(at: datetime | None, zone: str | None) -> str:
+def format_wall_time_briefly(at: datetime | None, zone: str | None) -> str:
     """As `wall`, for narrow columns: `2026-12-31 14:45 CET`."""
-    return "-" if at is None else f"{local(at, zone):%Y-%m-%d %H:%M %Z}"
+    return "-" if at is None else f"{convert_to_zone(at, zone):%Y-%m-%d %H:%M %Z}"
 
 
-def span(length: timedelta | None) -> str:
+def format_span(length: timedelta | None) -> str:
     """Hours, minutes and seconds, cut to the second: `31h 05m 00s`; negative if time is over."""
     if length is None:
         return "-"
@@ -41,9 +41,9 @@ def span(length: timedelta | None) -> str:
     return f"-{text}" if length < timedelta(0) and whole else text
 
 
-def left(length: timedelta | None) -> str:
+def format_time_left(length: timedelta | None) -> str:
     """Time on the wall clock: as a span, from two days on as days and hours."""
     if length is None or abs(length) < timedelta(days=2):
-        return span(length)
+        return format_span(length)
     days, hours = divmod(abs(length) // timedelta(hours=1), 24)
     return f"{'-' if length < timedelta(0) else ''}{days}d {hours:02d}h"

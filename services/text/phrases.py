@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from events.promises import Announcement, SlaBreached, SlaBreachRetracted, SlaCancelled, SlaEscalated, SlaFulfilled
 
 
-def title(event: Announcement) -> str:
+def make_title(event: Announcement) -> str:
     """What happened to which ticket, in one line."""
     match event.data:
         case SlaBreached():
@@ -23,21 +23,22 @@ def title(event: Announcement) -> str:
     return _line(f"{what}: {event.ticket} ({event.data.service_level}, {event.data.priority})")
 
 
-def body(event: Announcement, now: datetime) -> str:
+def make_body(event: Announcement, now: datetime) -> str:
     """What is known, and what to do."""
-    return _line(f"{_known(event, now)} `sla show {event.ticket}` has the whole story.")
+    return _line(f"{_describe(event, now)} `sla show {event.ticket}` has the whole story.")
 
 
-def _known(event: Announcement, now: datetime) -> str:
+def _describe(event: Announcement, now: datetime) -> str:
     promise = event.data.objective.replace("_", " ").capitalize()
-    due = f"{promise} due {_clock(event.data.due_at)}"
+    due = f"{promise} due {_format_time(event.data.due_at)}"
     match event.data:
         case SlaBreached(due_at=due_at):
-            return f"{due}, {_span(now - due_at)} ago. Answer the customer: that ends the alert."
+            return f"{due}, {_format_length(now - due_at)} ago. Answer the customer: that ends the alert."
         case SlaBreachRetracted(breached_at=at, reason=reason):
-            return f"The breach of {_clock(at)} turned out to be untrue: {reason.replace('_', ' ')}."
+            return f"The breach of {_format_time(at)} turned out to be untrue: {reason.replace('_', ' ')}."
         case SlaFulfilled(responded_at=at, overdue_seconds=seconds):
-            return f"{due}, given {_clock(at)}: {_span(timedelta(seconds=seconds))} of support time too late."
+            late = _format_length(timedelta(seconds=seconds))
+            return f"{due}, given {_format_time(at)}: {late} of support time too late."
         case SlaCancelled(reason=reason):
             return f"{due}; the clock ended without an answer: {reason}."
         case SlaEscalated(tell=tell, reason=reason):
@@ -46,11 +47,11 @@ def _known(event: Announcement, now: datetime) -> str:
             return f"{due}."
 
 
-def _clock(time: datetime) -> str:
+def _format_time(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _span(span: timedelta) -> str:
+def _format_length(span: timedelta) -> str:
     hours, minutes = divmod(int(span.total_seconds() // 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 

@@ -23,7 +23,7 @@ from services.app import SERVICES
 from services.board import pages
 from services.board import service as module
 from services.board.routes import OPENAPI, STATIC
-from services.board.service import Board, Seen, Tail
+from services.board.service import Board, BoardSnapshot, Tail
 from services.runtime.settings import SHIPPED_POLICIES, Settings, load_policy
 from sla.versions import Versions
 from tests.support.bus import (
@@ -398,7 +398,7 @@ def test_every_text_stands_out_from_its_ground(theme: str, colours: dict[str, st
 
 def test_the_policy_page_has_hours_targets_and_the_holidays_of_a_year() -> None:
     shipped = load_policy(SHIPPED_POLICIES)
-    html = pages.policy(Seen(ago(hours=1), 7), shipped, list(Versions.only(shipped)), 2027)
+    html = pages.render_policy(BoardSnapshot(ago(hours=1), 7), shipped, list(Versions.only(shipped)), 2027)
     html = re.sub(r"\s+", " ", html)
     assert "<dt>Mon-Fri</dt><dd>09:00-18:00</dd>" in html
     for day, name in (("Fri 26 Mar", "Good Friday"), ("Mon 29 Mar", "Easter Monday"), ("Sat 25 Dec", "Christmas Day")):
@@ -460,12 +460,12 @@ async def test_who_was_away_for_too_long_is_told_so(live: Live, monkeypatch: pyt
     tail = Tail()
     monkeypatch.setattr(tail, "newest", type(tail.newest)(maxlen=3))
     store = live.up.store.open()
-    tail.take(store.read_log_rows(0, 50))
+    tail.apply(store.read_log_rows(0, 50))
     store.close()
     monkeypatch.setattr(module, "REMEMBERED", 3)
-    assert tail.between(0, tail.position) is None
-    assert len(tail.between(tail.newest[0].position, tail.position) or []) == 2
-    assert tail.between(tail.position + 1, tail.position) is None  # another log
+    assert tail.list_between(0, tail.position) is None
+    assert len(tail.list_between(tail.newest[0].position, tail.position) or []) == 2
+    assert tail.list_between(tail.position + 1, tail.position) is None  # another log
 
 
 @pytest.mark.parametrize("remembered", [1, 1_000])
@@ -483,7 +483,7 @@ async def test_after_a_restart_the_board_knows_the_breaches_of_the_day_that_stan
         await one.stop()
     finally:
         store.close()
-    assert [news.ticket for news in one.breaches()] == ["LATE"]
+    assert [news.ticket for news in one.list_breaches()] == ["LATE"]
 
 
 # ---- who may ask

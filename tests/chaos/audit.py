@@ -34,7 +34,7 @@ async def audit(nc: Client, place: Database, publisher: Publisher, quiet: set[st
             for problem in found:
                 yield problem
     with place.open_snapshot() as kept, Verify(kept, PROJECTIONS) as check:
-        for _ in (*check.views(), *check.tickets()):
+        for _ in (*check.check_projections(), *check.check_tickets()):
             pass
         for difference in check.first:
             yield "differs", str(difference)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from services.queries import explanation as explaining
 from services.queries import report as reports
 from services.queries import ticket_status as reading
-from services.queries.point_in_time import NothingKnownError, When
+from services.queries.point_in_time import NothingKnownError, PointInTime
 from sla.log import State
 from tests.scenarios import SCENARIOS
 from tests.scenarios.scenario import Fact, Given, Scenario, opened, responded, stockholm
@@ -35,13 +35,13 @@ def test_as_of_is_what_the_oracle_says_of_all_that_had_happened(facts: list[Fact
     world = World(versions=in_turn(POLICY))
     for fact in sorted(facts, key=lambda fact: fact.arrives):
         world.put(fact)
-    log, when = world.memory.log[world.ticket], When(at, None, FAR)
+    log, when = world.memory.log[world.ticket], PointInTime(at, None, FAR)
     expected = truth(facts, at)
     if world.ticket_sla.facts.every[0].time > at:
         with pytest.raises(NothingKnownError):
-            when.ticket(log, world.memory.read_versions())
+            when.replay_ticket(log, world.memory.read_versions())
     else:
-        assert as_truth(when.ticket(log, world.memory.read_versions()).state) == expected
+        assert as_truth(when.replay_ticket(log, world.memory.read_versions()).state) == expected
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -52,10 +52,10 @@ def test_known_at_is_what_was_decided_by_then(scenario: Scenario) -> None:
     scenario.play(lambda item: moments.append((item.arrives, _after(world, item))), world.next_at)
     log = world.memory.log.get(world.ticket, [])
     for n, (at, decided) in enumerate(moments):
-        when = When(None, at, FAR)
-        if (known := when.known(log)) and (n + 1 == len(moments) or moments[n + 1][0] > at):
-            assert when.ticket(known, world.memory.read_versions()).state == decided
-    assert When(None, FAR, FAR).known(log) == log
+        when = PointInTime(None, at, FAR)
+        if (known := when.select_known(log)) and (n + 1 == len(moments) or moments[n + 1][0] > at):
+            assert when.replay_ticket(known, world.memory.read_versions()).state == decided
+    assert PointInTime(None, FAR, FAR).select_known(log) == log
 
 
 def _after(world: World, item: Given) -> State:
@@ -96,21 +96,21 @@ WORDS = [  # as of, known at, the state
 def test_show_explain_list_and_report_tell_the_same_of_any_time(
     kept: Kept, as_of: datetime | None, known_at: datetime | None, word: str
 ) -> None:
-    when = When(as_of, known_at, FAR)
-    standing = reading.standing(kept.store, "T-1", *when)
-    story = explaining.story(kept.store, "T-1", *when)
+    when = PointInTime(as_of, known_at, FAR)
+    standing = reading.read_ticket_status(kept.store, "T-1", *when)
+    story = explaining.build_explanation(kept.store, "T-1", *when)
     assert standing is not None and story is not None
-    assert standing.word(when.at) == story["word"] == word
-    assert story["standing"] == standing.report(when.at)
-    assert story["clocks"][0]["elapsed_seconds"] == standing.report(when.at)["elapsed_seconds"]
-    assert [each.ticket for each in reading.waiting(kept.store, None, *when)] == ([] if word == "met" else ["T-1"])
-    total = reports.report(kept.store, "all", (), *when)["total"]
+    assert standing.get_label(when.at) == story["word"] == word
+    assert story["standing"] == standing.to_json(when.at)
+    assert story["clocks"][0]["elapsed_seconds"] == standing.to_json(when.at)["elapsed_seconds"]
+    assert [each.ticket for each in reading.list_waiting(kept.store, None, *when)] == ([] if word == "met" else ["T-1"])
+    total = reports.build_report(kept.store, "all", (), *when)["total"]
     assert total[{"met": "met", "breached": "breached", "on track": "open"}[word]] == total["tickets"] == 1
 
 
 def test_a_breach_that_was_withdrawn_is_told_as_it_was_believed(kept: Kept) -> None:
     def breaches(**when: datetime) -> list[bool]:
-        story = explaining.story(kept.store, "T-1", **when, now=FAR)
+        story = explaining.build_explanation(kept.store, "T-1", **when, now=FAR)
         assert story is not None
         return [bool(each["withdrawn_at"]) for each in story["decisions"] if each["kind"] == "breached"]
 
@@ -120,7 +120,7 @@ def test_a_breach_that_was_withdrawn_is_told_as_it_was_believed(kept: Kept) -> N
 
 
 def retracted(kept: Kept, **when: datetime) -> object:
-    return reports.report(kept.store, **when, now=FAR)["total"]["retracted"]
+    return reports.build_report(kept.store, **when, now=FAR)["total"]["retracted"]
 
 
 def test_a_report_is_about_first_responses_alone(tmp_path: Path) -> None:
@@ -133,10 +133,10 @@ def test_a_report_is_about_first_responses_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("when", [{"as_of": EARLIER}, {"known_at": EARLIER}], ids=["as of", "known at"])
 def test_before_the_first_event_there_is_nothing_and_that_is_said(kept: Kept, when: dict[str, datetime]) -> None:
     for ask in (
-        lambda: reading.standing(kept.store, "T-1", **when, now=FAR),
-        lambda: explaining.story(kept.store, "T-1", **when, now=FAR),
-        lambda: list(reading.waiting(kept.store, None, **when, now=FAR)),
-        lambda: reports.report(kept.store, **when, now=FAR),
+        lambda: reading.read_ticket_status(kept.store, "T-1", **when, now=FAR),
+        lambda: explaining.build_explanation(kept.store, "T-1", **when, now=FAR),
+        lambda: list(reading.list_waiting(kept.store, None, **when, now=FAR)),
+        lambda: reports.build_report(kept.store, **when, now=FAR),
     ):
         with pytest.raises(NothingKnownError, match="2025-11-03T08:00:00Z; the first of it is of 2025-11-03T09:00:00Z"):
             ask()
@@ -144,12 +144,12 @@ def test_before_the_first_event_there_is_nothing_and_that_is_said(kept: Kept, wh
 
 def test_what_will_be_known_nobody_knows(kept: Kept) -> None:
     with pytest.raises(ValueError, match="--known-at is at most now"):
-        reading.standing(kept.store, "T-1", known_at=FAR + SECOND, now=FAR)
-    assert reading.standing(kept.store, "T-2", known_at=BEFORE, now=FAR) is None
+        reading.read_ticket_status(kept.store, "T-1", known_at=FAR + SECOND, now=FAR)
+    assert reading.read_ticket_status(kept.store, "T-2", known_at=BEFORE, now=FAR) is None
 
 
 def test_a_fact_that_had_not_happened_is_not_counted(kept: Kept) -> None:
-    standing = reading.standing(kept.store, "T-1", as_of=MONDAY, now=FAR)
+    standing = reading.read_ticket_status(kept.store, "T-1", as_of=MONDAY, now=FAR)
     assert standing is not None and standing.facts == 1
 
 

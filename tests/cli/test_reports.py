@@ -94,12 +94,12 @@ def test_the_view_says_what_the_log_says(log: Log) -> None:
         for period in ("all", "2026-11", "2026-11-02T08:10:00Z..2026-11-02T08:20:00Z"):
             now = START + 30 * 24 * HOUR
             view, whole = (
-                reports.report(log.store, period, by, now=now),
-                reports.report(log.store, period, by, known_at=now, now=now),
+                reports.build_report(log.store, period, by, now=now),
+                reports.build_report(log.store, period, by, known_at=now, now=now),
             )
             assert view | {"known_at": now} == whole
             assert view["total"]["tickets"] > 0
-    found = reports.report(log.store, now=now)["total"]
+    found = reports.build_report(log.store, now=now)["total"]
     assert found["tickets"] == sum(found[name] for name in ("met", "late", "breached", "open", "cancelled", "excluded"))
     assert all(found[name] > 0 for name in ("met", "late", "breached", "open", "cancelled", "excluded", "retracted"))
     assert found["broken"] > found["late"] + found["breached"], "one that broke and was closed is still broken"
@@ -109,12 +109,12 @@ def test_a_ticket_is_in_the_period_of_its_opening_and_under_its_customer(log: Lo
     log.take(START, opened("A", START - HOUR, customer="Acme AB"), opened("B", START - HOUR))
     log.take(START + HOUR, fact("corrected", "B", START, corrects="none", customer="Nobody"))
     log.take(START + 3 * HOUR, responded("A", START))
-    found = reports.report(log.store, "2026-11", ["customer"])
+    found = reports.build_report(log.store, "2026-11", ["customer"])
     assert [(row["customer"], row["tickets"], row["median_seconds"]) for row in found["rows"]] == [
         ("", 1, None),
         ("Acme AB", 1, 3600),
     ]
-    assert reports.report(log.store, "2026-12")["total"]["tickets"] == 0
+    assert reports.build_report(log.store, "2026-12")["total"]["tickets"] == 0
 
 
 def test_a_corrected_opening_moves_its_ticket(log: Log) -> None:
@@ -122,7 +122,7 @@ def test_a_corrected_opening_moves_its_ticket(log: Log) -> None:
     log.take(
         START, fact("corrected", "A", START, corrects="a", customer="Bruket", time=(START - 48 * HOUR).isoformat())
     )
-    (row,) = reports.report(log.store, "2026-10", ["customer"])["rows"]
+    (row,) = reports.build_report(log.store, "2026-10", ["customer"])["rows"]
     assert (row["customer"], row["tickets"]) == ("Bruket", 1)
 
 
@@ -130,7 +130,7 @@ def test_an_answer_of_a_ticket_that_is_excluded_is_in_no_median(log: Log) -> Non
     log.take(START, opened("A", START - HOUR))
     log.take(START + HOUR, responded("A", START))
     log.take(START + 2 * HOUR, fact("excluded", "A", START + 2 * HOUR, reason="training"))
-    found = reports.report(log.store)["total"]
+    found = reports.build_report(log.store)["total"]
     assert (found["excluded"], found["met"], found["median_seconds"], found["compliance"]) == (1, 0, None, None)
 
 
@@ -172,7 +172,7 @@ async def test_all_time_figures_are_those_of_the_metrics(tmp_path: Path) -> None
             await settled(nc, running.store)
             shown = await samples(running.http_url)
             with closing(running.store.open()) as store:
-                found = reports.report(store)["total"]
+                found = reports.build_report(store)["total"]
 
     def revised(**labels: str) -> float:
         return total(shown, "sla_responses_revised_total", **labels)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from services.cli import explanation as cli_explanation
 from services.queries import explanation as explaining
-from services.queries.point_in_time import When
-from services.queries.ticket_status import as_it_stands
+from services.queries.point_in_time import PointInTime
+from services.queries.ticket_status import build_ticket_status
 from sla.explain import ClockExplanation, Explanation, explain
 from sla.judge import ZERO
 from sla.log import Breached, FactRecorded
@@ -102,9 +102,9 @@ def test_what_is_counted_adds_up_in_every_scenario(scenario: Scenario) -> None:
         check(story(world, at), at)
     world.put(Tick(end))  # a late answer that waited for it
     if world.ticket_sla.version:
-        standing = as_it_stands(world.ticket_sla, world.memory.read_versions(), When(None, None, end))
+        standing = build_ticket_status(world.ticket_sla, world.memory.read_versions(), PointInTime(None, None, end))
         accounts = story(world, end).clocks
-        assert standing.elapsed(end) == (accounts[0].elapsed if accounts else None)
+        assert standing.measure_elapsed(end) == (accounts[0].elapsed if accounts else None)
 
 
 @settings(max_examples=200, deadline=None)
@@ -244,7 +244,7 @@ def test_a_ticket_that_nobody_has_opened_has_facts_and_no_clock() -> None:
 
 
 def test_a_part_of_a_second_is_added_up_in_the_text_too() -> None:
-    assert [cli_explanation.exact(HOUR + timedelta(microseconds=n)) for n in (0, 1, 500_000)] == [
+    assert [cli_explanation.format_exactly(HOUR + timedelta(microseconds=n)) for n in (0, 1, 500_000)] == [
         "1h 00m 00s", "1h 00m 00.000001s", "1h 00m 00.5s",
     ]  # fmt: skip
 
@@ -253,7 +253,7 @@ def test_what_a_publisher_writes_has_no_power_over_the_terminal(tmp_path: Path) 
     kept = explain_page.Kept(new_store(tmp_path / "sla.db"))
     escalation = escalated("2025-11-03 11:00", reason="\x1b[31mred\nT-2 met", id="\x1b]0;title\x07")
     kept.play("T-1", Scenario("hostile", 1, (opened("foundation", "serious", "2025-11-03 10:00"), escalation), ()))
-    found = explaining.story(kept.store, "T-1")
+    found = explaining.build_explanation(kept.store, "T-1")
     assert found is not None
     text = explain_page.printed(lambda: cli_explanation.print_explanation(found))
     assert "\\x1b[31mred\\nT-2 met" in text and "\x1b" not in text and "\x07" not in text

@@ -31,11 +31,11 @@ from services.demo.playback import (
     Event,
     Planned,
     Trickle,
-    bundled,
     describe,
-    opened_before,
-    opened_with,
+    find_opening_before,
+    find_opening_with,
     plan,
+    read_bundled,
 )
 from services.runtime.settings import SHIPPED_POLICIES
 from sla.engine import BatchOutcome, Engine, Message
@@ -73,7 +73,7 @@ STARTS = {
 
 
 def test_the_file_is_what_demo_day_writes() -> None:
-    assert demo_day.FILE.read_text(encoding="utf-8") == demo_day.text()
+    assert demo_day.FILE.read_text(encoding="utf-8") == demo_day.render_file()
 
 
 def test_every_line_is_a_ticket_event_and_only_the_urgent_one_cannot_count() -> None:
@@ -81,12 +81,12 @@ def test_every_line_is_a_ticket_event_and_only_the_urgent_one_cannot_count() -> 
     assert 150 <= len(events) <= 300
     urgent = [event for event in events if getattr(event.data, "priority", None) == "urgent"]
     assert len(urgent) == 1
-    fed = judged(plan(bundled(), POLICY, NOMINAL_START))
+    fed = judged(plan(read_bundled(), POLICY, NOMINAL_START))
     assert [dead.reason for dead in fed.dead] == ["unknown_priority"]
 
 
 def test_the_day_has_all_that_a_day_has() -> None:
-    lines = bundled()
+    lines = read_bundled()
     opened = [line["data"] for line in lines if line["type"] == "ticket.opened"]
     pairs = {(data["service_level"], data["priority"]) for data in opened}
     assert pairs >= {(level, priority) for level in POLICY.levels for priority in POLICY.priorities}
@@ -101,14 +101,14 @@ def test_the_day_has_all_that_a_day_has() -> None:
 
 def test_an_answer_overtakes_its_opening() -> None:
     first = dict[str, str]()
-    for line in bundled():
+    for line in read_bundled():
         first.setdefault(line["subject"], line["type"])
     assert Counter(first.values())["ticket.responded"] == 1
 
 
 def test_on_the_nominal_day_no_time_moves() -> None:
-    planned = plan(bundled(), POLICY, NOMINAL_START)
-    assert [time_of(each.message) for each in planned] == [parse_time(line["time"]) for line in bundled()]
+    planned = plan(read_bundled(), POLICY, NOMINAL_START)
+    assert [time_of(each.message) for each in planned] == [parse_time(line["time"]) for line in read_bundled()]
 
 
 # ---- at any time of any day
@@ -117,7 +117,7 @@ def test_on_the_nominal_day_no_time_moves() -> None:
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 def test_nothing_is_dated_in_the_future_or_before_its_opening(start: datetime) -> None:
     openings: dict[str, datetime] = {}
-    planned = plan(bundled(), POLICY, start)
+    planned = plan(read_bundled(), POLICY, start)
     for at, message in planned:
         event = json.loads(message.body)
         assert parse_time(event["time"]) <= at
@@ -129,7 +129,7 @@ def test_nothing_is_dated_in_the_future_or_before_its_opening(start: datetime) -
 
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 def test_half_a_minute_shows_everything_at_any_time(start: datetime) -> None:
-    told = judged(plan(bundled(), POLICY, start)).told
+    told = judged(plan(read_bundled(), POLICY, start)).told
     seen = [event for event in told if event.at <= start + HALF_A_MINUTE]
     breaches = [event for event in seen if isinstance(event, Breached)]
     assert len([event for event in seen if isinstance(event, WarningRaised)]) >= 2
@@ -143,7 +143,7 @@ def test_half_a_minute_shows_everything_at_any_time(start: datetime) -> None:
 
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 def test_one_breach_is_withdrawn_some_seconds_after_it_was_told(start: datetime) -> None:
-    by_ticket = judged(plan(bundled(), POLICY, start)).by_ticket
+    by_ticket = judged(plan(read_bundled(), POLICY, start)).by_ticket
     (story,) = (
         events for ticket, events in by_ticket.items() if any(isinstance(event, BreachRetracted) for event in events)
     )
@@ -158,7 +158,7 @@ def test_one_breach_is_withdrawn_some_seconds_after_it_was_told(start: datetime)
 
 def test_while_support_is_open_deadlines_pass_while_somebody_watches() -> None:
     start = STARTS["monday morning"]
-    told = judged(plan(bundled(), POLICY, start)).told
+    told = judged(plan(read_bundled(), POLICY, start)).told
     breaches = [event for event in told if isinstance(event, Breached) and event.breached_at > start]
     assert {event.service_level for event in breaches} == set(POLICY.levels)
     assert all(event.at - event.breached_at == SLACK for event in breaches if event.cause == "deadline_passed")
@@ -166,11 +166,11 @@ def test_while_support_is_open_deadlines_pass_while_somebody_watches() -> None:
 
 
 def test_the_doubled_delivery_counts_once() -> None:
-    assert judged(plan(bundled(), POLICY, NOMINAL_START)).outcomes["duplicate"] == 1
+    assert judged(plan(read_bundled(), POLICY, NOMINAL_START)).outcomes["duplicate"] == 1
 
 
 def test_a_second_demo_tells_of_other_tickets() -> None:
-    first, second = (plan(bundled(), POLICY, NOMINAL_START + timedelta(seconds=n)) for n in (0, 1))
+    first, second = (plan(read_bundled(), POLICY, NOMINAL_START + timedelta(seconds=n)) for n in (0, 1))
     assert not names(first) & names(second)
     assert judged([*first, *second]).outcomes["duplicate"] == 2
 
@@ -179,7 +179,7 @@ def test_a_policy_with_other_names_makes_dead_letters_and_no_error() -> None:
     resolved = POLICY.to_resolved()
     resolved["levels"] = [level | {"name": "bronze"} for level in resolved["levels"][:1]]
     other = Policy.from_resolved(resolved)
-    found = judged(plan(bundled(), other, NOMINAL_START), other)
+    found = judged(plan(read_bundled(), other, NOMINAL_START), other)
     assert {dead.reason for dead in found.dead} == {"unknown_service_level"}
 
 
@@ -192,10 +192,10 @@ def test_opened_before_is_the_latest_instant_from_which_so_much_was_counted(leve
     for _ in range(200):
         now = stockholm("2026-01-01 00:00") + timedelta(seconds=chance.uniform(0, 366 * 86400))
         used = timedelta(microseconds=chance.choice([1, 10**6, chance.randrange(1, 40 * 3600 * 10**6)]))
-        found = opened_before(hours, used, now)
+        found = find_opening_before(hours, used, now)
         assert hours.measure(found, now) == used
         assert hours.measure(found + timedelta(microseconds=1), now) < used
-    assert opened_before(hours, timedelta(0), now) == now
+    assert find_opening_before(hours, timedelta(0), now) == now
 
 
 def test_what_is_due_soon_is_due_then_or_was_due_when_the_clock_stopped() -> None:
@@ -206,13 +206,13 @@ def test_what_is_due_soon_is_due_then_or_was_due_when_the_clock_stopped() -> Non
         ("2026-11-24 03:00", "2026-11-23 18:00"),
         ("2026-12-25 12:00", "2026-12-24 18:00"),
     ):
-        opened = opened_with(timedelta(seconds=9), level, "serious", stockholm(now))
+        opened = find_opening_with(timedelta(seconds=9), level, "serious", stockholm(now))
         assert level.hours.find_due(opened, level.targets["serious"]) == stockholm(due_at)
 
 
 def test_what_is_not_due_soon_keeps_its_time_left() -> None:
     level, night = POLICY.levels["foundation"], stockholm("2026-11-24 03:00")
-    opened = opened_with(timedelta(hours=2), level, "serious", night)
+    opened = find_opening_with(timedelta(hours=2), level, "serious", night)
     assert level.hours.find_due(opened, level.targets["serious"]) == stockholm("2026-11-24 11:00")
 
 
@@ -225,7 +225,7 @@ def test_the_trickle_is_sound_bounded_and_goes_on_breaking_promises(start: datet
     open_tickets: set[str] = set()
     for number in range(600):
         at = start + timedelta(seconds=2 * number)
-        message = trickle.following(at)
+        message = trickle.build_next(at)
         planned.append(Planned(at, message))
         event = read_ticket_event(message.body, message.headers, message.subject)
         assert event.time <= at
@@ -242,7 +242,7 @@ def test_the_trickle_is_sound_bounded_and_goes_on_breaking_promises(start: datet
 def test_the_trickle_is_the_same_for_the_same_seed() -> None:
     one, other = (Trickle(POLICY, "run", seed=3) for _ in range(2))
     now = NOMINAL_START
-    assert [one.following(now) for _ in range(50)] == [other.following(now) for _ in range(50)]
+    assert [one.build_next(now) for _ in range(50)] == [other.build_next(now) for _ in range(50)]
 
 
 def test_spans_read_well() -> None:
@@ -427,7 +427,7 @@ def as_they_stand() -> list[Outgoing]:
             {"Content-Type": "application/cloudevents+json"},
             json.dumps(line).encode(),
         )
-        for line in bundled()
+        for line in read_bundled()
     ]
 
 

@@ -121,7 +121,7 @@ class Crew(NamedTuple):
         told = {ticket: datetime.fromisoformat(at) for ticket, at in breaches.items()}
         found["breaches wrong"] = len(broken.items() ^ told.items())
         with self.store.open_snapshot() as picture, Verify(picture, PROJECTIONS) as verify:
-            for _ in (*verify.views(), *verify.tickets()):
+            for _ in (*verify.check_projections(), *verify.check_tickets()):
                 pass
         found["differences"] = verify.differences
         return found

@@ -72,14 +72,14 @@ async def trickle(nc: Client, facts: list[Fact]) -> None:
 
 def go_on_meanwhile(monkeypatch: pytest.MonkeyPatch, store: Database) -> None:
     """Before each stream of a backup the engine does something, as it would if the parts were large."""
-    at_once = module._snapshot
+    at_once = module._take_snapshot
 
     async def later(nc: Client, stream: str, path: Path) -> Any:
         before = position(store, "announcements")
         await until("the engine goes on", lambda: position(store, "announcements") > before + 15)
         return await at_once(nc, stream, path)
 
-    monkeypatch.setattr(module, "_snapshot", later)
+    monkeypatch.setattr(module, "_take_snapshot", later)
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ async def test_letters_that_the_backup_has_and_letters_that_it_lacks_come_once_e
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store is saved before DEAD_LETTERS, and that before TICKETS: what is refused in between is in one of them."""
-    at_once = module._snapshot
+    at_once = module._take_snapshot
     with up(tmp_path / "first") as engine:
         async with connected(engine.nats_url) as nc:
             await publish(nc, fact("opened", "BAD-0", ago(hours=1)))
@@ -129,7 +129,7 @@ async def test_letters_that_the_backup_has_and_letters_that_it_lacks_come_once_e
                 await settled(nc, engine.store)
                 return await at_once(nc, stream, path)
 
-            monkeypatch.setattr(module, "_snapshot", later)
+            monkeypatch.setattr(module, "_take_snapshot", later)
             await asyncio.to_thread(backup, Settings(), engine.data, tmp_path / "sla.tar")
     assert sla("restore", tmp_path / "sla.tar", "--data", tmp_path / "second" / "data").returncode == 0
     with up(tmp_path / "second") as engine:

@@ -362,6 +362,6 @@ async def same(nc: Client, store: Any) -> None:
     assert [heard.event["id"] for heard in await stored(nc)] == decided
     assert len(decided) == len(set(decided))
     with store.open_snapshot() as snapshot, Verify(snapshot, PROJECTIONS) as verify:
-        for _ in (*verify.views(), *verify.tickets()):
+        for _ in (*verify.check_projections(), *verify.check_tickets()):
             pass
     assert verify.first == []

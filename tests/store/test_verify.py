@@ -17,7 +17,7 @@ import pytest
 
 from projections.registry import PROJECTIONS
 from projections.runner import catch_up, run_batch
-from services.maintenance.verify import SHOWN, Verify, keep
+from services.maintenance.verify import SHOWN, Verify, store_result
 from services.store.interface import Database, Verification
 from services.store.sqlite import SqliteFile, SqliteStore
 from sla.engine import BatchOutcome, Engine, Limits
@@ -149,7 +149,7 @@ def test_what_happens_meanwhile_is_not_seen(tmp_path: Path) -> None:
         log.database.open_snapshot() as stored,
         Verify(stored, PROJECTIONS) as check,
     ):
-        for _ in chain(check.views(), check.tickets()):
+        for _ in chain(check.check_projections(), check.check_tickets()):
             log.live_through(range(100, 110))
             for view in PROJECTIONS:
                 catch_up(log.store, view())
@@ -293,7 +293,7 @@ def test_one_ticket_that_cannot_be_read_hides_no_other(store: Database) -> None:
     change(store, "UPDATE stored_events SET state = X'00' WHERE originator_id IN ('T-0', 'T-20')")
     change(store, edit("T-9", 2, '"target":"PT7200S"', '"target":"PT7201S"'))
     with store.open_snapshot() as stored, Verify(stored, ()) as check:
-        for _ in check.tickets():
+        for _ in check.check_tickets():
             pass
     tickets = [each.where for each in check.first if each.where.startswith("ticket")]
     assert tickets == ["ticket T-0, event 1", "ticket T-20, event 1", "ticket T-9, event 2"]
@@ -380,7 +380,7 @@ def test_a_store_that_may_only_be_read_is_verified_too(original: Database) -> No
             if me == 0:
                 os.seteuid(65534)
             check = verified(SqliteFile(store))
-            why_not = keep(SqliteFile(store), check.result())
+            why_not = store_result(SqliteFile(store), check.to_verification())
         finally:
             os.seteuid(me)
             Path(folder).chmod(0o755)

@@ -87,13 +87,13 @@ def page() -> str:
         store, now, before = kept.store, stockholm(EASTER.when), datetime.fromisoformat(BEFORE)
 
         def told(**when: datetime) -> str:
-            story = explaining.story(store, TICKET, **when, now=now)
+            story = explaining.build_explanation(store, TICKET, **when, now=now)
             assert story is not None
             return printed(lambda: cli_explanation.print_explanation(story))
 
         def reported(**when: datetime) -> str:
-            found = reports.report(store, "2026-Q2", ["level", "customer"], **when, now=now)
-            return printed(lambda: screen.table(reports.columns(found), reports.rows(found)))
+            found = reports.build_report(store, "2026-Q2", ["level", "customer"], **when, now=now)
+            return printed(lambda: screen.print_table(reports.list_columns(found), reports.build_rows(found)))
 
         made = {
             "now": told(),

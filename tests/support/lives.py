@@ -113,7 +113,7 @@ async def check_log_and_streams(nc: Client, store: Database, policy: str) -> Non
     dead = await stored(nc, "DEAD_LETTERS", "dead_letters.>")
     assert [int(heard.headers["Sla-Sequence"]) for heard in dead] == [each.message.sequence for each in expected.dead]
     with store.open_snapshot() as snapshot, Verify(snapshot, PROJECTIONS) as verify:
-        for _ in (*verify.views(), *verify.tickets()):
+        for _ in (*verify.check_projections(), *verify.check_tickets()):
             pass
     assert verify.first == []
 

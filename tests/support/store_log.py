@@ -56,6 +56,6 @@ class Log:
 
 def verified(store: Database) -> Verify:
     with store.open_snapshot() as stored, Verify(stored, PROJECTIONS) as check:
-        for _ in (*check.views(), *check.tickets()):
+        for _ in (*check.check_projections(), *check.check_tickets()):
             pass
     return check
