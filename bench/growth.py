@@ -32,7 +32,7 @@ from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import TICKETS
 from services.runtime.settings import load_policy
 from services.store.postgres import PostgresDatabase
-from services.store.postgres_leases import PARTITION
+from services.store.postgres_leases import PARTITION_LOCK
 from services.store.sqlite import SqliteFile
 from services.up import provision
 from sla.engine import Engine, Message
@@ -199,7 +199,7 @@ async def _drained(dsn: str, intakes: int, partitions: int) -> float:
         for _ in range(intakes):
             stack.enter_context(process(command, os.environ | settings, stderr=log))
         owned = "SELECT count(*), count(DISTINCT pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s"
-        await _until(asking, owned, PARTITION, wanted=(partitions, min(intakes, partitions)))
+        await _until(asking, owned, PARTITION_LOCK, wanted=(partitions, min(intakes, partitions)))
         nc = await connect(nats.url, "bench")
         publisher, began = Publisher(nc, TICKETS), perf_counter()
         for first in range(0, BACKLOG, BATCH):

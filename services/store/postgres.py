@@ -20,13 +20,8 @@ from projections.runner import Projection, create_projection
 from services.errors import FencedError, StoreError
 from services.faults import reach
 from services.store.interface import Store, explain_fencing
-from services.store.postgres_leases import (
-    IDLE_TIMEOUT_SECONDS,
-    SessionLeases,
-    SessionLock,
-    first_line,
-    translate_errors,
-)
+from services.store.postgres_errors import read_first_line, translate_errors
+from services.store.postgres_leases import IDLE_TIMEOUT_SECONDS, SessionLeases, SessionLock
 from services.store.schema import INITIAL_STATEMENTS, TABLES
 from sla.engine import BatchOutcome
 
@@ -305,7 +300,7 @@ class PostgresDatabase:
         try:
             given: dict[str, Any] = dict(conninfo_to_dict(url))
         except psycopg.Error as error:
-            raise ValueError(f"{first_line(error)}; write postgresql://USER@HOST/DATABASE") from None
+            raise ValueError(f"{read_first_line(error)}; write postgresql://USER@HOST/DATABASE") from None
         self.url = url
         self.conninfo = make_conninfo("", **DEFAULTS | given)
         self.name = f"postgresql://{given.get('host', 'localhost')}/{given.get('dbname', '')}"

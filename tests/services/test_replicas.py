@@ -19,7 +19,7 @@ from projections.registry import PROJECTIONS
 from services.maintenance.verify import Verify
 from services.runtime.settings import parse_database_url
 from services.store.interface import Database
-from services.store.postgres_leases import PARTITION
+from services.store.postgres_leases import PARTITION_LOCK
 from sla.log import Announced
 from tests.support.bus import (
     SLA,
@@ -85,7 +85,7 @@ class Crew(NamedTuple):
     def shares(self) -> dict[int, int]:
         """How many partitions each session owns, by the process of the server."""
         held = "SELECT pid, count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND granted GROUP BY pid"
-        return dict(rows(self.store, held, PARTITION))
+        return dict(rows(self.store, held, PARTITION_LOCK))
 
     async def shared(self, *wanted: int) -> float:
         """Waits until the partitions are shared like that; the seconds it took."""
