@@ -13,7 +13,7 @@ from bench.figures import UNBOUND, compare
 from bench.intake import Place
 from bench.rebuild import connected, judge_all, places
 from events.tickets import build_ticket_message
-from services.bus.connection import Outgoing
+from services.bus.publisher import Outgoing
 from services.store.postgres import translate
 
 TICKETS = 10_000

@@ -11,7 +11,7 @@ from bench.engine import due_at, up
 from bench.figures import UNBOUND, Bounds, compare, figure, percentile
 from bench.full import full
 from bench.watcher import Watcher, watcher
-from services.bus.connection import Publisher
+from services.bus.publisher import Publisher
 from services.bus.streams import TICKETS
 
 OPEN = 1_000_000

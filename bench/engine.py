@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import IO, Any, NamedTuple
 
 from events.tickets import build_ticket_message
-from services.bus.connection import Outgoing
+from services.bus.publisher import Outgoing
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 
 PATIENCE = 60.0  # seconds for a start, or an end

@@ -21,12 +21,13 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from bench.engine import process
 from projections.registry import PROJECTIONS
-from services.bus.connection import MIN_ATOMIC_BATCH, Outgoing, connect
+from services.bus.connection import connect
+from services.bus.publisher import MIN_ATOMIC_BATCH, Outgoing
 from services.bus.streams import SLA, STREAMS, TICKETS
 from services.store.postgres import PostgresDatabase
 from services.store.sqlite import SqliteFile
 
-BATCH = 500  # as services.bus.StreamReader
+BATCH = 500  # as services.bus.reader.StreamReader
 IN, OUT = "FLOOR_IN", "FLOOR_OUT"  # the streams of a floor that works beside an engine
 
 

@@ -17,8 +17,9 @@ from events.times import to_microseconds
 from projections.registry import PROJECTIONS
 from projections.runner import catch_up
 from services.announcer import Announcer
-from services.bus.connection import Bus, Publisher, connect
+from services.bus.connection import Bus, connect
 from services.bus.embedded_server import EmbeddedNats
+from services.bus.publisher import Publisher
 from services.bus.streams import TICKETS, provision
 from services.runtime.settings import load_policy
 from services.store.interface import Store
@@ -61,7 +62,7 @@ async def _fill(folder: Path, tickets: int) -> None:
     gc.set_threshold(50_000, 20, 50)  # as services.wiring
     place = SqliteFile(folder / "up" / "sla.db")
     place.migrate(PROJECTIONS)
-    server = EmbeddedNats(folder / "up" / "nats", 0, hasty=True)
+    server = EmbeddedNats(folder / "up" / "nats", 0, lazy_sync=True)
     await server.start()
     try:
         nc = await connect(server.url, "bench")

@@ -27,8 +27,9 @@ from bench.plots import PLOTS, draw
 from events.tickets import build_ticket_message
 from projections.registry import PROJECTIONS
 from projections.runner import rebuild
-from services.bus.connection import Outgoing, Publisher, connect
+from services.bus.connection import connect
 from services.bus.embedded_server import EmbeddedNats
+from services.bus.publisher import Outgoing, Publisher
 from services.bus.streams import TICKETS
 from services.runtime.settings import load_policy
 from services.store.postgres import PostgresDatabase

@@ -19,9 +19,10 @@ from bench.floor import PostgresRows, Pull, Push, SqliteRows
 from events.tickets import build_ticket_message
 from projections.registry import PROJECTIONS
 from services.announcer import Announcer
-from services.bus.connection import Bus, Outgoing, Publisher, connect, read_last_sequence
+from services.bus.connection import Bus, connect
 from services.bus.embedded_server import EmbeddedNats
-from services.bus.streams import SLA, STREAMS, TICKETS, provision
+from services.bus.publisher import Outgoing, Publisher
+from services.bus.streams import SLA, STREAMS, TICKETS, provision, read_last_sequence
 from services.clock import DeadlineTimer
 from services.intake import Intake
 from services.metrics import Metrics

@@ -19,8 +19,9 @@ from events.tickets import TicketEvent, read_ticket_event
 from projections.registry import PROJECTIONS
 from projections.runner import run_batch
 from services.announcer import build_announcement
-from services.bus.connection import MIN_ATOMIC_BATCH, Outgoing, Publisher, connect
+from services.bus.connection import connect
 from services.bus.embedded_server import EmbeddedNats
+from services.bus.publisher import MIN_ATOMIC_BATCH, Outgoing, Publisher
 from services.bus.streams import SLA, provision
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 from services.store.event_mapper import encode_event

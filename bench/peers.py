@@ -26,9 +26,10 @@ from bench.rivals import IN, OUT, provision
 from events.tickets import build_ticket_message
 from projections.registry import PROJECTIONS
 from services.bus import streams
-from services.bus.connection import Bus, Outgoing, Publisher, connect, read_last_sequence
+from services.bus.connection import Bus, connect
 from services.bus.embedded_server import EmbeddedNats
-from services.bus.streams import SLA, TICKETS
+from services.bus.publisher import Outgoing, Publisher
+from services.bus.streams import SLA, TICKETS, read_last_sequence
 from services.errors import TRANSIENT_ERRORS
 from services.ports import listen
 from services.store.sqlite import SqliteFile

@@ -14,7 +14,7 @@ from bench.figures import Bounds, compare
 from bench.intake import Place, backlog
 from projections.registry import PROJECTIONS
 from projections.runner import BATCH_ROWS, Projection, catch_up, rebuild
-from services.bus.connection import Outgoing
+from services.bus.publisher import Outgoing
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 from services.store.interface import Store
 from services.store.postgres import PostgresDatabase, translate
@@ -24,7 +24,7 @@ from tests.support.postgres import new_database, server
 
 EVENTS = {"SQLite": 100_000, "PostgreSQL": 20_000}
 ROUNDS = 5
-TAKEN = 500  # messages, as services.bus.StreamReader
+TAKEN = 500  # messages, as services.bus.reader.StreamReader
 SPEED = Bounds(must=0.15, aim=0.40, at_most=False)
 
 SELECT = {

@@ -20,8 +20,9 @@ from bench.engine import opened, up
 from bench.figures import Bounds, figure
 from bench.full import full
 from events.cloudevents import decode_token
-from services.bus.connection import Bus, Outgoing, Publisher, connect, read_last_sequence
-from services.bus.streams import SLA, TICKETS
+from services.bus.connection import Bus, connect
+from services.bus.publisher import Outgoing, Publisher
+from services.bus.streams import SLA, TICKETS, read_last_sequence
 from services.errors import TRANSIENT_ERRORS
 from services.ports import listen
 from services.runtime.connections import RUN_FILE

@@ -29,7 +29,7 @@ from services.runtime.settings import load_policy
 from sla.policy import Policy
 
 IN, OUT = "RIVAL_IN", "RIVAL_OUT"
-BATCH, EVERY = 500, 1.0  # facts, as services.bus.StreamReader; seconds between two looks of the polling job
+BATCH, EVERY = 500, 1.0  # facts, as services.bus.reader.StreamReader; seconds between two looks of the polling job
 
 
 async def provision(nc: Client) -> None:

@@ -7,8 +7,7 @@ from tempfile import TemporaryDirectory
 from bench.engine import Up, resident, up
 from bench.figures import Bounds, figure, percentile
 from bench.watcher import watcher
-from services.bus.connection import read_last_sequence
-from services.bus.streams import SLA
+from services.bus.streams import SLA, read_last_sequence
 
 RATE = 1_000  # facts a second
 MINUTES, MINUTE = 10, 60  # a minute in seconds

@@ -11,7 +11,7 @@ from bench import floor
 from bench.engine import always_open, due_at, up
 from bench.figures import UNBOUND, Bounds, compare, figure
 from bench.watcher import Watcher, watcher
-from services.bus.connection import MAX_ATOMIC_BATCH, Outgoing, Publisher
+from services.bus.publisher import MAX_ATOMIC_BATCH, Outgoing, Publisher
 from services.bus.streams import TICKETS
 
 ROUNDS = 5

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 import structlog
 
 from events.promises import ANNOUNCEMENT_TYPES, SlaApplied, build_message, make_subject, to_seconds
-from services.bus.connection import EXPECTED_SEQUENCE_HEADER, MIN_ATOMIC_BATCH, Bus, Outgoing, chain_sequences
+from services.bus.connection import Bus
+from services.bus.publisher import EXPECTED_SEQUENCE_HEADER, MIN_ATOMIC_BATCH, Outgoing, chain_sequences
 from services.bus.streams import SLA
 from services.errors import FatalError
 from services.faults import reach

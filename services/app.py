@@ -153,7 +153,7 @@ class Process:
         return connecting.result()
 
     async def _open_connection(self) -> Client:
-        return await bus.connect(self._url, "+".join(self._names), self._access, told=self._on_bus_error)
+        return await bus.connect(self._url, "+".join(self._names), self._access, on_error=self._on_bus_error)
 
     async def _open_store(self, database: Database) -> Store:
         while True:

@@ -12,7 +12,8 @@ from events.cloudevents import encode_token
 from events.times import to_microseconds
 from projections.deadlines import DeadlineRow, Deadlines
 from projections.runner import Projection
-from services.bus.connection import MAX_ATOMIC_BATCH, MIN_ATOMIC_BATCH, Bus, Outgoing, Published
+from services.bus.connection import Bus
+from services.bus.publisher import MAX_ATOMIC_BATCH, MIN_ATOMIC_BATCH, Outgoing, Published
 from services.bus.streams import TICKETS
 from services.errors import PublishRefusedError
 from services.faults import reach

@@ -12,7 +12,8 @@ import structlog
 
 from events.cloudevents import Reason
 from events.times import to_microseconds
-from services.bus.connection import Bus, Outgoing
+from services.bus.connection import Bus
+from services.bus.publisher import Outgoing
 from services.bus.streams import DEAD_LETTERS, TICKETS, split_partition
 from services.errors import ENVIRONMENT_ERRORS, FatalError
 from services.faults import reach

@@ -1,4 +1,4 @@
-"""Access: who we are to the broker, and how we know that it is the broker. Connecting is not in here."""
+"""Who we are to the broker, and how we know that it is the broker. Connecting is not in here."""
 
 import ssl
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from nats.aio.client import RawCredentials
 @dataclass(frozen=True, repr=False, kw_only=True)
 class Credentials:
     """
-    All are texts: `credentials` of a NATS credentials file; `ca`, `cert` and `key` in PEM. Without `ca`, the
-    authorities that the system trusts.
+    Contents, not paths: `credentials` is the text of a NATS credentials file; `ca`, `cert` and `key` are in PEM.
+    Without `ca`, the broker's certificate has to be from an authority that the system trusts.
     """
 
     user: str | None = None
@@ -25,15 +25,15 @@ class Credentials:
     key: str | None = None
 
     def build_inbox_prefix(self, url: str) -> str:
-        """Where answers come to: a user has an inbox of its own."""
+        """Return the prefix of the subjects on which answers come: each user has its own, for permissions to name."""
         parts = urlsplit(url)
         user = self.user or (parts.username if parts.password else None)  # a name that stands alone is a token: secret
         return f"_INBOX.{user}" if user else "_INBOX"
 
     def build_options(self, url: str) -> dict[str, Any]:
         """
-        For `nats.connect`. With tls:// nothing is said before the connection is safe: nats-py would send the password
-        unencrypted to whoever says that it needs no TLS.
+        Return the options for `nats.connect`. With tls:// the TLS handshake comes first: otherwise nats-py would send
+        the password unencrypted to a server that says it needs no TLS.
         """
         found: dict[str, Any] = {
             "user": self.user,
@@ -49,7 +49,7 @@ class Credentials:
     def _build_tls(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cadata=self.ca)
         if self.cert and self.key:
-            with TemporaryDirectory() as folder:  # ssl reads files only, and nobody else may look into this folder
+            with TemporaryDirectory() as folder:  # ssl reads files only; nobody else may read this folder
                 cert, key = Path(folder, "cert"), Path(folder, "key")
                 cert.write_text(self.cert, encoding="ascii")
                 key.write_text(self.key, encoding="ascii")
@@ -57,7 +57,7 @@ class Credentials:
         return context
 
     def check(self, url: str) -> None:
-        """Raises ValueError for what can never work, whatever the broker says."""
+        """Raise ValueError for what can never work, whatever the broker answers."""
         if self.password and not self.user:
             raise ValueError("SLA_NATS_PASSWORD is set, and SLA_NATS_USER is not; give both")
         if self.user and not (self.password or self.credentials):
@@ -72,7 +72,7 @@ class Credentials:
             raise ValueError(f"SLA_NATS_CA, SLA_NATS_CERT or SLA_NATS_KEY is not what it should be: {error}") from None
 
     def explain_error(self, error: Exception) -> str:
-        """An error of the connection, and what to do where we know it."""
+        """Return the text of an error of the connection, and what to do where that is known."""
         text = str(error) or type(error).__name__
         if "authorization violation" in text.lower():
             who = f"user {self.user}" if self.user else "this user"

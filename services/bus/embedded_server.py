@@ -16,23 +16,25 @@ from services.errors import FatalError
 from services.ports import listen
 
 STORE_BYTES = 8 * 1024**3
-"""What the server may store. By itself it takes a share of the free disk, and refuses our streams on a small one."""
+"""The storage limit. The server's default is a share of the free disk: on a small one too little for the streams."""
 
 
 class EmbeddedNats:
     """
-    A nats-server as a child process, with its data under `folder`. `url` is known once it was started. What it
-    acknowledges is on the disk (TRAPS N1), but for `hasty`: there the caller has to see to that after it has ended.
+    A nats-server as a child process, with its data in `folder`. `url` is empty until it is started.
+
+    Each acknowledged message is on the disk (docs/upstream-behaviour.md#n1). With `lazy_sync` it is not: the caller has
+    to sync the files after the server has ended.
     """
 
-    def __init__(self, folder: Path, port: int, *, hasty: bool = False) -> None:
+    def __init__(self, folder: Path, port: int, *, lazy_sync: bool = False) -> None:
         self._folder, self._port = folder.resolve(), port
-        self._sync_interval = '"1m"' if hasty else "always"
+        self._sync_interval = '"1m"' if lazy_sync else "always"
         self._process: asyncio.subprocess.Process | None = None
         self.url = ""
 
     async def start(self) -> None:
-        """Returns when it accepts connections. Raises FatalError if there is no binary or it does not start."""
+        """Start the server, and wait until it accepts connections. Raises FatalError if it cannot be started."""
         self._folder.mkdir(parents=True, exist_ok=True)
         config = self._folder / "nats.conf"
         await self._end_orphan(config)
@@ -43,8 +45,8 @@ class EmbeddedNats:
             find_binary(),
             *("-c", str(config), "-l", str(self._folder / "nats.log")),
             stdin=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C reaches us alone, and we end it last
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            process_group=0,  # Ctrl-C reaches the engine alone, which ends the server last
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
         (self._folder / "nats.pid").write_text(str(self._process.pid), encoding="utf-8")
         ports = self._folder / f"nats-server_{self._process.pid}.ports"
@@ -64,7 +66,7 @@ class EmbeddedNats:
         )
 
     async def _end_orphan(self, config: Path) -> None:
-        """A server that outlived a killed engine would write the same files as the new one."""
+        """End a server that outlived a killed engine: it would write the same files as the new one."""
         try:
             pid = int((self._folder / "nats.pid").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -75,12 +77,12 @@ class EmbeddedNats:
             await asyncio.sleep(0.05)
 
     async def wait(self) -> int:
-        """Waits until the server has ended; its exit code."""
+        """Wait until the server has ended, and return its exit code."""
         assert self._process is not None
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """Asks it to end, and makes it end after 5 seconds."""
+        """Terminate the server, and kill it if it still runs after 5 seconds."""
         if self._process is None or self._process.returncode is not None:
             return
         self._process.terminate()
@@ -92,8 +94,8 @@ class EmbeddedNats:
             await self._process.wait()
 
 
-def _die_with_parent() -> None:
-    """In the child, on Linux: it gets SIGTERM when the engine dies, whatever it dies of (prctl PR_SET_PDEATHSIG)."""
+def _end_with_parent() -> None:
+    """In the child, on Linux: have SIGTERM sent when the engine dies, whatever of (prctl PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
@@ -105,7 +107,7 @@ def _read_command(pid: int) -> str:
 
 
 def find_binary() -> str:
-    """The nats-server of this environment, or of the machine. Raises FatalError if there is none."""
+    """Return the path of the nats-server of this environment, or else of the machine. Raises FatalError without one."""
     beside = Path(sysconfig.get_path("scripts")) / "nats-server"
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if found is None:

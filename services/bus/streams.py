@@ -1,4 +1,4 @@
-"""The streams as we make them, and the partitions of TICKETS. What is in them, and who reads it, is not in here."""
+"""The streams as the engine creates them, and the partitions of TICKETS. What their messages are is not in here."""
 
 import re
 from collections.abc import Iterable
@@ -6,15 +6,25 @@ from dataclasses import replace
 
 import nats.js.errors
 from nats.aio.client import Client
-from nats.js.api import ConsumerConfig, DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, SubjectTransform
+from nats.js.api import (
+    ConsumerConfig,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+    StreamInfo,
+    SubjectTransform,
+)
 
 from events.cloudevents import MAX_BODY
+from services.errors import BusError
 
 TICKETS = "TICKETS"
 SLA = "SLA"
 DEAD_LETTERS = "DEAD_LETTERS"
 UNDELIVERED = "UNDELIVERED"
 
+REQUEST_TIMEOUT = 2.0  # seconds until a request to the broker is given up: it may have been lost with a connection
 _GIB = 1024**3
 
 STREAMS = (
@@ -24,13 +34,13 @@ STREAMS = (
         description="What happened to tickets, and the ticks of the clock: kept until it is full, then publishers wait",
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
-        discard=DiscardPolicy.NEW,  # `old` would drop acknowledged, unread facts without a word (TRAPS N4)
+        discard=DiscardPolicy.NEW,  # `old` would silently drop unread facts: docs/upstream-behaviour.md#n4
         max_bytes=2 * _GIB,
         max_msg_size=MAX_BODY,
         deny_delete=True,
         deny_purge=True,
         duplicate_window=120,
-        allow_atomic=True,  # many ticks for one visit to the disk (TRAPS N2)
+        allow_atomic=True,  # many ticks with one fsync: docs/upstream-behaviour.md#n2
     ),
     StreamConfig(
         name=SLA,
@@ -43,7 +53,7 @@ STREAMS = (
         deny_delete=True,
         deny_purge=True,
         duplicate_window=120,
-        allow_atomic=True,  # many messages for one visit to the disk (TRAPS N2)
+        allow_atomic=True,  # many messages with one fsync: docs/upstream-behaviour.md#n2
     ),
     StreamConfig(
         name=DEAD_LETTERS,
@@ -68,17 +78,31 @@ STREAMS = (
 )
 
 
+async def read_stream_info(nc: Client, stream: str, subjects: str | None = None) -> StreamInfo:
+    """Return state and settings of a stream, and of the subjects in it. Raises BusError if there is no such stream."""
+    try:
+        return await nc.jetstream(timeout=REQUEST_TIMEOUT).stream_info(stream, subjects)
+    except nats.js.errors.NotFoundError:
+        raise BusError(f"stream {stream} does not exist; run `sla migrate`, or restore it") from None
+
+
+async def read_last_sequence(nc: Client, stream: str) -> int:
+    """Return the sequence of the newest message, 0 if there never was one. Raises BusError without the stream."""
+    return (await read_stream_info(nc, stream)).state.last_seq
+
+
 def split_partition(subject: str) -> tuple[int, str]:
-    """Which partition of TICKETS a message is in, by the subject it was stored under, and the one it was sent to."""
+    """Return the partition and the original subject of a message of TICKETS, from the subject it is stored under."""
     number, _, rest = subject.partition(".")
     return (int(number), rest) if number.isdecimal() else (0, subject)
 
 
 async def provision(nc: Client, partitions: int | None = None, consumers: Iterable[ConsumerConfig] = ()) -> list[str]:
     """
-    Creates the streams that are missing, TICKETS in so many partitions, one if nothing is said, and durable consumers
-    of SLA. Returns a line for each stream that differs from what we would create: an operator's settings are reported,
-    never reset (TRAPS F11).
+    Create the streams that are missing, TICKETS in so many partitions (by default one), and durable consumers of SLA.
+
+    Returns a line for each setting that differs from what the engine would create: an operator's settings are reported,
+    never reset (docs/upstream-behaviour.md#f11).
     """
     js = nc.jetstream()
     drift = []
@@ -104,8 +128,8 @@ async def provision(nc: Client, partitions: int | None = None, consumers: Iterab
 
 def build_partition_transform(partitions: int) -> SubjectTransform | None:
     """
-    How TICKETS is stored in so many partitions: the number of the partition, the same for all that concerns a ticket,
-    before the subject. One partition needs none.
+    Return the transform that stores TICKETS in so many partitions: it puts the partition, which is the same for all
+    messages of a ticket, before the subject. One partition needs none.
     """
     if partitions == 1:
         return None
@@ -114,14 +138,14 @@ def build_partition_transform(partitions: int) -> SubjectTransform | None:
 
 
 def read_partition_count(config: StreamConfig) -> int:
-    """In how many partitions a stream is stored."""
+    """Return in how many partitions a stream is stored."""
     transform = config.subject_transform
     found = re.match(r"\{\{ *partition\((\d+), *3\) *\}\}\.", transform.dest) if transform else None
     return int(found[1]) if found else 1
 
 
 async def repartition(nc: Client, partitions: int) -> None:
-    """Stores what comes from now on in so many partitions. No intake may work meanwhile."""
+    """Store the messages that come from now on in so many partitions. No intake may run meanwhile."""
     js = nc.jetstream()
     config = (await js.stream_info(TICKETS)).config
     await js.update_stream(replace(config, subject_transform=build_partition_transform(partitions)))
@@ -132,13 +156,14 @@ BREAKING_SETTINGS = ("subjects", "discard", "sealed", "no_ack")
 
 
 def find_drift(wanted: StreamConfig, found: StreamConfig, settings: Iterable[str]) -> list[str]:
-    """A line for each of the settings that is not as we would make it."""
+    """Return a line for each of the settings of a stream that is not as wanted."""
     differ = []
     for setting in settings:
-        ours, theirs = getattr(wanted, setting), getattr(found, setting)
-        if (ours or None) != (theirs or None) and not (setting == "subjects" and sorted(ours) == sorted(theirs or [])):
+        expected, actual = getattr(wanted, setting), getattr(found, setting)
+        same_subjects = setting == "subjects" and sorted(expected) == sorted(actual or [])
+        if (expected or None) != (actual or None) and not same_subjects:
             differ.append(
-                f"stream {wanted.name}: {setting} is {theirs}, the engine expects {ours}; "
+                f"stream {wanted.name}: {setting} is {actual}, the engine expects {expected}; "
                 f"see `nats stream edit {wanted.name}`"
             )
     return differ

@@ -236,7 +236,7 @@ def publish(
 ) -> None:
     """Publish one ticket event, and wait until the bus has stored it."""
     from events.times import parse_instant
-    from services.bus.connection import Publisher
+    from services.bus.publisher import Publisher
     from services.bus.streams import TICKETS
     from services.cli import messages as publishing
     from services.cli import terminal as screen
@@ -575,7 +575,7 @@ def policy_migrate(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Move the open tickets to another version, each by an event: time used is kept, the rest of the clock is new."""
-    from services.bus.connection import Publisher
+    from services.bus.publisher import Publisher
     from services.bus.streams import TICKETS
     from services.cli import policies
     from services.cli import terminal as screen

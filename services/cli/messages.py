@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from events.tickets import TICKET_EVENT_TYPES, TicketEvent, build_ticket_message, read_ticket_event
-from services.bus.connection import Outgoing
+from services.bus.publisher import Outgoing
 from services.bus.streams import TICKETS
 from sla.policy import Policy
 

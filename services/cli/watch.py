@@ -11,8 +11,8 @@ from nats.aio.client import Client
 
 from events.cloudevents import quote_value
 from events.promises import ANNOUNCEMENT_TYPES
-from services.bus.connection import StreamReader, read_last_sequence
-from services.bus.streams import SLA
+from services.bus.reader import StreamReader
+from services.bus.streams import SLA, read_last_sequence
 from services.errors import BusError
 from services.text.formats import format_wall_time
 

@@ -49,8 +49,9 @@ from projections.arrivals import Arrivals
 from projections.compliance import Compliance
 from projections.tickets import Tickets
 from services.bus import connection as bus
-from services.bus.connection import Outgoing, Publisher, StreamReader
-from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
+from services.bus.publisher import Outgoing, Publisher
+from services.bus.reader import StreamReader
+from services.bus.streams import DEAD_LETTERS, SLA, TICKETS, read_last_sequence
 from services.errors import BusError
 from services.runtime.service import Service
 from services.store.interface import Database, Store
@@ -372,8 +373,8 @@ class Demo(Service):
         self._dead_letters = 0
 
     async def run(self) -> None:
-        announcements = StreamReader(self._nc, SLA, await bus.read_last_sequence(self._nc, SLA))
-        dead_letters = StreamReader(self._nc, DEAD_LETTERS, await bus.read_last_sequence(self._nc, DEAD_LETTERS))
+        announcements = StreamReader(self._nc, SLA, await read_last_sequence(self._nc, SLA))
+        dead_letters = StreamReader(self._nc, DEAD_LETTERS, await read_last_sequence(self._nc, DEAD_LETTERS))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(announcements, self._handle_announcement))
             group.create_task(self._listen(dead_letters, self._handle_dead_letter))

@@ -36,9 +36,9 @@ from nats.aio.client import Client
 
 from events.times import to_microseconds
 from projections.registry import PROJECTIONS
-from services.bus.connection import Bus, read_last_sequence
+from services.bus.connection import Bus
 from services.bus.embedded_server import EmbeddedNats
-from services.bus.streams import DEAD_LETTERS, SLA, TICKETS
+from services.bus.streams import DEAD_LETTERS, SLA, TICKETS, read_last_sequence
 from services.errors import BusError, FatalError, StoreError
 from services.runtime import connections as client
 from services.runtime.settings import Settings
@@ -171,8 +171,8 @@ async def _connect_to_bus(settings: Settings, data: Path) -> AsyncIterator[Clien
 
 
 @asynccontextmanager
-async def _run_embedded(folder: Path, hasty: bool = False) -> AsyncIterator[Client]:
-    server = EmbeddedNats(folder, 0, hasty=hasty)
+async def _run_embedded(folder: Path, lazy_sync: bool = False) -> AsyncIterator[Client]:
+    server = EmbeddedNats(folder, 0, lazy_sync=lazy_sync)
     try:
         await server.start()
         async with client.open_bus(server.url, "backup") as nc:
@@ -323,7 +323,7 @@ def _open_member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
 
 async def _restore_streams(manifest: Manifest, parts: Path, folder: Path) -> datetime:
     """With an embedded server of their own, whose files `restore` synchronises; when TICKETS was made, which is now."""
-    async with _run_embedded(folder, hasty=True) as nc:
+    async with _run_embedded(folder, lazy_sync=True) as nc:
         return await _restore_all(nc, manifest, parts)
 
 

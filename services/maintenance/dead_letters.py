@@ -11,7 +11,8 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from events.cloudevents import BadFactError, Reason, open_envelope
-from services.bus.connection import Outgoing, Publisher, StreamReader
+from services.bus.publisher import Outgoing, Publisher
+from services.bus.reader import StreamReader
 from services.bus.streams import DEAD_LETTERS, TICKETS
 from services.errors import BusError
 from services.text.formats import format_wall_time

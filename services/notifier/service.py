@@ -15,7 +15,9 @@ from nats.js.api import AckPolicy as Acks
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from events.promises import Announcement, read_announcement
-from services.bus.connection import Bus, Outgoing, StreamReader
+from services.bus.connection import Bus
+from services.bus.publisher import Outgoing
+from services.bus.reader import StreamReader
 from services.bus.streams import SLA, UNDELIVERED
 from services.errors import BusError
 from services.notifier.alertmanager import Alertmanager, Alerts

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from events.tickets import TICKET_EVENT_TYPES, PolicyChanged, build_ticket_message
 from projections.runner import catch_up
 from projections.tickets import Tickets
-from services.bus.connection import Outgoing
+from services.bus.publisher import Outgoing
 from services.errors import ReadOnlyError
 from services.store.interface import Snapshot, Store
 from services.store.snapshot import read_facts

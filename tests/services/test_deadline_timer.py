@@ -10,7 +10,8 @@ from nats.aio.client import Client
 
 from projections.deadlines import Deadlines
 from projections.runner import catch_up
-from services.bus.connection import Bus, Outgoing, Published, Publisher
+from services.bus.connection import Bus
+from services.bus.publisher import Outgoing, Published, Publisher
 from services.bus.streams import TICKETS
 from services.clock import DeadlineTimer
 from services.intake import Intake

@@ -23,7 +23,7 @@ import pytest
 
 from events.cloudevents import parse_time
 from events.tickets import read_ticket_event
-from services.bus.connection import Outgoing
+from services.bus.publisher import Outgoing
 from services.demo import generate as demo_day
 from services.demo.playback import (
     MOST_OPEN,

@@ -22,7 +22,8 @@ from projections.registry import PROJECTIONS
 from projections.runner import run_batch
 from services.announcer import Announcer
 from services.app import SERVICES as APP_SERVICES
-from services.bus.connection import Bus, Outgoing
+from services.bus.connection import Bus
+from services.bus.publisher import Outgoing
 from services.clock import DeadlineTimer
 from services.errors import BusError
 from services.intake import Intake

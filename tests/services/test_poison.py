@@ -16,7 +16,8 @@ from nats.aio.client import Client
 import sla.engine
 from events.cloudevents import Reason
 from projections.registry import PROJECTIONS
-from services.bus.connection import Bus, Outgoing, Published, Publisher, connect
+from services.bus.connection import Bus, connect
+from services.bus.publisher import Outgoing, Published, Publisher
 from services.bus.streams import provision
 from services.errors import BusError
 from services.intake import Intake

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from services.bus.connection import Outgoing, Publisher, StreamReader
 from services.bus.connection import connect as connect_to
 from services.bus.embedded_server import EmbeddedNats
+from services.bus.publisher import Outgoing, Publisher
+from services.bus.reader import StreamReader
 from services.bus.streams import TICKETS, provision, split_partition
 from services.errors import BusError
 from sla.engine import Message

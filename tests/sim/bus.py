@@ -8,7 +8,7 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from events.times import from_microseconds
-from services.bus.connection import EXPECTED_SEQUENCE_HEADER, Outgoing, Published
+from services.bus.publisher import EXPECTED_SEQUENCE_HEADER, Outgoing, Published
 from services.bus.streams import DEAD_LETTERS, SLA, STREAMS, TICKETS
 from services.errors import BusError, PublishRefusedError
 from services.faults import reach
@@ -93,7 +93,7 @@ class Owner(Protocol):
 
 
 class SimBus:
-    """What services.bus.Bus is, for one simulated process. `chance` is how likely each thing that can fail is to."""
+    """The Bus of one simulated process. `chance` is how likely each thing that can fail is to."""
 
     def __init__(self, broker: Broker, rng: Random, owner: Owner, seen: Counter[str]) -> None:
         self.broker, self._rng, self._owner, self.seen = broker, rng, owner, seen
@@ -176,7 +176,7 @@ class SimBus:
 
 
 class SimPublisher:
-    """services.bus.Publisher: in order; all, some or none may be stored when it fails."""
+    """services.bus.publisher.Publisher: in order; all, some or none may be stored when it fails."""
 
     def __init__(self, bus: SimBus, stream: Stream) -> None:
         self._bus, self._stream = bus, stream
@@ -208,7 +208,7 @@ class SimPublisher:
 
 
 class SimReader:
-    """services.bus.StreamReader: whatever has arrived, in order, until the consumer is lost."""
+    """services.bus.reader.StreamReader: whatever has arrived, in order, until the consumer is lost."""
 
     def __init__(self, bus: SimBus, stream: Stream, after: int) -> None:
         self._bus, self._stream, self._after = bus, stream, after

@@ -19,7 +19,7 @@ from projections import runner as following
 from projections.registry import PROJECTIONS
 from services import faults
 from services.announcer import Announcer
-from services.bus.connection import Outgoing
+from services.bus.publisher import Outgoing
 from services.bus.streams import TICKETS
 from services.clock import DeadlineTimer
 from services.errors import FatalError

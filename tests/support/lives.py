@@ -13,7 +13,7 @@ import nats.js.errors
 from nats.aio.client import Client
 
 from projections.registry import PROJECTIONS
-from services.bus.connection import StreamReader
+from services.bus.reader import StreamReader
 from services.maintenance.verify import Verify
 from services.runtime.settings import load_policy
 from services.store.interface import Database
