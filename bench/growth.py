@@ -31,11 +31,11 @@ from services.bus.connection import connect
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.publisher import Outgoing, Publisher
 from services.bus.streams import TICKETS
+from services.maintenance.provision import provision_bus
 from services.runtime.settings import load_policy
 from services.store.postgres import PostgresDatabase
 from services.store.postgres_leases import PARTITION_LOCK
 from services.store.sqlite import SqliteFile
-from services.up import provision
 from sla.engine import Engine, Message
 from tests.support.postgres import new_database, server
 
@@ -193,7 +193,7 @@ async def _drained(dsn: str, intakes: int, partitions: int) -> float:
     with TemporaryDirectory(prefix="sla-bench-") as folder, ExitStack() as stack, closing(place.connect()) as asking:
         nats = EmbeddedNats(Path(folder), 0)
         await nats.start()
-        await provision(nats.url, partitions=partitions)
+        await provision_bus(nats.url, partitions=partitions)
         settings = {"SLA_NATS_URL": nats.url, "SLA_DATABASE_URL": url, "SLA_HTTP_PORT": "0", "SLA_LOG_LEVEL": "warning"}
         command = [str(Path(sys.executable).with_name("sla")), "run", "intake"]
         log = stack.enter_context((Path(folder) / "intakes.log").open("w"))

@@ -69,7 +69,7 @@ class Announcer(Service):
         self._lock.release()
 
     def _read_next(self, position: int, now: float) -> list[LogRow]:
-        """Blocking. Return what follows in the log; save the checkpoint now and then. May raise NotLeaderError."""
+        """Return what follows in the log; save the checkpoint now and then. Blocks. May raise NotLeaderError."""
         if now - self._checked_at >= LEADER_CHECK_INTERVAL:
             ensure_leader(self._lock)
             self._checked_at = now

@@ -153,7 +153,7 @@ class Process:
         return connecting.result()
 
     async def _open_connection(self) -> Client:
-        return await bus.connect(self._url, "+".join(self._names), self._access, on_error=self._on_bus_error)
+        return await bus.connect(self._url, "+".join(self._names), self._access, on_error=self._record_bus_error)
 
     async def _open_store(self, database: Database) -> Store:
         while True:
@@ -165,8 +165,8 @@ class Process:
                 self._problems["store"] = str(error)
                 await asyncio.sleep(1.0)
 
-    def _on_bus_error(self, error: str) -> None:
-        """Remember that the connection has failed, or that the broker has refused something."""
+    def _record_bus_error(self, error: str) -> None:
+        """Record that the connection has failed, or that the broker has refused something."""
         if "permissions violation" not in error.lower():
             self._bus_error = error
         elif self._watchdog is not None:

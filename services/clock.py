@@ -91,7 +91,7 @@ class DeadlineTimer(Service):
         return self._now() - CLOCK_MARGIN_MICROSECONDS - self._behind
 
     def _read_due(self) -> tuple[list[DeadlineRow], int | None]:
-        """Blocking. Return the rows whose instant has come, and the next instant, None if there is none."""
+        """Return the rows whose instant has come, and the next instant, None if there is none. Blocks."""
         now = self._estimate_bus_time()
         with self._store.read_view() as cursor:
             rows = self._deadlines.read_until(cursor, now, MAX_DUE + len(self._sent))

@@ -39,10 +39,10 @@ class FatalError(Exception):
     """The process cannot go on, and waiting does not help; the text says what to do. It ends with 1."""
 
 
-TRANSIENT_ERRORS = (
-    *(BusError, nats.errors.Error, OSError),
-    *(StoreError, NotMigratedError, InterfaceError, InternalError, OperationalError, sqlite3.OperationalError),
-)
+BUS_ERRORS = (BusError, nats.errors.Error)
+STORE_ERRORS = (StoreError, NotMigratedError, InterfaceError, InternalError, OperationalError, sqlite3.OperationalError)
+
+TRANSIENT_ERRORS = (*BUS_ERRORS, *STORE_ERRORS, OSError)
 """Waiting can help: the work is retried, and no message is blamed for it."""
 
 ENVIRONMENT_ERRORS = (FatalError, *TRANSIENT_ERRORS)

@@ -1,4 +1,4 @@
-"""Fault points: moments at which a test kills, stops or fails this process. In production nothing happens at them."""
+"""Fault injection: points at which a test kills, stops or fails this process. In production nothing happens there."""
 
 import os
 import signal
@@ -20,16 +20,16 @@ POINTS = (
     "view.before_commit",
     "view.after_commit",
 )
-"""Each window between two things that are not one: what was done by then is said in the name."""
+"""One in each window between two steps that are not atomic; the name says which step comes next, or was the last."""
 
 ACTIONS = ("kill", "stop", "fail", "hang")
-"""kill -9; SIGSTOP; an error of the store, whatever was committed; a thread that never comes back."""
+"""In this order: kill -9; SIGSTOP; an error of the store, whatever was committed; a thread that never comes back."""
 
 _reached: Callable[[str], None] | None = None
 
 
 def reach(point: str) -> None:
-    """The process is at this point. Does nothing unless `plan` or `install` was called."""
+    """Report that the process is at this point. Does nothing unless `plan` or `install` was called."""
     if _reached is not None:
         _reached(point)
 
@@ -41,7 +41,7 @@ def install(reached: Callable[[str], None] | None) -> None:
 
 
 def check_fault(text: str) -> str:
-    """SLA_FAULT: POINT:NUMBER:ACTION. ValueError for anything else."""
+    """Return SLA_FAULT if it is POINT:NUMBER:ACTION. Raises ValueError for anything else."""
     point, number, action = [*text.split(":"), "", "", ""][:3]
     if point not in POINTS or not number.isdecimal() or action not in ACTIONS or text.count(":") != 2:
         raise ValueError(
@@ -52,21 +52,21 @@ def check_fault(text: str) -> str:
 
 
 def plan(text: str) -> None:
-    """Arms SLA_FAULT, like `intake.after_commit:3:kill`: the third time this point is reached, it happens."""
+    """Plan SLA_FAULT, like `intake.after_commit:3:kill`: killed when this point is reached for the third time."""
     point, number, action = check_fault(text).split(":")
     left = int(number)
 
-    def reached(at: str) -> None:
+    def count_down(at: str) -> None:
         nonlocal left
         if at == point:
             left -= 1
             if left == 0:
-                _cause(action, point)
+                _inject(action, point)
 
-    install(reached)
+    install(count_down)
 
 
-def _cause(action: str, point: str) -> None:
+def _inject(action: str, point: str) -> None:
     if action == "fail":
         raise sqlite3.OperationalError(f"injected at {point}")
     if action == "hang":

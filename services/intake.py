@@ -73,11 +73,11 @@ class Intake(Service):
             if count != len(stored):
                 await self._repartition(stored, count)
             elif leased := await self.run_in_thread(self._leases.acquire_fair_share, count):
-                await self._read(leased, partial(self._still_holds, leased, count))
+                await self._read(leased, partial(self._keep_leases, leased, count))
             else:
                 await self._stand_by()
 
-    def _still_holds(self, leased: frozenset[int], count: int) -> bool:
+    def _keep_leases(self, leased: frozenset[int], count: int) -> bool:
         return self._leases.acquire_fair_share(count) == leased
 
     async def _stand_by(self) -> None:
@@ -89,23 +89,23 @@ class Intake(Service):
         self._leases.release()
 
     async def _repartition(self, stored: Mapping[int, int], count: int) -> None:
-        """Adopt a new number of partitions: one intake alone processes what was stored before the change."""
+        """Take over a new number of partitions: one intake alone processes what was stored before the change."""
 
-        def holds_all() -> bool:
+        def acquire_all() -> bool:
             return self._leases.acquire_all(max(len(stored), count))
 
-        if not await self.run_in_thread(holds_all):
+        if not await self.run_in_thread(acquire_all):
             await self._stand_by()
             return
         newest = await self.run_to_completion(self._bus.read_last_sequence(TICKETS))
-        await self._read(frozenset(stored), holds_all, until=newest)
+        await self._read(frozenset(stored), acquire_all, until=newest)
         if self._committed_sequence >= newest:
             await self.run_in_thread(self._store.repartition, count, self._checkpoints)
             log.info("repartitioned", partitions=count, before=len(stored), position=self._committed_sequence)
 
     # ---- read, process, persist, nudge
 
-    async def _read(self, leased: frozenset[int], still_holds: Callable[[], bool], until: float = inf) -> None:
+    async def _read(self, leased: frozenset[int], keep_leases: Callable[[], bool], until: float = inf) -> None:
         """Read these partitions as long as their leases are held, or until all up to a sequence is committed."""
         self._engine.forget()
         await self.run_in_thread(self._publish_policy)
@@ -123,7 +123,7 @@ class Intake(Service):
             while self._committed_sequence < until:
                 self.record_heartbeat()
                 if loop_time() >= check_at:
-                    if not await self.run_in_thread(still_holds):
+                    if not await self.run_in_thread(keep_leases):
                         return
                     check_at = loop_time() + LEASE_CHECK_INTERVAL
                 if messages := await reader.read_batch(READ_TIMEOUT):
@@ -172,7 +172,7 @@ class Intake(Service):
         )
 
     def _decide(self, messages: Sequence[Message]) -> BatchOutcome:
-        """Blocking. Return what follows; it is committed by then, unless there are dead letters to publish first."""
+        """Return what follows, committed unless there are dead letters to publish first. Blocks."""
         outcome = self._engine.process(messages)
         if not outcome.dead:
             self._commit(outcome)
@@ -188,7 +188,7 @@ class Intake(Service):
         await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, outcome)
 
     def _commit(self, outcome: BatchOutcome) -> None:
-        """Blocking. Commit, and move the checkpoints. Raises FencedError if another intake has moved them."""
+        """Commit, and move the checkpoints. Blocks. Raises FencedError if another intake has moved them."""
         reach("intake.before_commit")
         self._store.commit(outcome, self._checkpoints)
         self._checkpoints = {number: max(before, outcome.position) for number, before in self._checkpoints.items()}
@@ -236,7 +236,7 @@ class Intake(Service):
     # ---- what must be so before anything is read
 
     def _publish_policy(self) -> None:
-        """Blocking. Publish the policy of the file if the store has none, or none of its version, yet."""
+        """Publish the policy of the file if the store has none, or none of its version, yet. Blocks."""
         if self._is_published():
             return
         versions = self._store.read_versions()

@@ -10,18 +10,14 @@ import structlog
 
 from projections.registry import PROJECTIONS
 from services.app import SERVICES, Process
-from services.bus import connection as bus
-from services.bus import streams
-from services.bus.credentials import ANONYMOUS, Credentials
 from services.bus.embedded_server import EmbeddedNats
 from services.demo.playback import play
 from services.errors import FatalError
-from services.notifier.receivers import parse_notify
-from services.notifier.service import build_consumer
+from services.maintenance.provision import provision_bus
 from services.runtime.connections import RUN_FILE
 from services.runtime.logging import configure
 from services.runtime.settings import Settings, load_policy, parse_database_url
-from services.store.interface import Database, PartitionLeases
+from services.store.interface import Database
 from services.store.sqlite import FileLock, SqliteFile
 
 log = structlog.get_logger()
@@ -29,8 +25,8 @@ log = structlog.get_logger()
 
 async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> int:
     """
-    Runs until it is asked to end; the exit code. A second engine on the same folder is refused. With `demo`, ticket
-    events are fed, and only warnings are logged unless SLA_LOG_LEVEL says otherwise.
+    Run until asked to end; return the exit code. Raises FatalError if another engine works in the folder. With `demo`,
+    ticket events are fed, and only warnings are logged unless SLA_LOG_LEVEL is set.
     """
     if demo and "log_level" not in settings.model_fields_set:
         configure(settings.model_copy(update={"log_level": "warning"}))
@@ -45,19 +41,19 @@ async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> in
     server = EmbeddedNats(folder / "nats", settings.nats_port)
     try:
         await server.start()
-        await provision(server.url, notify=settings.notify)
+        await provision_bus(server.url, notify=settings.notify)
         names = [name for name, service in SERVICES.items() if service.is_wanted(settings)]
         process = Process(names, settings, server.url, store)
         watching = asyncio.create_task(_watch_server(server, process))
         ready = asyncio.Event()
         playing = asyncio.create_task(_play_demo(process, server.url, store, settings, ready)) if demo else None
 
-        def is_ready() -> None:
+        def announce_ready() -> None:
             _write_run_file(process, server.url, run_file)
             ready.set()
 
         try:
-            code = await process.run(is_ready)
+            code = await process.run(announce_ready)
         finally:
             watching.cancel()
             played = await _end_demo(playing)
@@ -68,40 +64,10 @@ async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> in
         lock.release()
 
 
-async def provision(
-    url: str,
-    access: Credentials = ANONYMOUS,
-    partitions: int | None = None,
-    leases: PartitionLeases | None = None,
-    notify: str | None = None,
-) -> None:
-    """
-    Creates the streams, and a consumer for each target of SLA_NOTIFY; logs what an operator has set otherwise. TICKETS
-    is divided anew if it has another number of partitions, and no intake works; FatalError if one does.
-    """
-    consumers = [build_consumer(target) for target in parse_notify(notify).targets]
-    nc = await bus.connect(url, "migrate", access)
-    try:
-        for line in await streams.provision(nc, partitions, consumers):
-            log.warning("stream settings differ", stream=line)
-        before = await bus.Bus(nc).count_partitions(streams.TICKETS)
-        if partitions is not None and leases is not None and partitions != before:
-            if not await asyncio.to_thread(leases.acquire_all, before):
-                raise FatalError(
-                    f"{streams.TICKETS} has {before} partitions; to have {partitions}, stop every intake first"
-                )
-            await streams.repartition(nc, partitions)
-            log.info("repartitioned", partitions=partitions, before=before)
-    finally:
-        if leases is not None:
-            leases.release()
-        await nc.close()
-
-
 async def _play_demo(
     process: Process, nats_url: str, store: Database, settings: Settings, ready: asyncio.Event
 ) -> None:
-    """The demo, as soon as the engine is ready; if it cannot go on, or nobody can see it, the engine ends."""
+    """Play the demo as soon as the engine is ready; if it cannot go on, or nobody can see it, end the engine."""
     policy = load_policy(settings.policy_dir)
     await ready.wait()
     welcome = (
@@ -119,7 +85,7 @@ async def _play_demo(
 
 
 async def _end_demo(playing: asyncio.Task[None] | None) -> bool:
-    """Ends the demo, if there is one; false if it had failed."""
+    """End the demo, if there is one. Return False if it had failed."""
     if playing is None:
         return True
     playing.cancel()

@@ -98,9 +98,9 @@ def up_command(
 def migrate() -> None:
     """Create the database schema, the streams and what else the services need; safe to repeat."""
     from projections.registry import PROJECTIONS
+    from services.maintenance.provision import provision_bus
     from services.runtime.connections import read_access
     from services.runtime.logging import configure
-    from services.up import provision
 
     settings = read_settings()
     bus, store = require_bus_url(settings), require_database(settings)
@@ -108,7 +108,7 @@ def migrate() -> None:
         who = read_access(settings)
     configure(settings)
     store.migrate(PROJECTIONS)
-    asyncio.run(provision(bus, who, settings.partitions, store.create_leases(), settings.notify))
+    asyncio.run(provision_bus(bus, who, settings.partitions, store.create_leases(), settings.notify))
 
 
 @app.command()
@@ -875,28 +875,15 @@ def require_database(settings: "Settings") -> "Database":
 
 def list_refusals() -> tuple[type[Exception], ...]:
     """What the parts raise when the answer is no."""
-    import nats.errors
     from eventsourcing.persistence import PersistenceError
 
-    from projections.runner import NotMigratedError
-    from services.errors import BusError, FatalError, StoreError
+    from services.errors import ENVIRONMENT_ERRORS
     from services.notifier.receivers import NotifyError
     from services.queries.point_in_time import NothingKnownError
     from sla.policy_file import PolicyError
 
-    return (
-        CommandFailedError,
-        NothingKnownError,
-        NotifyError,
-        PolicyError,
-        StoreError,
-        FatalError,
-        BusError,
-        NotMigratedError,
-        PersistenceError,
-        nats.errors.Error,
-        OSError,
-    )
+    own = (CommandFailedError, NothingKnownError, NotifyError, PolicyError)
+    return (*own, PersistenceError, *ENVIRONMENT_ERRORS)
 
 
 def main() -> None:

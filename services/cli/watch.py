@@ -6,14 +6,13 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-import nats.errors
 from nats.aio.client import Client
 
 from events.cloudevents import quote_value
 from events.promises import ANNOUNCEMENT_TYPES
 from services.bus.reader import StreamReader
 from services.bus.streams import SLA, read_last_sequence
-from services.errors import BusError
+from services.errors import BUS_ERRORS
 from services.text.formats import format_wall_time
 
 KINDS = tuple(type.removeprefix("sla.") for type in ANNOUNCEMENT_TYPES)
@@ -34,7 +33,7 @@ async def follow(nc: Client, everything: bool, tell: Callable[[str], None]) -> A
     while True:
         try:
             messages, said = await reader.read_batch(), ""
-        except (BusError, nats.errors.Error, OSError) as error:
+        except (*BUS_ERRORS, OSError) as error:
             problem = f"waiting for the bus: {str(error) or type(error).__name__}"
             if problem != said:
                 tell(problem)

@@ -31,7 +31,6 @@ from threading import Thread
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
-import nats.errors
 import structlog
 from nats.aio.client import Client
 
@@ -52,7 +51,7 @@ from services.bus import connection as bus
 from services.bus.publisher import Outgoing, Publisher
 from services.bus.reader import StreamReader
 from services.bus.streams import DEAD_LETTERS, SLA, TICKETS, read_last_sequence
-from services.errors import BusError
+from services.errors import BUS_ERRORS
 from services.runtime.service import Service
 from services.store.interface import Database, Store
 from sla.calendar import SupportHours, get_zone
@@ -400,7 +399,7 @@ class Demo(Service):
             try:
                 await self._publisher.publish(messages)
                 return
-            except (BusError, nats.errors.Error) as error:
+            except BUS_ERRORS as error:
                 log.warning("waiting", service=self.name, reason=str(error) or type(error).__name__)
                 await asyncio.sleep(1.0)
 
@@ -409,7 +408,7 @@ class Demo(Service):
             try:
                 for message in await reader.read_batch():
                     show(message)
-            except (BusError, nats.errors.Error) as error:
+            except BUS_ERRORS as error:
                 log.warning("waiting", service=self.name, reason=str(error) or type(error).__name__)
                 await asyncio.sleep(1.0)
 

@@ -163,7 +163,7 @@ class Notify(BaseModel):
                 )
         return self
 
-    def receivers_of(self, recipient: str) -> tuple[str, ...]:
+    def list_receivers(self, recipient: str) -> tuple[str, ...]:
         """Return the names of the receivers of a recipient of escalations."""
         return self.recipients.get(recipient, self.breaches)
 
@@ -193,7 +193,7 @@ class Receivers:
         except ValueError as error:
             raise NotifyError(f"SLA_NOTIFY: targets: {name}: {error}") from None
 
-    def receivers_for(self, event: Announcement) -> set[str]:
+    def find_receivers(self, event: Announcement) -> set[str]:
         """
         Return the names of the receivers of an event. Beside breaches, none for what was older than `historic_after`
         when it was detected: it comes from an import.
@@ -207,7 +207,7 @@ class Receivers:
             case SlaCancelled(elapsed_seconds=elapsed, target_seconds=target) if is_new and elapsed > target:
                 return set(self._notify.breaches)
             case SlaEscalated(tell=tell) if is_new:
-                return {name for recipient in tell for name in self._notify.receivers_of(recipient)}
+                return {name for recipient in tell for name in self._notify.list_receivers(recipient)}
             case SlaApplied() | SlaTargetChanged() | SlaWarning() | SlaFulfilled() | SlaCancelled() | SlaEscalated():
                 return set()
             case _:

@@ -19,7 +19,7 @@ from services.bus.connection import Bus
 from services.bus.publisher import Outgoing
 from services.bus.reader import StreamReader
 from services.bus.streams import SLA, UNDELIVERED
-from services.errors import BusError
+from services.errors import BUS_ERRORS, BusError
 from services.notifier.alertmanager import Alertmanager, Alerts
 from services.notifier.metrics import Notifications
 from services.notifier.receivers import DeliveryRefusedError, Receiver, Receivers, parse_notify
@@ -145,7 +145,7 @@ class Notifier(Service):
             except ValueError as error:
                 log.error("announcement unreadable", target=name, subject=message.raw_message.subject, error=str(error))
                 return await message.reject()
-            if name not in self._receivers.receivers_for(event):
+            if name not in self._receivers.find_receivers(event):
                 return await message.ack()
             try:
                 await receiver.deliver(event, message.body)
@@ -166,7 +166,7 @@ class Notifier(Service):
         ):
             try:
                 await self._publish_undelivered(name, event, message, about["error"])
-            except (BusError, nats.errors.Error) as lost:
+            except BUS_ERRORS as lost:
                 about["error"] += f"; and it could not be kept: {lost}"
             else:
                 self._count.add(receiver.kind, "given_up")

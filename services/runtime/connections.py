@@ -5,12 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import nats.errors
 from nats.aio.client import Client
 
 from services.bus import connection as bus
 from services.bus.credentials import ANONYMOUS, Credentials
-from services.errors import BusError, FatalError
+from services.errors import BUS_ERRORS, BusError, FatalError
 from services.runtime.settings import Settings, parse_database_url
 from services.store.interface import Database, Store
 from services.store.sqlite import SqliteFile
@@ -40,7 +39,7 @@ def _read_run_file(data: Path) -> str:
 
 
 def read_access(settings: Settings) -> Credentials:
-    """Who we are to the bus. Raises ValueError for settings that cannot work."""
+    """Return our credentials for the bus. Raises ValueError for settings that cannot work."""
     names = ("user", "password", "credentials", "ca", "cert", "key")
     found = Credentials(**{name: getattr(settings, f"nats_{name}") for name in names})
     if settings.nats_url is not None:
@@ -50,17 +49,17 @@ def read_access(settings: Settings) -> Credentials:
 
 @asynccontextmanager
 async def open_bus(url: str, name: str, access: Credentials = ANONYMOUS) -> AsyncIterator[Client]:
-    """The bus. Raises BusError if it does not answer, or does not because the user may not ask (TRAPS F17)."""
+    """Connect to the bus. Raises BusError if it is silent, or the user may not ask (docs/upstream-behaviour.md#f17)."""
     denied: list[str] = []
 
-    def told(error: str) -> None:
+    def record_denial(error: str) -> None:
         if "permissions violation" in error.lower():
             denied.append(error)
 
-    nc = await bus.connect(url, name, access, CONNECT_TIMEOUT, told)
+    nc = await bus.connect(url, name, access, CONNECT_TIMEOUT, record_denial)
     try:
         yield nc
-    except (BusError, nats.errors.Error) as error:
+    except BUS_ERRORS as error:
         if not denied:
             raise
         raise BusError(f"{denied[0]}; set SLA_NATS_USER to one that may") from error
@@ -82,5 +81,5 @@ def find_store(settings: Settings, data: Path) -> Database:
 
 
 def open_store(settings: Settings, data: Path) -> Store:
-    """The store, opened. Raises StoreError too, if there is none or it is not migrated."""
+    """Open the store. Raises StoreError too, if there is none or it is not migrated."""
     return find_store(settings, data).open()

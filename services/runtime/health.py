@@ -143,7 +143,7 @@ class Watchdog:
         return None if self._store is None else await asyncio.to_thread(self._load_progress, self._store)
 
     def _load_progress(self, store: Store) -> StoreProgress:
-        """Blocking. Raises FatalError if the store is not the one that was opened."""
+        """Read the progress. Blocks. Raises FatalError if the store is not the one that was opened."""
         if store.is_replaced():
             raise FatalError(
                 "the store was deleted or replaced while the engine worked on it, and what is stored now is lost; put "

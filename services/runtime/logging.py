@@ -9,7 +9,7 @@ from services.runtime.settings import Settings
 
 
 def configure(settings: Settings) -> None:
-    """JSON lines, or lines for people if SLA_LOG_FORMAT is console. Never colours: logs are read by programs."""
+    """Set up JSON lines, or lines for people if SLA_LOG_FORMAT is console. No colours: logs are read by programs."""
     last: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if settings.log_format == "console":
         last = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)

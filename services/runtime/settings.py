@@ -1,4 +1,4 @@
-"""Settings: what the environment and `.env` say, read once by services/app.py and the command line."""
+"""Settings: the environment and `.env`, read once by the command line. What they mean is in who uses them."""
 
 import os
 import re
@@ -80,14 +80,14 @@ class Settings(BaseSettings):
 
     @property
     def notifies(self) -> bool:
-        """Whether there is anybody to tell."""
+        """Whether there is anybody to notify."""
         return bool(self.alertmanager_url or self.notify)
 
     @classmethod
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: PydanticBaseSettingsSource
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is said in the environment counts more than in files, and both more than `.env`."""
+        """Prefer the environment to files, and both to `.env`."""
         init, env, dotenv = named["init_settings"], named["env_settings"], named["dotenv_settings"]
         return (init, env, _FileSource(settings_cls), dotenv)
 
@@ -114,7 +114,7 @@ def _read_secret(variable: str, path: str) -> str:
 
 
 def load_policy(folder: Path) -> Policy:
-    """The one policy of a folder. Raises PolicyError with file, line and rule."""
+    """Load the one policy of a folder. Raises PolicyError with file, line and rule."""
     if not folder.is_dir():
         raise PolicyError([f"{folder}: there is no such folder; SLA_POLICY_DIR names the folder of the policy file"])
     files = sorted(folder.glob("*.yaml"))
@@ -125,7 +125,7 @@ def load_policy(folder: Path) -> Policy:
 
 
 def parse_database_url(url: str) -> Database:
-    """Where the store is: `sqlite:///path` or `postgresql://…`. ValueError for what is neither."""
+    """Return where the store is: `sqlite:///path` or `postgresql://…`. Raises ValueError for what is neither."""
     if url.startswith("sqlite:///") and url != "sqlite:///":
         return SqliteFile(Path(url.removeprefix("sqlite:///")))
     if url.startswith(("postgresql://", "postgres://")):

@@ -14,7 +14,7 @@ from random import Random
 import nats.errors
 from nats.aio.client import Client
 
-from services.up import provision
+from services.maintenance.provision import provision_bus
 from tests.chaos.audit import Problem, audit
 from tests.chaos.crew import FAKETIME, FAULTS, Copy, Crew
 from tests.chaos.load import Publisher, bad, burst, falling, past
@@ -212,7 +212,7 @@ class Chaos:
         announcer = [copy.service for copy in crew.copies if copy.role == "announcer"]
         await js.delete_stream("SLA")
         await until("no announcer is ready without SLA", lambda: none_ready(announcer))
-        await provision(server.url)
+        await provision_bus(server.url)
         for service in announcer:
             await service.ready()
         await publish(nc, opened("after", now()))
@@ -221,7 +221,7 @@ class Chaos:
         intake = [copy.service for copy in crew.copies if copy.role == "intake"]
         await js.delete_stream("TICKETS")
         await until("no intake is ready without TICKETS", lambda: none_ready(intake))
-        await provision(server.url)
+        await provision_bus(server.url)
         await until("intake ends", lambda: any(not service.process.running() for service in intake))
         code = [service.process.process.returncode for service in intake if not service.process.running()]
         self.seen["stream TICKETS deleted, and refused"] += set(code) == {1}

@@ -17,8 +17,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from events.examples import EXAMPLES
 from events.promises import ANNOUNCEMENT_TYPES, Announcement, build_message, make_event_id, make_subject
+from services.maintenance.provision import provision_bus
 from services.notifier.receivers import Notify, NotifyError, Receivers, parse_notify
-from services.up import provision
 from tests.support.bus import (
     SLA,
     Fact,
@@ -107,7 +107,7 @@ class Scene(NamedTuple):
         return Service(started, f"http://127.0.0.1:{port}")
 
     async def migrate(self) -> None:
-        await provision(self.url, notify=self.settings.get("SLA_NOTIFY"))
+        await provision_bus(self.url, notify=self.settings.get("SLA_NOTIFY"))
 
 
 @asynccontextmanager
@@ -411,7 +411,7 @@ NOTIFY = parse_notify(
     ],
 )
 def test_who_is_told(event: Announcement, told: set[str]) -> None:
-    assert Receivers(NOTIFY, DAY).receivers_for(event) == told
+    assert Receivers(NOTIFY, DAY).find_receivers(event) == told
 
 
 async def test_an_escalation_goes_to_its_recipients_by_apprise_and_a_historic_breach_to_nobody(tmp_path: Path) -> None:
@@ -505,7 +505,7 @@ async def test_a_connection_that_is_ended_for_good_does_not_freeze_the_process(t
     guard.allow()
     settings = {"SLA_NATS_URL": guard.url, "SLA_NOTIFY": notify(one="http://127.0.0.1:1", two="http://127.0.0.1:2")}
     with guard.started():
-        await provision(guard.url, notify=settings["SLA_NOTIFY"])
+        await provision_bus(guard.url, notify=settings["SLA_NOTIFY"])
         port = free_port()
         with process(tmp_path, "run", "notifier", **settings, SLA_HTTP_PORT=str(port)) as started:
             service = Service(started, f"http://127.0.0.1:{port}")
@@ -533,7 +533,7 @@ async def test_it_waits_for_nats_and_survives_its_restart(tmp_path: Path) -> Non
     with hook() as pager:
         async with nats_server(tmp_path / "nats") as server:
             settings = {"SLA_NATS_URL": server.url, "SLA_NOTIFY": notify(pager=pager.url)}
-            await provision(server.url, notify=settings["SLA_NOTIFY"])
+            await provision_bus(server.url, notify=settings["SLA_NOTIFY"])
             await server.stop()
             port = free_port()
             with process(tmp_path, "run", "notifier", **settings, SLA_HTTP_PORT=str(port)) as started:

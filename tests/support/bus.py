@@ -29,8 +29,8 @@ from prometheus_client.samples import Sample
 from projections.registry import PROJECTIONS
 from services.bus import embedded_server as embedded
 from services.bus.embedded_server import EmbeddedNats
+from services.maintenance.provision import provision_bus
 from services.store.interface import Database
-from services.up import provision
 from tests.support.stores import ON_POSTGRES, address, new_store, position, rows
 
 SLA = Path(sys.executable).with_name("sla")
@@ -457,7 +457,7 @@ class Deployment(NamedTuple):
     async def migrate(self) -> None:
         """As `sla migrate` does it; but for a process of its own, which takes a second."""
         await asyncio.to_thread(self.store.migrate, PROJECTIONS)
-        await provision(self.server.url)
+        await provision_bus(self.server.url)
 
     def run(self, *services: str, **settings: str) -> "Service":
         port = free_port()

@@ -1,0 +1,45 @@
+"""Provisioning: what of the bus has to be there before a process can work. The store is migrated elsewhere."""
+
+import asyncio
+
+import structlog
+
+from services.bus import connection as bus
+from services.bus import streams
+from services.bus.credentials import ANONYMOUS, Credentials
+from services.errors import FatalError
+from services.notifier.receivers import parse_notify
+from services.notifier.service import build_consumer
+from services.store.interface import PartitionLeases
+
+log = structlog.get_logger()
+
+
+async def provision_bus(
+    url: str,
+    access: Credentials = ANONYMOUS,
+    partitions: int | None = None,
+    leases: PartitionLeases | None = None,
+    notify: str | None = None,
+) -> None:
+    """
+    Create the streams, and a consumer for each receiver of SLA_NOTIFY; log what an operator has set otherwise. Give
+    TICKETS another number of partitions, if it has not this one. Raises FatalError if an intake works meanwhile.
+    """
+    consumers = [build_consumer(receiver) for receiver in parse_notify(notify).targets]
+    nc = await bus.connect(url, "migrate", access)
+    try:
+        for line in await streams.provision(nc, partitions, consumers):
+            log.warning("stream settings differ", stream=line)
+        before = await bus.Bus(nc).count_partitions(streams.TICKETS)
+        if partitions is not None and leases is not None and partitions != before:
+            if not await asyncio.to_thread(leases.acquire_all, before):
+                raise FatalError(
+                    f"{streams.TICKETS} has {before} partitions; to have {partitions}, stop every intake first"
+                )
+            await streams.repartition(nc, partitions)
+            log.info("repartitioned", partitions=partitions, before=before)
+    finally:
+        if leases is not None:
+            leases.release()
+        await nc.close()
