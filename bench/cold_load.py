@@ -54,7 +54,7 @@ def _facts(ticket: str, now: datetime) -> list[Outgoing]:
             f"ticket.{event}",
             ticket,
             source="/bench",
-            id=f"{event}-{ticket}",
+            event_id=f"{event}-{ticket}",
             time=now - timedelta(minutes=ago),
             data=data.get(event, {}),
         )

@@ -78,7 +78,9 @@ def always_open(folder: Path) -> Path:
 def opened(ticket: str, time: datetime, priority: str = "minor", level: str = "enterprise") -> Outgoing:
     """The message that a ticket was opened."""
     data = {"service_level": level, "priority": priority, "channel": "email"}
-    return Outgoing(*build_ticket_message("ticket.opened", ticket, source="/bench", id=ticket, time=time, data=data))
+    return Outgoing(
+        *build_ticket_message("ticket.opened", ticket, source="/bench", event_id=ticket, time=time, data=data)
+    )
 
 
 def due_at(ticket: str, at: datetime) -> Outgoing:

@@ -167,7 +167,7 @@ def _one_more(number: int) -> list[Message]:
 def _changed(ticket: str, number: int, time: datetime) -> Outgoing:
     data, id = {"priority": ("minor", "serious")[number % 2]}, f"{ticket}-{number}"
     return Outgoing(
-        *build_ticket_message("ticket.priority_changed", ticket, source="/bench", id=id, time=time, data=data)
+        *build_ticket_message("ticket.priority_changed", ticket, source="/bench", event_id=id, time=time, data=data)
     )
 
 

@@ -220,4 +220,4 @@ def backlog(policy: Policy, facts: int) -> list[Outgoing]:
 
 def _message(event: str, ticket: str, time: datetime, data: dict[str, Any]) -> Outgoing:
     type, id = f"ticket.{event}", f"{event}-{ticket}"
-    return Outgoing(*build_ticket_message(type, ticket, source="/bench", id=id, time=time, data=data))
+    return Outgoing(*build_ticket_message(type, ticket, source="/bench", event_id=id, time=time, data=data))

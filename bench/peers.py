@@ -241,7 +241,7 @@ class Load:
 
 def _responded(ticket: str, at: datetime) -> Outgoing:
     id, data = f"responded-{ticket}", {"by": "agent"}
-    return Outgoing(*build_ticket_message("ticket.responded", ticket, source="/bench", id=id, time=at, data=data))
+    return Outgoing(*build_ticket_message("ticket.responded", ticket, source="/bench", event_id=id, time=at, data=data))
 
 
 def _outcome(subject: str) -> str:

@@ -91,7 +91,7 @@ class Watcher:
         ticket = f"L-{number // 2}"
         event, outcome, data = EVENTS[number % 2]
         subject, headers, body = build_ticket_message(
-            f"ticket.{event}", ticket, source="/bench", id=f"{event}-{ticket}", time=datetime.now(UTC), data=data
+            f"ticket.{event}", ticket, source="/bench", event_id=f"{event}-{ticket}", time=datetime.now(UTC), data=data
         )
         if to != "tickets":
             subject = f"{to}.{outcome}.foundation.minor.{ticket}"

@@ -1,6 +1,6 @@
 """The AsyncAPI document of the bus, from the code: `python -m events.asyncapi` writes it, --check compares.
 
-Not by FastStream's generator, which gives one nameless message for a channel and knows no CloudEvents.
+FastStream's generator is not used: it writes one message without a name for each channel, and knows no CloudEvents.
 """
 
 import sys
@@ -11,7 +11,7 @@ import yaml
 
 from events import promises, tickets
 from events.cloudevents import CONTENT_TYPE, Reason
-from events.examples import EXAMPLES
+from events.examples import find_example
 from events.generate import build_schemas, write_files
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "asyncapi.yaml"
@@ -66,9 +66,9 @@ _UNDELIVERED = {
 
 
 def build_document() -> dict[str, Any]:
-    """AsyncAPI 3.0, seen from the engine: it receives ticket events and ticks, and sends everything else."""
+    """Build the document, AsyncAPI 3.0. The engine receives ticket events and ticks, and sends everything else."""
     inbound, outbound = list(tickets.TICKET_EVENT_TYPES), list(promises.ANNOUNCEMENT_TYPES)
-    sla_events = [type.removeprefix("sla.") for type in outbound]
+    sla_events = [name.removeprefix("sla.") for name in outbound]
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -82,7 +82,7 @@ def build_document() -> dict[str, Any]:
                 "tickets.{event}.{ticket}",
                 "TICKETS",
                 "What happened to a ticket, from any system that knows. The body decides; its ticket must match.",
-                {"event": {"enum": [type.removeprefix("ticket.") for type in inbound]}, "ticket": _TICKET},
+                {"event": {"enum": [name.removeprefix("ticket.") for name in inbound]}, "ticket": _TICKET},
                 inbound,
             ),
             "ticks": _build_channel(
@@ -134,9 +134,9 @@ def build_document() -> dict[str, Any]:
             "send_undelivered": _build_operation("send", "undelivered", "The notifier keeps what it could not tell."),
         },
         "components": {
-            "messages": {type: _build_message(type, schema["description"]) for type, schema in build_schemas().items()}
+            "messages": {name: _build_message(name, schema["description"]) for name, schema in build_schemas().items()}
             | {"clock.due": _TICK, "dead_letter": _DEAD_LETTER, "undelivered": _UNDELIVERED},
-            "schemas": {type: _build_payload(schema) for type, schema in build_schemas().items()},
+            "schemas": {name: _build_payload(schema) for name, schema in build_schemas().items()},
         },
     }
 
@@ -157,24 +157,24 @@ def _build_operation(action: str, channel: str, summary: str) -> dict[str, Any]:
     return {"action": action, "channel": {"$ref": f"#/channels/{channel}"}, "summary": summary}
 
 
-def _build_message(type: str, summary: str) -> dict[str, Any]:
+def _build_message(name: str, summary: str) -> dict[str, Any]:
     return {
-        "name": type,
-        "title": type,
+        "name": name,
+        "title": name,
         "summary": summary,
         "contentType": CONTENT_TYPE,
-        "payload": {"$ref": f"#/components/schemas/{type}"},
-        "examples": [{"name": type, "payload": EXAMPLES[type]}],
+        "payload": {"$ref": f"#/components/schemas/{name}"},
+        "examples": [{"name": name, "payload": find_example(name)}],
     }
 
 
 def _build_payload(schema: dict[str, Any]) -> dict[str, Any]:
-    """AsyncAPI's own schema language is JSON Schema without identifiers; the example stands at the message."""
+    """Return a schema in AsyncAPI's own language: JSON Schema without identifiers. The example is at the message."""
     return {name: value for name, value in schema.items() if name not in ("$schema", "$id", "examples")}
 
 
 class _Plain(yaml.SafeDumper):
-    """No anchors: a document is read by people too."""
+    """A dumper without anchors: the document is read by people too."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 in JSON: envelope, times, tokens, and why a message is refused. What the data says is not in here."""
+"""CloudEvents 1.0 in JSON: envelope, times, tokens, and why a message is refused. What data means is not in here."""
 
 import base64
 import json
@@ -51,7 +51,7 @@ _brief.maxlevel, _brief.maxstring, _brief.maxother = 2, 80, 80
 
 
 def quote_value(value: object) -> str:
-    """A publisher's value for a message: one line of ASCII, at most 120 characters, safe in a log and in a header."""
+    """Quote a publisher's value for a message: one line of ASCII, at most 120 characters, safe in logs and headers."""
     text = _brief.repr(value).encode("ascii", "backslashreplace").decode("ascii")
     return text if len(text) <= 120 else text[:117] + "..."
 
@@ -63,14 +63,14 @@ _BROKEN_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def encode_token(ticket: str) -> str:
-    """Percent-encodes what is outside [A-Za-z0-9_-], upper-case hex of UTF-8: no id is a wildcard or a separator."""
+    """Percent-encode what is outside [A-Za-z0-9_-], as upper-case hex of UTF-8: no id is a wildcard or a separator."""
     if _PLAIN.fullmatch(ticket):
         return ticket
     return quote(ticket, safe="").replace(".", "%2E").replace("~", "%7E")
 
 
 def decode_token(token: str) -> str:
-    """The ticket of a token, of any valid percent-encoding. Raises ValueError if the token has none."""
+    """Return the ticket of a token in any valid percent-encoding. Raises ValueError if the encoding is not valid."""
     if "%" not in token:
         return token
     if _BROKEN_PERCENT.search(token):
@@ -93,7 +93,7 @@ TIME_SCHEMA: dict[str, JsonValue] = {"type": "string", "format": "date-time", "p
 
 def parse_time(text: str) -> datetime:
     """
-    The instant an RFC 3339 text names, in `datetime.UTC`; digits beyond microseconds are cut.
+    Parse an RFC 3339 text into an instant in `datetime.UTC`; digits beyond microseconds are cut.
 
     An instant that a datetime cannot hold (year 0, or an offset at the edge of years 1 and 9999) becomes EARLIEST or
     LATEST, which `check_time` refuses later. Raises ValueError for anything else, leap seconds among them.
@@ -112,14 +112,14 @@ def parse_time(text: str) -> datetime:
 
 
 def format_time(time: datetime) -> str:
-    """RFC 3339 in UTC with Z; microseconds only if there are any. Raises ValueError for a naive time."""
+    """Format an instant by RFC 3339, in UTC with Z; microseconds only if there are any. ValueError for a naive time."""
     if time.tzinfo is None:
         raise ValueError(f"{time} has no time zone; the bus carries instants only")
     return time.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
 def check_time(time: datetime, stored_at: datetime, ahead: timedelta) -> None:
-    """Refuses a time outside the years 2000 to 2100 (UTC), or more than `ahead` after the broker stored the message."""
+    """Raise BadFactError for a time outside 2000 to 2100 (UTC), or more than `ahead` after the broker stored it."""
     if not 2000 <= time.year <= 2100:
         raise BadFactError(
             Reason.TIME_OUT_OF_RANGE, f"time {format_time(time)} is outside 2000 to 2100; fix the publisher's clock"
@@ -139,7 +139,7 @@ class _Doubled(dict[str, object]):
     """A JSON object with the same key twice: two readers could believe two different things."""
 
 
-def _build_object(members: list[tuple[str, object]]) -> dict[str, object]:
+def _collect_members(members: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(members)
     return found if len(found) == len(members) else _Doubled(found)
 
@@ -148,13 +148,13 @@ def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_build_object, parse_constant=_refuse_constant).decode
+_decode = json.JSONDecoder(object_pairs_hook=_collect_members, parse_constant=_refuse_constant).decode
 _ODD_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _ODD_CHARACTER = re.compile("[\0\ud800-\udfff]")
 
 
 def _parse(body: bytes) -> tuple[object, bool]:
-    """The JSON value, and whether a string in it may hold U+0000 or half a surrogate pair. Raises ValueError."""
+    """Return the JSON value, and whether a string in it may hold U+0000 or half a surrogate pair. Raises ValueError."""
     text = body.decode("utf-8")
     try:
         return _decode(text), _ODD_ESCAPE.search(text) is not None
@@ -163,7 +163,7 @@ def _parse(body: bytes) -> tuple[object, bool]:
 
 
 def _has_odd_text(value: object) -> bool:
-    """Whether a string anywhere inside, keys included, holds U+0000 or half a surrogate pair."""
+    """Return whether a string anywhere inside, keys included, holds U+0000 or half a surrogate pair."""
     waiting = [value]
     while waiting:
         match waiting.pop():
@@ -194,7 +194,7 @@ class Envelope(NamedTuple):
     suspect: bool  # a string may hold U+0000 or half a surrogate pair
 
     def read_data(self) -> dict[str, object]:
-        """The members of `data`, none if it is absent. Raises BadFactError invalid_data if it is not an object."""
+        """Return the members of `data`, {} if it is absent. Raises BadFactError invalid_data if it is no object."""
         content, suspect = self.content, self.suspect
         if (packed := self.attributes.get("data_base64")) is not None:
             content, odd = _unpack(packed, content)
@@ -214,7 +214,7 @@ class Envelope(NamedTuple):
 
 def open_envelope(body: bytes, headers: Mapping[str, str] | None) -> Envelope:
     """
-    Opens a message in structured mode (by its Content-Type, or `specversion` in the body) or binary mode (ce- headers).
+    Open a message in structured mode (by its Content-Type, or `specversion` in the body) or binary mode (ce- headers).
 
     Raises BadFactError too_large or malformed.
     """
@@ -239,16 +239,16 @@ def open_envelope(body: bytes, headers: Mapping[str, str] | None) -> Envelope:
         version = quote_value(attributes.get("specversion"))
         raise BadFactError(Reason.MALFORMED, f"specversion is {version}; only CloudEvents '1.0' is read")
     return Envelope(
-        _name(attributes, "id", suspect),
-        _name(attributes, "source", suspect),
-        _name(attributes, "type", suspect),
+        _read_required(attributes, "id", suspect),
+        _read_required(attributes, "source", suspect),
+        _read_required(attributes, "type", suspect),
         attributes,
         content,
         suspect,
     )
 
 
-def _name(attributes: Mapping[str, object], attribute: str, suspect: bool) -> str:
+def _read_required(attributes: Mapping[str, object], attribute: str, suspect: bool) -> str:
     name = attributes.get(attribute)
     if not isinstance(name, str) or not name or (suspect and _ODD_CHARACTER.search(name)):
         raise BadFactError(
@@ -258,7 +258,7 @@ def _name(attributes: Mapping[str, object], attribute: str, suspect: bool) -> st
 
 
 def _read_headers(headers: Mapping[str, str]) -> tuple[bool, dict[str, object]]:
-    """Return whether the Content-Type says structured, and the ce- attributes. Raises BadFactError malformed."""
+    """Return whether the Content-Type is structured, and the ce- attributes. Raises BadFactError malformed."""
     structured = False
     attributes: dict[str, object] = {}
     for header, value in headers.items():
@@ -273,14 +273,14 @@ def _read_headers(headers: Mapping[str, str]) -> tuple[bool, dict[str, object]]:
 
 
 def _decode_header(value: str) -> str:
-    """HTTP binding 3.1.3.2: unquote, then percent-decode once. Bytes that are not UTF-8 become lone surrogates."""
+    """Unquote, then percent-decode once (HTTP binding, 3.1.3.2). Bytes that are not UTF-8 become lone surrogates."""
     if len(value) > 1 and value[0] == value[-1] == '"':
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
     return unquote(value, errors="surrogateescape") if "%" in value else value
 
 
 def _unpack(packed: object, content: object) -> tuple[object, bool]:
-    """The JSON inside `data_base64`, as `_parse` gives it. Raises BadFactError invalid_data."""
+    """Parse the JSON inside `data_base64`, as `_parse` does. Raises BadFactError invalid_data."""
     if content is not _ABSENT or not isinstance(packed, str):
         raise BadFactError(
             Reason.INVALID_DATA, f"data_base64 is {quote_value(packed)}; send data, as a JSON object, instead"

@@ -2,17 +2,45 @@
 
 from typing import Any
 
-from events.promises import make_event_id
+from events.promises import (
+    AnnouncementData,
+    SlaApplied,
+    SlaBreached,
+    SlaBreachRetracted,
+    SlaCancelled,
+    SlaEscalated,
+    SlaFulfilled,
+    SlaTargetChanged,
+    SlaWarning,
+    make_event_id,
+)
+from events.tickets import (
+    Closed,
+    Corrected,
+    CustomerReplied,
+    Escalated,
+    Excluded,
+    ExclusionRevoked,
+    Opened,
+    Paused,
+    PolicyChanged,
+    PriorityChanged,
+    Reopened,
+    Responded,
+    Resumed,
+    ServiceLevelChanged,
+    TicketData,
+)
 
-Message = dict[str, Any]
+Example = dict[str, Any]
 
 
-def _make_ticket_example(type: str, id: str, time: str, /, **data: str) -> Message:
+def _make_ticket_example(data_type: type[TicketData], event_id: str, time: str, /, **data: str) -> Example:
     return {
         "specversion": "1.0",
-        "type": type,
+        "type": data_type.type,
         "source": "/helpdesk/acme",
-        "id": id,
+        "id": event_id,
         "subject": "T-1001",
         "time": time,
         "datacontenttype": "application/json",
@@ -20,8 +48,10 @@ def _make_ticket_example(type: str, id: str, time: str, /, **data: str) -> Messa
     }
 
 
-def _make_sla_example(kind: str, number: int, revision: int, time: str, /, **data: Any) -> Message:
-    """Foundation, critical: four hours, from Friday 17:00 to Monday 12:00 in Stockholm."""
+def _make_sla_example(
+    data_type: type[AnnouncementData], number: int, revision: int, time: str, /, **data: Any
+) -> Example:
+    """Make an announcement of a clock of four hours, from Friday 17:00 to Monday 12:00 in Stockholm."""
     clock = {
         "ticket_id": "T-1001",
         "objective": "first_response",
@@ -40,9 +70,9 @@ def _make_sla_example(kind: str, number: int, revision: int, time: str, /, **dat
     }
     return {
         "specversion": "1.0",
-        "type": f"sla.{kind}",
+        "type": data_type.type,
         "source": "/sla",
-        "id": _make_id(kind, number, revision),
+        "id": _make_id(data_type, number, revision),
         "subject": "T-1001",
         "time": time,
         "datacontenttype": "application/json",
@@ -50,22 +80,22 @@ def _make_sla_example(kind: str, number: int, revision: int, time: str, /, **dat
     }
 
 
-def _make_id(kind: str, number: int, revision: int) -> str:
-    return make_event_id("T-1001", "first_response", 1, kind, number, revision)
+def _make_id(data_type: type[AnnouncementData], number: int, revision: int) -> str:
+    return make_event_id("T-1001", "first_response", 1, data_type.type.removeprefix("sla."), number, revision)
 
 
 _BREACH = {
-    "breach_id": _make_id("breached", 1, 1),
+    "breach_id": _make_id(SlaBreached, 1, 1),
     "number": 1,
     "breached_at": "2026-11-23T11:00:00Z",
     "severity": "critical",
 }
 
-EXAMPLES: dict[str, Message] = {
+EXAMPLES: dict[str, Example] = {
     message["type"]: message
     for message in (
         _make_ticket_example(
-            "ticket.opened",
+            Opened,
             "fact-1",
             "2026-11-20T16:00:00Z",
             service_level="foundation",
@@ -73,34 +103,28 @@ EXAMPLES: dict[str, Message] = {
             channel="email",
             customer="Acme AB",
         ),
-        _make_ticket_example("ticket.priority_changed", "fact-2", "2026-11-20T16:10:00Z", priority="critical"),
-        _make_ticket_example("ticket.responded", "fact-3", "2026-11-23T11:30:00.125381Z", by="agent", channel="email"),
+        _make_ticket_example(PriorityChanged, "fact-2", "2026-11-20T16:10:00Z", priority="critical"),
+        _make_ticket_example(Responded, "fact-3", "2026-11-23T11:30:00.125381Z", by="agent", channel="email"),
+        _make_ticket_example(Escalated, "fact-4", "2026-11-23T11:05:00Z", reason="The customer called the CEO."),
+        _make_ticket_example(ServiceLevelChanged, "fact-5", "2026-11-24T09:00:00Z", service_level="professional"),
+        _make_ticket_example(Closed, "fact-6", "2026-11-24T12:00:00Z", reason="Solved."),
+        _make_ticket_example(Reopened, "fact-7", "2026-11-25T08:00:00Z", reason="It came back."),
+        _make_ticket_example(Excluded, "fact-8", "2026-11-25T09:00:00Z", reason="customer_environment"),
+        _make_ticket_example(ExclusionRevoked, "fact-9", "2026-11-25T10:00:00Z", reason="customer_environment"),
+        _make_ticket_example(Paused, "fact-10", "2026-11-25T11:00:00Z", reason="Waiting for logs."),
+        _make_ticket_example(Resumed, "fact-11", "2026-11-25T12:00:00Z", reason="Logs are here."),
         _make_ticket_example(
-            "ticket.escalated", "fact-4", "2026-11-23T11:05:00Z", reason="The customer called the CEO."
-        ),
-        _make_ticket_example(
-            "ticket.service_level_changed", "fact-5", "2026-11-24T09:00:00Z", service_level="professional"
-        ),
-        _make_ticket_example("ticket.closed", "fact-6", "2026-11-24T12:00:00Z", reason="Solved."),
-        _make_ticket_example("ticket.reopened", "fact-7", "2026-11-25T08:00:00Z", reason="It came back."),
-        _make_ticket_example("ticket.excluded", "fact-8", "2026-11-25T09:00:00Z", reason="customer_environment"),
-        _make_ticket_example(
-            "ticket.exclusion_revoked", "fact-9", "2026-11-25T10:00:00Z", reason="customer_environment"
-        ),
-        _make_ticket_example("ticket.paused", "fact-10", "2026-11-25T11:00:00Z", reason="Waiting for logs."),
-        _make_ticket_example("ticket.resumed", "fact-11", "2026-11-25T12:00:00Z", reason="Logs are here."),
-        _make_ticket_example(
-            "ticket.corrected",
+            Corrected,
             "fact-12",
             "2026-11-25T13:00:00Z",
             corrects="fact-3",
             time="2026-11-23T10:30:00Z",
             reason="The answer was given by telephone an hour earlier.",
         ),
-        _make_ticket_example("ticket.customer_replied", "fact-14", "2026-11-25T15:00:00Z", channel="email"),
-        _make_ticket_example("ticket.policy_changed", "fact-13", "2026-11-25T14:00:00Z", policy_version="2027-01"),
+        _make_ticket_example(CustomerReplied, "fact-14", "2026-11-25T15:00:00Z", channel="email"),
+        _make_ticket_example(PolicyChanged, "fact-13", "2026-11-25T14:00:00Z", policy_version="2027-01"),
         _make_sla_example(
-            "applied",
+            SlaApplied,
             1,
             1,
             "2026-11-20T16:00:00Z",
@@ -112,7 +136,7 @@ EXAMPLES: dict[str, Message] = {
             cause_id="fact-1",
         ),
         _make_sla_example(
-            "target_changed",
+            SlaTargetChanged,
             1,
             1,
             "2026-11-20T16:10:00Z",
@@ -123,7 +147,7 @@ EXAMPLES: dict[str, Message] = {
             old_target_seconds=28800,
         ),
         _make_sla_example(
-            "warning",
+            SlaWarning,
             1,
             1,
             "2026-11-23T10:00:00Z",
@@ -131,9 +155,9 @@ EXAMPLES: dict[str, Message] = {
             cause="threshold_reached",
             threshold_percent=75,
         ),
-        _make_sla_example("breached", 1, 1, "2026-11-23T11:00:00Z", **_BREACH, detection="live"),
+        _make_sla_example(SlaBreached, 1, 1, "2026-11-23T11:00:00Z", **_BREACH, detection="live"),
         _make_sla_example(
-            "escalated",
+            SlaEscalated,
             1,
             1,
             "2026-11-23T11:05:00Z",
@@ -147,7 +171,7 @@ EXAMPLES: dict[str, Message] = {
             escalated_at="2026-11-23T11:05:00Z",
         ),
         _make_sla_example(
-            "breach_retracted",
+            SlaBreachRetracted,
             1,
             1,
             "2026-11-25T13:00:00Z",
@@ -159,7 +183,7 @@ EXAMPLES: dict[str, Message] = {
             reason="answered_in_time",
         ),
         _make_sla_example(
-            "fulfilled",
+            SlaFulfilled,
             1,
             2,
             "2026-11-23T10:30:00Z",
@@ -172,10 +196,10 @@ EXAMPLES: dict[str, Message] = {
             met=True,
             overdue_seconds=0,
             revision=2,
-            replaces=_make_id("fulfilled", 1, 1),
+            replaces=_make_id(SlaFulfilled, 1, 1),
         ),
         _make_sla_example(
-            "cancelled",
+            SlaCancelled,
             1,
             1,
             "2026-11-23T09:30:00Z",
@@ -186,3 +210,11 @@ EXAMPLES: dict[str, Message] = {
         ),
     )
 }
+
+
+def find_example(name: str) -> Example:
+    """Return the example of a message type. Raises LookupError that says what to do if it has none."""
+    try:
+        return EXAMPLES[name]
+    except KeyError:
+        raise LookupError(f"{name} has no example; add one to events/examples.py") from None

@@ -9,7 +9,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from events import promises, tickets
 from events.cloudevents import TIME_SCHEMA
-from events.examples import EXAMPLES
+from events.examples import find_example
 
 SCHEMAS = Path(__file__).parent / "schemas"
 
@@ -23,14 +23,14 @@ _TICKET = _TEXT | {
 
 
 class _Untitled(GenerateJsonSchema):
-    """A title that only repeats the name of its member is left out."""
+    """A generator that omits a title which only repeats the name of its member."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
 def build_incoming_schema(data_type: type[tickets.TicketData]) -> dict[str, Any]:
-    """The schema of a message that others publish. An explicit null is an absent member."""
+    """Build the schema of a message that others publish. An explicit null is an absent member."""
     data = data_type.model_json_schema(schema_generator=_Untitled)
     required = data.get("required", [])
     for name, member in data["properties"].items():
@@ -41,7 +41,7 @@ def build_incoming_schema(data_type: type[tickets.TicketData]) -> dict[str, Any]
 
 
 def build_outgoing_schema(data_type: type[promises.AnnouncementData]) -> dict[str, Any]:
-    """The schema of a message that we publish."""
+    """Build the schema of a message that we publish."""
     data = data_type.model_json_schema(schema_generator=_Untitled, mode="serialization")
     return _build_message_schema(
         data_type.type, data, source={"const": promises.SLA_SOURCE}, more_required=["datacontenttype", "data"]
@@ -49,18 +49,18 @@ def build_outgoing_schema(data_type: type[promises.AnnouncementData]) -> dict[st
 
 
 def _build_message_schema(
-    type: str, data: dict[str, Any], source: dict[str, Any], more_required: list[str]
+    name: str, data: dict[str, Any], source: dict[str, Any], more_required: list[str]
 ) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:sla-engine:{type}",
-        "title": type,
+        "$id": f"urn:sla-engine:{name}",
+        "title": name,
         "description": data.pop("description"),
         "type": "object",
         "required": ["specversion", "type", "source", "id", "subject", "time", *more_required],
         "properties": {
             "specversion": {"const": "1.0"},
-            "type": {"const": type},
+            "type": {"const": name},
             "source": source,
             "id": _TEXT,
             "subject": _TICKET,
@@ -68,27 +68,27 @@ def _build_message_schema(
             "datacontenttype": {"type": "string"},
             "data": data,
         },
-        "examples": [EXAMPLES[type]],
+        "examples": [find_example(name)],
     }
 
 
 def build_schemas() -> dict[str, dict[str, Any]]:
-    """The schema of every message, in and out, by type."""
+    """Build the schema of every message, in and out, by type."""
     return {data.type: build_incoming_schema(data) for data in tickets.TICKET_EVENT_TYPES.values()} | {
         data.type: build_outgoing_schema(data) for data in promises.ANNOUNCEMENT_TYPES.values()
     }
 
 
 def render_files() -> dict[Path, str]:
-    """What belongs into events/schemas."""
+    """Render the files that belong into events/schemas, by path."""
     return {
-        SCHEMAS / f"{type}.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
-        for type, schema in build_schemas().items()
+        SCHEMAS / f"{name}.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+        for name, schema in build_schemas().items()
     }
 
 
 def write_files(files: dict[Path, str], command: str, check: bool, present: set[Path]) -> int:
-    """Writes the files and removes what else is `present`; to check, only says on stderr what is stale. Exit code."""
+    """Write files and remove what else is `present`; with `check`, only name what is stale. Returns the exit code."""
     stale = [path for path, text in files.items() if not path.exists() or path.read_text("utf-8") != text]
     surplus = sorted(present - files.keys())
     if check:

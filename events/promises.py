@@ -1,4 +1,4 @@
-"""Messages out: what became of a promise, for whoever listens on the SLA stream. When they are sent is not in here."""
+"""Messages out: announcements about promises, published on the stream SLA. When they are sent is not in here."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -27,14 +27,14 @@ Detection = Literal["live", "late", "historic"]
 
 
 def to_seconds(span: timedelta) -> int | float:
-    """A span as a JSON number of seconds: exact to the microsecond, and without a fraction if it has none."""
+    """Convert a span to a JSON number of seconds: exact to the microsecond, an integer if it has no fraction."""
     microseconds = span // MICROSECOND
     whole, rest = divmod(microseconds, 1_000_000)
     return microseconds / 1_000_000 if rest else whole
 
 
 class _ClockData(BaseModel):
-    """What every message out says. Instants are UTC; seconds are support time, exact to the microsecond."""
+    """The members of every announcement. Instants are UTC; seconds are support time, exact to the microsecond."""
 
     model_config = ConfigDict(
         strict=True,
@@ -147,13 +147,13 @@ ANNOUNCEMENT_TYPES: dict[str, type[AnnouncementData]] = {data.type: data for dat
 
 
 def make_event_id(ticket: str, objective: str, cycle: int, kind: str, number: int, revision: int) -> str:
-    """The same inputs give the same id, always. `objective` and `kind` hold no slash; the ticket is last and may."""
+    """Derive the id of an announcement; the same inputs always give the same id. Only the ticket may hold a slash."""
     return str(uuid5(_NAMESPACE, f"{objective}/{cycle}/{kind}/{number}/{revision}/{ticket}"))
 
 
 def make_subject(kind: str, service_level: str, priority: str, ticket: str, historic: bool = False) -> str:
     """
-    The NATS subject of an event whose type is `sla.<kind>`. Historic breaches have their own, so that they page nobody.
+    Return the NATS subject of an event of type `sla.<kind>`. Historic breaches have their own, so they page nobody.
 
     Level and priority are encoded as the ticket is, so that a name with a dot adds no token.
     """
@@ -161,18 +161,18 @@ def make_subject(kind: str, service_level: str, priority: str, ticket: str, hist
     return f"sla.{event}.{encode_token(service_level)}.{encode_token(priority)}.{encode_token(ticket)}"
 
 
-def build_message(
-    type: str, id: str, ticket: str, time: datetime, data: Mapping[str, Any]
+def build_announcement_message(
+    event_type: str, event_id: str, ticket: str, time: datetime, data: Mapping[str, Any]
 ) -> tuple[dict[str, str], bytes]:
     """
-    Headers and body of a message in structured mode; `time` is the instant it is about. `data` has the fields of the
-    type in ANNOUNCEMENT_TYPES, its instants in UTC; it is encoded once and not validated, as the engine alone makes it.
+    Return headers and body of a message in structured mode; `time` is the instant it is about. `data` has the fields of
+    the type in ANNOUNCEMENT_TYPES, its instants in UTC; it is not validated, because only the engine makes it.
     """
     envelope = {
         "specversion": "1.0",
-        "type": type,
+        "type": event_type,
         "source": SLA_SOURCE,
-        "id": id,
+        "id": event_id,
         "subject": ticket,
         "time": format_time(time),
         "datacontenttype": "application/json",
@@ -182,7 +182,7 @@ def build_message(
 
 
 class Announcement(NamedTuple):
-    """A message of the SLA stream, read back. `time` is the instant it is about."""
+    """A message of the stream SLA, read back. `time` is the instant it is about."""
 
     id: str
     ticket: str
@@ -202,7 +202,7 @@ _open = msgspec.json.Decoder(_Envelope).decode
 
 
 def read_announcement(body: bytes) -> Announcement:
-    """What `message` has made. Raises ValueError for anything else."""
+    """Read back what `build_announcement_message` made. Raises ValueError for anything else."""
     try:
         envelope = _open(body)
         data = ANNOUNCEMENT_TYPES[envelope.type].model_validate_json(bytes(envelope.data))

@@ -1,4 +1,4 @@
-"""Messages in: what other systems say has happened to a ticket. What follows from it is not in here."""
+"""Messages in: facts about a ticket, published by other systems. What follows from a fact is not in here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ def _check_printable(text: str) -> str:
     return text
 
 
-def _check_instant(time: object) -> object:
+def _parse_instant(time: object) -> object:
     return parse_time(time) if isinstance(time, str) else time
 
 
 Channel = Annotated[str, Field(min_length=1, max_length=32), AfterValidator(_check_printable)]
 Customer = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_check_printable)]
 FreeText = Annotated[str, Field(max_length=500)]
-Instant = Annotated[datetime, BeforeValidator(_check_instant), WithJsonSchema(TIME_SCHEMA)]
+Instant = Annotated[datetime, BeforeValidator(_parse_instant), WithJsonSchema(TIME_SCHEMA)]
 Responder = Literal["agent", "automation"]
 
 
@@ -191,7 +191,7 @@ class TicketEvent:
 
 def read_ticket_event(body: bytes, headers: Mapping[str, str] | None, subject: str) -> TicketEvent:
     """
-    The fact in a message of subject `tickets.<event>.<ticket>`; the body decides, the event token is not compared.
+    Read the fact in a message of subject `tickets.<event>.<ticket>`; the body decides, the event token is not compared.
 
     Raises BadFactError, the first that applies of too_large, malformed, unknown_type, invalid_data, wrong_subject.
     Whether the policy knows level and priority, and whether the time can be right, is for the engine to check.
@@ -215,7 +215,7 @@ def read_ticket_event(body: bytes, headers: Mapping[str, str] | None, subject: s
 
 
 def _read_data(data_type: type[TicketData], members: dict[str, object]) -> TicketData:
-    """An explicit null is an absent member."""
+    """Validate the members of `data`; an explicit null is an absent member. Raises BadFactError invalid_data."""
     if None in members.values():
         members = {name: value for name, value in members.items() if value is not None}
     try:
@@ -253,7 +253,7 @@ def _read_time(time: object) -> datetime:
 
 
 def _read_sequence(sequence: object) -> str | None:
-    """The CloudEvents extension `sequence`; JSON integers are taken too, anything else counts as absent."""
+    """Read the CloudEvents extension `sequence`; JSON integers are accepted too, anything else counts as absent."""
     if isinstance(sequence, int) and not isinstance(sequence, bool):
         return str(sequence)
     return sequence if isinstance(sequence, str) and sequence else None
@@ -273,33 +273,33 @@ def _check_subject(subject: str, ticket: str) -> None:
     )
 
 
-def make_fact_key(source: str, id: str) -> bytes:
-    """Who a fact is, 16 bytes: the same pair is the same fact, for ever. No string has U+0000, so no two pairs mix."""
-    return blake2b(f"{source}\0{id}".encode(), digest_size=16).digest()
+def make_fact_key(source: str, event_id: str) -> bytes:
+    """Return the idempotency key of a fact: a 16-byte hash of (source, id), which U+0000 keeps apart."""
+    return blake2b(f"{source}\0{event_id}".encode(), digest_size=16).digest()
 
 
 def make_content_digest(event: TicketEvent) -> bytes:
-    """What a fact says: 16 bytes over type, ticket, instant, and the data that differs from its defaults, by name."""
-    said = [event.type, event.ticket, event.time, event.data.model_dump(exclude_defaults=True)]
-    return blake2b(msgspec.json.encode(said, order="sorted"), digest_size=16).digest()
+    """Return a digest of what a fact says: 16 bytes over type, ticket, instant, and data that is not the default."""
+    content = [event.type, event.ticket, event.time, event.data.model_dump(exclude_defaults=True)]
+    return blake2b(msgspec.json.encode(content, order="sorted"), digest_size=16).digest()
 
 
 def build_ticket_message(
-    type: str,
+    event_type: str,
     ticket: str,
     *,
     source: str,
-    id: str,
+    event_id: str,
     time: datetime,
     data: Mapping[str, Any],
     sequence: str | None = None,
 ) -> tuple[str, dict[str, str], bytes]:
-    """What a publisher sends: NATS subject, headers and body, in structured mode. Nothing is checked: `read` does."""
+    """Build what a publisher sends: NATS subject, headers and body in structured mode. Nothing is checked here."""
     envelope: dict[str, object] = {
         "specversion": "1.0",
-        "type": type,
+        "type": event_type,
         "source": source,
-        "id": id,
+        "id": event_id,
         "subject": ticket,
         "time": format_time(time),
         "datacontenttype": "application/json",
@@ -307,5 +307,5 @@ def build_ticket_message(
     }
     if sequence is not None:
         envelope["sequence"] = sequence
-    subject = f"tickets.{type.removeprefix('ticket.')}.{encode_token(ticket)}"
+    subject = f"tickets.{event_type.removeprefix('ticket.')}.{encode_token(ticket)}"
     return subject, {"Content-Type": CONTENT_TYPE}, msgspec.json.encode(envelope)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 
 import structlog
 
-from events.promises import ANNOUNCEMENT_TYPES, SlaApplied, build_message, make_subject, to_seconds
+from events.promises import ANNOUNCEMENT_TYPES, SlaApplied, build_announcement_message, make_subject, to_seconds
 from services.bus.connection import Bus
 from services.bus.publisher import EXPECTED_SEQUENCE_HEADER, MIN_ATOMIC_BATCH, Outgoing, chain_sequences
 from services.bus.streams import SLA
@@ -121,7 +121,7 @@ def build_announcement(entry: LogEntry) -> Outgoing:
     data = _build_data(entry.ticket, event)
     historic = isinstance(event, Breached) and event.detection == "historic"
     subject = make_subject(event.KIND, data["service_level"], data["priority"], entry.ticket, historic)
-    headers, body = build_message(f"sla.{event.KIND}", event.id, entry.ticket, event.time, data)
+    headers, body = build_announcement_message(f"sla.{event.KIND}", event.id, entry.ticket, event.time, data)
     headers |= {"Nats-Msg-Id": event.id, POSITION_HEADER: str(entry.position)}
     return Outgoing(subject, headers, body)
 

@@ -48,7 +48,7 @@ def build_fact(
         _check_reason(data["reason"], policy())
     try:
         subject, headers, body = build_ticket_message(
-            f"ticket.{name}", ticket, source=source, id=id, time=time, data=data, sequence=sequence
+            f"ticket.{name}", ticket, source=source, event_id=id, time=time, data=data, sequence=sequence
         )
     except UnicodeEncodeError:
         raise ValueError("an argument is not text in UTF-8") from None

@@ -216,7 +216,9 @@ class Trickle:
 
     def _build_about(self, ticket: _Open, time: datetime, type: str, data: Mapping[str, str]) -> Outgoing:
         id = f"trickle-{self._number}-{self._run}"
-        return Outgoing(*build_ticket_message(type, ticket.ticket, source=ticket.source, id=id, time=time, data=data))
+        return Outgoing(
+            *build_ticket_message(type, ticket.ticket, source=ticket.source, event_id=id, time=time, data=data)
+        )
 
 
 # ---- the display

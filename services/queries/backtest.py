@@ -223,7 +223,7 @@ def move_message(ticket: str, version: str, now: datetime) -> Outgoing:
         PolicyChanged.type,
         ticket,
         source=SOURCE,
-        id=f"{ticket}/{version}/{now.isoformat()}",
+        event_id=f"{ticket}/{version}/{now.isoformat()}",
         time=now,
         data={"policy_version": version},
     )

@@ -75,7 +75,9 @@ def test_the_sdk_reads_what_we_announce(type: str) -> None:
     example = EXAMPLES[type]
     data = promises.ANNOUNCEMENT_TYPES[type].model_validate_json(json.dumps(example["data"])).model_dump()
     time = parse_time(example["time"])
-    assert sdk_reads(*promises.build_message(type, example["id"], "T-1001", time, data)) == example | {"time": time}
+    assert sdk_reads(*promises.build_announcement_message(type, example["id"], "T-1001", time, data)) == example | {
+        "time": time
+    }
 
 
 @pytest.mark.parametrize("type", tickets.TICKET_EVENT_TYPES)
@@ -83,6 +85,6 @@ def test_the_sdk_reads_what_our_publisher_sends(type: str) -> None:
     example = EXAMPLES[type]
     time = parse_time(example["time"])
     _, headers, body = build_ticket_message(
-        type, "T-1001", source=example["source"], id=example["id"], time=time, data=example["data"]
+        type, "T-1001", source=example["source"], event_id=example["id"], time=time, data=example["data"]
     )
     assert sdk_reads(headers, body) == example | {"time": time}

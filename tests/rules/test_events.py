@@ -432,14 +432,14 @@ def test_sequence_is_read_from_a_header_too() -> None:
 def test_what_a_publisher_sends_is_what_we_read() -> None:
     at = datetime(2026, 11, 20, 17, tzinfo=timezone(timedelta(hours=1)))
     subject, headers, body = build_ticket_message(
-        "ticket.opened", "T.1 å", source="/crm", id="1", time=at, data=OPENED, sequence="7"
+        "ticket.opened", "T.1 å", source="/crm", event_id="1", time=at, data=OPENED, sequence="7"
     )
     assert subject == "tickets.opened.T%2E1%20%C3%A5"
     assert read_ticket_event(body, headers, subject) == TicketEvent(
         "/crm", "1", "ticket.opened", "T.1 å", at.astimezone(UTC), Opened(**OPENED), "7"
     )
     assert "sequence" not in json.loads(
-        build_ticket_message("ticket.closed", "T", source="/", id="1", time=at, data={})[2]
+        build_ticket_message("ticket.closed", "T", source="/", event_id="1", time=at, data={})[2]
     )
 
 
@@ -656,7 +656,10 @@ TIMES = {"started_at": STORED, "due_at": STORED, "detected_at": STORED}
 def test_seconds_are_whole_or_exact_to_the_microsecond(span: timedelta, text: str) -> None:
     assert json.dumps(promises.to_seconds(span)) == text
     data = EXAMPLES["sla.applied"]["data"] | {"target_seconds": promises.to_seconds(span)}
-    assert f'"target_seconds":{text},' in promises.build_message("sla.applied", "1", "T", STORED, data)[1].decode()
+    assert (
+        f'"target_seconds":{text},'
+        in promises.build_announcement_message("sla.applied", "1", "T", STORED, data)[1].decode()
+    )
 
 
 @given(st.integers(min_value=0, max_value=100 * 366 * 86_400 * 1_000_000))
@@ -669,7 +672,9 @@ def test_no_microsecond_of_a_hundred_years_is_lost(microseconds: int) -> None:
 def test_every_example_of_a_message_out_is_what_we_send(type: str) -> None:
     example = EXAMPLES[type]
     data = promises.ANNOUNCEMENT_TYPES[type].model_validate_json(json.dumps(example["data"])).model_dump()
-    headers, body = promises.build_message(type, example["id"], "T-1001", parse_time(example["time"]), data)
+    headers, body = promises.build_announcement_message(
+        type, example["id"], "T-1001", parse_time(example["time"]), data
+    )
     assert headers == STRUCTURED
     assert json.loads(body) == example
     assert list(json.loads(body)["data"])[:14] == list(EXAMPLES["sla.applied"]["data"])
@@ -678,7 +683,7 @@ def test_every_example_of_a_message_out_is_what_we_send(type: str) -> None:
 def test_instants_go_out_in_utc_with_z() -> None:
     at = datetime(2026, 11, 20, 17, 0, 0, 125381, tzinfo=timezone(timedelta(hours=1)))
     data = promises.SlaApplied.model_validate(EXAMPLES["sla.applied"]["data"] | TIMES | {"due_at": at}).model_dump()
-    body = json.loads(promises.build_message("sla.applied", "1", "T", at, data)[1])
+    body = json.loads(promises.build_announcement_message("sla.applied", "1", "T", at, data)[1])
     assert body["time"] == body["data"]["due_at"] == "2026-11-20T16:00:00.125381Z"
 
 

@@ -41,7 +41,7 @@ class Fact:
             f"ticket.{self.kind}",
             ticket,
             source=self.source,
-            id=f"{ticket}/{self.id}",
+            event_id=f"{ticket}/{self.id}",
             time=self.time,
             data={**self.data, **corrects},
             sequence=self.sequence,

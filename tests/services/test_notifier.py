@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from events.examples import EXAMPLES
-from events.promises import ANNOUNCEMENT_TYPES, Announcement, build_message, make_event_id, make_subject
+from events.promises import ANNOUNCEMENT_TYPES, Announcement, build_announcement_message, make_event_id, make_subject
 from services.maintenance.provision import provision_bus
 from services.notifier.receivers import Notify, NotifyError, Receivers, parse_notify
 from tests.support.bus import (
@@ -72,7 +72,7 @@ def sent(event: Announcement, historic: bool = False) -> Fact:
     """As the announcer publishes it."""
     data = event.data
     kind = data.type.removeprefix("sla.")
-    headers, body = build_message(data.type, event.id, event.ticket, event.time, data.model_dump())
+    headers, body = build_announcement_message(data.type, event.id, event.ticket, event.time, data.model_dump())
     subject = make_subject(kind, data.service_level, data.priority, event.ticket, historic)
     return Fact(subject, body, headers)
 
