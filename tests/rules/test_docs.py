@@ -60,6 +60,20 @@ def test_every_file_and_test_that_a_page_names_exists(page: Path) -> None:
     assert gone == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_name_of_the_code_is_where_a_page_says(page: Path) -> None:
+    named = re.findall(r"`([A-Za-z_.]+)(?:\(.*?\))?` (?:\(\w+\), )?in `([\w/]+\.py)`", read_prose(page))
+    gone = [f"{name} in {path}" for name, path in named if not all(defines(path, each) for each in name.split("."))]
+    assert gone == []
+
+
+def defines(path: str, name: str) -> bool:
+    """Whether a module has a class, function, variable or field of this name."""
+    return bool(
+        re.search(rf"\b(?:class|def) {name}\b|^ *{name}(?:, \w+)*(?::| =)", (ROOT / path).read_text(), re.MULTILINE)
+    )
+
+
 def test_every_anchor_that_the_code_relies_on_is_there() -> None:
     upstream = list_anchors(ROOT / "docs" / "upstream-behaviour.md")
     architecture = list_anchors(ROOT / "docs" / "architecture.md")
