@@ -1,6 +1,7 @@
 """The documentation: links lead somewhere, and what it names exists."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -82,6 +83,14 @@ def test_every_anchor_that_the_code_relies_on_is_there() -> None:
     assert {
         f"{letter}{number}" for letter, last in (("e", 16), ("f", 19), ("n", 9)) for number in range(1, last + 1)
     } <= upstream
+
+
+def test_the_layers_of_the_architecture_page_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    checked = [re.findall(r"\w+", layer) for each in contracts if "containers" in each for layer in each["layers"]]
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("| layer | what it is |")[2]
+    rows = page.partition("\n\n")[0].splitlines()[2:]
+    assert [re.findall(r"`(\w+)`", row.split("|")[1]) for row in rows] == checked
 
 
 def test_each_decision_record_is_in_the_index_with_its_title_and_has_all_headings() -> None:
