@@ -12,10 +12,10 @@ help: ## this list
 run: .venv/run.stamp ## the engine with a day of ticket events: sla up --demo
 	@exec $(BIN)/sla up --demo
 
-test: .venv/dev.stamp ## the tests, on the real nats-server and SQLite; what takes longer is in make test-parts, chaos, e2e …
+test: .venv/dev.stamp ## the tests, on the real nats-server and SQLite, in a minute; TEST_EXAMPLES=all tries properties as often as CI
 	$(BIN)/pytest -n 3 --dist loadgroup -m "not parts and not chaos and not compose and not e2e"
 
-test-parts: .venv/dev.stamp ## with Prometheus, Alertmanager, PostgreSQL, users and TLS of NATS, and many processes
+test-parts: .venv/dev.stamp ## what takes seconds each: restarts, many processes, Prometheus, Alertmanager, PostgreSQL, users and TLS of NATS
 	$(BIN)/pytest -n 3 --dist loadgroup -m "parts and not chaos"
 
 test-postgres: .venv/dev.stamp ## those that write and read a store, on a real PostgreSQL; TEST_POSTGRES_DSN names one of your own

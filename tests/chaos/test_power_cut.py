@@ -225,7 +225,6 @@ async def cut(
     return known, await what_is_lost(data, known)
 
 
-@pytest.mark.slow
 @pytest.mark.needs_kernel
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_power_cut_loses_nothing_and_doubles_nothing(tmp_path: Path, disk: Disk, seed: int) -> None:
@@ -267,7 +266,6 @@ def hasty(folder: Path, edit: str) -> Path:
     return command
 
 
-@pytest.mark.slow
 @pytest.mark.needs_kernel
 @pytest.mark.parametrize("setting", HASTY)
 async def test_the_cut_cuts(tmp_path: Path, setting: str) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from services.queries import explanation as explaining
 from services.queries import report as reports
@@ -14,7 +14,8 @@ from services.queries.point_in_time import NothingKnownError, PointInTime
 from sla.log import State
 from tests.scenarios import SCENARIOS
 from tests.scenarios.scenario import Fact, Given, Scenario, opened, responded, stockholm
-from tests.support.commands import sla
+from tests.support.commands import call
+from tests.support.examples import examples
 from tests.support.explain_page import Kept
 from tests.support.histories import close_times, histories
 from tests.support.judge_checks import as_truth
@@ -29,7 +30,7 @@ MONDAY, BEFORE, AFTER = (stockholm(f"2025-11-{text}") for text in ("03 12:00", "
 EARLIER = stockholm("2025-11-03 09:00")
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(histories(), close_times)
 def test_as_of_is_what_the_oracle_says_of_all_that_had_happened(facts: list[Fact], at: datetime) -> None:
     world = World(versions=in_turn(POLICY))
@@ -154,10 +155,10 @@ def test_a_fact_that_had_not_happened_is_not_counted(kept: Kept) -> None:
 
 
 def test_the_command_says_it_and_the_answer_is_no(kept: Kept) -> None:
-    told = sla("explain", "T-1", "--known-at", "2025-11-04T09:00+01:00", SLA_DATABASE_URL=kept.address)
+    told = call("explain", "T-1", "--known-at", "2025-11-04T09:00+01:00", SLA_DATABASE_URL=kept.address)
     assert told.code == 0 and "breached" in told.out and "WITHDRAWN" not in told.out
-    assert "WITHDRAWN Tue 2025-11-04 10:00:00 CET" in sla("explain", "T-1", SLA_DATABASE_URL=kept.address).out
-    said = sla("show", "T-1", "--as-of", "2025-11-03T09:00+01:00", SLA_DATABASE_URL=kept.address)
+    assert "WITHDRAWN Tue 2025-11-04 10:00:00 CET" in call("explain", "T-1", SLA_DATABASE_URL=kept.address).out
+    said = call("show", "T-1", "--as-of", "2025-11-03T09:00+01:00", SLA_DATABASE_URL=kept.address)
     assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
     assert said.err.startswith("sla: nothing had happened to ticket 'T-1' at 2025-11-03T08:00:00Z")
-    assert sla("explain", "T-2", SLA_DATABASE_URL=kept.address) == (1, "", "sla: nothing is known of ticket 'T-2'\n")
+    assert call("explain", "T-2", SLA_DATABASE_URL=kept.address) == (1, "", "sla: nothing is known of ticket 'T-2'\n")

@@ -24,7 +24,7 @@ from tests.support.bus import (
     total,
     up,
 )
-from tests.support.commands import sla
+from tests.support.commands import call
 from tests.support.store_log import HOUR, START, Log
 
 ZONE = "Europe/Stockholm"
@@ -137,21 +137,22 @@ def test_an_answer_of_a_ticket_that_is_excluded_is_in_no_median(log: Log) -> Non
 def test_csv_is_for_sheets_and_a_customer_is_no_formula(log: Log) -> None:
     log.take(START, *(opened(name, START - HOUR, customer=name) for name in ('=SUM("1")', 'A, "B"')))
     asked = ("report", "--period", "2026-11", "--by", "customer,level")
-    assert sla(*asked, "-o", "csv", SLA_DATABASE_URL=log.address).out.splitlines() == [
+    assert call(*asked, "-o", "csv", SLA_DATABASE_URL=log.address).out.splitlines() == [
         "customer,level,tickets,met,late,breached,open,cancelled,excluded,broken,retracted,"
         "compliance,median_seconds,p90_seconds",
         """"'=SUM(""1"")",enterprise,1,0,0,0,1,0,0,0,0,,,""",
         '"A, ""B""",enterprise,1,0,0,0,1,0,0,0,0,,,',
     ]
-    said = sla(*asked, "-o", "json", SLA_DATABASE_URL=log.address)
+    said = call(*asked, "-o", "json", SLA_DATABASE_URL=log.address)
     assert [(row["customer"], row["tickets"]) for row in json.loads(said.out)["rows"]] == [
         ('=SUM("1")', 1), ('A, "B"', 1),
     ]  # fmt: skip
-    assert sla(*asked, SLA_DATABASE_URL=log.address).out.count("\n") == 4, "names, two customers, all"
-    said = sla(*asked[:-1], "colour", SLA_DATABASE_URL=log.address)
+    assert call(*asked, SLA_DATABASE_URL=log.address).out.count("\n") == 4, "names, two customers, all"
+    said = call(*asked[:-1], "colour", SLA_DATABASE_URL=log.address)
     assert (said.code, said.err) == (2, "sla: 'colour': a report is by level, priority, customer\n")
 
 
+@pytest.mark.parts
 @pytest.mark.anyio
 @pytest.mark.xdist_group("http")
 async def test_all_time_figures_are_those_of_the_metrics(tmp_path: Path) -> None:

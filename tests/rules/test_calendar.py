@@ -8,12 +8,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import workclock
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sla.calendar import YEARS, SupportHours, Window, get_zone, parse_weekdays
 from sla.policy import Policy
 from sla.policy_file import load_policy_file
+from tests.support.examples import examples
 from tests.support.oracle import Oracle, edge
 
 STOCKHOLM = "Europe/Stockholm"
@@ -461,7 +462,7 @@ def near_a_clock_change(at: datetime, week: int) -> datetime:
     ) + timedelta(seconds=at.timestamp() % (2 * 86400), microseconds=at.microsecond)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(calendars(), instants, st.integers(0, 20), st.timedeltas(timedelta(0), timedelta(days=4)), targets)
 def test_any_calendar_agrees_with_a_walk_through_every_minute(
     calendar: tuple[SupportHours, Oracle], at: datetime, week: int, length: timedelta, target: timedelta
@@ -474,7 +475,7 @@ def test_any_calendar_agrees_with_a_walk_through_every_minute(
     assert due is None or hours.find_due(start, target) == due
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(calendars(), instants, targets, targets)
 def test_what_is_due_has_used_up_its_target_to_the_microsecond(
     calendar: tuple[SupportHours, Oracle], start: datetime, target: timedelta, more: timedelta
@@ -489,7 +490,7 @@ def test_what_is_due_has_used_up_its_target_to_the_microsecond(
         assert hours.measure(start, due - MICROSECOND) == target - MICROSECOND
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(calendars(), st.lists(instants, min_size=3, max_size=3))
 def test_counted_time_adds_up_and_never_runs_back(calendar: tuple[SupportHours, Oracle], three: list[datetime]) -> None:
     hours, _ = calendar
@@ -499,7 +500,7 @@ def test_counted_time_adds_up_and_never_runs_back(calendar: tuple[SupportHours, 
     assert hours.find_due(first, HOUR) <= hours.find_due(second, HOUR)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(calendars(), instants, st.timedeltas(timedelta(0), timedelta(days=40)))
 def test_segments_add_up_to_the_span_and_their_counted_part_to_the_elapsed_time(
     calendar: tuple[SupportHours, Oracle], start: datetime, length: timedelta
@@ -516,7 +517,7 @@ def test_segments_add_up_to_the_span_and_their_counted_part_to_the_elapsed_time(
     assert all(hours.is_open(it.start) == it.counted for it in segments)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.sampled_from([zone for zone in ZONES if "+" not in zone]),
     weeks,

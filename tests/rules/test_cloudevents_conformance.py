@@ -14,6 +14,7 @@ from events import promises, tickets
 from events.cloudevents import encode_token, parse_time
 from events.examples import EXAMPLES
 from events.tickets import TicketEvent, build_ticket_message, read_ticket_event
+from tests.support.examples import examples
 
 
 def sdk_event(message: dict[str, Any]) -> CloudEvent:
@@ -33,6 +34,7 @@ def test_we_read_what_the_sdk_writes(type: str, write: Any) -> None:
 
 
 @pytest.mark.parametrize("write", [to_structured_event, to_binary_event])
+@examples(100)
 @given(
     ticket=st.text(st.characters().filter(str.isprintable), min_size=1, max_size=128).filter(
         lambda t: t == t.strip(" ")

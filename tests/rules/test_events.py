@@ -38,6 +38,7 @@ from events.tickets import (
     make_fact_key,
     read_ticket_event,
 )
+from tests.support.examples import examples
 
 STRUCTURED = {"Content-Type": "application/cloudevents+json"}
 OPENED: dict[str, Any] = {"service_level": "foundation", "priority": "critical", "channel": "email"}
@@ -470,6 +471,7 @@ PRINTABLE = st.characters().filter(str.isprintable)
 IDS = st.text(PRINTABLE, min_size=1, max_size=128).filter(lambda id: id == id.strip(" "))
 
 
+@examples(100)
 @given(IDS)
 def test_any_ticket_id_survives_the_bus(ticket: str) -> None:
     token = encode_token(ticket)
@@ -479,11 +481,13 @@ def test_any_ticket_id_survives_the_bus(ticket: str) -> None:
     assert read_ticket_event(structured(subject=ticket), None, f"tickets.opened.{token}").ticket == ticket
 
 
+@examples(100)
 @given(IDS, IDS)
 def test_different_tickets_have_different_tokens(one: str, other: str) -> None:
     assert (encode_token(one) == encode_token(other)) == (one == other)
 
 
+@examples(100)
 @given(st.text())
 def test_a_token_decodes_or_raises_value_error(token: str) -> None:
     try:
@@ -662,6 +666,7 @@ def test_seconds_are_whole_or_exact_to_the_microsecond(span: timedelta, text: st
     )
 
 
+@examples(100)
 @given(st.integers(min_value=0, max_value=100 * 366 * 86_400 * 1_000_000))
 def test_no_microsecond_of_a_hundred_years_is_lost(microseconds: int) -> None:
     text = json.dumps(promises.to_seconds(timedelta(microseconds=microseconds)))

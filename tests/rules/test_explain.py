@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.cli import explanation as cli_explanation
@@ -36,6 +36,7 @@ from tests.scenarios.scenario import (
     stockholm,
 )
 from tests.support import explain_page
+from tests.support.examples import examples
 from tests.support.histories import close_times, histories
 from tests.support.memory import POLICY, World, in_turn, pausing_policy, policy_of
 from tests.support.objectives import ALL as ALL_OBJECTIVES
@@ -107,7 +108,7 @@ def test_what_is_counted_adds_up_in_every_scenario(scenario: Scenario) -> None:
         assert standing.measure_elapsed(end) == (accounts[0].elapsed if accounts else None)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(histories(), close_times, st.booleans())
 def test_what_is_counted_adds_up_in_any_history(facts: list[Fact], at: datetime, pauses: bool) -> None:
     world = World(versions=in_turn(pausing_policy() if pauses else POLICY))
@@ -117,7 +118,7 @@ def test_what_is_counted_adds_up_in_any_history(facts: list[Fact], at: datetime,
         check(story(world, instant), instant)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(histories(), close_times)
 def test_what_is_counted_adds_up_for_every_other_objective(facts: list[Fact], at: datetime) -> None:
     replies = [replace(fact, kind="customer_replied", data={}) if fact.kind == "escalated" else fact for fact in facts]

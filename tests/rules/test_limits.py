@@ -148,6 +148,7 @@ def test_what_is_remembered_changes_no_verdict(seed: int) -> None:
 # ---- the end
 
 
+@pytest.mark.parts
 @pytest.mark.anyio
 @pytest.mark.xdist_group("limits")
 async def test_a_process_that_is_asked_to_end_under_load_ends_in_time_and_loses_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from events.times import from_microseconds
@@ -39,7 +39,8 @@ from tests.scenarios.scenario import (
 from tests.scenarios.scenario import build_fact as fact
 from tests.scenarios.scenario import excluded as excluded_for
 from tests.support.bus import fact as sent
-from tests.support.commands import sla
+from tests.support.commands import call
+from tests.support.examples import examples
 from tests.support.histories import DAY, end_of, histories, said_time
 from tests.support.judge_checks import outcome
 from tests.support.memory import SHIPPED, World
@@ -241,7 +242,7 @@ def test_an_exclusion_is_for_all_objectives() -> None:
 # ---- the same function
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(histories())
 def test_an_objective_with_the_rules_of_the_first_response_is_judged_as_it(facts: list[Fact]) -> None:
     world = told(with_objectives("twin"), facts)
@@ -250,7 +251,7 @@ def test_an_objective_with_the_rules_of_the_first_response_is_judged_as_it(facts
         assert outcome(twin) == outcome(State(**_fields(world.state) | {"flags": ()}))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(histories(), st.data())
 def test_whatever_the_order_of_arrival_each_objective_ends_the_same(facts: list[Fact], data: st.DataObject) -> None:
     replies = st.lists(st.sampled_from(facts), max_size=3)
@@ -334,14 +335,14 @@ def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> Non
         ("next_response", "warning", 3), ("resolution", "applied", 1), ("resolution", "breached", 1),
         ("resolution", "late", 1), ("resolution", "warning", 3),
     ]  # fmt: skip
-    said = sla("show", "T-1", "-o", "json", SLA_DATABASE_URL=log.address)
+    said = call("show", "T-1", "-o", "json", SLA_DATABASE_URL=log.address)
     report = json.loads(said.out)
     assert (report["stage"], report["met"], report["breaches"]) == ("fulfilled", True, 0)
     following, resolution = report["objectives"]
     assert (following["objective"], following["cycle"], following["stage"]) == ("next_response", 1, "cancelled")
     assert (following["breached"], following["met"]) == (True, None)
     assert (resolution["met"], resolution["overdue_seconds"], resolution["target_seconds"]) == (False, 3600, 8 * 3600)
-    assert "resolution 1" in sla("show", "T-1", SLA_DATABASE_URL=log.address).out
+    assert "resolution 1" in call("show", "T-1", SLA_DATABASE_URL=log.address).out
     log.store.close()
     assert verified(log.database).first == []
 

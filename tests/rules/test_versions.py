@@ -29,7 +29,7 @@ from sla.versions import (
 )
 from tests.scenarios.scenario import stockholm
 from tests.support.bus import fact, now, opened, responded, up
-from tests.support.commands import Said, sla
+from tests.support.commands import Said, call, sla
 from tests.support.memory import POLICY, SHIPPED, edited_policy
 from tests.support.objectives import doubled, with_objectives
 from tests.support.store_log import HOUR, START, Log
@@ -244,7 +244,7 @@ def everything(store: Database) -> list[object]:
 
 
 def on(log: Log, *arguments: str | Path, **settings: str) -> Said:
-    return sla(*arguments, SLA_DATABASE_URL=log.address, **settings)
+    return call(*arguments, SLA_DATABASE_URL=log.address, **settings)
 
 
 def test_a_version_is_published_listed_shown_and_compared(log: Log, tmp_path: Path) -> None:

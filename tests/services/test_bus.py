@@ -340,6 +340,7 @@ async def test_a_forged_tick_does_nothing(nc: Client, sla: Subscriber, live: Up)
     assert sla.kinds("FORGED") == ["applied"] and sla.of("NOBODY") == []
 
 
+@pytest.mark.parts
 async def test_a_second_copy_of_every_service_doubles_nothing(live: Up, nc: Client, sla: Subscriber) -> None:
     settings = {
         "SLA_NATS_URL": live.nats_url,
@@ -370,6 +371,7 @@ async def test_a_second_copy_of_every_service_doubles_nothing(live: Up, nc: Clie
 # ---- starting, ending, starting again
 
 
+@pytest.mark.parts
 async def test_after_a_restart_and_a_rebuild_nothing_is_announced_again(tmp_path: Path) -> None:
     policy = open_all_hours(tmp_path / "policy")
     start = ago(hours=3)
@@ -396,6 +398,7 @@ async def test_after_a_restart_and_a_rebuild_nothing_is_announced_again(tmp_path
     assert [each.ticket for each in after[len(before) :]] == ["NEW"]
 
 
+@pytest.mark.parts
 async def test_the_same_stream_judged_again_from_nothing_says_the_same(tmp_path: Path) -> None:
     policy = open_all_hours(tmp_path / "policy")
     start = ago(hours=5)
@@ -442,6 +445,7 @@ async def test_a_second_engine_on_the_same_folder_is_refused(live: Up) -> None:
     assert json.loads((live.data / "run.json").read_text())["nats_url"] == live.nats_url
 
 
+@pytest.mark.parts
 async def test_services_wait_for_nats_and_the_store_then_work_and_end_cleanly(tmp_path: Path) -> None:
     """Started before nats-server and the database exist."""
     server = Server(tmp_path / "nats")
@@ -497,6 +501,7 @@ async def test_the_wish_to_end_is_not_lost_when_it_comes_with_an_answer_of_the_b
     assert task.cancelled()
 
 
+@pytest.mark.parts
 async def test_services_end_at_sigterm_while_they_wait_for_nats(tmp_path: Path) -> None:
     settings = {"SLA_NATS_URL": f"nats://127.0.0.1:{free_port()}", "SLA_DATABASE_URL": f"sqlite:///{tmp_path}/sla.db"}
     port = free_port()

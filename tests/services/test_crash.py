@@ -147,7 +147,6 @@ async def check(nc: Client, crew: Crew, every: list[Life]) -> None:
     assert total(shown, "sla_tickets", stage="fulfilled") == len(answers)
 
 
-@pytest.mark.slow
 async def test_services_killed_in_turn_lose_nothing_and_say_nothing_twice(crew: Crew) -> None:
     every = list(lives(860))
     facts = load(every)
@@ -171,7 +170,6 @@ async def test_services_killed_in_turn_lose_nothing_and_say_nothing_twice(crew: 
     crew.end()
 
 
-@pytest.mark.slow
 async def test_services_recover_by_themselves_when_nats_is_killed_and_comes_back(crew: Crew) -> None:
     every = list(lives(240))
     facts = load(every)
@@ -203,7 +201,6 @@ def owner(store: Path) -> int:
     return int(store.with_name(f"{store.name}.intake.lock").read_text())
 
 
-@pytest.mark.slow
 @pytest.mark.on_file
 async def test_a_standby_takes_over_when_the_active_one_is_killed(crew: Crew) -> None:
     every = list(lives(160))
@@ -239,7 +236,6 @@ async def test_an_announcer_refuses_a_store_that_does_not_belong_to_the_stream(c
     assert "everything would be announced again" in refused.log and "Traceback" not in refused.log
 
 
-@pytest.mark.slow
 async def test_an_intake_that_was_superseded_stores_nothing_more(crew: Crew, tmp_path: Path) -> None:
     """Two that both believe to be the owner, as after a pause of one: the position in the store decides."""
     store = crew.store.open()

@@ -259,7 +259,6 @@ def test_spans_read_well() -> None:
 
 
 @pytest.mark.parts
-@pytest.mark.slow
 def test_sla_up_demo_shows_what_happens_and_ends_cleanly(tmp_path: Path) -> None:
     environment = clean_environment(SLA_NATS_PORT="0", SLA_HTTP_PORT="0")
     with demo(tmp_path, environment, subprocess.PIPE) as process:
@@ -283,7 +282,7 @@ def test_sla_up_demo_shows_what_happens_and_ends_cleanly(tmp_path: Path) -> None
     assert not [pid for pid in nats_server if Path(f"/proc/{pid}").exists()]
 
 
-@pytest.mark.slow
+@pytest.mark.parts
 def test_a_reader_that_leaves_ends_it_cleanly(tmp_path: Path) -> None:
     environment = clean_environment(SLA_NATS_PORT="0", SLA_HTTP_PORT="0")
     with demo(tmp_path, environment, subprocess.PIPE) as process:
@@ -295,7 +294,7 @@ def test_a_reader_that_leaves_ends_it_cleanly(tmp_path: Path) -> None:
         assert b"Traceback" not in process.stderr.read()
 
 
-@pytest.mark.slow
+@pytest.mark.parts
 def test_on_a_terminal_the_summary_stays_in_its_place_and_sigterm_ends_it(tmp_path: Path) -> None:
     environment = clean_environment(SLA_NATS_PORT="0", SLA_HTTP_PORT="0", TERM="xterm", NO_COLOR="")
     ours, theirs = pty.openpty()

@@ -227,6 +227,7 @@ async def test_no_label_holds_a_ticket_or_free_text(live: Live) -> None:
     assert "SECRET" not in (await get(f"{live.up.http_url}/metrics"))[1]
 
 
+@pytest.mark.parts
 async def test_counters_survive_a_restart_and_a_rebuild_lowers_none(tmp_path: Path) -> None:
     policy = open_all_hours(tmp_path / "policy")
     start = ago(hours=3)
@@ -253,6 +254,7 @@ async def test_counters_survive_a_restart_and_a_rebuild_lowers_none(tmp_path: Pa
         assert counters(await shown(second.http_url, second.store)) == before
 
 
+@pytest.mark.parts
 async def test_a_process_is_not_ready_while_nats_is_away_and_a_standby_shows_nothing(tmp_path: Path) -> None:
     async with nats_server(tmp_path / "nats") as server, deployment(tmp_path, server) as deployed:
         services = [deployed.run("intake", "clock", "announcer", "metrics")]

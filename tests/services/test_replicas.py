@@ -43,7 +43,7 @@ from tests.support.postgres import Server as Postgres
 from tests.support.postgres import new_database, server
 from tests.support.stores import position, rows
 
-pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.slow, pytest.mark.xdist_group("replicas")]
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.xdist_group("replicas")]
 
 PARTITIONS = 8
 TAKEN_OVER_WITHIN = 6.0  # seconds after which a silent owner has lost its partitions: 4 of silence, and a look

@@ -1,4 +1,4 @@
-"""A few seeds of the simulation with every run of the tests; `make sim` runs thousands."""
+"""A few seeds of the simulation with every run of the tests, more in CI; `make sim` runs thousands."""
 
 from collections import Counter
 
@@ -7,6 +7,7 @@ import pytest
 from services.bus.streams import SLA, TICKETS
 from tests.sim.audit import Problem, audit
 from tests.sim.world import World
+from tests.support.examples import ALL_EXAMPLES
 
 
 def told(seed: int) -> tuple[list[Problem], list[bytes], Counter[str]]:
@@ -20,7 +21,7 @@ def told(seed: int) -> tuple[list[Problem], list[bytes], Counter[str]]:
         world.close()
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(12 if ALL_EXAMPLES else 4))
 def test_whatever_fails_nothing_is_lost_doubled_false_or_early(seed: int) -> None:
     problems, published, _ = told(seed)
     assert problems == []
@@ -28,4 +29,6 @@ def test_whatever_fails_nothing_is_lost_doubled_false_or_early(seed: int) -> Non
 
 
 def test_a_seed_is_the_same_run_each_time() -> None:
-    assert told(7)[1:] == told(7)[1:]
+    _, *first = told(7)
+    _, *second = told(7)
+    assert first == second

@@ -82,7 +82,6 @@ def go_on_meanwhile(monkeypatch: pytest.MonkeyPatch, store: Database) -> None:
     monkeypatch.setattr(module, "_take_snapshot", later)
 
 
-@pytest.mark.slow
 async def test_a_backup_taken_under_load_goes_on_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy, file = open_all_hours(tmp_path / "policy"), tmp_path / "sla.tgz"
     every = list(lives(400))

@@ -198,7 +198,6 @@ def privileges(connection: psycopg.Connection[Any], table: str) -> str:
 
 
 @pytest.mark.anyio
-@pytest.mark.slow
 async def test_each_service_works_as_its_own_role_and_a_view_can_be_built_again(
     tmp_path: Path, postgres: Server
 ) -> None:
@@ -284,7 +283,6 @@ def test_partitions_are_shared_fairly(place: PostgresDatabase) -> None:
     several[0].release()
 
 
-@pytest.mark.slow
 def test_who_is_paused_within_a_transaction_holds_nobody_up_for_long(place: PostgresDatabase) -> None:
     with closing(place.open()) as paused, closing(place.open()) as other:
         with pytest.raises(StoreError, match="idle-in-transaction"), paused.write_log() as cursor:
@@ -306,7 +304,6 @@ def until_it_is_stored(store: Store) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.slow
 async def test_a_backup_of_one_kind_of_store_goes_on_in_the_other(tmp_path: Path, postgres: Server) -> None:
     """From a file to PostgreSQL with a bus beside it, and back into a folder: nothing is lost or said twice."""
     policy = open_all_hours(tmp_path / "policy")

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -26,10 +25,8 @@ from tests.scenarios import SCENARIOS
 from tests.scenarios.scenario import Scenario
 from tests.support.bus import (
     PATIENCE,
-    SLA,
     ago,
     connected,
-    environment,
     fact,
     get,
     now,
@@ -41,6 +38,7 @@ from tests.support.bus import (
     total,
     up,
 )
+from tests.support.commands import Said, call
 from tests.support.judge_checks import ONE_POLICY
 from tests.support.memory import World, policy_of
 from tests.support.store_log import HOUR, START, Log, verified
@@ -331,9 +329,8 @@ def test_a_setting_that_was_changed_is_no_difference(tmp_path: Path) -> None:
 # ---- the command
 
 
-def sla_verify(store: Database, *arguments: str) -> subprocess.CompletedProcess[str]:
-    settings = environment(SLA_DATABASE_URL=address(store))
-    return subprocess.run([SLA, "verify", *arguments], env=settings, capture_output=True, text=True, check=False)
+def sla_verify(store: Database, *arguments: str) -> Said:
+    return call("verify", *arguments, SLA_DATABASE_URL=address(store))
 
 
 def kept_in(store: Database) -> Verification | None:
@@ -344,27 +341,27 @@ def kept_in(store: Database) -> Verification | None:
 def test_the_answer_is_kept_for_the_metrics(store: Database) -> None:
     assert kept_in(store) is None
     fine = sla_verify(store)
-    assert (fine.returncode, fine.stderr) == (0, "") and fine.stdout.startswith("0 differences; 36 tickets")
+    assert (fine.code, fine.err) == (0, "") and fine.out.startswith("0 differences; 36 tickets")
     change(store, "UPDATE deadlines SET at = at + 1")
     wrong = sla_verify(store, "-o", "json")
-    assert (wrong.returncode, wrong.stderr) == (1, "")
-    report = json.loads(wrong.stdout)
+    assert (wrong.code, wrong.err) == (1, "")
+    report = json.loads(wrong.out)
     assert report["differences"] == len(report["first"]) == len(rows(store, "SELECT 1 FROM deadlines"))
     assert report["first"][0]["where"] == "deadlines AHEAD"
     kept = kept_in(store)
     assert kept is not None and (kept.tickets, kept.differences) == (36, report["differences"])
     assert kept.at > ago(minutes=5)
     shown = sla_verify(store)
-    assert shown.returncode == 1 and "deadlines AHEAD" in shown.stdout and "Traceback" not in shown.stderr
+    assert shown.code == 1 and "deadlines AHEAD" in shown.out and "Traceback" not in shown.err
 
 
 @pytest.mark.on_file
 def test_a_store_that_is_not_there_is_no_answer(tmp_path: Path) -> None:
     missing = sla_verify(SqliteFile(tmp_path / "sla.db"))
-    assert (missing.returncode, missing.stdout) == (1, "") and "does not exist" in missing.stderr
+    assert (missing.code, missing.out) == (1, "") and "does not exist" in missing.err
     (tmp_path / "sla.db").write_bytes(b"no database" * 1000)
     broken = sla_verify(SqliteFile(tmp_path / "sla.db"))
-    assert (broken.returncode, broken.stdout) == (1, "") and "cannot be read" in broken.stderr
+    assert (broken.code, broken.out) == (1, "") and "cannot be read" in broken.err
 
 
 @pytest.mark.on_file
@@ -399,8 +396,8 @@ async def test_the_engine_may_run_meanwhile(tmp_path: Path) -> None:
             await sending
             await settled(nc, engine.store)
             answers.append(await asyncio.to_thread(sla_verify, engine.store))
-        assert [answer.returncode for answer in answers] == [0, 0, 0, 0], answers
-        assert "400 tickets" in answers[-1].stdout
+        assert [answer.code for answer in answers] == [0, 0, 0, 0], answers
+        assert "400 tickets" in answers[-1].out
         shown = await samples(engine.http_url)
         assert total(shown, "sla_verify_differences") == 0
         assert now().timestamp() - total(shown, "sla_verify_timestamp_seconds") < PATIENCE

@@ -1,14 +1,17 @@
 """Commands of `sla` as processes: called and waited for, or running."""
 
+import io
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import IO, NamedTuple
+from unittest.mock import patch
 
+from services.cli.main import main
 from services.store.interface import Database
 
 SLA = Path(sys.executable).with_name("sla")
@@ -47,6 +50,24 @@ def sla(*arguments: str | Path, input: str | None = None, **settings: str) -> Sa
         timeout=60,
     )
     return Said(done.returncode, done.stdout, done.stderr)
+
+
+def call(*arguments: str | Path, **settings: str) -> Said:
+    """Run the same command in this process, which need not load it each time."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    with (
+        patch.dict(os.environ, clean_environment(**settings), clear=True),
+        patch.object(sys, "argv", ["sla", *map(str, arguments)]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            main()
+            code: object = 0
+        except SystemExit as ended:
+            code = ended.code or 0
+    assert isinstance(code, int), code
+    return Said(code, *(each.buffer.getvalue().decode() for each in (out, err)))  # type: ignore[attr-defined]
 
 
 @contextmanager
