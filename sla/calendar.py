@@ -1,4 +1,4 @@
-"""Support hours: which instants count, and when a span of counted time runs out. What is promised is in policy.py.
+"""Support hours: which instants count, and when a span of counted time is used up. What is promised is in policy.py.
 
 How hours are read:
 
@@ -51,7 +51,7 @@ class Window(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`09:00-18:00`, `22:00-06:00` (overnight) or `00:00-24:00` as a window; ValueError says what is wrong."""
+        """Parse `09:00-18:00`, `22:00-06:00` (overnight) or `00:00-24:00`; else ValueError."""
         match = _WINDOW.fullmatch(text)
         if not match:
             raise ValueError(f"{text!r} is not a window of time; write HH:MM-HH:MM, such as 09:00-18:00")
@@ -92,7 +92,7 @@ class Rules(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A stretch of time [start, end) in UTC, whether it counts, and why or why not."""
+    """A span of time [start, end) in UTC, whether it counts, and why or why not."""
 
     start: datetime
     end: datetime
@@ -127,7 +127,7 @@ _NO_SPAN = _Span([], [], [], 0, 0, range(YEARS.stop, YEARS.start))
 
 @cache
 def get_zone(name: str) -> tzinfo:
-    """The zone of an IANA name (`Europe/Stockholm`) or fixed offset (`UTC+01:00`, up to 14 hours); else ValueError."""
+    """Return the zone of an IANA name (`Europe/Stockholm`) or an offset (`UTC+01:00`, to 14 h); else ValueError."""
     if name in files("tzdata").joinpath("zones").read_text(encoding="utf-8").split():
         return ZoneInfo(name)
     match = _FIXED_OFFSET.fullmatch(name)
@@ -138,7 +138,7 @@ def get_zone(name: str) -> tzinfo:
 
 
 def parse_weekdays(text: str) -> tuple[int, ...]:
-    """`sat`, `mon-fri`, `fri-mon` or `daily` as days of the week, 0 is Monday; else ValueError."""
+    """Parse `sat`, `mon-fri`, `fri-mon` or `daily` into days of the week, 0 is Monday; else ValueError."""
     if text == "daily":
         return tuple(range(7))
     first, dash, last = text.partition("-")
@@ -165,7 +165,8 @@ class SupportHours:
         exceptions: Mapping[date, tuple[str, Sequence[str]]] = MappingProxyType({}),
         changes: Mapping[date, Mapping[str, Sequence[str]]] = MappingProxyType({}),
     ) -> None:
-        """Hours as text: `SupportHours("Europe/Stockholm", {"mon-fri": ["09:00-18:00"]}, holidays={date: name})`.
+        """
+        Parse texts: `SupportHours("Europe/Stockholm", {"mon-fri": ["09:00-18:00"]}, holidays={date: name})`.
 
         An exception is a name and the windows of that date; a change is the week that holds from that date on.
         """
@@ -192,13 +193,14 @@ class SupportHours:
         return self._rules
 
     def is_ever_open(self, years: Iterable[int]) -> bool:
-        """Whether any day of these local years has support time."""
+        """Return whether any day of these local years has support time."""
         return any(self._list_open_parts(day) for year in years for day in _iterate_days(year))
 
     def find_due(self, start: datetime, target: timedelta) -> datetime:
-        """The earliest instant t >= start with `elapsed(start, t) == target`; `start` itself for a target of zero.
+        """
+        Return the earliest instant t >= start with `measure(start, t) == target`; `start` itself for a target of zero.
 
-        A target used up exactly at closing time is due at closing time. Policy 3 and 5.
+        A target used up exactly at closing time is due at closing time (docs/policy.md).
         Raises ValueError for a negative target, and if too little open time lies ahead.
         """
         if start.tzinfo is not UTC:
@@ -220,7 +222,7 @@ class SupportHours:
         return base + need if closes is not _NEVER else self._find_due_beyond(start, target)
 
     def measure(self, start: datetime, end: datetime) -> timedelta:
-        """Counted time in [start, end), exact to the microsecond; zero if the end is not after the start. Policy 3."""
+        """Return the counted time in [start, end), exact to the microsecond; zero if the end is not after the start."""
         if start.tzinfo is not UTC:
             start = _convert_instant_to_utc(start)
         if end.tzinfo is not UTC:
@@ -241,14 +243,14 @@ class SupportHours:
         return (end if end > opens else opens) - base - before
 
     def is_open(self, at: datetime) -> bool:
-        """Whether time counts at this instant: true at the opening of a window, false at its close."""
+        """Return whether time counts at this instant: true at the opening of a window, false at its close."""
         at = _convert_instant_to_utc(at)
         span = self._get_span(at, at)
         _, opens, _, _ = _find_window(span, at)
         return opens <= at
 
     def cut_segments(self, start: datetime, end: datetime) -> Iterator[Segment]:
-        """[start, end) cut into counted and uncounted time, without gaps; nothing if the end is not after the start.
+        """Cut [start, end) into counted and uncounted time, without gaps; nothing if the end is not after the start.
 
         The reason of uncounted time is the name of the holiday or exception of its local date, if there is one.
         """
@@ -266,7 +268,7 @@ class SupportHours:
             at = until
 
     def _cut_uncounted(self, at: datetime, end: datetime) -> Iterator[Segment]:
-        """Uncounted time [at, end), cut at those local midnights at which the reason changes."""
+        """Cut uncounted time [at, end) at those local midnights at which the reason changes."""
         day = at.astimezone(self._zone).date()
         while at < end:
             reason, day = self._explain_closed(day), day + _DAY
@@ -282,7 +284,7 @@ class SupportHours:
         return exception.name if exception else self._rules.holidays.get(day, NOT_COUNTED)
 
     def _find_due_beyond(self, start: datetime, target: timedelta) -> datetime:
-        """`due` where the span has too little open time left: doubles the span until it has enough."""
+        """Find the deadline where the span has too little open time left: double the span until it has enough."""
         years = self._span.years
         if years.stop > YEARS.stop:
             raise ValueError(f"too little open time lies ahead: {target} from {start} is not used up by {YEARS.stop}")
@@ -290,7 +292,7 @@ class SupportHours:
         return self.find_due(start, target)
 
     def _get_span(self, start: datetime, end: datetime) -> _Span:
-        """A span that holds both instants, kept for later; a spare year on each side makes up for the zone."""
+        """Return a span that holds both instants, and keep it; a spare year on each side makes up for the zone."""
         span = self._span
         if start.toordinal() <= span.first_day or end.toordinal() >= span.last_day:
             _check_year(start)
@@ -316,7 +318,7 @@ class SupportHours:
         return _Span(windows, used, of_day, first_day, last_day, years)
 
     def _build_windows_of_year(self, year: int) -> list[tuple[datetime, datetime]]:
-        """The windows inside one local year in UTC, sorted, not yet merged."""
+        """Return the windows inside one local year in UTC, sorted, not yet merged."""
         if year not in self._years:
             self._years[year] = sorted(
                 window for day in _iterate_days(year) for window in self._build_windows_of_day(day)
@@ -337,7 +339,7 @@ class SupportHours:
                     yield opens, closes
 
     def _list_open_parts(self, day: date) -> list[tuple[int, int]]:
-        """Minutes of this local day that count: the rest of last night's windows, then its own until midnight."""
+        """Return the minutes of a local day that count: the rest of last night's windows, then its own to midnight."""
         exception = self._rules.exceptions.get(day)
         if (day in self._rules.holidays) if exception is None else (not exception.windows):
             return []
@@ -345,20 +347,20 @@ class SupportHours:
         return overnight + [(start, min(end, DAY_MINUTES)) for start, end in self._get_windows_from(day)]
 
     def _get_windows_from(self, day: date) -> tuple[Window, ...]:
-        """The windows that start on this local date, whether or not the day is closed."""
+        """Return the windows that start on this local date, whether or not the day is closed."""
         exception = self._rules.exceptions.get(day)
         if exception and exception.windows:
             return exception.windows
         return self._weeks[bisect_right(self._weeks_from, day) - 1][day.weekday()]
 
     def _convert_to_utc(self, day: date, minutes: int) -> datetime:
-        """The instant of a local wall time, 24:00 being the next midnight (TRAPS C6)."""
+        """Convert a local wall time to UTC, 24:00 being the next midnight (docs/upstream-behaviour.md#c6)."""
         local = datetime.combine(day, time(), self._zone) + timedelta(minutes=minutes)
         return local.astimezone(UTC)
 
 
 def _merge_windows(windows: Iterable[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
-    """Windows sorted by opening, with those that overlap or touch made one."""
+    """Merge windows, sorted by opening, that overlap or touch."""
     merged: list[tuple[datetime, datetime]] = []
     for opens, closes in windows:
         if merged and opens <= merged[-1][1]:
@@ -369,7 +371,7 @@ def _merge_windows(windows: Iterable[tuple[datetime, datetime]]) -> list[tuple[d
 
 
 def _find_window(span: _Span, at: datetime) -> _Window:
-    """The first window that closes after this instant, which the span holds."""
+    """Return the first window that closes after this instant, which lies in the span."""
     window = span.of_day[at.toordinal() - span.first_day]
     while window[0] <= at:
         window = span.windows[window[3]]

@@ -1,7 +1,7 @@
-"""Which version of the policy a ticket is judged by. What it promises is in policy.py, where it is kept in store.py.
+"""Which version of the policy a ticket is judged by. What a version promises is in policy.py; the store keeps them.
 
-A version is never edited once it is published, and never takes effect before it is. So whatever has happened by now has
-one version for ever, whenever we are told of it.
+A version is never edited once it is published, and never takes effect before that. So what has happened by now has one
+version for ever, however late its fact arrives.
 """
 
 from bisect import bisect_right
@@ -21,7 +21,7 @@ AFTER_ALL = datetime(2101, 1, 1, tzinfo=UTC)
 """When all that can count has happened."""
 
 MIN_LEAD = timedelta(seconds=2)
-"""Between publication and effect at least: the engine looks after each batch, and must find what is in force for it."""
+"""The least time between publication and effect: the engine reads versions after each batch, and must know this one."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Version:
 
     @property
     def is_first(self) -> bool:
-        """Does it cover all of history?"""
+        """Whether it covers all of history."""
         return self.effective_from == BEFORE_ALL
 
 
@@ -52,7 +52,7 @@ class Versions:
 
     @classmethod
     def only(cls, policy: Policy) -> "Versions":
-        """A policy without any other, before or after."""
+        """Build the versions of a policy that has no other, before or after."""
         return cls([Version(policy, BEFORE_ALL, BEFORE_ALL, material=True)])
 
     def __iter__(self) -> Iterator[Version]:
@@ -62,13 +62,13 @@ class Versions:
         return len(self._versions)
 
     def get_in_force(self, time: datetime) -> Policy:
-        """The policy in force at this time; the first one before all of them."""
+        """Return the policy in force at this time; the first one for a time before all of them."""
         return self._versions[max(bisect_right(self._effects, time) - 1, 0)].policy
 
     def find_for_opening(self, opened: Opened, time: datetime, known_at: datetime = AFTER_ALL) -> Policy:
         """
-        The policy in force when a ticket was opened. If that one lacks its level or priority, so that the opening could
-        not count then, it is the first one since, in effect at `known_at`, that has them.
+        Return the policy in force when a ticket was opened. If that one lacks its level or priority, so that the
+        opening could not count then, it is the first one since, in effect at `known_at`, that has them.
         """
         in_force = self.get_in_force(time)
         if _has_names(in_force, opened):
@@ -77,7 +77,7 @@ class Versions:
         return next((policy for policy in since if _has_names(policy, opened)), in_force)
 
     def get_named(self, name: str) -> Policy:
-        """The policy of this version; KeyError if it is not published."""
+        """Return the policy of this version. Raises KeyError if it is not published."""
         for version in self._versions:
             if version.name == name:
                 return version.policy
@@ -86,7 +86,7 @@ class Versions:
 
 
 class PolicyOverride(Versions):
-    """One policy in place of all that are published: always in force, and whatever version a ticket was moved to."""
+    """One policy in place of all published ones: always in force, whichever version a ticket was moved to."""
 
     def __init__(self, policy: Policy) -> None:
         super().__init__(Versions.only(policy))
@@ -101,15 +101,16 @@ def _has_names(policy: Policy, opened: Opened) -> bool:
 
 
 class VersionRefusedError(ValueError):
-    """This version cannot be published; the text says why, and what to do."""
+    """A version that cannot be published; the text says why, and what to do."""
 
 
 def make_next_version(
     versions: Versions, policy: Policy, now: datetime, notice: timedelta, lead: timedelta = MIN_LEAD
 ) -> Version:
     """
-    The policy as the version it will be: the first one covers all history; a later one takes effect when it says, or
-    as soon as it may, which is after `lead`, and for a material change after `notice`. Raises Refused.
+    Return the policy as the version it will be. The first one covers all history; a later one takes effect when it
+    says, or as soon as it may: after `lead`, and after `notice` too if the change is material. Raises
+    VersionRefusedError for an effect that is too soon or taken, and for a version that is published.
     """
     if not len(versions):
         return Version(policy, now, BEFORE_ALL, material=True)
@@ -144,7 +145,7 @@ def make_next_version(
 
 
 class Change(NamedTuple):
-    """What differs between two policies: where, and what each says; "-" if it says nothing."""
+    """A difference between two policies: where, and the text of each; "-" if it has none."""
 
     what: str
     before: str
@@ -152,19 +153,19 @@ class Change(NamedTuple):
 
 
 def find_changes(before: Policy, after: Policy) -> list[Change]:
-    """All that differs, name and version apart."""
+    """List all differences, except name and version."""
     one, other = dict(flatten_policy(before)), dict(flatten_policy(after))
     differ = sorted(what for what in one.keys() | other.keys() if one.get(what) != other.get(what))
     return [Change(what, one.get(what, "-"), other.get(what, "-")) for what in differ]
 
 
 def flatten_policy(policy: Policy) -> Iterator[tuple[str, str]]:
-    """All that a policy says, as names and texts; its own name and version apart."""
+    """Yield all that a policy says as names and texts, except its own name and version."""
     yield from _flatten_resolved(policy.to_resolved())
 
 
 def is_material(before: Policy, after: Policy) -> bool:
-    """Is anything promised that was not, or the other way round? How loud a breach is and who is told is no promise."""
+    """Return whether anything else is promised than before. Severity, warnings and whom to tell are no promise."""
     return any(not _is_label(change) for change in find_changes(before, after))
 
 
@@ -175,7 +176,7 @@ def _is_label(change: Change) -> bool:
 
 
 def _flatten_resolved(part: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """A resolved policy as lines; lists of things with a name are told by their names."""
+    """Yield a part of a resolved policy as lines; items of a list that have a name are found by it."""
     match part:
         case dict() | [{"name": _}, *_]:
             named = part.items() if isinstance(part, dict) else [(each["name"], each) for each in part]
@@ -192,7 +193,7 @@ def _flatten_resolved(part: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _format_span(seconds: int) -> str:
-    """As a policy file writes it."""
+    """Format seconds as a policy file has them: `1h 30m`."""
     parts = ((seconds // 3600, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"))
     return " ".join(f"{number}{unit}" for number, unit in parts if number)
 
