@@ -36,12 +36,14 @@ Builder = stat.Panel | bargauge.Panel | timeseries.Panel | statetimeline.Panel
 
 
 def render_files() -> dict[Path, str]:
-    """What belongs into deploy/grafana/dashboards."""
-    overview = _dashboard(
+    """Render the files that belong into deploy/grafana/dashboards, by path."""
+    overview = _build_dashboard(
         "sla-overview", "SLA overview", "For those who lead support: what is promised, and is it kept?", OVERVIEW
     )
-    overview.time("now-24h", "now").with_variable(_variable("service_level")).with_variable(_variable("priority"))
-    engine = _dashboard("sla-engine", "SLA engine health", "For those who run the engine: does it work?", ENGINE)
+    overview.time("now-24h", "now").with_variable(_build_variable("service_level")).with_variable(
+        _build_variable("priority")
+    )
+    engine = _build_dashboard("sla-engine", "SLA engine health", "For those who run the engine: does it work?", ENGINE)
     engine.time("now-6h", "now")
     return {
         DASHBOARDS / f"{built.uid}.json": json.dumps(built, cls=JSONEncoder, indent=2, ensure_ascii=False) + "\n"
@@ -49,20 +51,20 @@ def render_files() -> dict[Path, str]:
     }
 
 
-def _dashboard(uid: str, title: str, description: str, rows: Sequence[str | Panel]) -> dashboard.Dashboard:
+def _build_dashboard(uid: str, title: str, description: str, rows: Sequence[str | Panel]) -> dashboard.Dashboard:
     built = dashboard.Dashboard(title).uid(uid).description(description).tags([TAG]).readonly()
     built.refresh("1m").tooltip(DashboardCursorSync.CROSSHAIR)
     built.link(dashboard.DashboardLink("SLA").type(DashboardLinkType.DASHBOARDS).tags([TAG]).keep_time(True))
     for number, row in enumerate(rows, 1):
         if isinstance(row, Panel):
-            built.with_panel(_panel(row, number))
+            built.with_panel(_build_panel(row, number))
         else:
             built.with_row(dashboard.Row(row).id(number))
     return built
 
 
-def _variable(label: str) -> dashboard.QueryVariable:
-    """A choice among the values of a label; all of them at first."""
+def _build_variable(label: str) -> dashboard.QueryVariable:
+    """Build a choice among the values of a label; all of them at first."""
     values: dict[str, object] = {"qryType": 1, "query": f"label_values(sla_tickets_at_risk, {label})", "refId": label}
     variable = dashboard.QueryVariable(label).label(label.replace("_", " ").capitalize()).datasource(PROMETHEUS)
     variable.query(values).refresh(VariableRefresh.ON_TIME_RANGE_CHANGED).sort(VariableSort.ALPHABETICAL_ASC)
@@ -70,67 +72,67 @@ def _variable(label: str) -> dashboard.QueryVariable:
     return variable.current(VariableOption(selected=True, text="All", value="$__all"))
 
 
-def _panel(panel: Panel, number: int) -> Builder:
-    builder = _drawn(panel).id(number).title(panel.title).description(panel.description).span(panel.width)
+def _build_panel(panel: Panel, number: int) -> Builder:
+    builder = _choose_builder(panel).id(number).title(panel.title).description(panel.description).span(panel.width)
     builder.unit(panel.unit).no_value(panel.empty).datasource(PROMETHEUS)
-    _coloured(builder, panel)
+    _colour(builder, panel)
     for letter, (legend, expression) in zip(ascii_uppercase, panel.queries.items(), strict=False):
         query = prometheus.Dataquery().ref_id(letter).datasource(PROMETHEUS).expr(expression).legend_format(legend)
         builder.with_target(query.instant() if panel.kind in NOW else query.range())
     return builder
 
 
-def _drawn(panel: Panel) -> Builder:
+def _choose_builder(panel: Panel) -> Builder:
     match panel.kind:
         case Kind.FIGURE:
-            figure = _stat(looks.BigValueTextMode.VALUE)
+            figure = _build_stat(looks.BigValueTextMode.VALUE)
             return figure.decimals(0) if panel.unit == "short" else figure  # increase() extrapolates
         case Kind.NAMES:
-            return _stat(looks.BigValueTextMode.NAME)
+            return _build_stat(looks.BigValueTextMode.NAME)
         case Kind.BARS:
-            bars = bargauge.Panel().height(8).min(0).reduce_options(_last())
+            bars = bargauge.Panel().height(8).min(0).reduce_options(_reduce_to_last())
             bars.display_mode(looks.BarGaugeDisplayMode.BASIC).orientation(looks.VizOrientation.HORIZONTAL)
             return bars.decimals(0) if panel.unit == "short" else bars
         case Kind.LINES:
-            return _over_time(panel)
+            return _build_time_series(panel)
         case Kind.STACK:
-            return _stacked(_over_time(panel).fill_opacity(25))
+            return _stack(_build_time_series(panel).fill_opacity(25))
         case Kind.COUNTS:
-            counts = _over_time(panel).draw_style(looks.GraphDrawStyle.BARS).fill_opacity(80)
-            return _stacked(counts.interval("1m").decimals(0))
+            counts = _build_time_series(panel).draw_style(looks.GraphDrawStyle.BARS).fill_opacity(80)
+            return _stack(counts.interval("1m").decimals(0))
         case Kind.STATES:
-            states = statetimeline.Panel().height(10).legend(_legend()).show_value(looks.VisibilityMode.NEVER)
+            states = statetimeline.Panel().height(10).legend(_build_legend()).show_value(looks.VisibilityMode.NEVER)
             return states.fill_opacity(70).line_width(0)
 
 
-def _stat(shown: looks.BigValueTextMode) -> stat.Panel:
-    builder = stat.Panel().height(4).reduce_options(_last()).text_mode(shown)
+def _build_stat(shown: looks.BigValueTextMode) -> stat.Panel:
+    builder = stat.Panel().height(4).reduce_options(_reduce_to_last()).text_mode(shown)
     return builder.color_mode(looks.BigValueColorMode.VALUE).graph_mode(looks.BigValueGraphMode.NONE)
 
 
-def _last() -> common.ReduceDataOptions:
+def _reduce_to_last() -> common.ReduceDataOptions:
     return common.ReduceDataOptions().calcs(["lastNotNull"]).values(False).fields("")
 
 
-def _over_time(panel: Panel) -> timeseries.Panel:
-    """Lines; limits, if there are any, are dashed lines across."""
+def _build_time_series(panel: Panel) -> timeseries.Panel:
+    """Build a panel of lines; limits, if there are any, are dashed lines across."""
     mode = looks.GraphThresholdsStyleMode.DASHED if len(panel.limits) > 1 else looks.GraphThresholdsStyleMode.OFF
     limits = common.GraphThresholdsStyleConfig().mode(mode)
     tooltip = common.VizTooltipOptions().mode(looks.TooltipDisplayMode.MULTI).sort(looks.SortOrder.DESCENDING)
-    return timeseries.Panel().height(8).min(0).legend(_legend()).tooltip(tooltip).thresholds_style(limits)
+    return timeseries.Panel().height(8).min(0).legend(_build_legend()).tooltip(tooltip).thresholds_style(limits)
 
 
-def _legend() -> common.VizLegendOptions:
+def _build_legend() -> common.VizLegendOptions:
     legend = common.VizLegendOptions().show_legend(True).display_mode(looks.LegendDisplayMode.LIST)
     return legend.placement(looks.LegendPlacement.BOTTOM)
 
 
-def _stacked(builder: timeseries.Panel) -> timeseries.Panel:
+def _stack(builder: timeseries.Panel) -> timeseries.Panel:
     return builder.stacking(common.StackingConfig().mode(looks.StackingMode.NORMAL).group("A"))
 
 
-def _coloured(builder: Builder, panel: Panel) -> None:
-    """By the limits where one value is shown, else by the name of the series."""
+def _colour(builder: Builder, panel: Panel) -> None:
+    """Colour by the limits where one value is shown, else by the name of the series."""
     limits = [Threshold(value=value, color=colour) for value, colour in panel.limits]
     builder.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(limits))
     by_limit = panel.kind in (*NOW, Kind.STATES)

@@ -43,58 +43,58 @@ NONE_IS_BETTER: Limits = [(None, "green"), (1, "orange")]
 ONE_IS_RIGHT: Limits = [(None, "red"), (1, "green"), (2, "red")]
 
 
-def at_most(good: float, fair: float) -> Limits:
+def limit_above(good: float, fair: float) -> Limits:
     return [(None, "green"), (good, "orange"), (fair, "red")]
 
 
-def at_least(good: float, fair: float) -> Limits:
+def limit_below(good: float, fair: float) -> Limits:
     return [(None, "red"), (fair, "orange"), (good, "green")]
 
 
 # ---- what the queries are about
 
 
-def chosen(metric: str, *more: str) -> str:
-    """The series of the service levels and priorities that the reader has chosen."""
+def select_chosen(metric: str, *more: str) -> str:
+    """Select the series of the service levels and priorities that the reader has chosen."""
     labels = ('service_level=~"$service_level"', 'priority=~"$priority"', *more)
     return f"{metric}{{{', '.join(labels)}}}"
 
 
-def risen(counter: str) -> str:
-    """How much a counter rose in the chosen time."""
+def sum_rise(counter: str) -> str:
+    """Return the query of how much a counter rose in the chosen time."""
     return f"increase({counter}[$__range])"
 
 
-def steps(counter: str) -> str:
-    """How much it rose in each step."""
+def sum_rise_by_step(counter: str) -> str:
+    """Return the query of how much a counter rose in each step."""
     return f"increase({counter}[$__rate_interval])"
 
 
-def quantiles(histogram: str, over: str) -> dict[str, str]:
+def query_quantiles(histogram: str, over: str) -> dict[str, str]:
     return {
         f"{percent} %": f"histogram_quantile({percent / 100}, sum by (le) (increase({histogram}_bucket[{over}])))"
         for percent in (50, 90, 99)
     }
 
 
-OPEN_TICKETS = chosen("sla_tickets", 'stage=~"pending|running|paused"')
-RUNNING = chosen("sla_tickets", 'stage="running"')
-TICKETS_AT_RISK = chosen("sla_tickets_at_risk")
-BREACHES = chosen("sla_breaches_total", 'detection!="historic"')
-DETECTED = chosen("sla_breaches_total")
-RETRACTED = chosen("sla_breaches_retracted_total")
-RESPONSES = chosen("sla_responses_total")
-MET = chosen("sla_responses_total", 'outcome="met"')
-REVISED = chosen("sla_responses_revised_total")
-TO_MET, FROM_MET = (chosen("sla_responses_revised_total", f'{end}="met"') for end in ("to", "from"))
-TO_ANY, FROM_ANY = (chosen("sla_responses_revised_total", f'{end}=~"met|late"') for end in ("to", "from"))
-CANCELLED = chosen("sla_cancellations_total")
-OTHERS = chosen("sla_objective_events_total")
-KEPT_30D = chosen("sla:responses_met:ratio_increase30d")
+OPEN_TICKETS = select_chosen("sla_tickets", 'stage=~"pending|running|paused"')
+RUNNING = select_chosen("sla_tickets", 'stage="running"')
+TICKETS_AT_RISK = select_chosen("sla_tickets_at_risk")
+BREACHES = select_chosen("sla_breaches_total", 'detection!="historic"')
+DETECTED = select_chosen("sla_breaches_total")
+RETRACTED = select_chosen("sla_breaches_retracted_total")
+RESPONSES = select_chosen("sla_responses_total")
+MET = select_chosen("sla_responses_total", 'outcome="met"')
+REVISED = select_chosen("sla_responses_revised_total")
+TO_MET, FROM_MET = (select_chosen("sla_responses_revised_total", f'{end}="met"') for end in ("to", "from"))
+TO_ANY, FROM_ANY = (select_chosen("sla_responses_revised_total", f'{end}=~"met|late"') for end in ("to", "from"))
+CANCELLED = select_chosen("sla_cancellations_total")
+OTHERS = select_chosen("sla_objective_events_total")
+KEPT_30D = select_chosen("sla:responses_met:ratio_increase30d")
 ANSWER = "sla_first_response_support_seconds"
 DELAY = "sla_breach_detection_delay_seconds"
 
-KEPT = f"sum({risen(MET)}) / (sum({risen(RESPONSES)}) > 0)"
+KEPT = f"sum({sum_rise(MET)}) / (sum({sum_rise(RESPONSES)}) > 0)"
 KEPT_NOW = (  # of counters that begin with the log: what was said first, and every change of it since
     f"(sum({MET}) + sum({TO_MET}) - sum({FROM_MET})) / (sum({RESPONSES}) + sum({TO_ANY}) - sum({FROM_ANY}) > 0)"
 )
@@ -115,7 +115,7 @@ OVERVIEW: Sequence[str | Panel] = (
     Panel(FIGURE, "At risk", "short", 6, NONE_IS_BETTER,
           "Running tickets that have used 75 % of their target. `sla list` names them by time left.",
           {"at risk": f"sum({TICKETS_AT_RISK})"}),
-    Panel(FIGURE, "At risk, share", "percentunit", 6, at_most(0.25, 0.5),
+    Panel(FIGURE, "At risk, share", "percentunit", 6, limit_above(0.25, 0.5),
           "Of the running tickets, those that have used 75 % of their target.",
           {"at risk": f"sum({TICKETS_AT_RISK}) / (sum({RUNNING}) > 0)"}, empty="no clock runs"),
     Panel(FIGURE, "Next deadline or warning", "dateTimeFromNow", 6, CALM,
@@ -132,59 +132,59 @@ OVERVIEW: Sequence[str | Panel] = (
           {PAIR: f"sort_desc(sum by (service_level, priority) ({TICKETS_AT_RISK}))"}),
 
     "Promises in the chosen time",
-    Panel(FIGURE, "Kept", "percentunit", 4, at_least(0.98, 0.95),
+    Panel(FIGURE, "Kept", "percentunit", 4, limit_below(0.98, 0.95),
           "Of the first responses that became known in the chosen time, those in time, as first known.",
           {"kept": KEPT}, empty="no response"),
-    Panel(FIGURE, "Kept, of all ever", "percentunit", 4, at_least(0.98, 0.95),
+    Panel(FIGURE, "Kept, of all ever", "percentunit", 4, limit_below(0.98, 0.95),
           "Of all first responses that the engine knows, those in time, as known now: corrected by all that came late.",
           {"kept": KEPT_NOW}, empty="no response"),
     Panel(FIGURE, "Breaches", "short", 4, NONE_IS_GOOD,
           "Promises that broke, without imports of old tickets. Some may have been retracted since: see beside.",
-          {"breaches": f"sum({risen(BREACHES)})"}),
+          {"breaches": f"sum({sum_rise(BREACHES)})"}),
     Panel(FIGURE, "Retracted", "short", 4, NONE_IS_BETTER,
           "Breaches of any age that late news withdrew. A rise means that publishers send facts late.",
-          {"retracted": f"sum({risen(RETRACTED)})"}),
+          {"retracted": f"sum({sum_rise(RETRACTED)})"}),
     Panel(FIGURE, "Revised", "short", 4, NONE_IS_BETTER,
           "How often late news changed what had been said of a response. A rise means that publishers send facts late.",
-          {"revised": f"sum({risen(REVISED)})"}),
+          {"revised": f"sum({sum_rise(REVISED)})"}),
     Panel(FIGURE, "Cancelled", "short", 4, CALM,
           "Clocks that ended without a response that counts: closed, or excluded from support.",
-          {"cancelled": f"sum({risen(CANCELLED)})"}),
+          {"cancelled": f"sum({sum_rise(CANCELLED)})"}),
     Panel(BARS, "Breaches by level and priority", "short", 12, NONE_IS_GOOD,
           "Promises that broke in the chosen time, without imports. `sla watch --only breached` follows them.",
-          {PAIR: f"sort_desc(sum by (service_level, priority) ({risen(BREACHES)}))"}),
+          {PAIR: f"sort_desc(sum by (service_level, priority) ({sum_rise(BREACHES)}))"}),
     Panel(COUNTS, "Breaches over time", "short", 12, CALM,
           "Promises that broke, by priority, without imports.",
-          {"{{priority}}": f"sum by (priority) ({steps(BREACHES)})"}),
+          {"{{priority}}": f"sum by (priority) ({sum_rise_by_step(BREACHES)})"}),
     Panel(COUNTS, "First responses over time", "short", 12, CALM,
           "By whether they came in time, as first known.",
-          {"{{outcome}}": f"sum by (outcome) ({steps(RESPONSES)})"}, colours=MET_OR_LATE),
-    Panel(BARS, "Kept in 30 days, by level and priority", "percentunit", 12, at_least(0.98, 0.95),
+          {"{{outcome}}": f"sum by (outcome) ({sum_rise_by_step(RESPONSES)})"}, colours=MET_OR_LATE),
+    Panel(BARS, "Kept in 30 days, by level and priority", "percentunit", 12, limit_below(0.98, 0.95),
           "Of the first responses of the last 30 days, those in time, as first known; whatever time is chosen.",
           {PAIR: f"sort({KEPT_30D} >= 0)"}, empty="no response"),
     Panel(BARS, "Support time until the first response", "s", 12, CALM,
           "Half, 90 and 99 % of the answers of the chosen time took no longer. Of all levels and priorities; estimated "
           "between the targets of the policy, which are the bounds of the histogram.",
-          quantiles(ANSWER, "$__range"), empty="no response"),
+          query_quantiles(ANSWER, "$__range"), empty="no response"),
     Panel(BARS, "How breaches came to light", "short", 12, CALM,
           "live: at the deadline. late: a fact that came late made it one. historic: of an import, pages nobody.",
-          {"{{detection}}": f"sum by (detection) ({risen(DETECTED)})"}),
+          {"{{detection}}": f"sum by (detection) ({sum_rise(DETECTED)})"}),
 
     "What late news changed, and what ended without an answer",
     Panel(COUNTS, "Breaches retracted over time", "short", 8, CALM,
           "By how the breach had come to light.",
-          {"{{detection}}": f"sum by (detection) ({steps(RETRACTED)})"}),
+          {"{{detection}}": f"sum by (detection) ({sum_rise_by_step(RETRACTED)})"}),
     Panel(BARS, "Revisions, before and after", "short", 8, CALM,
           "What was said of a ticket's response, and what is said now; open: it has none any more.",
-          {"{{from}} to {{to}}": f"sort_desc(sum by (from, to) ({risen(REVISED)}) > 0)"}),
+          {"{{from}} to {{to}}": f"sort_desc(sum by (from, to) ({sum_rise(REVISED)}) > 0)"}),
     Panel(COUNTS, "Cancellations by cause", "short", 8, CALM,
           "closed: without an answer. excluded: the promise does not apply to the ticket.",
-          {"{{cause}}": f"sum by (cause) ({steps(CANCELLED)})"}),
+          {"{{cause}}": f"sum by (cause) ({sum_rise_by_step(CANCELLED)})"}),
 
     "Objectives beside the first response",
     Panel(BARS, "What was announced of them", "short", 24, CALM,
           "Next response, resolution or what else the policy promises, in the chosen time; met and late are answers.",
-          {"{{objective}}: {{event}}": f"sort_desc(sum by (objective, event) ({risen(OTHERS)}) > 0)"},
+          {"{{objective}}: {{event}}": f"sort_desc(sum by (objective, event) ({sum_rise(OTHERS)}) > 0)"},
           empty="none, or the policy promises no other"),
 )
 
@@ -210,24 +210,24 @@ ENGINE: Sequence[str | Panel] = (
           {"{{instance}} {{part}}": "max by (instance, part) (sla_not_ready)"}, words=WELL_OR_NOT),
 
     "Does it keep up",
-    Panel(LINES, "Messages that wait for intake", "short", 8, at_most(100, 1000),
+    Panel(LINES, "Messages that wait for intake", "short", 8, limit_above(100, 1000),
           "Stored by the bus and not yet by the engine. A rise means that intake takes them slower than they come.",
           {"waiting": "sum(sla_intake_lag_messages)"}),
     Panel(LINES, "Views behind the log, in events", "short", 8, CALM,
           "announcements is the announcer, deadlines the clock, all others follow for the figures.",
           {"{{projection}}": "max by (projection) (sla_projection_lag_events)"}),
-    Panel(LINES, "Views behind the log, in time", "s", 8, at_most(1, 10),
+    Panel(LINES, "Views behind the log, in time", "s", 8, limit_above(1, 10),
           "Age of the oldest event that is not taken in. Behind announcements, breaches are told late; behind "
           "deadlines, noticed late.",
           {"{{projection}}": "max by (projection) (sla_projection_lag_seconds)"}),
-    Panel(BARS, "Detection delay in the chosen time", "s", 8, at_most(0.25, 1),
+    Panel(BARS, "Detection delay in the chosen time", "s", 8, limit_above(0.25, 1),
           "From a live breach, or the arrival of the fact that made it one, to its detection: half, 90 and 99 % took "
           "no longer.",
-          quantiles(DELAY, "$__range"), empty="no live breach"),
-    Panel(LINES, "Detection delay over time", "s", 8, at_most(0.25, 1),
+          query_quantiles(DELAY, "$__range"), empty="no live breach"),
+    Panel(LINES, "Detection delay over time", "s", 8, limit_above(0.25, 1),
           "The same of each step in which there was a live breach.",
-          quantiles(DELAY, "$__rate_interval"), empty="no live breach"),
-    Panel(LINES, "Clock late", "s", 8, at_most(1, 5),
+          query_quantiles(DELAY, "$__rate_interval"), empty="no live breach"),
+    Panel(LINES, "Clock late", "s", 8, limit_above(1, 5),
           "How long ago the next instant should have been judged. More than a moment: intake or clock stands still.",
           {"late": "clamp_min(time() - sla_next_deadline_timestamp_seconds, 0)"}, empty="no clock runs"),
 
@@ -246,7 +246,7 @@ ENGINE: Sequence[str | Panel] = (
     Panel(FIGURE, "Differences", "short", 8, NONE_IS_GOOD,
           "What is stored and does not follow from the facts, as `sla verify` last found. Must be 0.",
           {"differences": "max(sla_verify_differences)"}, empty="never verified"),
-    Panel(FIGURE, "Verified ago", "s", 8, at_most(86400, 7 * 86400),
+    Panel(FIGURE, "Verified ago", "s", 8, limit_above(86400, 7 * 86400),
           "Since `sla verify` last ran. Long ago means that nobody verifies.",
           {"ago": "time() - max(sla_verify_timestamp_seconds)"}, empty="never verified"),
     Panel(BARS, "Dead letters that wait, by reason", "short", 12, NONE_IS_BETTER,
