@@ -38,7 +38,7 @@ from sla.judge import Cause
 from sla.policy import FIRST_RESPONSE, Policy
 from sla.ticket import RUNNING_AGAIN
 
-STAGES = ("running", "fulfilled", "paused", "cancelled", "excluded")
+TICKET_STAGES = ("running", "fulfilled", "paused", "cancelled", "excluded")
 DETECTIONS: tuple[str, ...] = get_args(Detection)
 OUTCOMES = (name_outcome(True), name_outcome(False))
 CAUSES = (str(Cause.CLOSED), str(Cause.EXCLUDED))
@@ -164,7 +164,10 @@ class Metrics(Service, Collector):
         )
 
     def _list_ticket_labels(self) -> list[tuple[str, str, str]]:
-        return [(NO_LEVEL, NO_LEVEL, "pending"), *((*pair, stage) for pair in self._list_pairs() for stage in STAGES)]
+        return [
+            (NO_LEVEL, NO_LEVEL, "pending"),
+            *((*pair, stage) for pair in self._list_pairs() for stage in TICKET_STAGES),
+        ]
 
     def _make_gauge(
         self, name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, float]

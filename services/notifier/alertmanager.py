@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 RESEND_INTERVAL = 15.0  # seconds until all alerts are sent again
 RETENTION = timedelta(hours=1)  # Alertmanager keeps an alert so long after it was sent, and we send one that has ended
-REQUEST_TIMEOUT = 10.0  # seconds until one try is given up
+POST_TIMEOUT = 10.0  # seconds until one try is given up
 MAX_ALERTS = 1000  # in one request
 MAX_ANSWERED = 10_000  # breaches that were answered late or cancelled, and come back if their ticket is reopened
 
@@ -133,7 +133,7 @@ class Alertmanager:
     async def run(self) -> None:
         """Send all alerts after each change, every RESEND_INTERVAL, and 1, 2, 4 … seconds after a failure."""
         failures = 0
-        async with httpx.AsyncClient(timeout=REQUEST_TIMEOUT) as client:
+        async with httpx.AsyncClient(timeout=POST_TIMEOUT) as client:
             while True:
                 self._changed.clear()
                 problem = await self._post(client, self._alerts.list_alerts(datetime.now(UTC)))
@@ -156,7 +156,7 @@ class Alertmanager:
         """Return what went wrong, None if nothing did."""
         try:
             for start in range(0, len(alerts), MAX_ALERTS):
-                async with asyncio.timeout(REQUEST_TIMEOUT):
+                async with asyncio.timeout(POST_TIMEOUT):
                     answer = await client.post(self._url, json=alerts[start : start + MAX_ALERTS])
                 self._count.add("alertmanager", "sent" if answer.is_success else "retried")
                 if not answer.is_success:

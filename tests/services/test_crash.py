@@ -78,7 +78,7 @@ class Crew:
     def store(self) -> Database:
         return self.deployed.store
 
-    async def ready(self) -> None:
+    async def wait_until_ready(self) -> None:
         for service in self.services.values():
             await service.ready()
 
@@ -156,7 +156,7 @@ async def test_services_killed_in_turn_lose_nothing_and_say_nothing_twice(crew: 
     for name in SERVICES:
         crew.start(name)
     async with connected(crew.deployed.server.url) as nc:
-        await crew.ready()
+        await crew.wait_until_ready()
         for turn, name in enumerate(turns):
             before = position(crew.store, PROGRESS[name])
             sending = asyncio.create_task(send(nc, facts[turn * share : (turn + 1) * share]))
@@ -164,7 +164,7 @@ async def test_services_killed_in_turn_lose_nothing_and_say_nothing_twice(crew: 
             crew.crash(name)
             await sending
         await settled(nc, crew.store)
-        await crew.ready()
+        await crew.wait_until_ready()
         await check(nc, crew, every)
         assert nc.stats["errors_received"] == 0
     crew.end()
@@ -177,7 +177,7 @@ async def test_services_recover_by_themselves_when_nats_is_killed_and_comes_back
     crew.start(*SERVICES)
     server = crew.deployed.server
     async with connected(server.url) as nc:
-        await crew.ready()
+        await crew.wait_until_ready()
         sending = asyncio.create_task(send(nc, facts[:half]))
         await until("some is announced", lambda: position(crew.store, "announcements") > 50)
         await server.kill()
@@ -188,7 +188,7 @@ async def test_services_recover_by_themselves_when_nats_is_killed_and_comes_back
 
         await until("it says that it is not ready", not_ready)
         await server.start()
-        await crew.ready()
+        await crew.wait_until_ready()
         await sending
         await send(nc, facts[half:])
         await settled(nc, crew.store)
@@ -196,7 +196,7 @@ async def test_services_recover_by_themselves_when_nats_is_killed_and_comes_back
     crew.end()
 
 
-def owner(store: Path) -> int:
+def read_owner(store: Path) -> int:
     """The process that holds the lock of intake."""
     return int(store.with_name(f"{store.name}.intake.lock").read_text())
 
@@ -212,7 +212,7 @@ async def test_a_standby_takes_over_when_the_active_one_is_killed(crew: Crew) ->
                 await service.ready()
             file = path_of(crew.store)
             await until("each lock has its owner", lambda: len(list(file.parent.glob("*.lock"))) == 3)
-            active, standby = sorted(both, key=lambda s: owner(file) != s.process.process.pid)
+            active, standby = sorted(both, key=lambda s: read_owner(file) != s.process.process.pid)
             crew.services["intake"] = standby
             sending = asyncio.create_task(send(nc, facts))
             await until("some is announced", lambda: position(crew.store, "announcements") > 50)
@@ -268,7 +268,7 @@ async def test_an_intake_that_was_superseded_stores_nothing_more(crew: Crew, tmp
 async def test_intake_goes_on_when_somebody_deletes_its_consumer(crew: Crew) -> None:
     crew.start("intake")
     async with connected(crew.deployed.server.url) as nc:
-        await crew.ready()
+        await crew.wait_until_ready()
         js = nc.jetstream()
         for n in range(3):
             (consumer,) = await js.consumers_info("TICKETS")

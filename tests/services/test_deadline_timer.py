@@ -33,7 +33,7 @@ def anyio_backend() -> str:
 
 
 @asynccontextmanager
-async def at_work(service: Service) -> AsyncIterator[None]:
+async def run_service(service: Service) -> AsyncIterator[None]:
     running = asyncio.create_task(service.run())
     try:
         yield
@@ -50,15 +50,15 @@ class Due:
     def __init__(self, nc: Client, store: Store, folder: Path) -> None:
         self.bus, self.store, self._folder = Bus(nc), store, folder
 
-    def intake(self) -> Intake:
+    def make_intake(self) -> Intake:
         leases = FileLeases(FileLock(self._folder / "intake.lock"))
         return Intake(self.bus, self.store, load_policy(SHIPPED_POLICIES), Limits(), leases)
 
-    async def ticks(self) -> list[int]:
+    async def count_ticks(self) -> list[int]:
         """How often each was sent."""
         return list((await self.bus.count_messages(TICKETS, "clock.due.*")).values())
 
-    def waiting(self) -> int:
+    def count_waiting(self) -> int:
         with self.store.read_view() as cursor:
             return len(Deadlines().read_until(cursor, 2**62, 10 * MANY))
 
@@ -73,7 +73,7 @@ async def due(tmp_path: Path) -> AsyncIterator[Due]:
         with closing(deployed.store.open()) as store:
             found = Due(nc, store, tmp_path)
             await publish(nc, *(opened(f"T-{number}", ago(days=30)) for number in range(MANY)))
-            async with at_work(found.intake()):
+            async with run_service(found.make_intake()):
                 await until("all are stored", lambda: store.read_committed_sequence() == MANY)
             catch_up(store, Deadlines())
             yield found
@@ -97,25 +97,25 @@ async def test_ticks_go_as_one_and_are_not_sent_again_while_they_wait_in_the_str
     due: Due, batches: list[int]
 ) -> None:
     clock = DeadlineTimer(due.bus, due.store)
-    async with at_work(clock):
+    async with run_service(clock):
         await until("a tick would be sent again by now", lambda: clock.heartbeats >= 3)
-        assert (batches, await due.ticks()) == ([MANY], [1] * MANY)
+        assert (batches, await due.count_ticks()) == ([MANY], [1] * MANY)
         await due.bus.listen_for_nudges(clock.wake)
-        async with at_work(due.intake()):
-            await until("all are judged", lambda: due.waiting() == 0)
-    assert await due.ticks() == [1] * MANY
+        async with run_service(due.make_intake()):
+            await until("all are judged", lambda: due.count_waiting() == 0)
+    assert await due.count_ticks() == [1] * MANY
 
 
 async def test_a_second_clock_sends_what_the_first_has_not(due: Due, batches: list[int]) -> None:
-    tick = Outgoing("clock.due.T-7", {"Nats-Msg-Id": f"T-7:{first_instant(due)}:0"}, b"")
+    tick = Outgoing("clock.due.T-7", {"Nats-Msg-Id": f"T-7:{read_first_instant(due)}:0"}, b"")
     await due.bus.get_publisher(TICKETS).publish([tick])
     clock = DeadlineTimer(due.bus, due.store)
-    async with at_work(clock):
+    async with run_service(clock):
         await until("it has sent them", lambda: clock.heartbeats >= 1)
-    assert (batches, await due.ticks()) == ([MANY], [1] * MANY), "refused as a whole, then sent one by one"
+    assert (batches, await due.count_ticks()) == ([MANY], [1] * MANY), "refused as a whole, then sent one by one"
 
 
-def first_instant(due: Due) -> int:
+def read_first_instant(due: Due) -> int:
     with due.store.read_view() as cursor:
         (at,) = (row.at for row in Deadlines().read_until(cursor, 2**62, 10 * MANY) if row.ticket == "T-7")
     return at

@@ -77,12 +77,12 @@ def anyio_backend() -> str:
 # ---- what a process says
 
 
-def parts(shown: list[Sample]) -> dict[str, float]:
+def read_parts(shown: list[Sample]) -> dict[str, float]:
     """`sla_not_ready`, by part."""
     return {sample.labels["part"]: sample.value for sample in shown if sample.name == "sla_not_ready"}
 
 
-async def reasons(service: Service) -> dict[str, str]:
+async def read_reasons(service: Service) -> dict[str, str]:
     """Why it is not ready, empty if it is; and it is alive."""
     status, found = await service.readiness()
     assert (await get(f"{service.http_url}/health/live"))[0] == 200
@@ -90,29 +90,29 @@ async def reasons(service: Service) -> dict[str, str]:
     return found
 
 
-async def not_ready(service: Service, part: str, *words: str, within: float = PATIENCE) -> str:
+async def wait_for_problem(service: Service, part: str, *words: str, within: float = PATIENCE) -> str:
     """Waits until it says that a part does not work, in these words, and shows it; what it says."""
 
     async def says() -> str | None:
-        text = (await reasons(service)).get(part, "")
-        shown = parts(await samples(service.http_url))
+        text = (await read_reasons(service)).get(part, "")
+        shown = read_parts(await samples(service.http_url))
         return text if text and all(word in text for word in words) and shown[part] == 1 else None
 
     text: str = await until(f"{service.process.log_file.stem} is not ready: {part}, {words}", says, within)
     return text
 
 
-async def ready(*services: Service) -> None:
+async def wait_until_ready(*services: Service) -> None:
     """Waits until each is ready, and shows nothing else."""
 
     async def is_ready(service: Service) -> bool:
-        return not await reasons(service) and not any(parts(await samples(service.http_url)).values())
+        return not await read_reasons(service) and not any(read_parts(await samples(service.http_url)).values())
 
     for service in services:
         await until(f"{service.process.log_file.stem} is ready", lambda service=service: is_ready(service))
 
 
-async def ended(service: Service, *words: str, within: float = PATIENCE) -> None:
+async def wait_for_end(service: Service, *words: str, within: float = PATIENCE) -> None:
     """Waits until it has ended with 1, and said why in the log."""
     await until("it has ended", lambda: not service.process.running(), within)
     assert service.process.process.returncode == 1
@@ -121,13 +121,13 @@ async def ended(service: Service, *words: str, within: float = PATIENCE) -> None
 
 
 @asynccontextmanager
-async def running(deployed: Deployment, *each: tuple[str, ...], **settings: str) -> AsyncIterator[list[Service]]:
+async def run_services(deployed: Deployment, *each: tuple[str, ...], **settings: str) -> AsyncIterator[list[Service]]:
     """Processes with these services, ready; they end with 0, but for those that the test has ended."""
     started = [deployed.run(*names, **settings) for names in each]
     try:
         for service in started:
             await service.ready()
-        await ready(*started)
+        await wait_until_ready(*started)
         yield started
         for service in started:
             if service.process.running():
@@ -151,9 +151,9 @@ async def test_a_process_that_hangs_ends_when_it_is_asked_to_or_by_itself_but_a_
         nats_server(tmp_path / "nats") as server,
         deployment(tmp_path, server) as deployed,
         connected(server.url) as nc,
-        running(deployed, ("intake",), SLA_DATABASE_URL=f"sqlite:///{tmp_path / 'other.db'}", **hang) as (asked,),
-        running(deployed, ("intake",), **hang) as (hangs,),
-        running(deployed, ("intake",), ("metrics",)) as (standby, paused),
+        run_services(deployed, ("intake",), SLA_DATABASE_URL=f"sqlite:///{tmp_path / 'other.db'}", **hang) as (asked,),
+        run_services(deployed, ("intake",), **hang) as (hangs,),
+        run_services(deployed, ("intake",), ("metrics",)) as (standby, paused),
     ):
         paused.process.process.send_signal(signal.SIGSTOP)
         await publish(nc, *(opened(f"T-{n}", ago(hours=1)) for n in range(3)))
@@ -164,15 +164,15 @@ async def test_a_process_that_hangs_ends_when_it_is_asked_to_or_by_itself_but_a_
 
         await until("both have taken a message", delivered)
         asked.process.process.send_signal(signal.SIGTERM)
-        await ended(asked, "unfinished after 8 s: services", within=ENDS_WITHIN)
-        await not_ready(hangs, "intake", "no turn for", "the process ends after 30 s", within=15)
-        await not_ready(standby, "backlog", "3 messages wait, and none is taken")
-        await ended(hangs, "intake hangs: no turn for 30 s", within=25)
+        await wait_for_end(asked, "unfinished after 8 s: services", within=ENDS_WITHIN)
+        await wait_for_problem(hangs, "intake", "no turn for", "the process ends after 30 s", within=15)
+        await wait_for_problem(standby, "backlog", "3 messages wait, and none is taken")
+        await wait_for_end(hangs, "intake hangs: no turn for 30 s", within=25)
         await until("the standby stores", lambda: position(deployed.store, "intake") == 3)
         assert rows(deployed.store, "SELECT count(*), count(DISTINCT ticket) FROM inbox") == [(3, 3)]
         paused.process.process.send_signal(signal.SIGCONT)
         await until("it follows", lambda: position(deployed.store, "arrivals") == 3)
-        await ready(standby, paused)
+        await wait_until_ready(standby, paused)
 
 
 # ---- four processes, one service each; the last test takes TICKETS away for good
@@ -200,16 +200,16 @@ async def crew(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Crew]:
         try:
             first = {}
             for name, service in services.items():
-                await until("it answers", partial(answers, service))
+                await until("it answers", partial(is_answering, service))
                 first[name] = await samples(service.http_url)
-            await ready(*services.values())
+            await wait_until_ready(*services.values())
             yield Crew(deployed, nc, services, first)
         finally:
             for service in services.values():
                 service.process.give_up()
 
 
-async def answers(service: Service) -> bool:
+async def is_answering(service: Service) -> bool:
     service.process.must_run()
     return (await get(f"{service.http_url}/metrics"))[0] == 200
 
@@ -219,8 +219,8 @@ async def answers(service: Service) -> bool:
 async def test_a_process_shows_each_of_its_parts_from_the_start_and_at_zero_when_it_is_ready(
     crew: Crew, name: str
 ) -> None:
-    assert parts(crew.first[name]).keys() == {name, *PARTS}
-    assert parts(await samples(crew.services[name].http_url)) == dict.fromkeys((name, *PARTS), 0)
+    assert read_parts(crew.first[name]).keys() == {name, *PARTS}
+    assert read_parts(await samples(crew.services[name].http_url)) == dict.fromkeys((name, *PARTS), 0)
 
 
 @together
@@ -230,12 +230,12 @@ async def test_a_consumer_that_is_deleted_again_and_again_shows_and_nothing_is_l
     async def deleted_and_not_ready() -> bool:
         for consumer in await js.consumers_info("TICKETS"):
             await js.delete_consumer("TICKETS", consumer.name)
-        return "consumer is gone" in (await reasons(intake)).get("intake", "")
+        return "consumer is gone" in (await read_reasons(intake)).get("intake", "")
 
     await publish(crew.nc, *(opened(f"BEFORE-{n}", ago(hours=1)) for n in range(3)))
     await until("it is not ready", deleted_and_not_ready)
     await publish(crew.nc, *(opened(f"AFTER-{n}", ago(hours=1)) for n in range(3)))
-    await ready(intake)
+    await wait_until_ready(intake)
     await until(
         "all is stored", lambda: rows(crew.deployed.store, "SELECT count(DISTINCT ticket) FROM inbox") == [(6,)]
     )
@@ -251,22 +251,24 @@ async def test_a_stream_that_is_gone_or_would_refuse_or_drop_shows_at_once_until
         await js.delete_stream(stream)
 
     wrong = [f"stream TICKETS: {setting} is" for setting in ("subjects", "discard")]
-    await not_ready(intake, "streams", *wrong, "stream DEAD_LETTERS does not exist; run `sla migrate`", within=10)
-    assert "DEAD" not in await not_ready(clock, "streams", *wrong, "; see `nats stream edit TICKETS`", within=10)
-    assert "TICKETS" not in await not_ready(announcer, "streams", "stream SLA does not exist", within=10)
+    await wait_for_problem(
+        intake, "streams", *wrong, "stream DEAD_LETTERS does not exist; run `sla migrate`", within=10
+    )
+    assert "DEAD" not in await wait_for_problem(clock, "streams", *wrong, "; see `nats stream edit TICKETS`", within=10)
+    assert "TICKETS" not in await wait_for_problem(announcer, "streams", "stream SLA does not exist", within=10)
 
     await js.update_stream(right)
     await crew.deployed.migrate()
-    await ready(*crew.services.values())
+    await wait_until_ready(*crew.services.values())
 
 
 @together
 async def test_a_bus_that_is_away_shows_until_it_is_back(crew: Crew) -> None:
     await crew.deployed.server.stop()
     for service in crew.services.values():
-        await not_ready(service, "bus", crew.deployed.server.url, "is being made again: ")
+        await wait_for_problem(service, "bus", crew.deployed.server.url, "is being made again: ")
     await crew.deployed.server.start()
-    await ready(*crew.services.values())
+    await wait_until_ready(*crew.services.values())
 
 
 @together
@@ -274,10 +276,10 @@ async def test_another_stream_in_the_place_of_tickets_ends_intake_and_nobody_els
     intake, clock, announcer, metrics = crew.services.values()
     await crew.nc.jetstream().delete_stream("TICKETS")
     for service in (intake, clock, metrics):
-        await not_ready(service, "streams", "stream TICKETS does not exist", within=10)
+        await wait_for_problem(service, "streams", "stream TICKETS does not exist", within=10)
     await crew.deployed.migrate()
-    await ended(intake, "stream TICKETS was made anew at", "restore both from one backup")
-    await ready(clock, announcer, metrics)
+    await wait_for_end(intake, "stream TICKETS was made anew at", "restore both from one backup")
+    await wait_until_ready(clock, announcer, metrics)
 
 
 # ---- one process with all services: the store
@@ -291,27 +293,27 @@ async def test_a_store_that_cannot_be_read_or_written_or_is_another_one_shows_or
         nats_server(tmp_path / "nats") as server,
         deployment(tmp_path, server, SLA_POLICY_DIR=open_all_hours(tmp_path / "policy")) as deployed,
         connected(server.url) as nc,
-        running(deployed, SERVICES) as (engine,),
+        run_services(deployed, SERVICES) as (engine,),
     ):
         with closing(sqlite3.connect(path_of(deployed.store), isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await publish(nc, opened("LOCKED", ago(hours=1)))
-            await not_ready(engine, "intake", "database is locked")
+            await wait_for_problem(engine, "intake", "database is locked")
             other.execute("ROLLBACK")
-            await ready(engine)
+            await wait_until_ready(engine)
             await until("it is stored", lambda: position(deployed.store, "intake") >= 1)
 
             other.execute("ALTER TABLE compliance RENAME TO hidden")
             await publish(nc, opened("NO-VIEW", ago(hours=1)))
-            await not_ready(engine, "metrics", "no such table: compliance")
+            await wait_for_problem(engine, "metrics", "no such table: compliance")
             assert total(await samples(engine.http_url), "sla_metrics_active") == 0
             other.execute("ALTER TABLE hidden RENAME TO compliance")
-            await ready(engine)
+            await wait_until_ready(engine)
             assert total(await samples(engine.http_url), "sla_tickets") == 2
 
         shutil.copy(path_of(deployed.store), tmp_path / "copy")
         os.replace(tmp_path / "copy", path_of(deployed.store))
-        await ended(engine, "was deleted or replaced while the engine worked on it", within=10)
+        await wait_for_end(engine, "was deleted or replaced while the engine worked on it", within=10)
 
 
 # ---- users and permissions
@@ -328,32 +330,34 @@ async def test_a_missing_permission_or_user_shows_until_it_is_given(tmp_path: Pa
         async with (
             deployment(tmp_path, guard, SLA_POLICY_DIR=policy) as deployed,
             connected(guard.url) as nc,
-            running(deployed, ("intake",), SLA_NATS_URL=guard.of("intake")) as (intake,),
-            running(deployed, ("clock",), SLA_NATS_URL=guard.of("clock")) as (clock,),
+            run_services(deployed, ("intake",), SLA_NATS_URL=guard.of("intake")) as (intake,),
+            run_services(deployed, ("clock",), SLA_NATS_URL=guard.of("clock")) as (clock,),
         ):
             await publish(nc, opened("t-1", ago(hours=3)))
-            await not_ready(clock, "permissions", "clock.due.t-1", "give the user of this process the permission")
+            await wait_for_problem(
+                clock, "permissions", "clock.due.t-1", "give the user of this process the permission"
+            )
             guard.allow(clock="clock.due.>", intake=polls)
             for consumer in await nc.jetstream().consumers_info("TICKETS"):
                 await nc.jetstream().delete_consumer("TICKETS", consumer.name)  # or it would ask only every 30 s
-            await not_ready(intake, "permissions", polls.removesuffix(">").lower())
-            await not_ready(intake, "intake", "consumer is gone")
+            await wait_for_problem(intake, "permissions", polls.removesuffix(">").lower())
+            await wait_for_problem(intake, "intake", "consumer is gone")
             tries = intake.process.log.count('"waiting"')
 
             async def tried_again() -> bool:
-                assert "intake" in await reasons(intake)  # though each time it can begin
+                assert "intake" in await read_reasons(intake)  # though each time it can begin
                 return intake.process.log.count('"waiting"') > tries
 
             await until("it has tried again", tried_again)
             guard.allow(clock="none", intake="none")
-            await ready(intake, clock)
+            await wait_until_ready(intake, clock)
             breaches = "SELECT 1 FROM stored_events WHERE topic LIKE 'breached%'"
             await until("it is judged", lambda: rows(deployed.store, breaches))
 
             guard.allow(clock="none")
-            await not_ready(intake, "bus", f"nats://127.0.0.1:{guard.port} is lost", "Authorization Violation")
+            await wait_for_problem(intake, "bus", f"nats://127.0.0.1:{guard.port} is lost", "Authorization Violation")
             guard.allow(clock="none", intake="none")
-            await ready(intake)
+            await wait_until_ready(intake)
 
             assert "secret" not in clock.process.log + intake.process.log
 
@@ -366,13 +370,13 @@ async def test_an_error_after_which_nats_py_never_connects_again_ends_the_proces
         async with (
             deployment(tmp_path, guard) as deployed,
             connected(guard.url) as nc,
-            running(deployed, ("intake",)) as (intake,),
+            run_services(deployed, ("intake",)) as (intake,),
         ):
             bus = Bus(nc)
             for n in range(5):  # a service that is built again leaves no subscription behind
                 await bus.get_publisher("TICKETS").publish([Outgoing(f"clock.due.{n}", {}, b"")])
             await publish(nc, Fact("tickets.opened.X", b"?"))  # a dead letter is one subscription too many
-            await ended(intake, "the broker has ended the connection for good", "maximum subscriptions exceeded")
+            await wait_for_end(intake, "the broker has ended the connection for good", "maximum subscriptions exceeded")
 
 
 # ---- the watchdog itself, with small intervals
@@ -423,23 +427,23 @@ class Bench(NamedTuple):
     def bus(self) -> Bus:
         return Bus(self.nc)
 
-    def lock(self, name: str) -> FileLock:
+    def make_lock(self, name: str) -> FileLock:
         return FileLock(self.folder / f"{name}.lock")
 
     @asynccontextmanager
-    async def watched(
+    async def watch(
         self, **services: Callable[[], EngineService]
     ) -> AsyncIterator[tuple[Watchdog, dict[str, Supervisor]]]:
         """A watchdog that looks twenty times a second."""
         supervisors = {name: Supervisor(name, build) for name, build in services.items()}
         declared = [APP_SERVICES[name] for name in services]
         dog = Watchdog(supervisors, declared, self.bus, self.store, self.hung.append, read_wall_clock, interval=0.05)
-        async with working(dog.run, *(supervisor.run for supervisor in supervisors.values())):
+        async with run_beside(dog.run, *(supervisor.run for supervisor in supervisors.values())):
             yield dog, supervisors
 
 
 @asynccontextmanager
-async def working(*works: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+async def run_beside(*works: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """Runs beside the test until it is over."""
     tasks = [asyncio.ensure_future(work()) for work in works]
     try:
@@ -452,8 +456,8 @@ async def working(*works: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def at_work(service: EngineService) -> AsyncIterator[None]:
-    async with working(service.run):
+async def run_service(service: EngineService) -> AsyncIterator[None]:
+    async with run_beside(service.run):
         yield
     await service.stop()
 
@@ -472,7 +476,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 @waiting
 async def test_what_ought_to_move_and_does_not_is_named_until_it_moves(bench: Bench) -> None:
     bus, store, policy = bench.bus, bench.store, load_policy(Path(open_all_hours(bench.folder / "policy")))
-    async with bench.watched(**dict.fromkeys(SERVICES, Idle)) as (dog, _):
+    async with bench.watch(**dict.fromkeys(SERVICES, Idle)) as (dog, _):
 
         def problems() -> set[str]:
             return set(dog.problems)
@@ -482,14 +486,14 @@ async def test_what_ought_to_move_and_does_not_is_named_until_it_moves(bench: Be
         await until("nobody takes it", lambda: problems() == {"backlog"})
         assert dog.problems["backlog"].startswith("1 messages wait, and none is taken")
 
-        async with at_work(Intake(bus, store, policy, Limits(), FileLeases(bench.lock("intake")))):
+        async with run_service(Intake(bus, store, policy, Limits(), FileLeases(bench.make_lock("intake")))):
             await until("nobody reads the log", lambda: problems() == {"outbox", "views"})
             assert dog.problems["outbox"].startswith("nothing after 0 of the log is announced")
             behind = "deadlines after 0, tickets after 0, compliance after 0, arrivals after 0;"
             await until("all views are named", lambda: behind in dog.problems["views"])
-            async with at_work(Announcer(bus, store, bench.lock("announcer"))):
+            async with run_service(Announcer(bus, store, bench.make_lock("announcer"))):
                 await until("it is announced", lambda: problems() == {"views"})
-            async with at_work(Metrics(bus, store, policy, bench.lock("metrics"))):
+            async with run_service(Metrics(bus, store, policy, bench.make_lock("metrics"))):
                 await until(
                     "one view does not follow", lambda: "follow: deadlines after 0;" in dog.problems.get("views", "")
                 )
@@ -497,9 +501,9 @@ async def test_what_ought_to_move_and_does_not_is_named_until_it_moves(bench: Be
             await until("nobody sends a tick", lambda: problems() == {"deadlines"})
             assert "is not judged; see whether intake and clock run" in dog.problems["deadlines"]
             async with (
-                at_work(DeadlineTimer(bus, store)),
-                at_work(Announcer(bus, store, bench.lock("announcer"))),
-                at_work(Metrics(bus, store, policy, bench.lock("metrics"))),
+                run_service(DeadlineTimer(bus, store)),
+                run_service(Announcer(bus, store, bench.make_lock("announcer"))),
+                run_service(Metrics(bus, store, policy, bench.make_lock("metrics"))),
             ):
                 await until("all is well again", lambda: problems() == set())
     assert bench.hung == []
@@ -508,7 +512,7 @@ async def test_what_ought_to_move_and_does_not_is_named_until_it_moves(bench: Be
 @waiting
 async def test_nothing_is_well_before_the_first_look(bench: Bench) -> None:
     await bench.nc.jetstream().delete_stream("SLA")
-    async with bench.watched(announcer=Idle) as (dog, _):
+    async with bench.watch(announcer=Idle) as (dog, _):
 
         def is_named() -> bool:
             assert dog.problems.keys() == {"streams"}
@@ -518,21 +522,21 @@ async def test_nothing_is_well_before_the_first_look(bench: Bench) -> None:
 
 
 @waiting
-async def test_a_service_that_never_begins_is_hopeless(bench: Bench) -> None:
-    async with bench.watched(clock=Hanging, announcer=Idle) as (dog, _):
+async def test_a_service_that_never_begins_is_reported_as_hung(bench: Bench) -> None:
+    async with bench.watch(clock=Hanging, announcer=Idle) as (dog, _):
         await until("it is named", lambda: dog.problems.get("clock", "").startswith("no turn for 0."))
         assert bench.hung == []
-        await until("it is hopeless", lambda: bench.hung)
+        await until("it is reported as hung", lambda: bench.hung)
         assert bench.hung[0] == "clock hangs: no turn for 0.75 s"
         assert set(dog.problems) == {"clock"}
 
 
 @waiting
-async def test_a_service_that_fails_after_each_beginning_is_never_well_and_never_hopeless(
+async def test_a_service_that_fails_after_each_beginning_is_never_ready_and_never_hung(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervising, "RETRY_BACKOFF", (0.01, 0.05))
-    async with bench.watched(clock=Failing) as (_, supervisors):
+    async with bench.watch(clock=Failing) as (_, supervisors):
         supervisor = supervisors["clock"]
         await until("it has failed", lambda: supervisor.built > 1)
 
@@ -551,7 +555,7 @@ async def test_a_store_that_does_not_answer_is_asked_once(bench: Bench) -> None:
     def threads() -> int:
         return sum(thread.name.startswith("asyncio") for thread in threading.enumerate())
 
-    async with bench.watched(clock=Hanging) as (dog, _):
+    async with bench.watch(clock=Hanging) as (dog, _):
         await until("all is well", lambda: "store" not in dog.problems)
         before = threads()
         with ExitStack() as held:
@@ -571,9 +575,9 @@ async def test_a_tick_that_another_clock_sent_too_early_is_sent_again_at_its_tim
     async def ticks() -> bool:
         return (await bus.count_messages("TICKETS", "clock.due.T-1")).get("clock.due.T-1", 0) == 1
 
-    async with at_work(Intake(bus, store, policy, Limits(), FileLeases(bench.lock("intake")))):
+    async with run_service(Intake(bus, store, policy, Limits(), FileLeases(bench.make_lock("intake")))):
         await publish(bench.nc, opened("T-1", ago(minutes=59, seconds=56)))
-        async with at_work(DeadlineTimer(bus, store, lambda: read_wall_clock() + 3_600_000_000)):
+        async with run_service(DeadlineTimer(bus, store, lambda: read_wall_clock() + 3_600_000_000)):
             await until("it is sent", ticks)
-        async with at_work(DeadlineTimer(bus, store)):
+        async with run_service(DeadlineTimer(bus, store)):
             await until("half of the target is used", lambda: store.load_ticket("T-1").first.warned)

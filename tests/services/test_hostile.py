@@ -61,7 +61,7 @@ async def nc(engine: Up) -> AsyncIterator[Client]:
         yield found
 
 
-def sent(**parts: object) -> Fact:
+def make_fact(**parts: object) -> Fact:
     """A fact whose strings are any: the subject has the token of another ticket if there is none for this one."""
     event = opened("T", ago(hours=3)).event
     event |= parts
@@ -71,26 +71,26 @@ def sent(**parts: object) -> Fact:
     return Fact(subject, json.dumps(event).encode(), STRUCTURED)
 
 
-async def refused(nc: Client) -> dict[int, str]:
+async def read_dead_letters(nc: Client) -> dict[int, str]:
     """The reason of each dead letter, by the sequence of its original."""
     letters = await stored(nc, "DEAD_LETTERS", "dead_letters.*")
     assert all(value.isprintable() for letter in letters for value in letter.headers.values())
     return {int(letter.headers["Sla-Sequence"]): letter.headers["Sla-Reason"] for letter in letters}
 
 
-async def newest(nc: Client) -> int:
+async def read_newest(nc: Client) -> int:
     return (await nc.jetstream().stream_info("TICKETS")).state.last_seq
 
 
-async def told(nc: Client, after: int) -> set[int]:
+async def read_published(nc: Client, after: int) -> set[int]:
     """The sequences of what was published; the clock's ticks are between them."""
     return {heard.sequence for heard in await stored(nc, "TICKETS", "tickets.>") if heard.sequence > after}
 
 
 async def test_a_ticket_of_any_name_breaches_under_its_own_name_alone(engine: Up, nc: Client) -> None:
-    await publish(nc, *(sent(subject=ticket, id=f"id of {n}") for n, ticket in enumerate(TICKETS)))
+    await publish(nc, *(make_fact(subject=ticket, id=f"id of {n}") for n, ticket in enumerate(TICKETS)))
     await settled(nc, engine.store)
-    assert await refused(nc) == {}
+    assert await read_dead_letters(nc) == {}
     said = await stored(nc)
     for ticket in TICKETS:
         breaches = [heard for heard in said if heard.kind == "breached" and heard.data["ticket_id"] == ticket]
@@ -107,24 +107,26 @@ async def test_a_ticket_of_any_name_breaches_under_its_own_name_alone(engine: Up
 
 
 async def test_a_name_that_nobody_can_read_is_put_aside_with_the_reason(engine: Up, nc: Client) -> None:
-    before = await newest(nc)
-    await publish(nc, *(sent(subject=ticket) for ticket in REFUSED), opened("after", ago(hours=1)))
+    before = await read_newest(nc)
+    await publish(nc, *(make_fact(subject=ticket) for ticket in REFUSED), opened("after", ago(hours=1)))
     await settled(nc, engine.store)
-    reasons = {sequence: reason for sequence, reason in (await refused(nc)).items() if sequence > before}
-    assert reasons.keys() == set(sorted(await told(nc, before))[:-1]) and len(reasons) == len(REFUSED)
+    reasons = {sequence: reason for sequence, reason in (await read_dead_letters(nc)).items() if sequence > before}
+    assert reasons.keys() == set(sorted(await read_published(nc, before))[:-1]) and len(reasons) == len(REFUSED)
     assert set(reasons.values()) == {"invalid_data"}
     assert rows(engine.store, "SELECT count(*) FROM inbox WHERE ticket = 'after'") == [(1,)]
 
 
 MEMBERS = {
-    "id": lambda n, text: sent(subject=f"I-{n}", id=text),
-    "source": lambda n, text: sent(subject=f"S-{n}", id=f"s{n}", source=text),
-    "sequence": lambda n, text: sent(subject=f"Q-{n}", id=f"q{n}", sequence=text),
-    "level": lambda n, text: sent(subject=f"L-{n}", id=f"l{n}", data={"service_level": text, "priority": "critical"}),
-    "priority": lambda n, text: sent(
+    "id": lambda n, text: make_fact(subject=f"I-{n}", id=text),
+    "source": lambda n, text: make_fact(subject=f"S-{n}", id=f"s{n}", source=text),
+    "sequence": lambda n, text: make_fact(subject=f"Q-{n}", id=f"q{n}", sequence=text),
+    "level": lambda n, text: make_fact(
+        subject=f"L-{n}", id=f"l{n}", data={"service_level": text, "priority": "critical"}
+    ),
+    "priority": lambda n, text: make_fact(
         subject=f"P-{n}", id=f"p{n}", data={"service_level": "enterprise", "priority": text}
     ),
-    "type": lambda n, text: sent(subject=f"T-{n}", id=f"t{n}", type=f"ticket.{text}"),
+    "type": lambda n, text: make_fact(subject=f"T-{n}", id=f"t{n}", type=f"ticket.{text}"),
     "reason": lambda n, text: fact("escalated", f"I-{n}", ago(hours=1), id=f"r{n}", reason=text),
     "by": lambda n, text: responded(f"I-{n}", ago(hours=1), id=f"b{n}", by=text),
 }
@@ -132,12 +134,12 @@ MEMBERS = {
 
 @pytest.mark.parametrize("member", MEMBERS)
 async def test_any_text_anywhere_is_stored_or_put_aside_and_stops_nothing(engine: Up, nc: Client, member: str) -> None:
-    before = await newest(nc)
-    await publish(nc, *(MEMBERS[member](n, text) for n, text in enumerate(TEXTS)), sent(subject=f"after {member}"))
+    before = await read_newest(nc)
+    await publish(nc, *(MEMBERS[member](n, text) for n, text in enumerate(TEXTS)), make_fact(subject=f"after {member}"))
     await settled(nc, engine.store)
     outcomes = dict(rows(engine.store, "SELECT sequence, outcome FROM inbox WHERE sequence > ?", before))
-    letters = {sequence for sequence in await refused(nc) if sequence > before}
-    assert outcomes.keys() == await told(nc, before) and len(outcomes) == len(TEXTS) + 1
+    letters = {sequence for sequence in await read_dead_letters(nc) if sequence > before}
+    assert outcomes.keys() == await read_published(nc, before) and len(outcomes) == len(TEXTS) + 1
     assert {sequence for sequence, outcome in outcomes.items() if outcome == "dead_letter"} == letters
     assert rows(engine.store, "SELECT outcome FROM inbox WHERE ticket = ?", f"after {member}") == [("recorded",)]
     if member in ("level", "priority", "type", "by"):
@@ -149,7 +151,9 @@ async def test_members_with_names_of_our_libraries_make_nothing(engine: Up, nc: 
     names = ("_type_", "_data_", "__class__", "__init__", "__dict__", "topic", "originator_id", "TOPIC", "KIND")
     planted = dict.fromkeys(names, "datetime.datetime")
     await publish(
-        nc, sent(subject="plain", id="p1", data=data), sent(subject="planted", id="p2", data=data | planted, **planted)
+        nc,
+        make_fact(subject="plain", id="p1", data=data),
+        make_fact(subject="planted", id="p2", data=data | planted, **planted),
     )
     await settled(nc, engine.store)
     store = engine.store.open()
@@ -171,7 +175,7 @@ def test_a_row_of_a_foreign_topic_imports_nothing_and_says_so(topic: str) -> Non
 
 
 async def test_every_line_of_the_log_is_one_line_that_a_program_can_read(engine: Up, nc: Client) -> None:
-    await publish(nc, *(sent(subject=text, id=f"again {n}") for n, text in enumerate(TEXTS)))
+    await publish(nc, *(make_fact(subject=text, id=f"again {n}") for n, text in enumerate(TEXTS)))
     await settled(nc, engine.store)
     lines = engine.process.log.split("\n")[:-1]
     ready = [line for line in lines if line.startswith("ready: ")]  # for people, and the first

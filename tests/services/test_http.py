@@ -104,7 +104,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         yield Live(running, asyncio.run(samples(running.http_url)))
 
 
-async def shown(http_url: str, store: Path) -> list[Sample]:
+async def read_samples(http_url: str, store: Path) -> list[Sample]:
     """The figures, once metrics has seen all that is stored now."""
     ((head,),) = rows(store, "SELECT max(rowid) FROM stored_events")
     ((last,),) = rows(store, "SELECT max(sequence) FROM inbox")
@@ -113,7 +113,7 @@ async def shown(http_url: str, store: Path) -> list[Sample]:
     return await samples(http_url)
 
 
-def counters(found: list[Sample]) -> dict[tuple[object, ...], float]:
+def list_counters(found: list[Sample]) -> dict[tuple[object, ...], float]:
     """What must never fall."""
     endings = ("_total", "_count", "_sum", "_bucket")
     return {(s.name, *sorted(s.labels.items())): s.value for s in found if s.name.endswith(endings)}
@@ -184,7 +184,7 @@ async def test_a_scripted_load_gives_the_right_counters(live: Live) -> None:
         await sla.first("LATE", "fulfilled", 2)
         retracted = sla.kinds("MET").count("breach_retracted")  # if the tick came before its answer
         await announced(nc, live.up.store)
-    found = await shown(live.up.http_url, live.up.store)
+    found = await read_samples(live.up.http_url, live.up.store)
 
     critical = {"service_level": "enterprise", "priority": "critical"}
     assert total(found, "sla_breaches_total", **critical) == 2 + retracted
@@ -223,7 +223,7 @@ async def test_no_label_holds_a_ticket_or_free_text(live: Live) -> None:
         bad = opened("SECRET-2", ago(hours=3), "SECRET", "SECRET").event | {"type": "SECRET"}
         await publish(nc, Fact("tickets.SECRET.SECRET-2", str(bad).replace("'", '"').encode()))
         await announced(nc, live.up.store)
-    await shown(live.up.http_url, live.up.store)
+    await read_samples(live.up.http_url, live.up.store)
     assert "SECRET" not in (await get(f"{live.up.http_url}/metrics"))[1]
 
 
@@ -239,19 +239,19 @@ async def test_counters_survive_a_restart_and_a_rebuild_lowers_none(tmp_path: Pa
             for n in range(20):
                 await sla.first(f"T-{n}", "fulfilled")
             await announced(nc, first.store)
-        before = counters(await shown(first.http_url, first.store))
+        before = list_counters(await read_samples(first.http_url, first.store))
     assert before["sla_responses_total", ("outcome", "met"), ("priority", "critical"), ("service_level", "enterprise")]
     with up(tmp_path, SLA_POLICY_DIR=policy) as second:
-        assert counters(await shown(second.http_url, second.store)) == before
+        assert list_counters(await read_samples(second.http_url, second.store)) == before
         store = second.store.open()
         try:
             for view in PROJECTIONS:
                 for _ in rebuild(store, view):
-                    during = counters(await samples(second.http_url))
+                    during = list_counters(await samples(second.http_url))
                     assert all(during[name] >= value for name, value in before.items())
         finally:
             store.close()
-        assert counters(await shown(second.http_url, second.store)) == before
+        assert list_counters(await read_samples(second.http_url, second.store)) == before
 
 
 @pytest.mark.parts

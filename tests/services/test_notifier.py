@@ -57,7 +57,7 @@ DAY = timedelta(days=1)
 # ---- what the engine announces
 
 
-def announcement(kind: str, ticket: str = "T-1", **changed: Any) -> Announcement:
+def make_announcement(kind: str, ticket: str = "T-1", **changed: Any) -> Announcement:
     """The example of a kind, of a ticket of today and with members changed."""
     at = now() - timedelta(minutes=1)
     times = {"breached_at": at, "due_at": at, "detected_at": at, "started_at": at - timedelta(hours=4)}
@@ -68,7 +68,7 @@ def announcement(kind: str, ticket: str = "T-1", **changed: Any) -> Announcement
     return Announcement(make_event_id(ticket, "first_response", 1, kind, 1, 1), ticket, at, typed)
 
 
-def sent(event: Announcement, historic: bool = False) -> Fact:
+def make_message(event: Announcement, historic: bool = False) -> Fact:
     """As the announcer publishes it."""
     data = event.data
     kind = data.type.removeprefix("sla.")
@@ -78,14 +78,14 @@ def sent(event: Announcement, historic: bool = False) -> Fact:
 
 
 async def announce(nc: Client, *events: Announcement) -> None:
-    for subject, body, headers in map(sent, events):
+    for subject, body, headers in map(make_message, events):
         await nc.jetstream().publish(subject, body, headers=headers, stream="SLA")
 
 
-# ---- who is told
+# ---- the notifier of a test
 
 
-def notify(**more: Any) -> str:
+def build_notify(**more: Any) -> str:
     """SLA_NOTIFY of webhooks by name, and what else it says."""
     hooks = {name: {"webhook": value, "secret": SECRET} for name, value in more.items() if isinstance(value, str)}
     return yaml.safe_dump(
@@ -111,7 +111,7 @@ class Scene(NamedTuple):
 
 
 @asynccontextmanager
-async def scene(folder: Path, **settings: str) -> AsyncIterator[Scene]:
+async def prepare_scene(folder: Path, **settings: str) -> AsyncIterator[Scene]:
     async with nats_server(folder / "nats") as server, connected(server.url) as nc:
         found = Scene(folder, server.url, nc, {"SLA_NATS_URL": server.url, **settings})
         await found.migrate()
@@ -119,7 +119,7 @@ async def scene(folder: Path, **settings: str) -> AsyncIterator[Scene]:
 
 
 @asynccontextmanager
-async def running(scene: Scene) -> AsyncIterator[Service]:
+async def run_notifier(scene: Scene) -> AsyncIterator[Service]:
     """Ready; it must end well if the test did not end it."""
     service = scene.run()
     try:
@@ -132,11 +132,11 @@ async def running(scene: Scene) -> AsyncIterator[Service]:
             service.process.give_up()
 
 
-async def tried(service: Service, target: str, outcome: str) -> float:
+async def count_tries(service: Service, target: str, outcome: str) -> float:
     return total(await samples(service.http_url), "sla_notifications_total", target=target, outcome=outcome)
 
 
-async def came(hook: Hook, number: int) -> None:
+async def wait_for_requests(hook: Hook, number: int) -> None:
     await until(f"{number} requests", lambda: len(hook.requests) >= number)
 
 
@@ -161,9 +161,9 @@ def test_alerts_are_routed_by_severity(severity: str, receiver: str) -> None:
 @needs_alertmanager
 async def test_a_breach_is_an_alert_until_it_is_withdrawn_answered_or_cancelled(tmp_path: Path) -> None:
     with alertmanager(tmp_path / "alertmanager") as manager:
-        async with scene(tmp_path, SLA_ALERTMANAGER_URL=manager.url) as at, running(at) as service:
+        async with prepare_scene(tmp_path, SLA_ALERTMANAGER_URL=manager.url) as at, run_notifier(at) as service:
             tickets = ("withdrawn", "answered", "cancelled")
-            await announce(at.nc, *(announcement("breached", ticket) for ticket in tickets))
+            await announce(at.nc, *(make_announcement("breached", ticket) for ticket in tickets))
             await until("all fire", lambda: all(manager.of(ticket) for ticket in tickets))
             (alert,) = manager.of("answered")
             assert alert["labels"] == {
@@ -180,26 +180,31 @@ async def test_a_breach_is_an_alert_until_it_is_withdrawn_answered_or_cancelled(
             assert alert["receivers"] == [{"name": "pager"}]
             await announce(
                 at.nc,
-                announcement("breach_retracted", "withdrawn"),
-                announcement("fulfilled", "answered", met=False, overdue_seconds=60),
-                announcement("cancelled", "cancelled"),
+                make_announcement("breach_retracted", "withdrawn"),
+                make_announcement("fulfilled", "answered", met=False, overdue_seconds=60),
+                make_announcement("cancelled", "cancelled"),
             )
             await until("none fires", lambda: not manager.alerts(alertname="SlaTicketBreached"))
             await announce(
-                at.nc, announcement("target_changed", "cancelled"), announcement("target_changed", "withdrawn")
+                at.nc,
+                make_announcement("target_changed", "cancelled"),
+                make_announcement("target_changed", "withdrawn"),
             )
             await until("the one that was reopened fires again", lambda: manager.of("cancelled"))
             assert not manager.of("withdrawn") and not manager.of("answered")
-            assert await tried(service, "alertmanager", "sent") >= 3
-            assert await tried(service, "alertmanager", "retried") == 0
+            assert await count_tries(service, "alertmanager", "sent") >= 3
+            assert await count_tries(service, "alertmanager", "retried") == 0
 
 
 @needs_alertmanager
 async def test_an_alert_is_sent_again_so_that_an_alertmanager_that_lost_it_has_it_back(tmp_path: Path) -> None:
     port = free_port()
-    async with scene(tmp_path, SLA_ALERTMANAGER_URL=f"http://127.0.0.1:{port}") as at, running(at) as service:
+    async with (
+        prepare_scene(tmp_path, SLA_ALERTMANAGER_URL=f"http://127.0.0.1:{port}") as at,
+        run_notifier(at) as service,
+    ):
         with alertmanager(tmp_path / "first", port) as manager:
-            await announce(at.nc, announcement("breached"))
+            await announce(at.nc, make_announcement("breached"))
             (first,) = await until("it fires", lambda: manager.of("T-1"))
 
             def again() -> bool:
@@ -208,7 +213,7 @@ async def test_an_alert_is_sent_again_so_that_an_alertmanager_that_lost_it_has_i
 
             await until("it is sent again", again)
             assert manager.of("T-1")[0]["startsAt"] == first["startsAt"]
-        await until("a try failed", lambda: tried(service, "alertmanager", "retried"))
+        await until("a try failed", lambda: count_tries(service, "alertmanager", "retried"))
         assert (await service.readiness())[0] == 200, "a target that is away is not our part"
         with alertmanager(tmp_path / "second", port) as manager:
             await until("it fires there too", lambda: manager.of("T-1"))
@@ -217,31 +222,31 @@ async def test_an_alert_is_sent_again_so_that_an_alertmanager_that_lost_it_has_i
 @needs_alertmanager
 async def test_after_kill_9_the_alerts_are_known_again_and_what_ended_meanwhile_is_resolved(tmp_path: Path) -> None:
     with alertmanager(tmp_path / "alertmanager") as manager:
-        async with scene(tmp_path, SLA_ALERTMANAGER_URL=manager.url) as at:
-            async with running(at) as service:
-                await announce(at.nc, announcement("breached", "stays"), announcement("breached", "ends"))
+        async with prepare_scene(tmp_path, SLA_ALERTMANAGER_URL=manager.url) as at:
+            async with run_notifier(at) as service:
+                await announce(at.nc, make_announcement("breached", "stays"), make_announcement("breached", "ends"))
                 await until("both fire", lambda: manager.of("stays") and manager.of("ends"))
                 before = manager.of("stays")[0]["updatedAt"]
                 service.process.kill()
-            await announce(at.nc, announcement("fulfilled", "ends", met=False, overdue_seconds=60))
-            async with running(at):
+            await announce(at.nc, make_announcement("fulfilled", "ends", met=False, overdue_seconds=60))
+            async with run_notifier(at):
                 await until("one is resolved", lambda: not manager.of("ends"))
                 await until("the other one is sent again", lambda: manager.of("stays")[0]["updatedAt"] > before)
 
 
 async def test_at_its_start_it_says_nothing_before_it_has_heard_everything(tmp_path: Path) -> None:
     with hook() as manager:
-        async with scene(tmp_path, SLA_ALERTMANAGER_URL=manager.url) as at:
+        async with prepare_scene(tmp_path, SLA_ALERTMANAGER_URL=manager.url) as at:
             tickets = [f"answered-{number}" for number in range(600)]
-            await announce(at.nc, *(announcement("breached", ticket) for ticket in tickets))
-            await announce(at.nc, *(announcement("fulfilled", ticket, met=False) for ticket in tickets))
-            async with running(at):
-                await announce(at.nc, announcement("breached", "waits"))
-                await until("it is told", lambda: "waits" in fired(manager))
-                assert fired(manager) == {"waits"}
+            await announce(at.nc, *(make_announcement("breached", ticket) for ticket in tickets))
+            await announce(at.nc, *(make_announcement("fulfilled", ticket, met=False) for ticket in tickets))
+            async with run_notifier(at):
+                await announce(at.nc, make_announcement("breached", "waits"))
+                await until("it is told", lambda: "waits" in list_fired(manager))
+                assert list_fired(manager) == {"waits"}
 
 
-def fired(manager: Hook) -> set[str]:
+def list_fired(manager: Hook) -> set[str]:
     """The tickets of all alerts that were ever sent as firing."""
     alerts = [alert for request in list(manager.requests) for alert in json.loads(request.body)]
     return {alert["labels"]["ticket"] for alert in alerts if datetime.fromisoformat(alert["endsAt"]) > now()}
@@ -254,16 +259,16 @@ async def test_a_breach_of_the_engine_reaches_alertmanager_and_the_answer_resolv
         alertmanager(tmp_path / "alertmanager") as manager,
         hook() as pager,
         up(
-            tmp_path, SLA_POLICY_DIR=hours, SLA_ALERTMANAGER_URL=manager.url, SLA_NOTIFY=notify(pager=pager.url)
+            tmp_path, SLA_POLICY_DIR=hours, SLA_ALERTMANAGER_URL=manager.url, SLA_NOTIFY=build_notify(pager=pager.url)
         ) as engine,
     ):
         async with connected(engine.nats_url) as nc:
             await publish(nc, opened("T-1", ago(hours=2, minutes=1)))
             await until("it fires", lambda: manager.of("T-1"))
-            await came(pager, 1)
+            await wait_for_requests(pager, 1)
             await publish(nc, responded("T-1", ago(seconds=1)))
             await until("it is resolved", lambda: not manager.of("T-1"))
-            await came(pager, 2)
+            await wait_for_requests(pager, 2)
         assert [json.loads(request.body)["type"] for request in pager.requests] == ["sla.breached", "sla.fulfilled"]
 
 
@@ -272,67 +277,73 @@ async def test_a_breach_of_the_engine_reaches_alertmanager_and_the_answer_resolv
 
 async def test_a_webhook_gets_the_event_byte_for_byte_and_signed(tmp_path: Path) -> None:
     with hook() as pager:
-        async with scene(tmp_path, SLA_NOTIFY=notify(pager=f"{pager.url}/sla?team=1")) as at, running(at) as service:
-            breach = announcement("breached", "två")
+        async with (
+            prepare_scene(tmp_path, SLA_NOTIFY=build_notify(pager=f"{pager.url}/sla?team=1")) as at,
+            run_notifier(at) as service,
+        ):
+            breach = make_announcement("breached", "två")
             await announce(at.nc, breach)
-            await came(pager, 1)
+            await wait_for_requests(pager, 1)
             (request,) = pager.requests
             assert request.path == "/sla?team=1"
             assert request.headers["webhook-id"] == breach.id
-            assert request.body == sent(breach).body
+            assert request.body == make_message(breach).body
             assert Webhook(SECRET).verify(request.body, request.headers)["subject"] == "två"
             with pytest.raises(WebhookVerificationError):
                 Webhook(SECRET).verify(request.body.replace(b"critical", b"harmless"), request.headers)
-            await until("it is counted", lambda: tried(service, "webhook", "sent"))
+            await until("it is counted", lambda: count_tries(service, "webhook", "sent"))
 
 
 async def test_a_target_that_fails_is_tried_again_later_each_time_with_the_same_id(tmp_path: Path) -> None:
     with hook() as pager:
         pager.answers = [503, 429, 408]
-        async with scene(tmp_path, SLA_NOTIFY=notify(pager=pager.url)) as at, running(at) as service:
-            await announce(at.nc, announcement("breached"))
-            await came(pager, 4)
+        async with prepare_scene(tmp_path, SLA_NOTIFY=build_notify(pager=pager.url)) as at, run_notifier(at) as service:
+            await announce(at.nc, make_announcement("breached"))
+            await wait_for_requests(pager, 4)
             pauses = [later.at - earlier.at for earlier, later in zip(pager.requests, pager.requests[1:], strict=False)]
             for pause, least in zip(pauses, (1, 2, 4), strict=True):
                 assert pause >= least
             assert len({request.headers["webhook-id"] for request in pager.requests}) == 1
-            await until("it is counted", lambda: tried(service, "webhook", "sent"))
-            assert await tried(service, "webhook", "retried") == 3
-            assert await tried(service, "webhook", "given_up") == 0
+            await until("it is counted", lambda: count_tries(service, "webhook", "sent"))
+            assert await count_tries(service, "webhook", "retried") == 3
+            assert await count_tries(service, "webhook", "given_up") == 0
 
 
 async def test_what_a_target_refuses_is_given_up_at_once_and_kept(tmp_path: Path) -> None:
     with hook() as pager:
         pager.answers = [400]
-        async with scene(tmp_path, SLA_NOTIFY=notify(pager=pager.url)) as at, running(at) as service:
-            breaches = {ticket: announcement("breached", ticket) for ticket in ("T-1", "T-2")}
+        async with prepare_scene(tmp_path, SLA_NOTIFY=build_notify(pager=pager.url)) as at, run_notifier(at) as service:
+            breaches = {ticket: make_announcement("breached", ticket) for ticket in ("T-1", "T-2")}
             await announce(at.nc, *breaches.values())
             (kept,) = await until("it is kept", lambda: stored(at.nc, "UNDELIVERED", "undelivered.*"))
             refused = pager.tickets()[0]
             assert kept.subject == "undelivered.pager" and kept.ticket == refused
-            assert kept.body == sent(breaches[refused]).body
+            assert kept.body == make_message(breaches[refused]).body
             assert kept.headers["Sla-Target"] == "pager" and "it answers 400" in kept.headers["Sla-Error"]
             assert kept.headers["Sla-Subject"] == f"sla.breached.foundation.critical.{refused}"
-            await until("the other one is told", lambda: tried(service, "webhook", "sent"))
-            assert await tried(service, "webhook", "given_up") == 1
-            assert await tried(service, "webhook", "retried") == 0
+            await until("the other one is told", lambda: count_tries(service, "webhook", "sent"))
+            assert await count_tries(service, "webhook", "given_up") == 1
+            assert await count_tries(service, "webhook", "retried") == 0
 
 
 async def test_a_target_that_is_away_for_too_long_is_given_up_and_what_it_missed_is_kept(tmp_path: Path) -> None:
-    settings = {"SLA_NOTIFY": notify(pager=f"http://127.0.0.1:{free_port()}"), "SLA_NOTIFY_FOR": "2s"}
-    async with scene(tmp_path, **settings) as at, running(at) as service:
-        await announce(at.nc, announcement("breached"))
+    settings = {"SLA_NOTIFY": build_notify(pager=f"http://127.0.0.1:{free_port()}"), "SLA_NOTIFY_FOR": "2s"}
+    async with prepare_scene(tmp_path, **settings) as at, run_notifier(at) as service:
+        await announce(at.nc, make_announcement("breached"))
         (kept,) = await until("it is kept", lambda: stored(at.nc, "UNDELIVERED", "undelivered.*"))
         assert kept.ticket == "T-1" and kept.headers["Sla-Error"]
-        assert await tried(service, "webhook", "retried") >= 1
-        await until("it is counted", lambda: tried(service, "webhook", "given_up"))
+        assert await count_tries(service, "webhook", "retried") >= 1
+        await until("it is counted", lambda: count_tries(service, "webhook", "given_up"))
 
 
 async def test_a_target_that_hangs_delays_no_other_one_and_the_process_still_ends_in_time(tmp_path: Path) -> None:
     with hook() as slow, hook() as pager:
         slow.hangs = True
-        async with scene(tmp_path, SLA_NOTIFY=notify(slow=slow.url, pager=pager.url)) as at, running(at) as service:
-            await announce(at.nc, *(announcement("breached", f"T-{n}") for n in range(50)))
+        async with (
+            prepare_scene(tmp_path, SLA_NOTIFY=build_notify(slow=slow.url, pager=pager.url)) as at,
+            run_notifier(at) as service,
+        ):
+            await announce(at.nc, *(make_announcement("breached", f"T-{n}") for n in range(50)))
             await until("all are told", lambda: len(set(pager.tickets())) == 50, within=5)
             assert len(slow.requests) <= 8
             service.process.end()
@@ -340,17 +351,19 @@ async def test_a_target_that_hangs_delays_no_other_one_and_the_process_still_end
 
 async def test_two_notifiers_share_what_is_to_be_told_and_an_alert_of_both_is_one(tmp_path: Path) -> None:
     with hook() as pager, hook() as manager:
-        settings = {"SLA_NOTIFY": notify(pager=pager.url), "SLA_ALERTMANAGER_URL": manager.url}
-        async with scene(tmp_path, **settings) as at, running(at) as one, running(at) as other:
+        settings = {"SLA_NOTIFY": build_notify(pager=pager.url), "SLA_ALERTMANAGER_URL": manager.url}
+        async with prepare_scene(tmp_path, **settings) as at, run_notifier(at) as one, run_notifier(at) as other:
             tickets = {f"T-{number}" for number in range(30)}
-            await announce(at.nc, *(announcement("breached", ticket) for ticket in tickets))
+            await announce(at.nc, *(make_announcement("breached", ticket) for ticket in tickets))
 
             async def told() -> bool:
-                return await tried(one, "webhook", "sent") + await tried(other, "webhook", "sent") >= len(tickets)
+                return await count_tries(one, "webhook", "sent") + await count_tries(other, "webhook", "sent") >= len(
+                    tickets
+                )
 
             await until("all are told", told)
             assert sorted(pager.tickets()) == sorted(tickets)
-            await until("both tell all alerts", lambda: fired(manager) == tickets)
+            await until("both tell all alerts", lambda: list_fired(manager) == tickets)
             labels = {
                 tuple(sorted(each["labels"].items())) for got in manager.requests for each in json.loads(got.body)
             }
@@ -360,22 +373,22 @@ async def test_two_notifiers_share_what_is_to_be_told_and_an_alert_of_both_is_on
 async def test_kill_9_loses_nothing(tmp_path: Path) -> None:
     with hook() as pager:
         pager.hangs = True
-        async with scene(tmp_path, SLA_NOTIFY=notify(pager=pager.url)) as at:
-            async with running(at) as service:
-                await announce(at.nc, announcement("breached", "under way"))
-                await came(pager, 1)
+        async with prepare_scene(tmp_path, SLA_NOTIFY=build_notify(pager=pager.url)) as at:
+            async with run_notifier(at) as service:
+                await announce(at.nc, make_announcement("breached", "under way"))
+                await wait_for_requests(pager, 1)
                 service.process.kill()
             pager.hangs = False
             pager.released.set()
-            await announce(at.nc, announcement("breached", "meanwhile"))
-            async with running(at):
+            await announce(at.nc, make_announcement("breached", "meanwhile"))
+            async with run_notifier(at):
                 await until("both are told", lambda: len(pager.tickets()) == 3)
             ids = [request.headers["webhook-id"] for request in pager.requests]
             assert sorted(pager.tickets()) == ["meanwhile", "under way", "under way"]
             assert len(set(ids)) == 2, "whoever is told twice can see it"
 
 
-# ---- who is told of what
+# ---- who receives what
 
 
 NOTIFY = parse_notify(
@@ -395,41 +408,41 @@ NOTIFY = parse_notify(
 @pytest.mark.parametrize(
     ("event", "told"),
     [
-        (announcement("breached"), {"pager"}),
-        (announcement("breached", detected_at=now() + 2 * DAY), {"pager"}),
-        (announcement("breach_retracted", detected_at=now() + 2 * DAY), {"pager"}),
-        (announcement("fulfilled", met=True), set()),
-        (announcement("fulfilled", met=False), {"pager"}),
-        (announcement("fulfilled", met=False, detected_at=now() + 2 * DAY), set()),
-        (announcement("cancelled", elapsed_seconds=60), set()),
-        (announcement("cancelled", elapsed_seconds=14401), {"pager"}),
-        (announcement("target_changed"), set()),
-        (announcement("escalated", tell=["support-escalation"]), {"mailbox"}),
-        (announcement("escalated", tell=["account_manager", "support-escalation"]), {"manager", "mailbox"}),
-        (announcement("escalated", tell=["somebody else"]), {"pager"}),
-        (announcement("escalated", detected_at=now() + 2 * DAY), set()),
+        (make_announcement("breached"), {"pager"}),
+        (make_announcement("breached", detected_at=now() + 2 * DAY), {"pager"}),
+        (make_announcement("breach_retracted", detected_at=now() + 2 * DAY), {"pager"}),
+        (make_announcement("fulfilled", met=True), set()),
+        (make_announcement("fulfilled", met=False), {"pager"}),
+        (make_announcement("fulfilled", met=False, detected_at=now() + 2 * DAY), set()),
+        (make_announcement("cancelled", elapsed_seconds=60), set()),
+        (make_announcement("cancelled", elapsed_seconds=14401), {"pager"}),
+        (make_announcement("target_changed"), set()),
+        (make_announcement("escalated", tell=["support-escalation"]), {"mailbox"}),
+        (make_announcement("escalated", tell=["account_manager", "support-escalation"]), {"manager", "mailbox"}),
+        (make_announcement("escalated", tell=["somebody else"]), {"pager"}),
+        (make_announcement("escalated", detected_at=now() + 2 * DAY), set()),
     ],
 )
-def test_who_is_told(event: Announcement, told: set[str]) -> None:
+def test_each_announcement_has_its_receivers(event: Announcement, told: set[str]) -> None:
     assert Receivers(NOTIFY, DAY).find_receivers(event) == told
 
 
 async def test_an_escalation_goes_to_its_recipients_by_apprise_and_a_historic_breach_to_nobody(tmp_path: Path) -> None:
     with hook() as pager, hook() as mailbox:
-        settings = notify(pager=pager.url, recipients={"support-escalation": ["mailbox"]})
+        settings = build_notify(pager=pager.url, recipients={"support-escalation": ["mailbox"]})
         targets = yaml.safe_load(settings)
         targets["targets"]["mailbox"] = {"apprise": mailbox.url.replace("http", "json")}
-        async with scene(tmp_path, SLA_NOTIFY=yaml.safe_dump(targets)) as at, running(at) as service:
-            subject, body, headers = sent(announcement("breached", "imported"), historic=True)
+        async with prepare_scene(tmp_path, SLA_NOTIFY=yaml.safe_dump(targets)) as at, run_notifier(at) as service:
+            subject, body, headers = make_message(make_announcement("breached", "imported"), historic=True)
             await at.nc.jetstream().publish(subject, body, headers=headers, stream="SLA")
-            await announce(at.nc, announcement("escalated", "T-1\n", reason="The director\ncalled"))
-            await announce(at.nc, announcement("breached", "T-2"))
-            await came(mailbox, 1)
-            await came(pager, 1)
+            await announce(at.nc, make_announcement("escalated", "T-1\n", reason="The director\ncalled"))
+            await announce(at.nc, make_announcement("breached", "T-2"))
+            await wait_for_requests(mailbox, 1)
+            await wait_for_requests(pager, 1)
             told = json.loads(mailbox.requests[0].body)
             assert told["title"] == "Escalated: T-1  (foundation, critical)"
             assert "For support-escalation: The director called." in told["message"] and "\n" not in told["message"]
-            await until("it is counted", lambda: tried(service, "apprise", "sent"))
+            await until("it is counted", lambda: count_tries(service, "apprise", "sent"))
             assert pager.tickets() == ["T-2"] and len(mailbox.requests) == 1
 
 
@@ -485,7 +498,7 @@ def test_the_process_does_not_start_with_a_wrong_setting(settings: dict[str, str
 
 async def test_without_its_consumer_it_says_what_to_run_and_goes_on_once_that_is_done(tmp_path: Path) -> None:
     with hook() as pager:
-        async with scene(tmp_path, SLA_NOTIFY=notify(pager=pager.url)) as at, running(at) as service:
+        async with prepare_scene(tmp_path, SLA_NOTIFY=build_notify(pager=pager.url)) as at, run_notifier(at) as service:
             shown = [each for each in await samples(service.http_url) if each.name == "sla_notifications_total"]
             assert len(shown) == 9 and {each.value for each in shown} == {0}
             await at.nc.jetstream().delete_consumer("SLA", "notifier_pager")
@@ -496,14 +509,17 @@ async def test_without_its_consumer_it_says_what_to_run_and_goes_on_once_that_is
             await until("it says so", says)
             await at.migrate()
             await service.ready()
-            await announce(at.nc, announcement("breached"))
-            await came(pager, 1)
+            await announce(at.nc, make_announcement("breached"))
+            await wait_for_requests(pager, 1)
 
 
 async def test_a_connection_that_is_ended_for_good_does_not_freeze_the_process(tmp_path: Path) -> None:
     guard = Guarded(tmp_path, subscriptions=2)
     guard.allow()
-    settings = {"SLA_NATS_URL": guard.url, "SLA_NOTIFY": notify(one="http://127.0.0.1:1", two="http://127.0.0.1:2")}
+    settings = {
+        "SLA_NATS_URL": guard.url,
+        "SLA_NOTIFY": build_notify(one="http://127.0.0.1:1", two="http://127.0.0.1:2"),
+    }
     with guard.started():
         await provision_bus(guard.url, notify=settings["SLA_NOTIFY"])
         port = free_port()
@@ -519,36 +535,36 @@ async def test_a_connection_that_is_ended_for_good_does_not_freeze_the_process(t
 
 async def test_a_new_target_hears_nothing_of_the_past(tmp_path: Path) -> None:
     with hook() as pager:
-        async with scene(tmp_path) as before:
-            await announce(before.nc, announcement("breached", "past"))
-            at = before._replace(settings=before.settings | {"SLA_NOTIFY": notify(pager=pager.url)})
+        async with prepare_scene(tmp_path) as before:
+            await announce(before.nc, make_announcement("breached", "past"))
+            at = before._replace(settings=before.settings | {"SLA_NOTIFY": build_notify(pager=pager.url)})
             await at.migrate()
-            async with running(at):
-                await announce(at.nc, announcement("breached", "T-1"))
-                await came(pager, 1)
+            async with run_notifier(at):
+                await announce(at.nc, make_announcement("breached", "T-1"))
+                await wait_for_requests(pager, 1)
                 assert pager.tickets() == ["T-1"]
 
 
 async def test_it_waits_for_nats_and_survives_its_restart(tmp_path: Path) -> None:
     with hook() as pager:
         async with nats_server(tmp_path / "nats") as server:
-            settings = {"SLA_NATS_URL": server.url, "SLA_NOTIFY": notify(pager=pager.url)}
+            settings = {"SLA_NATS_URL": server.url, "SLA_NOTIFY": build_notify(pager=pager.url)}
             await provision_bus(server.url, notify=settings["SLA_NOTIFY"])
             await server.stop()
             port = free_port()
             with process(tmp_path, "run", "notifier", **settings, SLA_HTTP_PORT=str(port)) as started:
                 service = Service(started, f"http://127.0.0.1:{port}")
-                await until("it waits", lambda: waits(service))
+                await until("it waits", lambda: is_waiting(service))
                 for ticket in ("first", "second"):
                     await server.start()
                     await service.ready()
                     async with connected(server.url) as nc:
-                        await announce(nc, announcement("breached", ticket))
+                        await announce(nc, make_announcement("breached", ticket))
                         await until(f"{ticket} is told", lambda ticket=ticket: ticket in pager.tickets())
                     await server.kill()
-                    await until("it waits", lambda: waits(service))
+                    await until("it waits", lambda: is_waiting(service))
                 started.end()
 
 
-async def waits(service: Service) -> bool:
+async def is_waiting(service: Service) -> bool:
     return "bus" in (await service.readiness())[1]

@@ -82,15 +82,15 @@ class Crew(NamedTuple):
         for service in [service for role in copies for service in self.services[role]]:
             await service.ready()
 
-    def shares(self) -> dict[int, int]:
+    def read_shares(self) -> dict[int, int]:
         """How many partitions each session owns, by the process of the server."""
         held = "SELECT pid, count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND granted GROUP BY pid"
         return dict(rows(self.store, held, PARTITION_LOCK))
 
-    async def shared(self, *wanted: int) -> float:
+    async def wait_for_shares(self, *wanted: int) -> float:
         """Waits until the partitions are shared like that; the seconds it took."""
         began = time.monotonic()
-        await until(f"shares of {wanted}", lambda: sorted(self.shares().values()) == sorted(wanted))
+        await until(f"shares of {wanted}", lambda: sorted(self.read_shares().values()) == sorted(wanted))
         return time.monotonic() - began
 
     def end(self) -> None:
@@ -129,12 +129,12 @@ class Crew(NamedTuple):
 
 @pytest.fixture
 async def crew(tmp_path: Path, postgres: Postgres) -> AsyncIterator[Crew]:
-    async with hired(tmp_path, postgres) as found:
+    async with start_crew(tmp_path, postgres) as found:
         yield found
 
 
 @asynccontextmanager
-async def hired(folder: Path, postgres: Postgres, partitions: int = PARTITIONS) -> AsyncIterator[Crew]:
+async def start_crew(folder: Path, postgres: Postgres, partitions: int = PARTITIONS) -> AsyncIterator[Crew]:
     url = new_database(postgres.dsn)
     async with nats_server(folder / "nats") as nats, connected(nats.url) as nc:
         settings = {"SLA_NATS_URL": nats.url, "SLA_DATABASE_URL": url}
@@ -166,7 +166,7 @@ async def test_what_dies_is_replaced_and_nothing_is_lost_or_doubled(crew: Crew) 
     every = list(lives(480))
     facts = load(every)
     await crew.start(intake=3, clock=2, announcer=2, metrics=2)
-    await crew.shared(3, 3, 2)
+    await crew.wait_for_shares(3, 3, 2)
     roles = ("intake", "announcer", "clock", "metrics", "intake", "announcer")
     share = -(-len(facts) // len(roles))
     taken_over = []
@@ -177,10 +177,10 @@ async def test_what_dies_is_replaced_and_nothing_is_lost_or_doubled(crew: Crew) 
         victim = crew.services[role].pop(0)
         victim.process.kill()
         if role == "intake":
-            taken_over.append(await crew.shared(4, 4))
+            taken_over.append(await crew.wait_for_shares(4, 4))
         await sending
         await crew.start(**{role: 1})
-    await crew.shared(3, 3, 2)
+    await crew.wait_for_shares(3, 3, 2)
     await settled(crew.nc, crew.store)
     found = await crew.check(every)
     print(f"taken over after {', '.join(f'{seconds:.1f}' for seconds in taken_over)} s; {dict(found)}")
@@ -203,14 +203,14 @@ async def test_an_owner_that_stands_still_is_replaced_and_stores_nothing_when_it
     crew.services["intake"] = [Service(asleep, "")]
     await crew.start(clock=1, announcer=1, metrics=1)
     crew.services["intake"].append(crew.deployed.run("intake"))
-    await crew.shared(4, 4)
-    sending = asyncio.create_task(trickle(crew.nc, facts))
-    taken_over = await crew.shared(8)
+    await crew.wait_for_shares(4, 4)
+    sending = asyncio.create_task(publish_slowly(crew.nc, facts))
+    taken_over = await crew.wait_for_shares(8)
     await sending
     await settled(crew.nc, crew.store)
     os.kill(asleep.process.pid, signal.SIGCONT)
     await publish(crew.nc, *(opened(f"LATER-{n}", ago(hours=0.1)) for n in range(20)))
-    await crew.shared(4, 4)
+    await crew.wait_for_shares(4, 4)
     await settled(crew.nc, crew.store)
     print(f"asleep at {point}, and replaced after {taken_over:.1f} s")
     later = [Life(f"LATER-{n}", [opened(f"LATER-{n}", ago(hours=0.1))], None, None) for n in range(20)]
@@ -221,12 +221,12 @@ async def test_an_owner_that_stands_still_is_replaced_and_stores_nothing_when_it
 async def test_a_rolling_restart_makes_no_long_pause(crew: Crew) -> None:
     every = list(lives(320))
     await crew.start(intake=2, clock=1, announcer=1, metrics=1)
-    await crew.shared(4, 4)
-    sending = asyncio.create_task(trickle(crew.nc, load(every)))
+    await crew.wait_for_shares(4, 4)
+    sending = asyncio.create_task(publish_slowly(crew.nc, load(every)))
     for _ in range(2):
         crew.services["intake"].pop(0).process.end()
         await crew.start(intake=1)
-        await crew.shared(4, 4)
+        await crew.wait_for_shares(4, 4)
     await sending
     await settled(crew.nc, crew.store)
     arrived = {each.ticket: each.stored_at for each in reversed(await stored(crew.nc, "TICKETS", "*.tickets.opened.*"))}
@@ -238,7 +238,7 @@ async def test_a_rolling_restart_makes_no_long_pause(crew: Crew) -> None:
     crew.end()
 
 
-async def trickle(nc: Client, facts: list) -> None:
+async def publish_slowly(nc: Client, facts: list) -> None:
     for start in range(0, len(facts), 10):
         await send(nc, facts[start : start + 10])
         await asyncio.sleep(0.05)
@@ -248,7 +248,7 @@ async def test_a_restart_of_postgres_under_load_needs_nobody(tmp_path: Path) -> 
     every = list(lives(240))
     facts = load(every)
     with server() as alone:
-        async with hired(tmp_path, alone) as crew:
+        async with start_crew(tmp_path, alone) as crew:
             await crew.start(intake=2, clock=1, announcer=1, metrics=1)
             for part in range(2):
                 sending = asyncio.create_task(send(crew.nc, facts[part::2]))
@@ -276,7 +276,7 @@ async def test_the_number_of_partitions_is_changed_between_two_runs(tmp_path: Pa
     every = list(lives(240))
     facts = load(every)
     third = len(facts) // 3
-    async with hired(tmp_path, postgres, partitions=1) as crew:
+    async with start_crew(tmp_path, postgres, partitions=1) as crew:
         await crew.start(intake=2, clock=1, announcer=1, metrics=1)
         await send(crew.nc, facts[:third])
         refused = crew.migrate(4)
@@ -287,13 +287,13 @@ async def test_the_number_of_partitions_is_changed_between_two_runs(tmp_path: Pa
         assert crew.migrate(4).returncode == 0
         await send(crew.nc, facts[third + 50 : 2 * third])  # in four
         await crew.start(intake=2)
-        await crew.shared(2, 2)
+        await crew.wait_for_shares(2, 2)
         for intake in crew.services.pop("intake"):
             intake.process.kill()
         assert crew.migrate(3).returncode == 0
         await crew.start(intake=3)
         await send(crew.nc, facts[2 * third :])
-        await crew.shared(1, 1, 1)
+        await crew.wait_for_shares(1, 1, 1)
         await settled(crew.nc, crew.store)
         assert sorted(number for (number,) in rows(crew.store, "SELECT number FROM partitions")) == [0, 1, 2]
         assert await crew.check(every) == NOTHING

@@ -13,20 +13,20 @@ from services.store.sqlite import FileLock
 from tests.support.store_log import Log
 
 
-class Asking(Service):
+class FailingRequest(Service):
     """A service that waits for an answer which fails when it comes."""
 
     name: ClassVar[str] = "asking"
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked, self.answered = asyncio.Event(), asyncio.Event()
+        self.requested, self.answered = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
-        await self.run_to_completion(self._ask())
+        await self.run_to_completion(self._request())
 
-    async def _ask(self) -> None:
-        self.asked.set()
+    async def _request(self) -> None:
+        self.requested.set()
         await self.answered.wait()
         raise TimeoutError("no answer")
 
@@ -34,11 +34,11 @@ class Asking(Service):
 def test_a_request_that_fails_while_its_service_stops_leaves_no_traceback() -> None:
     unhandled: list[str] = []
 
-    async def stopped() -> None:
+    async def stop_while_asking() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context["message"]))
-        service = Asking()
+        service = FailingRequest()
         running = asyncio.create_task(service.run())
-        await service.asked.wait()
+        await service.requested.wait()
         running.cancel()
         await asyncio.sleep(0)
         service.answered.set()
@@ -46,11 +46,11 @@ def test_a_request_that_fails_while_its_service_stops_leaves_no_traceback() -> N
         assert running.cancelled()
         await service.stop()
 
-    asyncio.run(stopped())
+    asyncio.run(stop_while_asking())
     assert unhandled == []
 
 
-def test_a_lock_whose_file_was_deleted_is_the_next_one_s(tmp_path: Path) -> None:
+def test_a_lock_whose_file_was_deleted_is_no_longer_held(tmp_path: Path) -> None:
     first, second = FileLock(tmp_path / "role.lock"), FileLock(tmp_path / "role.lock")
     assert first.acquire() and first.acquire() and not second.acquire()
     (tmp_path / "role.lock").unlink()
@@ -60,8 +60,8 @@ def test_a_lock_whose_file_was_deleted_is_the_next_one_s(tmp_path: Path) -> None
     assert first.acquire()
 
 
-def test_a_lock_on_a_full_disk_is_not_taken(tmp_path: Path) -> None:
-    """It cannot say whose it is; and it is not kept by whoever keeps the error."""
+def test_a_lock_on_a_full_disk_is_not_acquired(tmp_path: Path) -> None:
+    """It cannot be written whose it is; and the traceback of the error does not keep it alive."""
     lock = tmp_path / "role.lock"
     lock.symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left|Invalid argument") as kept:
@@ -72,27 +72,27 @@ def test_a_lock_on_a_full_disk_is_not_taken(tmp_path: Path) -> None:
     assert kept.value is not None
 
 
-class Told(FileLock):
-    """Counts how often its owner says a word."""
+class CountingLock(FileLock):
+    """Counts how often its holder acquires it, which on PostgreSQL keeps the session alive."""
 
-    words = 0
+    acquired = 0
 
     def acquire(self) -> bool:
-        self.words += 1
+        self.acquired += 1
         return super().acquire()
 
 
-def test_who_follows_a_view_says_a_word_before_each_batch(tmp_path: Path) -> None:
-    """On PostgreSQL, whoever is silent for four seconds owns nothing any more."""
-    log, lock, view = Log(tmp_path / "sla.db"), Told(tmp_path / "role.lock"), Tickets()
+def test_a_leader_renews_its_lock_before_each_batch_of_a_projection(tmp_path: Path) -> None:
+    """On PostgreSQL, a session that is silent for four seconds is ended, and its locks with it."""
+    log, lock, view = Log(tmp_path / "sla.db"), CountingLock(tmp_path / "role.lock"), Tickets()
     log.live_through(range(30))
 
-    async def followed() -> None:
-        service = Asking()
+    async def follow() -> None:
+        service = FailingRequest()
         await service.catch_up(log.store, view, lock)
         await service.stop()
 
-    asyncio.run(followed())
+    asyncio.run(follow())
     assert log.store.read_checkpoint(view.name) == log.store.read_head() > 2 * SMALL_BATCH
-    assert lock.words == log.store.read_head() // SMALL_BATCH + 1
+    assert lock.acquired == log.store.read_head() // SMALL_BATCH + 1
     log.store.close()
