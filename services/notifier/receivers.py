@@ -61,7 +61,7 @@ class WebhookReceiver(Receiver):
     """Posts the CloudEvent, byte for byte, signed as standardwebhooks.com says; `webhook-id` is the id of the event."""
 
     kind = "webhook"
-    within = 10.0
+    timeout_seconds = 10.0
 
     def __init__(self, url: str, secret: str) -> None:
         self._url, self._signer = url, Webhook(secret)
@@ -86,7 +86,7 @@ class AppriseReceiver(Receiver):
     """Mail, chat, pager: whatever has an address of github.com/caronc/apprise. It does not say why it failed."""
 
     kind = "apprise"
-    within = 15.0
+    timeout_seconds = 15.0
 
     def __init__(self, url: str) -> None:
         try:
