@@ -5,7 +5,7 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import yaml
@@ -38,6 +38,7 @@ from events.tickets import (
     make_fact_key,
     read_ticket_event,
 )
+from sla.log import Announced, AnnouncedEvent
 from tests.support.examples import examples
 
 STRUCTURED = {"Content-Type": "application/cloudevents+json"}
@@ -773,7 +774,12 @@ def test_a_stale_missing_or_surplus_file_is_named(tmp_path: Path, capsys: pytest
 
 def test_every_message_has_a_schema_and_an_example() -> None:
     assert set(SCHEMAS) == set(EXAMPLES) == set(tickets.TICKET_EVENT_TYPES) | set(promises.ANNOUNCEMENT_TYPES)
-    assert len(SCHEMAS) == 14 + 8
+
+
+def test_every_decision_that_the_log_announces_has_a_message_out() -> None:
+    announced = get_args(AnnouncedEvent)
+    assert set(announced) == set(Announced.__subclasses__())
+    assert {f"sla.{event.KIND}" for event in announced} == set(promises.ANNOUNCEMENT_TYPES)
 
 
 @pytest.mark.parametrize("type", SCHEMAS)
