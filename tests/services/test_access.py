@@ -45,15 +45,15 @@ class Said(NamedTuple):
     error: str
 
 
-def sla(folder: Path, *arguments: str, **settings: str) -> Said:
+def run_sla(folder: Path, *arguments: str, **settings: str) -> Said:
     command = [SLA, *arguments]
     done = subprocess.run(command, cwd=folder, env=environment(**settings), capture_output=True, text=True, timeout=30)
     return Said(done.returncode, done.stderr.strip())
 
 
 @contextmanager
-def service(folder: Path, name: str, **settings: str) -> Iterator[Service]:
-    """`sla run`, which ends with 0 if the test goes well."""
+def run_service(folder: Path, name: str, **settings: str) -> Iterator[Service]:
+    """Run a service; it must end with 0 if the test goes well."""
     port, store = free_port(), folder / "sla.db"
     SqliteFile(store).migrate(PROJECTIONS)
     settings |= {"SLA_HTTP_PORT": str(port), "SLA_DATABASE_URL": f"sqlite:///{store}"}
@@ -65,14 +65,14 @@ def service(folder: Path, name: str, **settings: str) -> Iterator[Service]:
         running.process.kill()
 
 
-async def says(service: Service, *words: str) -> None:
-    """Waits until the process is not ready, and says so of the bus."""
+async def expect(service: Service, *words: str) -> None:
+    """Wait until the process is not ready, and gives this reason for the bus."""
 
-    async def said() -> bool:
+    async def is_reported() -> bool:
         _, reasons = await service.readiness()
         return all(word in reasons.get("bus", "") for word in words)
 
-    await until(f"it says {words}", said)
+    await until(f"it says {words}", is_reported)
 
 
 async def migrate(broker: Broker) -> None:
@@ -92,8 +92,8 @@ async def test_a_wrong_password_is_said_once_and_tried_again_until_it_is_right(t
     wrong = broker.settings("intake") | {"SLA_NATS_PASSWORD_FILE": str(file)}
     with broker.running():
         await migrate(broker)
-        with service(tmp_path, "intake", **wrong) as intake:
-            await says(intake, "the broker refuses user intake", "correct SLA_NATS_USER and SLA_NATS_PASSWORD")
+        with run_service(tmp_path, "intake", **wrong) as intake:
+            await expect(intake, "the broker refuses user intake", "correct SLA_NATS_USER and SLA_NATS_PASSWORD")
             refused = 'authentication error - User "intake"'
             await until("it has tried again", lambda: broker.log.count(refused) > 2)
             assert intake.process.log.count("the broker refuses") == 1
@@ -107,7 +107,7 @@ async def test_a_wrong_password_is_said_once_and_tried_again_until_it_is_right(t
 async def test_a_command_with_a_wrong_password_ends_with_1_and_says_why(tmp_path: Path) -> None:
     with Broker(tmp_path / "nats").running() as broker:
         settings = {"SLA_NATS_URL": broker.url, "SLA_NATS_USER": "publisher", "SLA_NATS_PASSWORD": "not this one"}
-        code, error = await asyncio.to_thread(sla, tmp_path, *PUBLISH, **settings)
+        code, error = await asyncio.to_thread(run_sla, tmp_path, *PUBLISH, **settings)
         assert code == 1 and "not this one" not in error
         assert error.startswith(f"sla: no bus at {broker.url} within 4 s: the broker refuses user publisher")
         assert error.endswith("correct SLA_NATS_USER and SLA_NATS_PASSWORD, or the user there")
@@ -116,7 +116,7 @@ async def test_a_command_with_a_wrong_password_ends_with_1_and_says_why(tmp_path
 async def test_a_command_of_a_user_that_may_not_says_what_was_refused(tmp_path: Path) -> None:
     with Broker(tmp_path / "nats").running() as broker:
         await migrate(broker)
-        code, error = await asyncio.to_thread(sla, tmp_path, "watch", **broker.settings("publisher"))
+        code, error = await asyncio.to_thread(run_sla, tmp_path, "watch", **broker.settings("publisher"))
         assert code == 1
         assert error.startswith('sla: nats: permissions violation for publish to "$js.api.stream.info.sla"'), error
 
@@ -127,7 +127,7 @@ async def test_a_new_password_after_a_reload_leaves_the_other_users_connected(tm
         clock = await nats.connect(broker.url, **broker.access("clock"))
         lost = asyncio.Event()
         old = broker.access("publisher")
-        publisher = await nats.connect(broker.url, disconnected_cb=_set(lost), allow_reconnect=False, **old)
+        publisher = await nats.connect(broker.url, disconnected_cb=make_setter(lost), allow_reconnect=False, **old)
         (broker.folder / "nats_publisher").unlink()
         broker.make_passwords()
         broker.reload()
@@ -142,7 +142,7 @@ async def test_a_new_password_after_a_reload_leaves_the_other_users_connected(tm
             await nc.close()
 
 
-def _set(event: asyncio.Event) -> Any:
+def make_setter(event: asyncio.Event) -> Any:
     async def set_it() -> None:
         event.set()
 
@@ -172,41 +172,41 @@ def test_settings_that_cannot_work_are_wrong_usage(
     tmp_path: Path, command: tuple[str, ...], settings: dict[str, str], words: str
 ) -> None:
     given = {f"SLA_NATS_{name}": value for name, value in ({"URL": "nats://127.0.0.1:1"} | settings).items()}
-    code, error = sla(tmp_path, *command, SLA_DATABASE_URL=f"sqlite:///{tmp_path}/sla.db", **given)
+    code, error = run_sla(tmp_path, *command, SLA_DATABASE_URL=f"sqlite:///{tmp_path}/sla.db", **given)
     assert code == 2 and error.startswith(f"sla: {words}"), error
 
 
-def test_no_secret_is_shown_when_access_is_printed() -> None:
+def test_no_secret_is_shown_when_credentials_are_printed() -> None:
     assert "hush" not in repr(Credentials(user="clock", password="hush", key="hush", credentials="hush"))
 
 
 # ---- a credentials file, as `nsc` makes it
 
 
-def _signed(by: nkeys.KeyPair, subject: bytes, kind: str, **more: Any) -> str:
+def _sign(by: nkeys.KeyPair, subject: bytes, kind: str, **more: Any) -> str:
     claims = {"jti": "1", "iat": 1, "iss": by.public_key.decode(), "sub": subject.decode(), "name": kind}
     parts = ({"typ": "JWT", "alg": "ed25519-nkey"}, claims | {"nats": {"type": kind, "version": 2} | more})
-    text = ".".join(_base64(json.dumps(part).encode()) for part in parts)
-    return f"{text}.{_base64(by.sign(text.encode()))}"
+    text = ".".join(_encode_base64(json.dumps(part).encode()) for part in parts)
+    return f"{text}.{_encode_base64(by.sign(text.encode()))}"
 
 
-def _base64(data: bytes) -> str:
+def _encode_base64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 @contextmanager
-def run_by_an_operator(folder: Path) -> Iterator[tuple[str, str]]:
-    """nats-server that knows its users by who signed for them; its address, and the credentials file of a user."""
+def run_operator_server(folder: Path) -> Iterator[tuple[str, str]]:
+    """Run a nats-server that knows users by who signed for them; yield its address, and a user's credentials file."""
     kinds = (nkeys.PREFIX_BYTE_OPERATOR, nkeys.PREFIX_BYTE_ACCOUNT, nkeys.PREFIX_BYTE_USER)
     operator, account, user = (nkeys.from_seed(nkeys.encode_seed(os.urandom(32), kind)) for kind in kinds)
     limits = dict.fromkeys(("subs", "data", "payload", "conn", "leaf", "imports", "exports"), -1)
-    known = _signed(operator, account.public_key, "account", limits=limits)
+    known = _sign(operator, account.public_key, "account", limits=limits)
     (folder / "nats.conf").write_text(
         f"port: -1\nhost: 127.0.0.1\nports_file_dir: {folder}\nresolver: MEMORY\n"
-        f"operator: {_signed(operator, operator.public_key, 'operator')}\n"
+        f"operator: {_sign(operator, operator.public_key, 'operator')}\n"
         f"resolver_preload {{ {account.public_key.decode()}: {known} }}\n"
     )
-    jwt = _signed(account, user.public_key, "user", subs=-1, data=-1, payload=-1)
+    jwt = _sign(account, user.public_key, "user", subs=-1, data=-1, payload=-1)
     credentials = (
         f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
         f"-----BEGIN USER NKEY SEED-----\n{user.seed.decode()}\n------END USER NKEY SEED------\n"
@@ -223,7 +223,7 @@ def run_by_an_operator(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 async def test_a_credentials_file_lets_its_user_in(tmp_path: Path) -> None:
-    with run_by_an_operator(tmp_path) as (url, credentials):
+    with run_operator_server(tmp_path) as (url, credentials):
         nc = await connect(url, "test", Credentials(credentials=credentials), within=5)
         await nc.flush()
         await nc.close()
@@ -243,8 +243,8 @@ class Certificates(NamedTuple):
 
 
 @contextmanager
-def safe(folder: Path, asks: bool = False) -> Iterator[tuple[Broker, Certificates]]:
-    """nats-server with deploy/nats/nats-tls.conf; if it `asks`, clients need a certificate too."""
+def run_tls(folder: Path, asks: bool = False) -> Iterator[tuple[Broker, Certificates]]:
+    """Run a nats-server with deploy/nats/nats-tls.conf; if it `asks`, clients need a certificate too."""
     broker, authority = Broker(folder), trustme.CA()
     broker.url = broker.url.replace("nats://", "tls://")
     server, client = authority.issue_cert("127.0.0.1"), authority.issue_cert("clock")
@@ -259,16 +259,16 @@ def safe(folder: Path, asks: bool = False) -> Iterator[tuple[Broker, Certificate
         yield broker, Certificates(*(pem.bytes().decode() for pem in pems))
 
 
-def access(broker: Broker, user: str, **more: str) -> Credentials:
+def build_credentials(broker: Broker, user: str, **more: str) -> Credentials:
     return Credentials(user=user, password=broker.password(user), **more)
 
 
 async def test_with_tls_a_service_works_and_a_publisher_too(tmp_path: Path) -> None:
-    with safe(tmp_path / "nats") as (broker, _):
+    with run_tls(tmp_path / "nats") as (broker, _):
         ca = {"SLA_NATS_CA_FILE": str(broker.folder / "ca.pem")}
-        with service(tmp_path, "clock", **broker.settings("clock"), **ca) as clock:
+        with run_service(tmp_path, "clock", **broker.settings("clock"), **ca) as clock:
             code, error = await asyncio.to_thread(
-                sla,
+                run_sla,
                 tmp_path,
                 "migrate",
                 SLA_DATABASE_URL=f"sqlite:///{tmp_path}/sla.db",
@@ -277,12 +277,12 @@ async def test_with_tls_a_service_works_and_a_publisher_too(tmp_path: Path) -> N
             )
             assert code == 0, error
             await clock.ready()
-            code, error = await asyncio.to_thread(sla, tmp_path, *PUBLISH, **broker.settings("publisher"), **ca)
+            code, error = await asyncio.to_thread(run_sla, tmp_path, *PUBLISH, **broker.settings("publisher"), **ca)
             assert (code, error) == (0, "")
 
 
 async def test_a_broker_that_another_authority_signed_is_refused_before_the_password_is_sent(tmp_path: Path) -> None:
-    with safe(tmp_path / "nats") as (broker, _), safe(tmp_path / "other") as (_, other):
+    with run_tls(tmp_path / "nats") as (broker, _), run_tls(tmp_path / "other") as (_, other):
         for ca in (other.ca, None):
             who = Credentials(user="clock", password="not this one", ca=ca)  # the log would have it, if it was sent
             with pytest.raises(BusError, match=r"certificate is not trusted: .*; SLA_NATS_CA names who signed it"):
@@ -291,11 +291,14 @@ async def test_a_broker_that_another_authority_signed_is_refused_before_the_pass
 
 
 async def test_a_certificate_of_another_name_is_refused(tmp_path: Path) -> None:
-    with safe(tmp_path / "nats") as (broker, certificates), pytest.raises(BusError, match="Hostname mismatch"):
+    with (
+        run_tls(tmp_path / "nats") as (broker, certificates),
+        pytest.raises(BusError, match="Hostname mismatch"),
+    ):
         await connect(
             broker.url.replace("127.0.0.1", "localhost"),
             "test",
-            access(broker, "clock", ca=certificates.ca),
+            build_credentials(broker, "clock", ca=certificates.ca),
             within=2,
         )
 
@@ -309,15 +312,15 @@ async def test_with_tls_in_the_address_nothing_is_said_to_a_broker_that_has_none
 
 
 async def test_a_broker_that_asks_for_a_certificate_gets_ours(tmp_path: Path) -> None:
-    with safe(tmp_path / "nats", asks=True) as (broker, (ca, cert, key)):
-        nc = await connect(broker.url, "test", access(broker, "clock", ca=ca, cert=cert, key=key), within=5)
+    with run_tls(tmp_path / "nats", asks=True) as (broker, (ca, cert, key)):
+        nc = await connect(broker.url, "test", build_credentials(broker, "clock", ca=ca, cert=cert, key=key), within=5)
         await nc.close()
         with pytest.raises(BusError):
-            await connect(broker.url, "test", access(broker, "clock", ca=ca), within=2)
+            await connect(broker.url, "test", build_credentials(broker, "clock", ca=ca), within=2)
 
 
 async def test_other_clients_may_begin_without_tls_and_are_asked_for_it(tmp_path: Path) -> None:
-    with safe(tmp_path / "nats") as (broker, certificates):
+    with run_tls(tmp_path / "nats") as (broker, certificates):
         context = Credentials(ca=certificates.ca).build_options("tls://")["tls"]
         nc = await nats.connect(broker.url, tls=context, **broker.access("publisher"))
         await nc.flush()
@@ -347,10 +350,10 @@ async def test_a_nats_server_that_is_too_old_is_said_and_tried_again_until_it_is
         older = Older(server.url)
         await older.start()
         settings = {"SLA_NATS_URL": older.url, "SLA_DATABASE_URL": f"sqlite:///{tmp_path}/sla.db"}
-        with process(tmp_path, "migrate", **settings) as migrating, service(tmp_path, "clock", **settings) as clock:
-            code, error = await asyncio.to_thread(sla, tmp_path, *PUBLISH, **settings)
+        with process(tmp_path, "migrate", **settings) as migrating, run_service(tmp_path, "clock", **settings) as clock:
+            code, error = await asyncio.to_thread(run_sla, tmp_path, *PUBLISH, **settings)
             assert (code, error) == (1, f"sla: no bus at {older.url} within 4 s: {why}")
-            await says(clock, why)
+            await expect(clock, why)
             await until("migrate says it", lambda: migrating.must_run() and why in migrating.log)
             older.upgraded = True
             await clock.ready()

@@ -72,7 +72,7 @@ MEMBERS = {
 HOUR = timedelta(hours=1)
 
 
-def instant(text: str) -> datetime:
+def parse_utc(text: str) -> datetime:
     assert text.endswith("Z"), f"{text} is not UTC with Z"
     return datetime.fromisoformat(text)
 
@@ -169,24 +169,24 @@ async def test_a_life_is_told_in_order_with_all_its_members(nc: Client, sla: Sub
     ]
     for each in heard:
         assert EVERY_ONE | MEMBERS[each.kind] <= each.data.keys()
-    assert instant(applied.data["due_at"]) == due
+    assert parse_utc(applied.data["due_at"]) == due
     assert (applied.data["target_seconds"], applied.data["elapsed_seconds"]) == (7200, 0)
     assert (applied.data["cause"], applied.data["cause_id"]) == ("opened", first.event["id"])
-    assert instant(applied.event["time"]) == start
+    assert parse_utc(applied.event["time"]) == start
     assert escalation.data["tell"] == ["account_manager", "support-escalation"]
     assert (escalation.data["cause_id"], escalation.data["reason"]) == (escalated.event["id"], "The CEO called.")
     assert escalation.data["escalation_level"] == 1
     assert (breach.data["number"], breach.data["breach_id"]) == (1, breach.event["id"])
-    assert instant(breach.data["breached_at"]) == instant(breach.event["time"]) == due
+    assert parse_utc(breach.data["breached_at"]) == parse_utc(breach.event["time"]) == due
     assert (answer.data["met"], answer.data["overdue_seconds"]) == (False, 1800)
-    assert instant(answer.data["responded_at"]) == instant(answer.event["time"]) == start + 2.5 * HOUR
+    assert parse_utc(answer.data["responded_at"]) == parse_utc(answer.event["time"]) == start + 2.5 * HOUR
     assert (answer.data["revision"], answer.data["replaces"]) == (1, None)
     assert retraction.data["breach_id"] == breach.event["id"]
     assert retraction.data["cause_id"] == lowered.event["id"]
     assert (retraction.data["service_level"], retraction.data["priority"]) == ("enterprise", "critical")
     assert (revised.data["met"], revised.data["overdue_seconds"], revised.data["revision"]) == (True, 0, 2)
     assert revised.data["replaces"] == answer.event["id"]
-    assert instant(revised.data["due_at"]) == raised_due
+    assert parse_utc(revised.data["due_at"]) == raised_due
 
 
 async def test_every_message_is_a_cloudevent_in_structured_mode(nc: Client, sla: Subscriber) -> None:
@@ -197,7 +197,7 @@ async def test_every_message_is_a_cloudevent_in_structured_mode(nc: Client, sla:
         assert heard.headers["Content-Type"] == STRUCTURED["Content-Type"]
         assert {name: event[name] for name in ("specversion", "source")} == {"specversion": "1.0", "source": "/sla"}
         assert event["type"].split(".")[0] == "sla" and event["subject"] == event["data"]["ticket_id"]
-        assert instant(event["time"]) <= instant(event["data"]["detected_at"])
+        assert parse_utc(event["time"]) <= parse_utc(event["data"]["detected_at"])
         assert UUID(event["id"]).version == 5
         assert heard.headers["Nats-Msg-Id"] == event["id"]
         assert (event["data"]["objective"], event["data"]["cycle"]) == ("first_response", 1)
@@ -217,9 +217,9 @@ async def test_one_judgement_tells_retracted_then_target_changed_then_the_next_b
     assert sla.kinds(ticket)[-4:] == ["breached", "breach_retracted", "target_changed", "breached"]
     retraction, change = sla.of(ticket)[-3:-1]
     assert retraction.data["breach_id"] == first.event["id"] and retraction.data["reason"] == "deadline_moved"
-    assert instant(first.data["breached_at"]) == start + 8 * HOUR
-    assert (instant(second.data["breached_at"]), second.data["number"]) == (start + 2 * HOUR, 2)
-    assert instant(change.data["old_due_at"]) == start + 8 * HOUR
+    assert parse_utc(first.data["breached_at"]) == start + 8 * HOUR
+    assert (parse_utc(second.data["breached_at"]), second.data["number"]) == (start + 2 * HOUR, 2)
+    assert parse_utc(change.data["old_due_at"]) == start + 8 * HOUR
     assert (change.data["old_target_seconds"], change.data["target_seconds"]) == (8 * 3600, 2 * 3600)
     assert second.subject == f"sla.breached.enterprise.critical.{ticket}"
     assert retraction.subject == f"sla.breach_retracted.enterprise.minor.{ticket}"
@@ -230,7 +230,7 @@ async def test_a_priority_raised_beyond_what_is_left_breaks_at_the_change(nc: Cl
     change = start + 3.5 * HOUR
     await publish(nc, opened(ticket, start, "minor"), fact("priority_changed", ticket, change, priority="critical"))
     breach = await sla.first(ticket, "breached")
-    assert instant(breach.data["breached_at"]) == change
+    assert parse_utc(breach.data["breached_at"]) == change
     assert (breach.data["cause"], breach.data["elapsed_seconds"]) == ("priority_raised", 3.5 * 3600)
 
 
@@ -239,7 +239,7 @@ async def test_a_warning_names_its_threshold(nc: Client, sla: Subscriber) -> Non
     await publish(nc, opened("WARN", start))
     warning = await sla.first("WARN", "warning")
     assert warning.data["threshold_percent"] == 75  # 80 % are used; of several only the highest is sent
-    assert instant(warning.event["time"]) == start + 1.5 * HOUR
+    assert parse_utc(warning.event["time"]) == start + 1.5 * HOUR
     assert warning.subject == "sla.warning.enterprise.critical.WARN"
     assert MEMBERS["warning"] <= warning.data.keys()
 
@@ -251,8 +251,8 @@ async def test_a_breach_comes_within_a_second_of_its_deadline_and_never_before(n
     late = []
     for ticket, due in deadlines.items():
         breach = await sla.first(ticket, "breached")
-        assert instant(breach.data["breached_at"]) == due
-        assert due < instant(breach.data["detected_at"]) <= breach.stored_at, f"{ticket} was announced too early"
+        assert parse_utc(breach.data["breached_at"]) == due
+        assert due < parse_utc(breach.data["detected_at"]) <= breach.stored_at, f"{ticket} was announced too early"
         assert breach.data["detection"] in ("live", "late")
         late.append(breach.stored_at - due)
     assert sorted(late)[len(late) // 2] < timedelta(seconds=1), late
@@ -423,10 +423,10 @@ async def test_the_same_stream_judged_again_from_nothing_says_the_same(tmp_path:
     kinds = Counter(each.kind for each in before)
     assert kinds == Counter(applied=10, breached=10, breach_retracted=7, fulfilled=10, escalated=10)
 
-    def told(messages: list[Heard]) -> list[tuple[str, bytes]]:
+    def list_contents(messages: list[Heard]) -> list[tuple[str, bytes]]:
         return [(each.subject, each.body) for each in messages]
 
-    assert told(after) == told(before)
+    assert list_contents(after) == list_contents(before)
 
 
 async def test_a_second_engine_on_the_same_folder_is_refused(live: Up) -> None:
@@ -458,11 +458,11 @@ async def test_services_wait_for_nats_and_the_store_then_work_and_end_cleanly(tm
     try:
         for service in services:
 
-            async def waits(service: Service = service) -> bool:
+            async def is_waiting(service: Service = service) -> bool:
                 status, reasons = await service.readiness()
                 return status == 503 and bool(reasons)
 
-            await until("it answers that it is not ready, and why", waits)
+            await until("it answers that it is not ready, and why", is_waiting)
         await server.start()
         migrated = Sla(tmp_path, "migrate", **deployed.settings)
         assert await asyncio.to_thread(migrated.process.wait, 60) == 0, migrated.log
@@ -508,8 +508,8 @@ async def test_services_end_at_sigterm_while_they_wait_for_nats(tmp_path: Path) 
     with process(tmp_path, "run", "clock", "intake", **settings, SLA_HTTP_PORT=str(port)) as waiting:
         service = Service(waiting, f"http://127.0.0.1:{port}")
 
-        async def answers() -> bool:
+        async def is_answering() -> bool:
             return (await service.readiness())[0] == 503
 
-        await until("it answers", answers)
+        await until("it answers", is_answering)
         waiting.end()

@@ -46,8 +46,8 @@ CONFIGS = {config.name: config.as_dict() for config in STREAMS}
 DURABLE = {"durable_name": "subscriber", "name": "subscriber"}
 
 
-def consumer(stream: str, filter: str = "", **config: Any) -> dict[str, Any]:
-    config = {"ack_policy": "none", "mem_storage": True, "filter_subject": filter} | config
+def define(stream: str, subject: str = "", **config: Any) -> dict[str, Any]:
+    config = {"ack_policy": "none", "mem_storage": True, "filter_subject": subject} | config
     return {"stream_name": stream, "config": config}
 
 
@@ -61,11 +61,11 @@ class Attempt(NamedTuple):
     allowed: str
     body: Any = None
 
-    def may(self, user: str) -> bool:
+    def is_allowed(self, user: str) -> bool:
         return user in self.allowed.split()
 
-    def understood(self, answer: dict[str, Any] | None) -> bool:
-        """What the broker says, if it says anything, is no more than that the thing is not there; or is, already."""
+    def is_understood(self, answer: dict[str, Any] | None) -> bool:
+        """Whether the answer, if there is one, is no more than that the thing is not there, or is there already."""
         found = (answer or {}).get("error", {}).get("code")
         return found in (None, 404) or (found == 400 and "RESTORE" in self.what)
 
@@ -120,34 +120,34 @@ ATTEMPTS = (
     Attempt("ask STREAM.MSG.DELETE.SLA",                 "", {"seq": 1}),
     *(Attempt(f"ask {what}",                             "") for what in MANAGEMENT),
     # consumers of TICKETS
-    Attempt("ask CONSUMER.CREATE.TICKETS",               "intake", consumer("TICKETS")),
-    Attempt("ask CONSUMER.CREATE.TICKETS.one",           "intake", consumer("TICKETS", name="one")),
-    Attempt("ask CONSUMER.CREATE.TICKETS.2.clock.due.*", "intake", consumer("TICKETS", name="2", filter="clock.due.*")),
-    Attempt("ask CONSUMER.DURABLE.CREATE.TICKETS.x",     "", consumer("TICKETS", durable_name="x")),
+    Attempt("ask CONSUMER.CREATE.TICKETS",               "intake", define("TICKETS")),
+    Attempt("ask CONSUMER.CREATE.TICKETS.one",           "intake", define("TICKETS", name="one")),
+    Attempt("ask CONSUMER.CREATE.TICKETS.2.clock.due.*", "intake", define("TICKETS", name="2", subject="clock.due.*")),
+    Attempt("ask CONSUMER.DURABLE.CREATE.TICKETS.x",     "", define("TICKETS", durable_name="x")),
     Attempt("ask CONSUMER.INFO.TICKETS.one",             "intake"),
     Attempt("ask CONSUMER.MSG.NEXT.TICKETS.one",         "intake", ONE),
     Attempt("ask CONSUMER.DELETE.TICKETS.one",           "intake"),
     Attempt("$JS.ACK.TICKETS.one.1.1.1.1.0",             ""),
     # consumers of SLA: an alerting system has the one of its name
-    Attempt("ask CONSUMER.CREATE.SLA",                   "", consumer("SLA", name="subscriber")),
-    Attempt("ask CONSUMER.CREATE.SLA.one",               "notifier operator", consumer("SLA", name="one")),
-    Attempt("ask CONSUMER.CREATE.SLA.2.sla.*.>",         "", consumer("SLA", name="2", filter="sla.*.>")),
-    Attempt("ask CONSUMER.DURABLE.CREATE.SLA.notifier_x", "provisioner", consumer("SLA", durable_name="notifier_x")),
+    Attempt("ask CONSUMER.CREATE.SLA",                   "", define("SLA", name="subscriber")),
+    Attempt("ask CONSUMER.CREATE.SLA.one",               "notifier operator", define("SLA", name="one")),
+    Attempt("ask CONSUMER.CREATE.SLA.2.sla.*.>",         "", define("SLA", name="2", subject="sla.*.>")),
+    Attempt("ask CONSUMER.DURABLE.CREATE.SLA.notifier_x", "provisioner", define("SLA", durable_name="notifier_x")),
     Attempt("ask CONSUMER.INFO.SLA.notifier_x",          "notifier provisioner"),
     Attempt("ask CONSUMER.MSG.NEXT.SLA.notifier_x",      "notifier operator", ONE),
     Attempt("$JS.ACK.SLA.notifier_x.1.1.1.1.0",          "notifier"),
     *(Attempt(f"ask CONSUMER.{verb}.SLA.notifier_x",     "") for verb in ("DELETE", "PAUSE", "RESET", "UNPIN")),
-    Attempt("ask CONSUMER.CREATE.SLA.subscriber",        "subscriber notifier operator", consumer("SLA", **DURABLE)),
-    Attempt("ask CONSUMER.CREATE.SLA.subscriber.sla.*.>", "subscriber", consumer("SLA", **DURABLE, filter="sla.*.>")),
-    Attempt("ask CONSUMER.DURABLE.CREATE.SLA.subscriber", "subscriber provisioner", consumer("SLA", **DURABLE)),
+    Attempt("ask CONSUMER.CREATE.SLA.subscriber",        "subscriber notifier operator", define("SLA", **DURABLE)),
+    Attempt("ask CONSUMER.CREATE.SLA.subscriber.sla.*.>", "subscriber", define("SLA", **DURABLE, subject="sla.*.>")),
+    Attempt("ask CONSUMER.DURABLE.CREATE.SLA.subscriber", "subscriber provisioner", define("SLA", **DURABLE)),
     Attempt("ask CONSUMER.INFO.SLA.subscriber",          "subscriber notifier provisioner"),
     Attempt("ask CONSUMER.MSG.NEXT.SLA.subscriber",      "subscriber notifier operator", ONE),
     Attempt("$JS.ACK.SLA.subscriber.1.1.1.1.0",          "subscriber notifier"),
     Attempt("ask CONSUMER.DELETE.SLA.subscriber",        "subscriber"),
     # dead letters
-    Attempt("ask CONSUMER.CREATE.DEAD_LETTERS",          "", consumer("DEAD_LETTERS")),
-    Attempt("ask CONSUMER.CREATE.DEAD_LETTERS.one",      "intake operator", consumer("DEAD_LETTERS", name="one")),
-    Attempt("ask CONSUMER.DURABLE.CREATE.DEAD_LETTERS.x", "", consumer("DEAD_LETTERS", durable_name="x")),
+    Attempt("ask CONSUMER.CREATE.DEAD_LETTERS",          "", define("DEAD_LETTERS")),
+    Attempt("ask CONSUMER.CREATE.DEAD_LETTERS.one",      "intake operator", define("DEAD_LETTERS", name="one")),
+    Attempt("ask CONSUMER.DURABLE.CREATE.DEAD_LETTERS.x", "", define("DEAD_LETTERS", durable_name="x")),
     Attempt("ask CONSUMER.MSG.NEXT.DEAD_LETTERS.one",    "intake operator", ONE),
     Attempt("ask STREAM.MSG.DELETE.DEAD_LETTERS",        "operator", {"seq": 1}),
 )
@@ -170,11 +170,11 @@ class User:
         await user.nc.subscribe(f"_INBOX.{name}.tried", cb=user._came.put)
         return user
 
-    async def tries(self, attempt: Attempt) -> dict[str, Any] | None:
+    async def try_out(self, attempt: Attempt) -> dict[str, Any] | None:
         """Return the answer, {} if there is none; None if the broker refuses (docs/upstream-behaviour.md#f17)."""
         if attempt.what.startswith("hear "):
             subscription = await self.nc.subscribe(attempt.what.removeprefix("hear "))
-            refused = await self._refused()
+            refused = await self._is_refused()
             if not refused:
                 await subscription.unsubscribe()
             return None if refused else {}
@@ -182,13 +182,13 @@ class User:
         body = b"" if attempt.body is None else json.dumps(attempt.body).encode()
         if subject.startswith(("$JS.ACK.", "$JS.SNAPSHOT.", "engine.")):
             await self.nc.publish(subject, body)
-            return None if await self._refused() else {}
+            return None if await self._is_refused() else {}
         await self.nc.publish(subject, body, f"_INBOX.{self.name}.tried")
         async with asyncio.timeout(PATIENCE):
             came = await self._came.get()
         return None if isinstance(came, Exception) else json.loads(came.data or b"{}")
 
-    async def _refused(self) -> bool:
+    async def _is_refused(self) -> bool:
         await self.nc.flush()  # nats-py sends this ping before what was published, and the next one behind it
         await self.nc.flush()
         if self._came.empty():
@@ -198,7 +198,7 @@ class User:
 
 
 @asynccontextmanager
-async def users(broker: Broker, names: Sequence[str] = USERS) -> AsyncIterator[list[User]]:
+async def log_in(broker: Broker, names: Sequence[str] = USERS) -> AsyncIterator[list[User]]:
     found = [await User.connect(broker, name) for name in names]
     yield found
     for user in found:
@@ -207,29 +207,29 @@ async def users(broker: Broker, names: Sequence[str] = USERS) -> AsyncIterator[l
 
 async def test_each_user_may_do_what_its_role_needs_and_nothing_else(tmp_path: Path) -> None:
     with Broker(tmp_path / "nats").running() as broker:
-        async with users(broker) as everybody:
+        async with log_in(broker) as everybody:
             for config in STREAMS:
                 await everybody[-1].nc.jetstream().add_stream(config)
             wrong = []
             print(f"\n{'':<45}", *(f"{user.name:<11}" for user in everybody))
             for attempt in ATTEMPTS:
-                answers = {user.name: await user.tries(attempt) for user in everybody}
+                answers = {user.name: await user.try_out(attempt) for user in everybody}
                 print(f"{attempt.what:<45}", *(f"{'-' if each is None else 'yes':<11}" for each in answers.values()))
                 for user, answer in answers.items():
-                    if (answer is not None) != attempt.may(user) or not attempt.understood(answer):
+                    if (answer is not None) != attempt.is_allowed(user) or not attempt.is_understood(answer):
                         wrong.append((user, attempt.what, answer))
             assert not wrong
 
 
 async def test_an_answer_cannot_be_sent_where_a_publisher_may_not_write(tmp_path: Path) -> None:
     with Broker(tmp_path / "nats").running() as broker:
-        async with users(broker, ("provisioner", "announcer", "publisher")) as (provisioner, announcer, publisher):
+        async with log_in(broker, ("provisioner", "announcer", "publisher")) as (provisioner, announcer, publisher):
             for config in STREAMS:
                 await provisioner.nc.jetstream().add_stream(config)
             for subject in ("sla.breached.enterprise.critical.T-1", "clock.due.T-1", "dead_letters.malformed"):
                 await publisher.nc.publish("tickets.opened.T-1", b"", subject)  # "stored as 1", as an announcement
             await publish(publisher.nc, Fact("tickets.opened.T-2", b""))
-            await announcer.tries(Attempt("sla.breached.enterprise.critical.T-3", "announcer"))
+            await announcer.try_out(Attempt("sla.breached.enterprise.critical.T-3", "announcer"))
             held = {name: (await provisioner.nc.jetstream().stream_info(name, ">")).state.subjects for name in CONFIGS}
             assert held["TICKETS"] == {"tickets.opened.T-1": 3, "tickets.opened.T-2": 1}
             assert held["SLA"] == {"sla.breached.enterprise.critical.T-3": 1}
@@ -243,13 +243,13 @@ async def test_what_a_subject_refuses_cannot_be_asked_for_in_the_body(
     tmp_path: Path, user: str, stream: str, name: str
 ) -> None:
     with Broker(tmp_path / "nats").running() as broker:
-        async with users(broker, ("provisioner", user)) as (provisioner, asking):
+        async with log_in(broker, ("provisioner", user)) as (provisioner, asking):
             for config in STREAMS:
                 await provisioner.nc.jetstream().add_stream(config)
             create = f"ask CONSUMER.CREATE.{stream}.{name}"
-            other_stream = await asking.tries(Attempt(create, user, consumer("TICKETS", name=name))) or {}
+            other_stream = await asking.try_out(Attempt(create, user, define("TICKETS", name=name))) or {}
             assert other_stream["error"]["description"] == "stream name in subject does not match request"
-            other_name = await asking.tries(Attempt(create, user, consumer(stream, name="notifier_x"))) or {}
+            other_name = await asking.try_out(Attempt(create, user, define(stream, name="notifier_x"))) or {}
             assert other_name["name"] == name
 
 
@@ -264,7 +264,7 @@ async def test_the_services_work_as_their_users_and_nothing_is_refused(tmp_path:
     }
     with Broker(tmp_path / "nats").running() as broker, ExitStack() as ends:
 
-        def command(user: str, *arguments: str) -> str:
+        def run_command(user: str, *arguments: str) -> str:
             done = subprocess.run(
                 [SLA, *arguments],
                 cwd=tmp_path,
@@ -276,7 +276,7 @@ async def test_the_services_work_as_their_users_and_nothing_is_refused(tmp_path:
             assert done.returncode == 0, done.stderr
             return done.stdout + done.stderr
 
-        command("provisioner", "migrate")
+        run_command("provisioner", "migrate")
         urls = {name: f"http://127.0.0.1:{free_port()}" for name in services}
         for name, url in urls.items():
             port = {"SLA_HTTP_PORT": url.rpartition(":")[2]}
@@ -284,7 +284,7 @@ async def test_the_services_work_as_their_users_and_nothing_is_refused(tmp_path:
         for name, url in urls.items():
             await until(f"{name} is ready", lambda url=url: is_ready(url))
 
-        async with users(broker, ("subscriber", "publisher")) as (subscriber, publisher):
+        async with log_in(broker, ("subscriber", "publisher")) as (subscriber, publisher):
             plain = await subscriber.nc.subscribe("sla.breached.>")
             durable = await subscriber.nc.jetstream().pull_subscribe(
                 "sla.breached.>", durable="subscriber", stream="SLA"
@@ -298,20 +298,20 @@ async def test_the_services_work_as_their_users_and_nothing_is_refused(tmp_path:
             await message.ack_sync()
 
         at = ago(hours=3).isoformat()
-        command("publisher", "publish", "opened", "T-2", "--level", "enterprise", "--priority", "minor", "--at", at)
-        assert "malformed" in command("operator", "dead", "list")
-        assert "stored again as" in command("operator", "dead", "replay", "--all")
-        assert "T-2" in command("operator", "publish", "responded", "T-2")
-        assert "DEAD_LETTERS up to 2" in command("provisioner", "backup", "backup.tgz"), "it is as wrong as before"
-        command("provisioner", "migrate")
-        assert await asyncio.to_thread(watched, environment(**broker.settings("operator"))) == "T-1"
+        run_command("publisher", "publish", "opened", "T-2", "--level", "enterprise", "--priority", "minor", "--at", at)
+        assert "malformed" in run_command("operator", "dead", "list")
+        assert "stored again as" in run_command("operator", "dead", "replay", "--all")
+        assert "T-2" in run_command("operator", "publish", "responded", "T-2")
+        assert "DEAD_LETTERS up to 2" in run_command("provisioner", "backup", "backup.tgz"), "it is as wrong as before"
+        run_command("provisioner", "migrate")
+        assert await asyncio.to_thread(watch_first_breach, environment(**broker.settings("operator"))) == "T-1"
         for name, url in urls.items():
             await until(f"{name} is ready", lambda url=url: is_ready(url))
         assert "Violation" not in broker.log
 
 
-def watched(environment: dict[str, str]) -> str:
-    """The ticket of the first breach that `sla watch` shows."""
+def watch_first_breach(environment: dict[str, str]) -> str:
+    """Return the ticket of the first breach that `sla watch` shows."""
     command = [SLA, "watch", "--all", "--only", "breached", "-o", "json"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as watching:
         assert watching.stdout is not None

@@ -1,4 +1,4 @@
-"""Reading a stream like a log, on a real nats-server: in order, and nothing is missed without a word."""
+"""Reading a stream like a log, on a real nats-server: in order, and nothing is missed silently."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,12 +33,12 @@ async def nc(tmp_path: Path) -> AsyncIterator[Client]:
         await server.stop()
 
 
-def opened(ticket: str, body: bytes = b"") -> Outgoing:
+def build_opened(ticket: str, body: bytes = b"") -> Outgoing:
     return Outgoing(f"tickets.opened.{ticket}", {}, body)
 
 
-async def taken(reader: StreamReader, count: int) -> list[Message]:
-    """So many messages, in however many turns they come."""
+async def read_messages(reader: StreamReader, count: int) -> list[Message]:
+    """Read so many messages, in however many batches they come."""
     found: list[Message] = []
     while len(found) < count:
         found += await reader.read_batch()
@@ -49,14 +49,14 @@ async def taken(reader: StreamReader, count: int) -> list[Message]:
 async def test_a_missed_message_is_noticed_and_read_again(nc: Client) -> None:
     await provision(nc)
     publisher, reader = Publisher(nc, TICKETS), StreamReader(nc, TICKETS, 0)
-    await publisher.publish([opened("T-1", b"1")])
+    await publisher.publish([build_opened("T-1", b"1")])
     assert [message.body for message in await reader.read_batch()] == [b"1"]
     reader._next += 1  # as if the second message of the consumer had been lost on the way
     waiting = asyncio.create_task(reader.read_batch())
-    await publisher.publish([opened("T-1", b"2"), opened("T-1", b"3")])
+    await publisher.publish([build_opened("T-1", b"2"), build_opened("T-1", b"3")])
     with pytest.raises(BusError, match="missed"):
         await waiting
-    assert [message.sequence for message in await taken(reader, 2)] == [2, 3]
+    assert [message.sequence for message in await read_messages(reader, 2)] == [2, 3]
     await reader.close()
 
 
@@ -65,7 +65,7 @@ async def test_partitions_hold_all_that_concerns_a_ticket_and_are_read_in_order(
     await provision(nc, partitions=3)
     tickets = [f"T-{n}" for n in range(30)]
     publisher = Publisher(nc, TICKETS)
-    await publisher.publish([opened(ticket) for ticket in tickets])
+    await publisher.publish([build_opened(ticket) for ticket in tickets])
     await publisher.publish([Outgoing(f"clock.due.{ticket}", {}, b"") for ticket in tickets])
     where: dict[str, set[int]] = {}
     for number in range(3):
@@ -84,17 +84,17 @@ async def test_partitions_hold_all_that_concerns_a_ticket_and_are_read_in_order(
 
 
 @pytest.mark.anyio
-async def test_a_reader_of_one_partition_has_seen_others_only_when_it_has_taken_its_own(nc: Client) -> None:
-    """Else the position would pass over a message that is still on its way."""
+async def test_a_reader_of_one_partition_is_caught_up_only_when_it_has_returned_its_own_messages(nc: Client) -> None:
+    """Otherwise the committed sequence would pass over a message that is still on its way."""
     await provision(nc, partitions=2)
     publisher, reader = Publisher(nc, TICKETS), StreamReader(nc, TICKETS, 0, [0])
-    await publisher.publish([opened(f"T-{n}") for n in range(20)])
+    await publisher.publish([build_opened(f"T-{n}") for n in range(20)])
     own = (await reader.read_batch())[0]
     while await reader.find_caught_up_sequence() < 20:
         own = (await reader.read_batch())[0]
     mine = split_partition(own.subject)[1].rpartition(".")[2]
-    await publisher.publish([opened(mine), opened(mine)])
+    await publisher.publish([build_opened(mine), build_opened(mine)])
     assert await reader.find_caught_up_sequence() < 21
-    assert [message.sequence for message in await taken(reader, 2)] == [21, 22]
+    assert [message.sequence for message in await read_messages(reader, 2)] == [21, 22]
     assert await reader.find_caught_up_sequence() == 22
     await reader.close()

@@ -71,7 +71,7 @@ def place(postgres: Server) -> PostgresDatabase:
     return found
 
 
-def sla(*arguments: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
+def run_sla(*arguments: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [SLA, *arguments], env=environment(**settings), capture_output=True, text=True, check=False, timeout=60
     )
@@ -81,13 +81,13 @@ def sla(*arguments: str | Path, **settings: str) -> subprocess.CompletedProcess[
 
 
 def test_an_address_that_cannot_be_read_is_wrong_usage() -> None:
-    said = sla("list", SLA_DATABASE_URL="postgresql://sla:secret@db/sla?colour=blue")
+    said = run_sla("list", SLA_DATABASE_URL="postgresql://sla:secret@db/sla?colour=blue")
     assert (said.returncode, said.stdout) == (2, "") and said.stderr.count("\n") == 1
     assert "colour" in said.stderr and "write postgresql://USER@HOST/DATABASE" in said.stderr
 
 
 def test_a_server_that_is_not_there_is_named_without_the_password() -> None:
-    said = sla("list", SLA_DATABASE_URL="postgresql://sla:secret@127.0.0.1:1/sla")
+    said = run_sla("list", SLA_DATABASE_URL="postgresql://sla:secret@127.0.0.1:1/sla")
     assert (said.returncode, said.stdout) == (1, "") and said.stderr.count("\n") == 1
     assert "postgresql://127.0.0.1/sla: " in said.stderr and "refused" in said.stderr and "secret" not in said.stderr
 
@@ -95,13 +95,13 @@ def test_a_server_that_is_not_there_is_named_without_the_password() -> None:
 def test_a_wrong_password_is_named_and_not_told(postgres: Server) -> None:
     postgres.ask_passwords_of("wary")
     url = new_database(postgres.dsn).replace("//postgres@", "//wary:guessed@")
-    said = sla("list", SLA_DATABASE_URL=url)
+    said = run_sla("list", SLA_DATABASE_URL=url)
     assert (said.returncode, said.stdout) == (1, "") and said.stderr.count("\n") == 1
     assert 'password authentication failed for user "wary"' in said.stderr and "guessed" not in said.stderr
 
 
 def test_a_database_without_the_schema_says_what_to_run(postgres: Server) -> None:
-    said = sla("list", SLA_DATABASE_URL=new_database(postgres.dsn))
+    said = run_sla("list", SLA_DATABASE_URL=new_database(postgres.dsn))
     assert said.returncode == 1 and said.stderr.endswith("run `sla migrate`\n")
 
 
@@ -133,12 +133,12 @@ async def test_a_service_waits_for_its_schema_and_says_so(tmp_path: Path, postgr
         service = deployed.run("intake", "clock", "announcer", "metrics")
         try:
 
-            async def waits() -> bool:
+            async def is_waiting() -> bool:
                 status, reasons = await service.readiness()
                 return status == 503 and "run `sla migrate`" in reasons.get("store", "")
 
-            await until("it says what to run", waits)
-            assert await asyncio.to_thread(lambda: sla("migrate", **settings).returncode) == 0
+            await until("it says what to run", is_waiting)
+            assert await asyncio.to_thread(lambda: run_sla("migrate", **settings).returncode) == 0
             await service.ready()
             service.process.end()
         finally:
@@ -148,8 +148,8 @@ async def test_a_service_waits_for_its_schema_and_says_so(tmp_path: Path, postgr
 # ---- who may do what
 
 
-def with_roles(postgres: Server) -> dict[str, str]:
-    """A database of the owner, migrated, in which roles.sql was run; the address for each role."""
+def create_roles(postgres: Server) -> dict[str, str]:
+    """Migrate a new database as its owner, run roles.sql in it; return the address for each role."""
     url = new_database(postgres.dsn)
     name = url.partition("?")[0].rpartition("/")[2]
     with closing(psycopg.connect(url, autocommit=True)) as connection:
@@ -164,7 +164,7 @@ def with_roles(postgres: Server) -> dict[str, str]:
 
 
 def test_each_role_may_do_what_it_needs_and_nothing_else(postgres: Server) -> None:
-    urls = with_roles(postgres)
+    urls = create_roles(postgres)
     expected = {
         "intake": {
             **dict.fromkeys(("stored_events", "inbox", "policies", "positions"), "SI"),
@@ -179,7 +179,7 @@ def test_each_role_may_do_what_it_needs_and_nothing_else(postgres: Server) -> No
     for role, may in expected.items():
         with closing(PostgresDatabase(urls[role]).connect()) as connection:
             for table in (*TABLES, *VIEW_TABLES):
-                assert (role, table, privileges(connection, table)) == (role, table, may.get(table, "S"))
+                assert (role, table, read_privileges(connection, table)) == (role, table, may.get(table, "S"))
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute("CREATE TABLE mine (a int)")
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -188,7 +188,7 @@ def test_each_role_may_do_what_it_needs_and_nothing_else(postgres: Server) -> No
                 connection.execute("DROP TABLE stored_events")
 
 
-def privileges(connection: psycopg.Connection[Any], table: str) -> str:
+def read_privileges(connection: psycopg.Connection[Any], table: str) -> str:
     names = ("SELECT", "INSERT", "UPDATE", "DELETE")
     may = connection.execute(
         "SELECT " + ", ".join(f"has_table_privilege('{table}', '{name}')" for name in names)  # type: ignore[arg-type]
@@ -201,12 +201,12 @@ def privileges(connection: psycopg.Connection[Any], table: str) -> str:
 async def test_each_service_works_as_its_own_role_and_a_view_can_be_built_again(
     tmp_path: Path, postgres: Server
 ) -> None:
-    urls = with_roles(postgres)
+    urls = create_roles(postgres)
     async with nats_server(tmp_path / "nats") as nats, connected(nats.url) as nc:
         settings = {"SLA_NATS_URL": nats.url, "SLA_DATABASE_URL": urls["owner"]}
         settings["SLA_POLICY_DIR"] = open_all_hours(tmp_path / "policy")
         deployed = Deployment(tmp_path, nats, parse_database_url(urls["owner"]), settings)
-        assert (await asyncio.to_thread(sla, "migrate", **settings)).returncode == 0
+        assert (await asyncio.to_thread(run_sla, "migrate", **settings)).returncode == 0
         roles = ("intake", "clock", "announcer", "metrics")
         services = [deployed.run(role, SLA_DATABASE_URL=urls[role]) for role in roles]
         services.insert(0, deployed.run("board", SLA_DATABASE_URL=urls["reader"]))
@@ -216,22 +216,22 @@ async def test_each_service_works_as_its_own_role_and_a_view_can_be_built_again(
             async with subscribed(nc) as heard:
                 await publish(nc, opened("T-1", ago(hours=2)))
                 await heard.first("T-1", "breached")
-            rebuilt = await asyncio.to_thread(sla, "rebuild", **settings)
+            rebuilt = await asyncio.to_thread(run_sla, "rebuild", **settings)
             assert rebuilt.returncode == 0, rebuilt.stderr
             await publish(nc, opened("T-2", ago(hours=2)))
             await settled(nc, deployed.store)
             reading = settings | {"SLA_DATABASE_URL": urls["reader"]}
-            listed = await asyncio.to_thread(sla, "list", **reading)
+            listed = await asyncio.to_thread(run_sla, "list", **reading)
             assert listed.returncode == 0 and listed.stdout.count("breached") == 2, listed.stderr
-            verified = await asyncio.to_thread(sla, "verify", **reading)
+            verified = await asyncio.to_thread(run_sla, "verify", **reading)
             assert verified.returncode == 0 and "0 differences" in verified.stdout
             assert "the result was not kept in the store" in verified.stderr
             assert total(await samples(services[-1].http_url), "sla_tickets", stage="running") == 2
 
-            async def shown() -> bool:
+            async def is_shown() -> bool:
                 return "<dt>Late</dt><dd>2</dd>" in (await get(services[0].http_url))[1]
 
-            await until("the board, which may only read, shows both", shown)
+            await until("the board, which may only read, shows both", is_shown)
             for service in services:
                 service.process.end()
         finally:
@@ -242,7 +242,7 @@ async def test_each_service_works_as_its_own_role_and_a_view_can_be_built_again(
 # ---- the store
 
 
-def test_a_role_has_one_owner_until_its_session_ends(place: PostgresDatabase) -> None:
+def test_a_role_has_one_leader_until_its_session_ends(place: PostgresDatabase) -> None:
     first, second, other = (place.create_lock(role) for role in ("clock", "clock", "metrics"))
     assert (first.acquire(), second.acquire(), other.acquire(), first.acquire()) == (True, False, True, True)
     end_sessions(place)
@@ -256,7 +256,7 @@ def test_a_role_has_one_owner_until_its_session_ends(place: PostgresDatabase) ->
 
 
 def end_sessions(place: PostgresDatabase) -> None:
-    """As the server does with those that are silent, and when it is started again."""
+    """End sessions as the server does with idle ones, and when it restarts."""
     with closing(place.connect()) as connection:
         connection.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory'")
 
@@ -264,18 +264,18 @@ def end_sessions(place: PostgresDatabase) -> None:
 def test_partitions_are_shared_fairly(place: PostgresDatabase) -> None:
     several = [place.create_leases() for _ in range(3)]
 
-    def settled_shares(count: int) -> list[int]:
+    def settle_shares(count: int) -> list[int]:
         for _ in range(3):
             shares = [each.acquire_fair_share(count) for each in several]
         assert sorted(number for share in shares for number in share) == list(range(count))
         return sorted(map(len, shares))
 
-    assert settled_shares(8) == [2, 3, 3]
+    assert settle_shares(8) == [2, 3, 3]
     several.pop().release()
-    assert settled_shares(8) == [4, 4]
+    assert settle_shares(8) == [4, 4]
     several.append(place.create_leases())
-    assert settled_shares(8) == [2, 3, 3]
-    assert settled_shares(2) == [0, 1, 1]
+    assert settle_shares(8) == [2, 3, 3]
+    assert settle_shares(2) == [0, 1, 1]
     assert not several[0].acquire_all(2)
     for each in several[1:]:
         each.release()
@@ -287,13 +287,13 @@ def test_who_is_paused_within_a_transaction_holds_nobody_up_for_long(place: Post
     with closing(place.open()) as paused, closing(place.open()) as other:
         with pytest.raises(StoreError, match="idle-in-transaction"), paused.write_log() as cursor:
             cursor.execute("SELECT 1")
-            until_it_is_stored(other)
+            commit_until_stored(other)
             cursor.execute("SELECT 1")
         assert other.read_partitions() == {0: 1}
 
 
-def until_it_is_stored(store: Store) -> None:
-    """Tries again as a service does."""
+def commit_until_stored(store: Store) -> None:
+    """Try again as a service does."""
     for _ in range(3):
         with suppress(StoreError):
             return store.commit(BatchOutcome(position=1), {0: 0})
@@ -315,45 +315,45 @@ async def test_a_backup_of_one_kind_of_store_goes_on_in_the_other(tmp_path: Path
             await send(nc, facts[:third])
             await settled(nc, engine.store)
     first = tmp_path / "first.tgz"
-    assert sla("backup", first, "--data", engine.data).returncode == 0
+    assert run_sla("backup", first, "--data", engine.data).returncode == 0
 
     url = new_database(postgres.dsn)
     async with nats_server(tmp_path / "nats") as nats, connected(nats.url) as nc:
         settings = {"SLA_NATS_URL": nats.url, "SLA_DATABASE_URL": url, "SLA_POLICY_DIR": policy}
-        restored = await asyncio.to_thread(sla, "restore", first, **settings)
+        restored = await asyncio.to_thread(run_sla, "restore", first, **settings)
         assert restored.returncode == 0, restored.stderr
-        again = await asyncio.to_thread(sla, "restore", first, **settings)
+        again = await asyncio.to_thread(run_sla, "restore", first, **settings)
         assert again.returncode == 1 and "is not empty" in again.stderr
         deployed = Deployment(tmp_path, nats, parse_database_url(url), settings)
-        await asyncio.to_thread(sla, "migrate", **settings)
+        await asyncio.to_thread(run_sla, "migrate", **settings)
         service = deployed.run("intake", "clock", "announcer", "metrics")
         try:
             await service.ready()
             await send(nc, facts[third : 2 * third])
             await settled(nc, deployed.store)
-            await same(nc, deployed.store)
+            await check_same(nc, deployed.store)
             service.process.end()
         finally:
             service.process.kill()
         second = tmp_path / "second.tgz"
-        saved = await asyncio.to_thread(sla, "backup", second, **settings)
+        saved = await asyncio.to_thread(run_sla, "backup", second, **settings)
         assert saved.returncode == 0, saved.stderr
 
-    assert sla("restore", second, "--data", tmp_path / "back" / "data").returncode == 0
+    assert run_sla("restore", second, "--data", tmp_path / "back" / "data").returncode == 0
     with up(tmp_path / "back", SLA_POLICY_DIR=policy) as engine:
         store = SqliteFile(engine.data / "sla.db")
         async with connected(engine.nats_url) as nc:
             await send(nc, facts[2 * third :])
             await settled(nc, store)
-            await same(nc, store)
+            await check_same(nc, store)
     with closing(store.open()) as opened_store:
         tickets = opened_store.load_tickets(life.ticket for life in every)
-    states = {id: (ticket.state.breached_at, ticket.state.met) for id, ticket in tickets.items()}
+    states = {name: (ticket.state.breached_at, ticket.state.met) for name, ticket in tickets.items()}
     assert states == {life.ticket: (life.broken_at, life.met) for life in every}
 
 
-async def same(nc: Client, store: Any) -> None:
-    """The log and the bus say the same, each thing once, and it follows from the facts."""
+async def check_same(nc: Client, store: Any) -> None:
+    """Check that log and bus have the same decisions, each once, and that they follow from the facts."""
     states = rows(store, "SELECT state FROM stored_events ORDER BY rowid")
     decided = [json.loads(state)["id"] for (state,) in states if b'"cause":' in state]
     assert [heard.event["id"] for heard in await stored(nc)] == decided

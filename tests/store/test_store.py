@@ -1,4 +1,4 @@
-"""The store, of either kind: who may move a position, and where to."""
+"""The store, of either kind: who may move a committed sequence, and where to."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -23,15 +23,15 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield found
 
 
-def row(sequence: int) -> InboxRow:
+def build_row(sequence: int) -> InboxRow:
     return InboxRow(sequence, "recorded", "ticket.paused", None, bytes([sequence]), b"", "T-1")
 
 
-def test_who_was_superseded_stores_nothing(store: Store) -> None:
-    store.commit(BatchOutcome(position=5, inbox=[row(5)]), {0: 0})
+def test_a_fenced_process_stores_nothing(store: Store) -> None:
+    store.commit(BatchOutcome(position=5, inbox=[build_row(5)]), {0: 0})
     with pytest.raises(FencedError, match="another intake works on this store"):
-        store.commit(BatchOutcome(position=6, inbox=[row(6)]), {0: 4})
-    assert store.read_partitions() == {0: 5} and store.read_inbox(0, 10) == [row(5)]
+        store.commit(BatchOutcome(position=6, inbox=[build_row(6)]), {0: 4})
+    assert store.read_partitions() == {0: 5} and store.read_inbox(0, 10) == [build_row(5)]
 
 
 def test_partitions_that_one_intake_reads_move_together_and_never_back(store: Store) -> None:
@@ -44,7 +44,7 @@ def test_partitions_that_one_intake_reads_move_together_and_never_back(store: St
     assert store.read_partitions() == {0: 4, 1: 7, 2: 0}
 
 
-def test_partitions_are_divided_only_from_where_they_stand(store: Store) -> None:
+def test_partitions_are_replaced_only_at_their_committed_sequence(store: Store) -> None:
     store.commit(BatchOutcome(position=8), {0: 0})
     with pytest.raises(FencedError):
         store.repartition(2, {0: 7})
@@ -52,12 +52,12 @@ def test_partitions_are_divided_only_from_where_they_stand(store: Store) -> None
     assert store.read_partitions() == {0: 8, 1: 8}
 
 
-def test_the_inbox_is_followed_as_far_as_every_partition_is_stored(store: Store) -> None:
+def test_the_inbox_is_read_as_far_as_every_partition_is_stored(store: Store) -> None:
     """Another intake may still store a message that came before."""
     store.repartition(2, {0: 0})
-    store.commit(BatchOutcome(position=3, inbox=[row(3)]), {0: 0})
+    store.commit(BatchOutcome(position=3, inbox=[build_row(3)]), {0: 0})
     assert store.read_inbox(0, 10) == []
-    store.commit(BatchOutcome(position=2, inbox=[row(2)]), {1: 0})
-    assert store.read_inbox(0, 10) == [row(2)]
+    store.commit(BatchOutcome(position=2, inbox=[build_row(2)]), {1: 0})
+    assert store.read_inbox(0, 10) == [build_row(2)]
     store.commit(BatchOutcome(position=5), {1: 2})
-    assert store.read_inbox(2, 10) == [row(3)]
+    assert store.read_inbox(2, 10) == [build_row(3)]
