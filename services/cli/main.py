@@ -99,13 +99,13 @@ def migrate() -> None:
     """Create the database schema, the streams and what else the services need; safe to repeat."""
     from projections.registry import PROJECTIONS
     from services.maintenance.provision import provision_bus
-    from services.runtime.connections import read_access
+    from services.runtime.connections import read_credentials
     from services.runtime.logging import configure
 
     settings = read_settings()
     bus, store = require_bus_url(settings), require_database(settings)
     with refuse_wrong_usage():
-        who = read_access(settings)
+        who = read_credentials(settings)
     configure(settings)
     store.migrate(PROJECTIONS)
     asyncio.run(provision_bus(bus, who, settings.partitions, store.create_leases(), settings.notify))
@@ -117,7 +117,7 @@ def run(
 ) -> None:
     """Run one or more services against SLA_NATS_URL and SLA_DATABASE_URL."""
     from services.app import SERVICES, Process
-    from services.runtime.connections import read_access
+    from services.runtime.connections import read_credentials
     from services.runtime.logging import configure
 
     if unknown := [name for name in services if name not in SERVICES]:
@@ -128,7 +128,7 @@ def run(
     bus = require_bus_url(settings)
     store = require_database(settings) if any(SERVICES[name].needs_store for name in services) else None
     with refuse_wrong_usage():
-        who = read_access(settings)
+        who = read_credentials(settings)
     configure(settings)
     process = Process(list(dict.fromkeys(services)), settings, bus, store, who)
     raise typer.Exit(asyncio.run(process.run(lambda: print_message(f"ready: {process.http.url}"))))
@@ -769,7 +769,7 @@ def run_on_bus(name: str, data: Path, work: "Callable[[Client], Awaitable[T]]", 
 
     settings = read_settings_quietly()
     with refuse_wrong_usage():
-        url, access = client.find_bus_url(settings, data), client.read_access(settings)
+        url, access = client.find_bus_url(settings, data), client.read_credentials(settings)
 
     async def working() -> T:
         task = asyncio.current_task()

@@ -158,7 +158,9 @@ async def _connect_to_bus(settings: Settings, data: Path) -> AsyncIterator[Clien
     """The bus of the engine; if none runs in the folder, the embedded server on the same data."""
     lock = FileLock(data / "engine.lock")
     if settings.nats_url is not None or not data.is_dir() or not lock.acquire():  # noqa: ASYNC240 - nothing else runs
-        async with client.open_bus(client.find_bus_url(settings, data), "backup", client.read_access(settings)) as nc:
+        async with client.open_bus(
+            client.find_bus_url(settings, data), "backup", client.read_credentials(settings)
+        ) as nc:
             yield nc
         return
     try:
@@ -329,7 +331,7 @@ async def _restore_streams(manifest: Manifest, parts: Path, folder: Path) -> dat
 
 async def _restore_onto(url: str, settings: Settings, manifest: Manifest, parts: Path) -> datetime:
     """On a bus that has none of the streams yet; when TICKETS was made, which is now."""
-    async with client.open_bus(url, "restore", client.read_access(settings)) as nc:
+    async with client.open_bus(url, "restore", client.read_credentials(settings)) as nc:
         for stream in IN_ORDER:
             with suppress(BusError):
                 await read_last_sequence(nc, stream)

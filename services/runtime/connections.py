@@ -38,7 +38,7 @@ def _read_run_file(data: Path) -> str:
     return str(url)
 
 
-def read_access(settings: Settings) -> Credentials:
+def read_credentials(settings: Settings) -> Credentials:
     """Return our credentials for the bus. Raises ValueError for settings that cannot work."""
     names = ("user", "password", "credentials", "ca", "cert", "key")
     found = Credentials(**{name: getattr(settings, f"nats_{name}") for name in names})
