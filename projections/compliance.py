@@ -10,6 +10,7 @@ from events.times import MICROSECOND
 from projections.counters import Count, Counters
 from projections.runner import Cursor
 from projections.tickets import NO_LEVEL
+from sla.decisions import RUNNING_AGAIN
 from sla.log import (
     Announced,
     AnnouncedEvent,
@@ -26,7 +27,6 @@ from sla.log import (
     decode_rows,
 )
 from sla.policy import FIRST_RESPONSE
-from sla.ticket import RUNNING_AGAIN
 
 DELAY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 

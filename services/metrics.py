@@ -33,10 +33,10 @@ from services.runtime.service import POLL_INTERVAL, Now, Replication, Service, r
 from services.runtime.setup import Backends, Setup
 from services.store.interface import Lock, Store
 from services.store.schema import ANNOUNCER_CHECKPOINT
+from sla.decisions import RUNNING_AGAIN
 from sla.engine import UNKNOWN_TYPE
 from sla.judge import Cause
 from sla.policy import FIRST_RESPONSE, Policy
-from sla.ticket import RUNNING_AGAIN
 
 TICKET_STAGES = ("running", "fulfilled", "paused", "cancelled", "excluded")
 DETECTIONS: tuple[str, ...] = get_args(Detection)

@@ -1,4 +1,4 @@
-"""Why a promise stands as it does: facts, decisions, counted time, the deadline. How that looks is not in here.
+"""Why a promise is as it is: facts, decisions, counted time and the deadline. How that looks is not in here.
 
 Nothing is judged in here: clocks are those of judge.py, and what counts is what calendar.py says.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from events.tickets import Excluded
 from sla.calendar import Segment
-from sla.judge import NEVER, ZERO, Clock, CycleKey, Fact, Facts, Phase, judge
+from sla.judge import NEVER, ZERO, Cause, Clock, CycleKey, Fact, Facts, Phase, get_cause, judge
 from sla.log import Announced, BreachRetracted, Decision, Event, FactRecorded
 from sla.policy import FIRST_RESPONSE
 from sla.versions import Versions
@@ -18,8 +18,8 @@ from sla.versions import Versions
 
 class FactEntry(NamedTuple):
     """
-    A fact as it stands, and as it was told first. `out_of_order`: the log already had something about a later instant,
-    a fact or a decision.
+    A fact as corrected, and as it was recorded. `out_of_order`: the log already had something about a later instant, a
+    fact or a decision.
     """
 
     fact: Fact
@@ -28,14 +28,14 @@ class FactEntry(NamedTuple):
 
 
 class DecisionEntry(NamedTuple):
-    """A decision of the log; `withdrawn_at` is when a breach was withdrawn, if it was."""
+    """A decision of the log; `retracted_at` is when a breach was retracted, None if it was not."""
 
     decision: Decision
     retracted_at: datetime | None
 
 
 class TimeSegment(NamedTuple):
-    """Time [start, end) of a clock, whether it counts and why, by which stretch; `overdue` is after the deadline."""
+    """Time [start, end) of a clock, whether it counts and why, in which phase; `overdue` if after the deadline."""
 
     start: datetime
     end: datetime
@@ -62,8 +62,8 @@ class DeadlineStep(NamedTuple):
 
 class ClockExplanation(NamedTuple):
     """
-    One clock of a ticket: the parts go without gaps from its start to its end or, if it goes on, to the instant of the
-    question, and the counted ones add up to `elapsed`. The last of the steps is the deadline that stands.
+    One clock of a ticket: the segments go without gaps from its start to its end or, if it goes on, to the instant of
+    the question, and the counted ones add up to `elapsed`. The last of the steps is the deadline in effect.
     """
 
     objective: str
@@ -75,14 +75,14 @@ class ClockExplanation(NamedTuple):
 
     @property
     def ended_by(self) -> Fact | None:
-        """What ended it, or closed the ticket so that it stands still; None if it goes on."""
+        """The fact that ended it, or that closed the ticket so that it stopped; None if it goes on."""
         clock = self.clock
         ends = [fact for fact in (clock.response, clock.excluded_by) if fact is not None]
         return min(ends, key=lambda fact: fact.time, default=clock.closed_by)
 
 
 class Explanation(NamedTuple):
-    """What there is to say of a ticket at one instant. The first account is that of the first response."""
+    """A ticket at one instant. The first clock is that of the first response."""
 
     facts: tuple[FactEntry, ...]
     decisions: tuple[DecisionEntry, ...]
@@ -91,36 +91,36 @@ class Explanation(NamedTuple):
 
 def explain(facts: Facts, events: Sequence[Event], versions: Versions, at: datetime) -> Explanation:
     """
-    The story of a ticket up to `at`: what had happened by then and was decided about it, of the events we are given.
-    `facts` are those of the events. Raises KeyError as `judge` does.
+    Explain a ticket at `at`: what had happened by then and was decided about it, of the events given. `facts` are those
+    of the events. Raises KeyError as `judge` does.
     """
     verdict = judge(facts, versions, at)
     clocks: dict[CycleKey, Clock] = {(FIRST_RESPONSE, 1): verdict.clock, **verdict.others} if verdict.clock else {}
     return Explanation(
         facts=tuple(_build_fact_entries(facts, events, at)),
         decisions=tuple(_build_decision_entries(events, at)),
-        clocks=tuple(_explain_clock(*spell, clock, facts, at) for spell, clock in clocks.items()),
+        clocks=tuple(_explain_clock(*key, clock, facts, at) for key, clock in clocks.items()),
     )
 
 
 def _build_fact_entries(facts: Facts, events: Iterable[Event], at: datetime) -> Iterator[FactEntry]:
-    told: dict[tuple[str, str], tuple[FactRecorded, bool]] = {}
+    recorded: dict[tuple[str, str], tuple[FactRecorded, bool]] = {}
     newest: datetime | None = None
     for event in events:
         if isinstance(event, FactRecorded):
-            told[event.source, event.id] = (event, newest is not None and event.time < newest)
+            recorded[event.source, event.id] = (event, newest is not None and event.time < newest)
         if isinstance(event, FactRecorded | Announced):
             newest = max(newest or event.time, event.time)
     for fact in facts:
         if fact.time <= at:
-            yield FactEntry(fact, *told[fact.source, fact.id])
+            yield FactEntry(fact, *recorded[fact.source, fact.id])
 
 
 def _build_decision_entries(events: Sequence[Event], at: datetime) -> Iterator[DecisionEntry]:
-    withdrawn = {event.breach_id: event.at for event in events if isinstance(event, BreachRetracted)}
+    retracted = {event.breach_id: event.at for event in events if isinstance(event, BreachRetracted)}
     for event in events:
         if isinstance(event, Announced) and event.time <= at:
-            yield DecisionEntry(event, withdrawn.get(event.id))
+            yield DecisionEntry(event, retracted.get(event.id))
         elif isinstance(event, Decision) and not isinstance(event, Announced) and event.at <= at:
             yield DecisionEntry(event, None)
 
@@ -138,26 +138,26 @@ def _explain_clock(objective: str, cycle: int, clock: Clock, facts: Facts, at: d
 
 
 def _build_segments(clock: Clock, end: datetime) -> Iterator[TimeSegment]:
-    """Each stretch cut by the calendar, and at the deadline if it was missed."""
+    """Cut each phase by the calendar, and at the deadline if it was missed."""
     late_from = clock.broken_at or (clock.phase.due_at if clock.met is False and not clock.excluded_by else NEVER)
-    for since, until, stretch in clock.timeline.iterate_phases(end):
+    for since, until, phase in clock.timeline.iterate_phases(end):
         for start, stop in ((since, min(until, late_from)), (max(since, late_from), until)):
             if start < stop:
-                for segment in _cut_phase(stretch, start, stop):
-                    yield TimeSegment(*segment, stretch, overdue=start >= late_from)
+                for segment in _cut_phase(phase, start, stop):
+                    yield TimeSegment(*segment, phase, overdue=start >= late_from)
 
 
-def _cut_phase(stretch: Phase, start: datetime, end: datetime) -> Iterator[Segment]:
-    if not stretch.running:
-        yield Segment(start, end, False, "paused" if stretch.closed_by is None else "closed")
+def _cut_phase(phase: Phase, start: datetime, end: datetime) -> Iterator[Segment]:
+    if not phase.running:
+        yield Segment(start, end, False, "paused" if phase.labels.closed_by is None else "closed")
         return
-    counted = f"{stretch.level.name} hours, policy {stretch.policy.version}"
-    for segment in stretch.level.hours.cut_segments(start, end):
+    counted = f"{phase.level.name} hours, policy {phase.policy.version}"
+    for segment in phase.level.hours.cut_segments(start, end):
         yield segment._replace(reason=counted) if segment.counted else segment
 
 
 def _build_excluded_segment(clock: Clock, end: datetime, at: datetime) -> Iterator[TimeSegment]:
-    """From the exclusion on nothing counts, for as long as it stands; unless an answer had ended the clock before."""
+    """Yield the time from the exclusion on, while it is in effect; nothing if an answer had ended the clock before."""
     fact = clock.excluded_by
     if fact is None or not isinstance(fact.data, Excluded) or (clock.response and clock.response.time < fact.time):
         return
@@ -167,34 +167,33 @@ def _build_excluded_segment(clock: Clock, end: datetime, at: datetime) -> Iterat
 
 
 def _build_steps(clock: Clock, at: datetime, facts: Facts) -> Iterator[DeadlineStep]:
-    """Every change until the response that is to be seen in what the clock is judged by, or in the labels."""
-    course, before = clock.timeline, None
-    end = max(clock.response.time if clock.response else at, course.start.time)
-    for since, _, stretch in course.iterate_phases(end):
+    """Yield each change until the response that shows in what the clock is judged by, or in the labels."""
+    timeline, before = clock.timeline, None
+    end = max(clock.response.time if clock.response else at, clock.started_at)
+    for since, _, phase in timeline.iterate_phases(end):
         if before is None:
-            yield DeadlineStep(since, course.started_by, (course.start,), stretch, ZERO)
-        elif _get_visible(before) != _get_visible(stretch):
-            made = _find_changes_at(since, facts.changes)
-            yield DeadlineStep(
-                since, _find_step_cause(stretch, since, made), made, stretch, stretch.measure_elapsed(since)
-            )
-        before = stretch
+            yield DeadlineStep(since, get_cause(clock.opening.data), (clock.opening,), phase, ZERO)
+        elif _get_visible(before) != _get_visible(phase):
+            changes = _find_changes_at(since, facts.changes)
+            yield DeadlineStep(since, _find_step_cause(phase, changes), changes, phase, phase.measure_elapsed(since))
+        before = phase
     if clock.response is not None and before is not None and _get_visible(before) != _get_visible(clock.phase):
-        yield DeadlineStep(end, "responded", (clock.response,), clock.phase, clock.phase.measure_elapsed(end))
+        yield DeadlineStep(end, Cause.RESPONDED, (clock.response,), clock.phase, clock.phase.measure_elapsed(end))
 
 
 def _find_changes_at(time: datetime, changes: Sequence[Fact]) -> tuple[Fact, ...]:
     return tuple(changes[bisect_left(changes, time, key=_get_time) : bisect_right(changes, time, key=_get_time)])
 
 
-def _find_step_cause(stretch: Phase, since: datetime, made: Sequence[Fact]) -> str:
-    return stretch.cause if stretch.set_by in made else made[-1].data.type.removeprefix("ticket.")
+def _find_step_cause(phase: Phase, changes: Sequence[Fact]) -> Cause:
+    return phase.cause if phase.set_by in changes else get_cause(changes[-1].data)
 
 
-def _get_visible(stretch: Phase) -> tuple[object, ...]:
+def _get_visible(phase: Phase) -> tuple[object, ...]:
+    labels = phase.labels
     return (
-        *(stretch.level, stretch.target, stretch.due_at, stretch.running),
-        *(stretch.policy, stretch.service_level, stretch.priority),
+        *(phase.level, phase.target, phase.due_at, phase.running),
+        *(labels.policy, labels.service_level, labels.priority),
     )
 
 

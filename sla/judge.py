@@ -1,11 +1,29 @@
-"""The judgement: what a ticket's facts mean for its promise at one instant. Nothing is remembered in here."""
+"""The judgement: what a ticket's facts mean for its promises at one instant. Decisions are made of it in decisions.py.
+
+A clock is a timeline of phases (docs/adr/0008-the-clock-is-a-timeline-of-phases.md). Each change of the ticket begins a
+phase, which knows the support time used until then, and when the clock runs out:
+
+    facts      opened      priority_changed   paused      resumed     responded
+                  |              |              |            |            |
+    phases        |-- running ---|-- running ---|.. stops ...|-- running -|
+    since       09:00          10:00          11:00        13:00        13:30
+    used          0 h            1 h            2 h          2 h        2.5 h
+    target        8 h            4 h            4 h          4 h
+    due_at      17:00          13:00          13:00        15:00        met: not after 15:00
+
+`Facts` has the facts of a ticket in the order in which they happened, and a `Timeline` of each clock. A late-arriving
+fact drops the phases after it, and they are folded again. `judge` returns a `Verdict`: a `Clock` for the first
+response, and one for each cycle of the other objectives.
+"""
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import reduce
+from itertools import pairwise, zip_longest
+from operator import attrgetter
 from typing import assert_never
 
 from msgspec import Struct
@@ -37,13 +55,13 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 AT_RISK_PERCENT = 75
 
 CycleKey = tuple[str, int]  # an objective, and its cycle from 1
-_Key = tuple[str, str]  # source and id of a fact
+_FactKey = tuple[str, str]  # source and id of a fact
 
 
 class Fact(Struct, frozen=True):
     """
-    Something that happened to a ticket. `time` is when it happened, `recorded_at` when the broker stored it, and
-    `corrected_by` the id of the fact that says so, if it was told wrong at first.
+    Something that happened to a ticket: `time` is when it happened, `recorded_at` when the broker stored it.
+    `corrected_by` is the id of the fact that corrected it, None if nothing did.
     """
 
     source: str
@@ -56,7 +74,7 @@ class Fact(Struct, frozen=True):
 
     @property
     def asserted_by(self) -> str:
-        """The id of the fact to which we owe what it says."""
+        """The id of the fact that gave it its present content: its own, or that of its last correction."""
         return self.corrected_by or self.id
 
 
@@ -97,15 +115,51 @@ class Flag(StrEnum):
     CORRECTS_NOTHING = "corrects_nothing"
 
 
+def get_cause(data: TicketData) -> Cause:
+    """Return what a decision says as its cause if this kind of fact led to it."""
+    match data:
+        case Opened():
+            return Cause.OPENED
+        case PriorityChanged():
+            return Cause.PRIORITY_CHANGED
+        case ServiceLevelChanged():
+            return Cause.SERVICE_LEVEL_CHANGED
+        case PolicyChanged():
+            return Cause.POLICY_CHANGED
+        case Closed():
+            return Cause.CLOSED
+        case Reopened():
+            return Cause.REOPENED
+        case Paused():
+            return Cause.PAUSED
+        case Resumed():
+            return Cause.RESUMED
+        case Responded():
+            return Cause.RESPONDED
+        case CustomerReplied():
+            return Cause.CUSTOMER_REPLIED
+        case Escalated():
+            return Cause.ESCALATED
+        case Excluded():
+            return Cause.EXCLUDED
+        case ExclusionRevoked():
+            return Cause.EXCLUSION_REVOKED
+        case Corrected():
+            return Cause.CORRECTED
+        case _:
+            assert_never(data)
+
+
 def get_fold_order(fact: Fact) -> tuple[datetime, int, bool, str, str, str]:
     """
-    The order in which facts are folded: when they happened; at one instant opened, changes, responded, escalated;
+    Return the key by which facts are sorted: when they happened; at one instant opened, changes, responded, escalated;
     then `sequence` as text, a fact without it first; then source and id.
     """
-    return (fact.time, get_rank(fact.data), fact.sequence is not None, fact.sequence or "", fact.source, fact.id)
+    return (fact.time, _get_rank(fact.data), fact.sequence is not None, fact.sequence or "", fact.source, fact.id)
 
 
-def get_rank(data: TicketData) -> int:
+def _get_rank(data: TicketData) -> int:
+    """Return the place of a kind of fact among those of one instant."""
     match data:
         case Opened():
             return 0
@@ -113,15 +167,45 @@ def get_rank(data: TicketData) -> int:
             return 2
         case Escalated():
             return 3
-        case _:
+        case PriorityChanged() | ServiceLevelChanged() | PolicyChanged() | Closed() | Reopened() | Paused() | Resumed():
             return 1
+        case Excluded() | ExclusionRevoked() | Corrected() | CustomerReplied():
+            return 1
+        case _:
+            assert_never(data)
+
+
+class Labels(Struct, frozen=True):
+    """
+    What the facts say of a ticket, whatever its clocks are judged by. `policy` is the version that it was pinned to or
+    moved to, `closed_by` and `paused_by` the facts that closed and paused it, None while it is neither. `flags` are
+    those of changes that make no sense.
+    """
+
+    policy: Policy
+    service_level: Level
+    priority: str
+    closed_by: Fact | None = None
+    paused_by: Fact | None = None
+    flags: tuple[Flag, ...] = ()
+
+    def is_paused(self, objective: str) -> bool:
+        """Return whether the ticket is paused, and its policy has this objective and lets its clock pause."""
+        if self.paused_by is None:
+            return False
+        rule = self.policy.objectives.get(objective)
+        return rule is not None and rule.pauses
+
+    def add_flag(self, flag: Flag) -> "Labels":
+        return self if flag in self.flags else replace(self, flags=(*self.flags, flag))
 
 
 class Phase(Struct, frozen=True):
     """
     The clock from one change to the next. It is judged by `level` and `target`, of which `used` support time was gone
-    at `since`; it runs out at `due_at`, or would have when it stopped. Labels are those that the facts give, whatever
-    it is judged by: once broken, a promise stays judged as it was (section 4, rule 4), and by the policy it was.
+    at `since`; it runs out at `due_at`, or would have when it stopped. `set_by` is the fact that moved the deadline
+    last, and `cause` what that is called. `labels` follow every change, but a promise that broke at `broken_at` stays
+    judged as it was, and in its version of the policy (docs/architecture.md#rule-4).
     """
 
     since: datetime
@@ -133,26 +217,30 @@ class Phase(Struct, frozen=True):
     set_by: Fact
     cause: Cause
     broken_at: datetime | None
-    policy: Policy
-    service_level: Level
-    priority: str
-    closed_by: Fact | None = None
-    paused_by: Fact | None = None
-    flags: tuple[Flag, ...] = ()
+    labels: Labels
+
+    @property
+    def policy(self) -> Policy:
+        """The version of the policy that it is judged by."""
+        return self.labels.policy
+
+    def is_past_due(self, at: datetime) -> bool:
+        """Return whether the promise is broken at `at`, which is in this phase, if nobody has responded by then."""
+        return self.broken_at is not None or (self.running and at > self.due_at)
 
     def measure_elapsed(self, at: datetime) -> timedelta:
-        """Support time used up to `at`, which is in this stretch."""
+        """Return the support time used up to `at`, which is in this phase."""
         return self.used + self.level.hours.measure(self.since, at) if self.running else self.used
 
     def find_threshold(self, percent: int) -> datetime:
-        """The earliest instant, not before the deadline was set, at which `percent` of the target is used."""
+        """Return the earliest instant, not before `since`, at which `percent` of the target is used."""
         share = -(-self.target * percent // 100)
         return self.since if share <= self.used else self.level.hours.find_due(self.since, share - self.used)
 
     def resume_at(self, at: datetime, set_by: Fact, cause: Cause) -> "Phase":
         """
-        The same, running from `at` on with what is left of the target. More used than that: the promise breaks at
-        this instant, never before it.
+        Return a phase that runs from `at` on, with what is left of the target. If more than the target is used, the
+        promise breaks at `at`, never before it (docs/architecture.md#rule-4).
         """
         used = self.measure_elapsed(at)
         if used > self.target:
@@ -165,14 +253,14 @@ class Phase(Struct, frozen=True):
 @dataclass(frozen=True, slots=True)
 class Clock:
     """
-    The clock of an opened ticket, in times at which things happened, up to the response if there is one: `stretch` is
-    what it is judged by, `said` what the facts say now. `broken_at` is None while the promise holds; `excluded_by` is
-    the fact for which it does not apply, `revoked_by` the last one that said so of an exclusion.
+    The clock of an opened ticket at one instant. `phase` is what it is judged by: the last one up to the response, if
+    there is one. `labels` are what the facts say now. `broken_at` is None while the promise holds, `overdue` None
+    without a response; `excluded_by` is the exclusion in effect, `revoked_by` the last revocation of one.
     """
 
     opening: Fact
     phase: Phase
-    current: Phase
+    labels: Labels
     response: Fact | None
     broken_at: datetime | None
     overdue: timedelta | None
@@ -187,45 +275,48 @@ class Clock:
 
     @property
     def met(self) -> bool | None:
-        """Met if and only if the response is not later than the deadline: decided on instants (section 4, rule 1)."""
+        """
+        Whether the response is not later than the deadline, None without a response. Decided on instants, never on
+        spans (docs/architecture.md#rule-1).
+        """
         return None if self.response is None else self.response.time <= self.phase.due_at
 
     @property
     def service_level(self) -> Level:
-        return self.current.service_level
+        return self.labels.service_level
 
     @property
     def priority(self) -> str:
-        return self.current.priority
+        return self.labels.priority
 
     @property
     def closed_by(self) -> Fact | None:
-        return self.current.closed_by
+        return self.labels.closed_by
 
     @property
     def paused(self) -> bool:
-        """Does it wait, and does the policy let it?"""
-        return self.current.paused_by is not None and self.current.policy.objectives[self.timeline.objective].pauses
+        """Whether the ticket is paused and its policy lets this clock pause."""
+        return self.labels.is_paused(self.timeline.objective)
 
     @property
     def running(self) -> bool:
-        """Does time count towards a deadline that may still be kept?"""
+        """Whether time counts towards a deadline that may still be kept."""
         ended = self.response or self.broken_at or self.excluded_by
         return ended is None and self.phase.running
 
     def find_end(self, now: datetime) -> datetime:
-        """When it ended: with the response, or when it was excluded; or `now`. A closed clock only stands still."""
+        """Return when it ended, with the response or the exclusion, or `now`. A clock of a closed ticket only stops."""
         return min([now, *(fact.time for fact in (self.response, self.excluded_by) if fact is not None)])
 
     def measure_elapsed(self, at: datetime) -> timedelta:
-        """Support time used from the opening up to `at`; zero before it."""
+        """Return the support time used from the opening up to `at`; zero before it."""
         return self.timeline.get_phase_at(at).measure_elapsed(at) if at > self.started_at else ZERO
 
 
 class Verdict(Struct, frozen=True):
     """
     What is so at one instant. `clock` is that of the first response, None until the ticket is opened; `others` are
-    those of other objectives, by objective and cycle. `ahead` is the next fact yet to happen.
+    those of other objectives, by objective and cycle. `next_fact_at` is when the next fact that is known will happen.
     """
 
     clock: Clock | None
@@ -237,9 +328,9 @@ class Verdict(Struct, frozen=True):
 @dataclass(slots=True)
 class Facts:
     """
-    The facts of a ticket as they were told or corrected, sorted by `order`, and those of a kind apart. Remembers the
-    course of the clock: a ticket of thousands of facts is not folded from its beginning for each new one (10,000: 0.1
-    ms instead of 14).
+    The facts of a ticket, corrected, sorted by `get_fold_order`: `every` has all of them, the other lists those of a
+    kind. Timelines are kept, so that a ticket of thousands of facts is not folded from its beginning for each new one
+    (10,000 facts: 0.1 ms instead of 14).
     """
 
     every: list[Fact] = field(default_factory=list)
@@ -250,9 +341,9 @@ class Facts:
     replies: list[Fact] = field(default_factory=list, compare=False)
     escalations: list[Fact] = field(default_factory=list, compare=False)
     exclusions: list[Fact] = field(default_factory=list, compare=False)
-    _corrections: dict[_Key, list[Fact]] = field(default_factory=dict, compare=False)
-    _original: dict[_Key, Fact] = field(default_factory=dict, compare=False)
-    _timelines: dict[tuple[str, _Key], "Timeline"] = field(default_factory=dict, compare=False)
+    _corrections: dict[_FactKey, list[Fact]] = field(default_factory=dict, compare=False)
+    _originals: dict[_FactKey, Fact] = field(default_factory=dict, compare=False)  # of the facts that are corrected
+    _timelines: dict[tuple[str, _FactKey], "Timeline"] = field(default_factory=dict, compare=False)
 
     def __len__(self) -> int:
         return len(self.every)
@@ -262,38 +353,38 @@ class Facts:
 
     @property
     def has_stray_correction(self) -> bool:
-        """Is there a correction of a fact that nobody has told?"""
-        return len(self._corrections) > len(self._original)
+        """Whether there is a correction of a fact that is not known."""
+        return len(self._corrections) > len(self._originals)
 
     def add(self, fact: Fact) -> None:
-        """One more, whenever it happened. A correction and what it corrects come in any order."""
+        """Add a fact, whenever it happened. A correction and the fact that it corrects come in any order."""
         insort(self.every, fact, key=get_fold_order)
         if isinstance(fact.data, Corrected):
             key = (fact.source, fact.data.corrects)
             insort(self._corrections.setdefault(key, []), fact, key=get_fold_order)
             facts = (known for known in self.every if not isinstance(known.data, Corrected))
-            standing = next((known for known in facts if make_fact_key(known) == key), None)
+            corrected = next((known for known in facts if _make_fact_key(known) == key), None)
         else:
-            key = make_fact_key(fact)
-            standing = fact
+            key = _make_fact_key(fact)
+            corrected = fact
             self._insert(fact)
-        if standing is not None and key in self._corrections:
-            self._correct(standing, self._original.setdefault(key, standing), self._corrections[key])
+        if corrected is not None and key in self._corrections:
+            self._correct(corrected, self._originals.setdefault(key, corrected), self._corrections[key])
 
-    def _correct(self, standing: Fact, told: Fact, corrections: Sequence[Fact]) -> None:
-        """Replaces a fact from the start, by what was told and all its corrections, each over the one before it."""
-        for lists in (self.every, *self._find_lists(standing)):
-            del lists[bisect_left(lists, get_fold_order(standing), key=get_fold_order)]
-        right = reduce(apply_correction, corrections, told)
-        insort(self.every, right, key=get_fold_order)
-        self._insert(right)
+    def _correct(self, known: Fact, original: Fact, corrections: Sequence[Fact]) -> None:
+        """Replace a fact from the start: by the original with all of its corrections, one over the other."""
+        for facts in (self.every, *self._find_lists(known)):
+            del facts[bisect_left(facts, get_fold_order(known), key=get_fold_order)]
+        corrected = reduce(_apply_correction, corrections, original)
+        insort(self.every, corrected, key=get_fold_order)
+        self._insert(corrected)
 
     def _insert(self, fact: Fact) -> None:
-        for each in self._find_lists(fact):
-            insort(each, fact, key=get_fold_order)
+        for facts in self._find_lists(fact):
+            insort(facts, fact, key=get_fold_order)
 
     def _find_lists(self, fact: Fact) -> Sequence[list[Fact]]:
-        """Where it belongs, apart from `every`; what was folded of it before is forgotten."""
+        """Return the lists of its kind, beside `every`. A change drops the phases that begin at its time or later."""
         match fact.data:
             case Opened():
                 return (self.openings,)
@@ -317,35 +408,39 @@ class Facts:
                 assert_never(fact.data)
 
     def _truncate_timelines(self, time: datetime) -> None:
-        for course in self._timelines.values():
-            course.truncate(time)
+        for timeline in self._timelines.values():
+            timeline.truncate(time)
 
-    def get_timeline(
-        self, objective: str, start: Fact, versions: Versions, labels: "Phase | None" = None
-    ) -> "Timeline":
-        """The course of a clock from its start on; `labels` are what the facts said then, if it is not the opening."""
-        key = (objective, make_fact_key(start))
-        course = self._timelines.get(key)
-        if course is None or (course.start, course.versions, course.labels) != (start, versions, labels):
-            course = self._timelines[key] = Timeline(objective, start, labels, versions)
-        return course
+    def get_timeline(self, objective: str, start: Fact, versions: Versions, labels: Labels | None = None) -> "Timeline":
+        """
+        Return the timeline of a clock from its start on: the one kept from the judgement before, unless its beginning
+        is another one now. `labels` are what the facts say at the start, None if that is the opening.
+        """
+        key, beginning = (objective, _make_fact_key(start)), (start, versions, labels)
+        timeline = self._timelines.get(key)
+        if timeline is None or timeline.beginning != beginning:
+            timeline = self._timelines[key] = Timeline(objective, beginning)
+        return timeline
 
     def copy_with(self, fact: Fact) -> "Facts":
-        """What they would be; these stay as they are."""
+        """Return the same facts and one more; these stay as they are."""
         more = Facts()
-        for each in (*self._original.values(), *self.every):
-            if make_fact_key(each) not in self._original or each.corrected_by is None:
+        for each in (*self._originals.values(), *self.every):
+            if _make_fact_key(each) not in self._originals or each.corrected_by is None:
                 more.add(each)
         more.add(fact)
         return more
 
 
-def make_fact_key(fact: Fact) -> _Key:
+def _make_fact_key(fact: Fact) -> _FactKey:
     return (fact.source, fact.id)
 
 
-def apply_correction(fact: Fact, correction: Fact) -> Fact:
-    """What this kind of fact does not say is left out of a correction, and so is what it must not say."""
+def _apply_correction(fact: Fact, correction: Fact) -> Fact:
+    """
+    Return the fact as corrected. Members that its kind does not have are left out, and so is the whole correction of
+    the data if it would make them invalid.
+    """
     assert isinstance(correction.data, Corrected)
     given = correction.data.model_dump(exclude={"corrects", "time"}, exclude_none=True)
     try:
@@ -363,75 +458,80 @@ def apply_correction(fact: Fact, correction: Fact) -> Fact:
 
 def judge(facts: Facts, versions: Versions, now: datetime) -> Verdict:
     """
-    Fold the facts that have happened by `now`. Pure: the same facts give the same verdict, whenever they arrived.
-    Raises KeyError for a level or priority that the version in force does not have (checked on arrival).
+    Fold the facts that have happened by `now`. Pure: the same facts give the same verdict, in whatever order they
+    arrived. Raises KeyError for a level or priority that the version in force does not have (checked on arrival).
     """
-    ahead = count_until(facts.every, now)
-    escalations = tuple(facts.escalations[: count_until(facts.escalations, now)])
-    following = facts.every[ahead].time if ahead < len(facts.every) else None
-    if not count_until(facts.openings, now):
-        return Verdict(None, escalations, following)
-    opening = facts.openings[0]
-    course = facts.get_timeline(FIRST_RESPONSE, opening, versions)
-    before = bisect_left(facts.changes, opening.time, key=get_time)  # superseded by the opening
-    course.fold(facts.changes, before, count_until(facts.changes, now))
-    first = _judge_clock(facts, course, _find_response(facts.answers, course, None, now), now)
-    if len(course.policy.objectives) == 1:
-        return Verdict(first, escalations, following)
-    return Verdict(first, escalations, following, dict(_judge_other_objectives(facts, course, first, now)))
+    happened = _count_until(facts.every, now)
+    escalations = tuple(facts.escalations[: _count_until(facts.escalations, now)])
+    next_fact_at = facts.every[happened].time if happened < len(facts.every) else None
+    if not _count_until(facts.openings, now):
+        return Verdict(None, escalations, next_fact_at)
+    timeline = facts.get_timeline(FIRST_RESPONSE, facts.openings[0], versions)
+    timeline.fold(facts.changes, now)
+    first = _judge_clock(facts, timeline, _find_response(facts.answers, timeline, None, now), now)
+    if len(timeline.policy.objectives) == 1:
+        return Verdict(first, escalations, next_fact_at)
+    return Verdict(first, escalations, next_fact_at, dict(_judge_other_objectives(facts, first, now)))
 
 
-def _judge_other_objectives(
-    facts: Facts, base: "Timeline", first: Clock, now: datetime
-) -> Iterator[tuple[CycleKey, Clock]]:
-    """The clocks of the other objectives, each cycle judged as the first response is."""
+def _judge_other_objectives(facts: Facts, first: Clock, now: datetime) -> Iterator[tuple[CycleKey, Clock]]:
+    """Judge each cycle of the other objectives as the first response is judged."""
+    base = first.timeline
     for objective in base.policy.objectives.values():
         if objective.name == FIRST_RESPONSE:
             continue
-        for cycle, (start, stop) in enumerate(_find_cycles(objective, facts, base, first, now), 1):
-            labels = None if isinstance(start.data, Opened) else _find_labels(start.time, objective, facts, base)
-            course = facts.get_timeline(objective.name, start, base.versions, labels)
-            course.fold(
-                facts.changes, bisect_left(facts.changes, start.time, key=get_time), count_until(facts.changes, now)
-            )
-            yield (objective.name, cycle), _judge_clock(facts, course, stop, now)
+        find_cycles = _find_response_cycles if objective.stops == "responded" else _find_resolution_cycles
+        for cycle, (start, stop) in enumerate(find_cycles(objective, facts, first, now), 1):
+            labels = None if start is base.start else _find_labels(start.time, objective, facts, base)
+            timeline = facts.get_timeline(objective.name, start, base.versions, labels)
+            timeline.fold(facts.changes, now)
+            yield (objective.name, cycle), _judge_clock(facts, timeline, stop, now)
 
 
-def _find_cycles(
-    objective: Objective, facts: Facts, base: "Timeline", first: Clock, now: datetime
+def _find_response_cycles(
+    objective: Objective, facts: Facts, first: Clock, now: datetime
 ) -> Iterator[tuple[Fact, Fact | None]]:
-    """From which fact to which a clock runs, cycle by cycle; it has not stopped if there is no second one."""
-    closed, reopened = base.find_closings(facts.changes, now)
+    """
+    Find what starts and what stops a clock that waits for a response: it starts with the opening, or with each reply of
+    the customer after the first response. One that has not stopped is the last.
+    """
     if objective.starts == "opened":
-        starts: Sequence[Fact] = [base.start, *(reopened if objective.stops == "closed" else ())]
-    elif first.response is None:
+        yield first.opening, first.response
         return
-    else:
-        starts = facts.replies[
-            bisect_right(facts.replies, first.response.time, key=get_time) : count_until(facts.replies, now)
-        ]
+    if first.response is None:
+        return
+    after = bisect_right(facts.replies, first.response.time, key=_get_time)
     stop: Fact | None = None
-    for start in starts:
-        if stop is not None and (start.time <= stop.time or not objective.repeats):
-            continue
-        if objective.stops == "closed" and not objective.repeats:
-            yield start, base.get_phase_at(now).closed_by  # the same clock goes on when it is reopened
-            return
-        if objective.stops == "closed":
-            stop = next((fact for fact in closed if fact.time >= start.time), None)
-        else:
-            stop = _find_response(facts.answers, base, None if start is base.start else start.time, now)
+    for start in facts.replies[after : _count_until(facts.replies, now)]:
+        if stop is not None and start.time <= stop.time:
+            continue  # it waited with the reply before it
+        stop = _find_response(facts.answers, first.timeline, start.time, now)
         yield start, stop
-        if stop is None:
+        if stop is None or not objective.repeats:
             return
 
 
-def _find_labels(time: datetime, objective: Objective, facts: Facts, base: "Timeline") -> "Phase":
+def _find_resolution_cycles(
+    objective: Objective, facts: Facts, first: Clock, now: datetime
+) -> Iterator[tuple[Fact, Fact | None]]:
     """
-    What the facts say when another clock begins. Its version is the last one that the ticket was moved to, though the
-    first response was given or broken by then, and though it stayed where it was: of those that can judge this clock.
+    Find what starts and what stops a clock that runs until the ticket is closed. One that repeats starts again with
+    each reopening; otherwise the same clock goes on when the ticket is reopened.
     """
-    labels = base.get_phase_at(time)
+    base = first.timeline
+    if not objective.repeats:
+        yield base.start, base.get_phase_at(now).labels.closed_by
+        return
+    closings, reopenings = base.find_closings(facts.changes, now)
+    yield from zip_longest((base.start, *reopenings), closings)
+
+
+def _find_labels(time: datetime, objective: Objective, facts: Facts, base: "Timeline") -> Labels:
+    """
+    Return what the facts say when another clock begins. Its version is the last one that the ticket was moved to by
+    then and that can judge this clock, even if the first response stayed in its version, given or broken.
+    """
+    labels = base.get_phase_at(time).labels
     if not facts.moves:
         return labels
     level, priority = labels.service_level.name, labels.priority
@@ -443,73 +543,79 @@ def _find_labels(time: datetime, objective: Objective, facts: Facts, base: "Time
     return labels
 
 
-def get_time(fact: Fact) -> datetime:
+def _get_time(fact: Fact) -> datetime:
     return fact.time
 
 
-def count_until(facts: Sequence[Fact], now: datetime) -> int:
-    """How many have happened by then."""
-    return bisect_right(facts, now, key=get_time)
+def _count_until(facts: Sequence[Fact], now: datetime) -> int:
+    """Return how many have happened by `now`."""
+    return bisect_right(facts, now, key=_get_time)
 
 
-def _judge_clock(facts: Facts, course: "Timeline", response: Fact | None, now: datetime) -> Clock:
-    exclusions = facts.exclusions[: count_until(facts.exclusions, now)]
-    said = course.get_phase_at(now)
-    end = now if response is None else max(response.time, course.start.time)  # a change after that alters nothing
-    stretch = course.get_phase_at(end)
-    if response is not None and not stretch.running and stretch.broken_at is None:
-        stretch = stretch.resume_at(end, stretch.set_by, stretch.cause)  # whoever answers does not wait any longer
-    answered = response is not None and response.time <= stretch.due_at
-    excluded_by = _find_exclusion(exclusions, stretch.policy)
-    broken = excluded_by is None and not answered and stretch.running and now > stretch.due_at
+def _judge_clock(facts: Facts, timeline: "Timeline", response: Fact | None, now: datetime) -> Clock:
+    exclusions = facts.exclusions[: _count_until(facts.exclusions, now)]
+    labels = timeline.get_phase_at(now).labels
+    end = now if response is None else max(response.time, timeline.start.time)  # a change after that alters nothing
+    phase = timeline.get_phase_at(end)
+    if response is not None and not phase.running and phase.broken_at is None:
+        phase = phase.resume_at(end, phase.set_by, phase.cause)  # whoever answers does not wait any longer
+    answered_in_time = response is not None and response.time <= phase.due_at
+    excluded_by = _find_exclusion(exclusions, phase.policy)
+    broken = excluded_by is None and not answered_in_time and phase.is_past_due(now)
+    is_first = timeline.objective == FIRST_RESPONSE
     return Clock(
-        opening=course.start,
-        phase=stretch,
-        current=said,
+        opening=timeline.start,
+        phase=phase,
+        labels=labels,
         response=response,
-        broken_at=stretch.due_at if broken or (stretch.broken_at and excluded_by is None) else None,
-        overdue=_measure_overdue(course, stretch, response),
+        broken_at=phase.due_at if broken else None,
+        overdue=_measure_overdue(timeline, phase, response),
         excluded_by=excluded_by,
         revoked_by=next((fact for fact in reversed(exclusions) if isinstance(fact.data, ExclusionRevoked)), None),
-        flags=_collect_flags(facts, course, stretch.policy, exclusions, now)
-        if course.objective == FIRST_RESPONSE
-        else (),
-        timeline=course,
+        flags=_collect_flags(facts, timeline, labels, phase.policy, exclusions, now) if is_first else (),
+        timeline=timeline,
     )
 
 
-def _find_response(answers: Sequence[Fact], course: "Timeline", since: datetime | None, now: datetime) -> Fact | None:
-    """The first answer, unless the ticket was closed before it and still is: nobody waits for that one."""
-    first = 0 if since is None else bisect_left(answers, since, key=get_time)
-    for answer in answers[first : count_until(answers, now)]:
-        if course.get_phase_before(answer.time).closed_by is None or course.get_phase_at(answer.time).closed_by is None:
+def _find_response(answers: Sequence[Fact], timeline: "Timeline", since: datetime | None, now: datetime) -> Fact | None:
+    """
+    Return the first answer in [since, now], but for those during which the ticket was closed: nobody waits for them.
+    `since` None: from the first answer on, before the opening too.
+    """
+    first = 0 if since is None else bisect_left(answers, since, key=_get_time)
+    for answer in answers[first : _count_until(answers, now)]:
+        before, after = timeline.get_phase_before(answer.time), timeline.get_phase_at(answer.time)
+        if before.labels.closed_by is None or after.labels.closed_by is None:
             return answer
     return None
 
 
-def _measure_overdue(course: "Timeline", stretch: Phase, response: Fact | None) -> timedelta | None:
-    """Support time between the deadline and the response; zero if it was met, None if there is no response."""
+def _measure_overdue(timeline: "Timeline", phase: Phase, response: Fact | None) -> timedelta | None:
+    """Return the support time between deadline and response; zero if it was met, None if there is no response."""
     if response is None:
         return None
-    if response.time <= stretch.due_at:
+    if response.time <= phase.due_at:
         return ZERO
-    return stretch.measure_elapsed(response.time) - course.get_phase_at(stretch.due_at).measure_elapsed(stretch.due_at)
+    used_when_due = timeline.get_phase_at(phase.due_at).measure_elapsed(phase.due_at)
+    return phase.measure_elapsed(response.time) - used_when_due
 
 
 def _find_exclusion(exclusions: Sequence[Fact], policy: Policy) -> Fact | None:
-    """The last exclusion that stands: the policy has its reason, for which nobody has revoked it since."""
+    """Return the last exclusion in effect: the policy has its reason, which has not been revoked since."""
     last = {fact.data.reason: fact for fact in exclusions if isinstance(fact.data, Excluded | ExclusionRevoked)}
-    standing = (fact for reason, fact in last.items() if isinstance(fact.data, Excluded) and policy.can_exclude(reason))
-    return max(standing, key=get_fold_order, default=None)
+    in_effect = (
+        fact for reason, fact in last.items() if isinstance(fact.data, Excluded) and policy.can_exclude(reason)
+    )
+    return max(in_effect, key=get_fold_order, default=None)
 
 
 def _collect_flags(
-    facts: Facts, course: "Timeline", policy: Policy, exclusions: Sequence[Fact], now: datetime
+    facts: Facts, timeline: "Timeline", labels: Labels, policy: Policy, exclusions: Sequence[Fact], now: datetime
 ) -> tuple[Flag, ...]:
-    flags = course.get_phase_at(now).flags
-    if count_until(facts.openings, now) > 1:
+    flags = labels.flags
+    if _count_until(facts.openings, now) > 1:
         flags += (Flag.OPENED_AGAIN,)
-    if not _is_entitled(course):
+    if not _is_entitled(timeline):
         flags += (Flag.CHANNEL_NOT_ENTITLED,)
     if _is_revoked_first(exclusions):
         flags += (Flag.REVOKED_WITHOUT_EXCLUSION,)
@@ -521,11 +627,14 @@ def _collect_flags(
     return flags
 
 
-def _is_entitled(course: "Timeline") -> bool:
-    """Policy 2: may a ticket of this level and priority come by this channel? A level without channels takes any."""
-    opened = course.start.data
+def _is_entitled(timeline: "Timeline") -> bool:
+    """
+    Return whether a ticket of this level and priority may come by its channel (docs/policy.md). A level without
+    channels takes any.
+    """
+    opened = timeline.start.data
     assert isinstance(opened, Opened)
-    channels = course.policy.get_level(opened.service_level).channels
+    channels = timeline.policy.get_level(opened.service_level).channels
     return not channels or opened.channel is None or opened.priority in channels.get(opened.channel, ())
 
 
@@ -540,173 +649,168 @@ def _is_revoked_first(exclusions: Sequence[Fact]) -> bool:
     return False
 
 
+_Beginning = tuple[Fact, Versions, Labels | None]  # the fact that starts a clock, and what the facts say then
+
+
 class Timeline:
     """
-    The clock from an opening on, a stretch for each change. Used time is kept, and hours and target are replaced: time
-    before a change counts under the old level, time after it under the new one (rules 4 and 14). Time in which the
-    ticket is closed, or waits where the policy lets it, does not count: what is left of the target is left then too.
+    A clock from its start on, a phase for each change. Used time is kept, and hours and target are replaced: time
+    before a change counts under the old level, time after it under the new one (docs/architecture.md#rule-4 and
+    rule-14). Time in which the ticket is closed, or paused where the policy lets it, does not count: what is left of
+    the target is left then too. Several changes at one instant count as the last of them, each for what it changes.
     """
 
-    def __init__(self, objective: str, start: Fact, told: Phase | None, versions: Versions) -> None:
-        self.objective, self.start, self.labels, self.versions = objective, start, told, versions
-        labels = told or read_labels(start, versions)
+    def __init__(self, objective: str, beginning: _Beginning) -> None:
+        self.objective, self.beginning = objective, beginning
+        self.start, self.versions, given = beginning
+        labels = given or _read_labels(self.start, self.versions)
         self.policy = labels.policy
-        self.started_by = _STARTED[type(start.data)]
         level, target = labels.service_level, self._get_target(labels)
-        self._phases = [
-            replace(
-                labels,
-                since=start.time,
-                used=ZERO,
-                level=level,
-                target=target,
-                due_at=level.hours.find_due(start.time, target),
-                running=self._is_running(labels),
-                set_by=start,
-                cause=self.started_by,
-                broken_at=None,
-                flags=(),
-            )
-        ]
-        self._times: list[datetime] = []  # of the changes that are folded
+        first = Phase(
+            since=self.start.time,
+            used=ZERO,
+            level=level,
+            target=target,
+            due_at=level.hours.find_due(self.start.time, target),
+            running=self._is_running(labels),
+            set_by=self.start,
+            cause=get_cause(self.start.data),
+            broken_at=None,
+            labels=labels,
+        )
+        self._phases = [first]
+        self._times: list[datetime] = []  # of the changes that are folded: a phase begins at each
 
     def truncate(self, time: datetime) -> None:
-        """Another change is among those of this time."""
+        """Drop the phases that begin at this time or later: another change is among those."""
         kept = bisect_left(self._times, time)
         del self._times[kept:], self._phases[kept + 1 :]
 
-    def fold(self, changes: Sequence[Fact], first: int, last: int) -> None:
-        """Knows changes[first:last] afterwards, which begin after the opening and end with an instant's last one."""
+    def fold(self, changes: Sequence[Fact], now: datetime) -> None:
+        """Fold the changes up to `now` that are not folded yet. Those before the start are superseded by it."""
+        first, last = bisect_left(changes, self.start.time, key=_get_time), _count_until(changes, now)
         for n in range(first + len(self._times), last):
-            stretch = _apply_label(self._phases[-1], changes[n], self.versions)
-            if n + 1 == last or changes[n + 1].time > changes[n].time:  # several at one instant count as the last
-                stretch = self._apply_changes(
-                    stretch, changes[bisect_left(changes, changes[n].time, key=get_time) : n + 1]
-                )
-            self._times.append(changes[n].time)
-            self._phases.append(stretch)
+            before, change = self._phases[-1], changes[n]
+            labels = _apply_change(before.labels, change, self.versions, before.is_past_due(change.time))
+            phase = before if labels is before.labels else replace(before, labels=labels)
+            self._times.append(change.time)
+            self._phases.append(phase)
+            if n + 1 == last or changes[n + 1].time > change.time:
+                count = n + 1 - bisect_left(changes, change.time, lo=first, hi=n, key=_get_time)
+                self._phases[-1] = self._end_instant(changes[n + 1 - count : n + 1], self._phases[-count - 1 :])
 
     def iterate_phases(self, until: datetime) -> Iterator[tuple[datetime, datetime, Phase]]:
-        """From when to when each stretch holds, up to an instant: several changes at one instant begin one stretch."""
+        """Yield from when to when each phase holds, up to an instant; changes at one instant begin one phase."""
         edges = [self.start.time, *self._times]
-        for since, end, stretch in zip(edges, [*edges[1:], NEVER], self._phases, strict=True):
+        for since, end, phase in zip(edges, [*edges[1:], NEVER], self._phases, strict=True):
             if since <= until and since < end:
-                yield since, min(end, until), stretch
+                yield since, min(end, until), phase
 
     def find_closings(self, changes: Sequence[Fact], now: datetime) -> tuple[list[Fact], list[Fact]]:
-        """The changes that closed the ticket by `now`, and those that opened it again, by the end of each instant."""
-        first = bisect_left(changes, self.start.time, key=get_time)
-        there, again = list[Fact](), list[Fact]()
-        was = False
+        """
+        Return the facts that closed the ticket by `now`, and those that reopened it, in turn, by what is so at the end
+        of each instant. `changes` are those that are folded, and others before and after them.
+        """
+        first = bisect_left(changes, self.start.time, key=_get_time)
+        closings, reopenings = list[Fact](), list[Fact]()
+        last_reopening: Fact | None = None
         times = self._times[: bisect_right(self._times, now)]  # more are folded if it was asked about later before
         for n, time in enumerate(times):
+            if isinstance(changes[first + n].data, Reopened):
+                last_reopening = changes[first + n]
             if n + 1 < len(times) and times[n + 1] == time:
                 continue
-            closed_by = self._phases[n + 1].closed_by
-            if closed_by is not None and not was:
-                there.append(closed_by)
-            elif closed_by is None and was:
-                again.append(changes[first + n])
-            was = closed_by is not None
-        return there, again
+            closed_by, is_open = self._phases[n + 1].labels.closed_by, len(closings) == len(reopenings)
+            if closed_by is not None and is_open:
+                closings.append(closed_by)
+            elif closed_by is None and not is_open and last_reopening is not None:
+                reopenings.append(last_reopening)
+        return closings, reopenings
 
     def get_phase_at(self, time: datetime) -> Phase:
-        """What is so after all that happened at this time."""
+        """Return the phase after all that happened at this time."""
         return self._phases[bisect_right(self._times, time)]
 
     def get_phase_before(self, time: datetime) -> Phase:
-        """What was so before anything happened at this time."""
+        """Return the phase before anything happened at this time."""
         return self._phases[bisect_left(self._times, time)]
 
-    def _apply_changes(self, stretch: Phase, changes: Sequence[Fact]) -> Phase:
-        """What the changes of one instant, which the labels say already, mean for the clock."""
-        now = changes[-1].time
-        if stretch.running and stretch.broken_at is None and now > stretch.due_at:
-            stretch = replace(stretch, broken_at=stretch.due_at)
-        runs, level, target = self._is_running(stretch), stretch.service_level, self._get_target(stretch)
-        if stretch.broken_at is not None:
-            level, target = stretch.level, stretch.target
-        if (level, target, runs) == (stretch.level, stretch.target, stretch.running):
-            return stretch
-        turned = replace(
-            stretch, since=now, used=stretch.measure_elapsed(now), level=level, target=target, running=runs
-        )
-        if stretch.broken_at is not None or (not runs and not stretch.running):
-            return turned
+    def _end_instant(self, changes: Sequence[Fact], phases: Sequence[Phase]) -> Phase:
+        """
+        Return the phase that the changes of one instant begin. `phases` are the one before them and one for each, which
+        differ in their labels alone.
+        """
+        phase, now = phases[-1], changes[-1].time
+        if phase.broken_at is None and phase.is_past_due(now):
+            phase = replace(phase, broken_at=phase.due_at)
+        runs, level, target = self._is_running(phase.labels), phase.labels.service_level, self._get_target(phase.labels)
+        if phase.broken_at is not None:
+            level, target = phase.level, phase.target
+        if (level, target, runs) == (phase.level, phase.target, phase.running):
+            return phase
+        changed = replace(phase, since=now, used=phase.measure_elapsed(now), level=level, target=target, running=runs)
+        if phase.broken_at is not None or (not runs and not phase.running):
+            return changed
         if not runs:  # due as it would be if it went on at once
-            return replace(turned.resume_at(now, stretch.set_by, stretch.cause), running=False)
-        return turned.resume_at(now, *_find_cause(stretch, level, changes))
+            return replace(changed.resume_at(now, phase.set_by, phase.cause), running=False)
+        if not phase.running:
+            set_by = _find_mover(changes, phases, self._is_running)
+        elif level is not phase.level:
+            set_by = _find_mover(changes, phases, attrgetter("service_level"))
+        else:
+            set_by = _find_mover(changes, phases, attrgetter("priority"))
+        return changed.resume_at(now, set_by, get_cause(set_by.data))
 
-    def _get_target(self, labels: Phase) -> timedelta:
+    def _get_target(self, labels: Labels) -> timedelta:
         return labels.policy.get_target(labels.service_level.name, labels.priority, self.objective)
 
-    def _is_running(self, labels: Phase) -> bool:
-        paused = labels.paused_by is not None and labels.policy.objectives[self.objective].pauses
-        return labels.closed_by is None and not paused
+    def _is_running(self, labels: Labels) -> bool:
+        return labels.closed_by is None and not labels.is_paused(self.objective)
 
 
-_STARTED = {Opened: Cause.OPENED, CustomerReplied: Cause.CUSTOMER_REPLIED, Reopened: Cause.REOPENED}
+def _find_mover(changes: Sequence[Fact], phases: Sequence[Phase], get: Callable[[Labels], object]) -> Fact:
+    """Return the last of the changes after which `get` of the labels was another, the last one if it never was."""
+    for change, (after, before) in zip(reversed(changes), pairwise(reversed(phases)), strict=True):
+        if get(before.labels) != get(after.labels):
+            return change
+    return changes[-1]
 
 
-def read_labels(opening: Fact, versions: Versions) -> Phase:
-    """What an opening says."""
+def _read_labels(opening: Fact, versions: Versions) -> Labels:
+    """Return what an opening says, under the version that it is pinned to (docs/architecture.md#rule-13)."""
     assert isinstance(opening.data, Opened)
-    policy = versions.find_for_opening(opening.data, opening.time)  # rule 13
-    level = policy.get_level(opening.data.service_level)
-    return Phase(
-        since=opening.time,
-        used=ZERO,
-        level=level,
-        target=ZERO,
-        due_at=opening.time,
-        running=True,
-        set_by=opening,
-        cause=Cause.OPENED,
-        broken_at=None,
-        policy=policy,
-        service_level=level,
-        priority=opening.data.priority,
-    )
+    policy = versions.find_for_opening(opening.data, opening.time)
+    return Labels(policy, policy.get_level(opening.data.service_level), opening.data.priority)
 
 
-def _apply_label(stretch: Phase, change: Fact, versions: Versions) -> Phase:
+def _apply_change(labels: Labels, change: Fact, versions: Versions, is_past_due: bool) -> Labels:
+    """
+    Return what the facts say after one more. What is past due stays in its version of the policy. Raises KeyError for
+    a version that is not published, or a level that the version does not have.
+    """
     match change.data:
         case PriorityChanged(priority=priority):
-            return replace(stretch, priority=priority)
+            return replace(labels, priority=priority)
         case ServiceLevelChanged(service_level=name):
-            return replace(stretch, service_level=stretch.policy.get_level(name))
-        case PolicyChanged() if stretch.broken_at is not None or (stretch.running and change.time > stretch.due_at):
-            return stretch
+            return replace(labels, service_level=labels.policy.get_level(name))
+        case PolicyChanged() if is_past_due:
+            return labels
         case PolicyChanged(policy_version=version):
             policy = versions.get_named(version)
-            return replace(stretch, policy=policy, service_level=policy.get_level(stretch.service_level.name))
+            return replace(labels, policy=policy, service_level=policy.get_level(labels.service_level.name))
         case Closed():
-            return replace(stretch, closed_by=stretch.closed_by or change)
-        case Reopened() if stretch.closed_by is None:
-            return _add_flag(stretch, Flag.REOPENED_WITHOUT_CLOSE)
+            return replace(labels, closed_by=labels.closed_by or change)
+        case Reopened() if labels.closed_by is None:
+            return labels.add_flag(Flag.REOPENED_WITHOUT_CLOSE)
         case Reopened():
-            return replace(stretch, closed_by=None)
+            return replace(labels, closed_by=None)
         case Paused():
-            return replace(stretch, paused_by=stretch.paused_by or change)
-        case Resumed() if stretch.paused_by is None:
-            return _add_flag(stretch, Flag.RESUMED_WITHOUT_PAUSE)
+            return replace(labels, paused_by=labels.paused_by or change)
+        case Resumed() if labels.paused_by is None:
+            return labels.add_flag(Flag.RESUMED_WITHOUT_PAUSE)
         case Resumed():
-            return replace(stretch, paused_by=None)
+            return replace(labels, paused_by=None)
+        case Opened() | Responded() | CustomerReplied() | Escalated() | Excluded() | ExclusionRevoked() | Corrected():
+            return labels
         case _:
-            raise AssertionError(f"{change.data.type} is no change")
-
-
-def _add_flag(stretch: Phase, flag: Flag) -> Phase:
-    return stretch if flag in stretch.flags else replace(stretch, flags=(*stretch.flags, flag))
-
-
-def _find_cause(before: Phase, level: Level, changes: Sequence[Fact]) -> tuple[Fact, Cause]:
-    """Which of the changes of one instant moved the deadline, and what that is called."""
-    kinds: dict[type[TicketData], Cause]
-    if not before.running:
-        kinds = {Reopened: Cause.REOPENED, Resumed: Cause.RESUMED}
-    elif level is not before.level:
-        kinds = {ServiceLevelChanged: Cause.SERVICE_LEVEL_CHANGED, PolicyChanged: Cause.POLICY_CHANGED}
-    else:
-        kinds = {PriorityChanged: Cause.PRIORITY_CHANGED}
-    return next((change, kinds[type(change.data)]) for change in reversed(changes) if type(change.data) in kinds)
+            assert_never(change.data)

@@ -55,9 +55,9 @@ from services.errors import BUS_ERRORS
 from services.runtime.service import Service
 from services.store.interface import Database, Store
 from sla.calendar import SupportHours, get_zone
+from sla.decisions import ENDED
 from sla.engine import Message
 from sla.policy import Level, Policy
-from sla.ticket import ENDED
 
 log = structlog.get_logger()
 

@@ -14,10 +14,11 @@ from services.errors import ReadOnlyError
 from services.queries.point_in_time import PointInTime, iterate_tickets, read_known_history
 from services.store.interface import Store
 from services.text.formats import format_span, format_time_left, format_wall_time, format_wall_time_briefly
+from sla.decisions import Promise
 from sla.judge import judge
 from sla.log import State
 from sla.policy import Policy
-from sla.ticket import Promise, TicketSla
+from sla.ticket import TicketSla
 from sla.versions import Versions
 
 ALL = 2**63 - 1

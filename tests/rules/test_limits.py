@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ import sla.engine
 import sla.judge
 from events.tickets import Escalated, Opened, PriorityChanged
 from sla.engine import Engine, Message
-from sla.judge import Fact, Facts, judge
+from sla.judge import Fact, Facts, Labels, judge
 from sla.versions import Versions
 from tests.scenarios.scenario import Fact as Sent
 from tests.support.bus import connected, deployment, nats_server, opened, position, rows, settled, stored, until
@@ -95,13 +96,13 @@ def facts(rng: Random, number: int) -> Iterator[Fact]:
 def folds(monkeypatch: pytest.MonkeyPatch) -> list[Fact]:
     """The changes that were folded, each as often as that was done."""
     found = []
-    labelled = sla.judge._apply_label
+    apply_change = sla.judge._apply_change
 
-    def counted(stretch, change, versions):  # type: ignore[no-untyped-def]
+    def counted(labels: Labels, change: Fact, *more: Any) -> Labels:
         found.append(change)
-        return labelled(stretch, change, versions)
+        return apply_change(labels, change, *more)
 
-    monkeypatch.setattr(sla.judge, "_apply_label", counted)
+    monkeypatch.setattr(sla.judge, "_apply_change", counted)
     return found
 
 

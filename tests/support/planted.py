@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
-import sla.ticket
+import sla.decisions
 from projections import runner as following
 from services import announcer, clock, intake
 from services.announcer import Announcer
@@ -14,9 +14,10 @@ from services.runtime import service
 from services.store.interface import Store
 from services.store.schema import ANNOUNCER_CHECKPOINT
 from services.store.sqlite import SqliteStore, _Recorder
+from sla.decisions import retract_breach
 from sla.engine import TICK_PREFIX, BatchOutcome, Engine, Message
 from sla.judge import Clock as Judged
-from sla.ticket import Difference, TicketSla
+from sla.ticket import TicketSla
 
 
 def mark_before_publish() -> None:
@@ -84,7 +85,7 @@ def tick_ahead_of_time() -> None:
 
 def random_ids() -> None:
     """A decision has another id each time it is made."""
-    sla.ticket.make_event_id = lambda *_: str(uuid4())  # type: ignore[attr-defined]
+    sla.decisions.make_event_id = lambda *_: str(uuid4())  # type: ignore[attr-defined]
 
 
 def rebuild_that_announces() -> None:
@@ -152,7 +153,7 @@ def view_after_position() -> None:
 
 def no_retraction() -> None:
     """A breach that turned out to be untrue stays."""
-    Difference._retracted = lambda self: None
+    sla.decisions.DECISIONS = tuple(each for each in sla.decisions.DECISIONS if each is not retract_breach)
 
 
 def memory_after_a_failure() -> None:
@@ -172,7 +173,7 @@ def dead_letters_after_the_commit() -> None:
 
 def late_at_the_deadline() -> None:
     """An answer at the very deadline is taken for late."""
-    Judged.met = property(lambda self: None if self.response is None else self.response.time < self.stretch.due_at)
+    Judged.met = property(lambda self: None if self.response is None else self.response.time < self.phase.due_at)
 
 
 BUGS: dict[str, Callable[[], None]] = {

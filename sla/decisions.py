@@ -1,0 +1,560 @@
+"""The decisions: what of a verdict is new for a promise, as events for the log. What is so is for judge.py to say.
+
+`decide` compares each clock of a verdict with what was decided about its promise before. `DECISIONS` lists one function
+a kind, in the order in which decisions are announced.
+"""
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from events.promises import Detection, make_event_id
+from events.tickets import Opened
+from sla.judge import AT_RISK_PERCENT, ZERO, Cause, Clock, CycleKey, Fact, Verdict, get_cause
+from sla.log import (
+    Announced,
+    Applied,
+    Breached,
+    BreachRetracted,
+    Cancelled,
+    Decision,
+    EscalationRaised,
+    Event,
+    Fulfilled,
+    State,
+    StateUpdated,
+    TargetChanged,
+    WarningRaised,
+)
+from sla.policy import FIRST_RESPONSE
+
+RUNNING_AGAIN = "open"  # the outcome of a promise whose answer turned out to be none
+LATE_AFTER = timedelta(seconds=2)  # a breach that the engine notices later than this is `late`
+ENDED = ("fulfilled", "cancelled", "excluded")  # stages in which no time counts towards a deadline, for good
+
+
+@dataclass(slots=True)
+class Promise:
+    """
+    What has been decided about one objective of a ticket, in one of its cycles. `breach` is the one in effect, `answer`
+    the last `Fulfilled`, and `outcome` what was announced since that supersedes it. `counts` are the announcements by
+    kind, `warned` the thresholds last warned of, in percent, by deadline.
+    """
+
+    objective: str = FIRST_RESPONSE
+    cycle: int = 1
+    state: State = field(default_factory=State)
+    breach: Breached | None = None
+    answer: Fulfilled | None = None
+    outcome: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    warned: dict[datetime, int] = field(default_factory=dict)
+
+    @property
+    def last_outcome(self) -> str | None:
+        """The outcome announced last: met, late, or what superseded that; None if there was never an answer."""
+        if self.answer is None:
+            return None
+        return self.outcome or ("met" if self.answer.met else "late")
+
+    def get_next_number(self, kind: type[Announced]) -> int:
+        """Return the number of the next announcement of a kind, from 1."""
+        return self.counts.get(kind.KIND, 0) + 1
+
+    def apply(self, event: Decision) -> None:
+        """Assign what the event says."""
+        self.state = event.state
+        if isinstance(event, Announced):
+            self.counts[event.KIND] = self.counts.get(event.KIND, 0) + 1
+        match event:
+            case Breached():
+                self.breach = event
+            case BreachRetracted():
+                self.breach = None
+            case Fulfilled():
+                self.answer, self.outcome = event, None
+            case Cancelled(cause=cause):
+                self.outcome = cause
+            case TargetChanged(undoes=str()):
+                self.outcome = RUNNING_AGAIN
+            case WarningRaised(threshold_percent=percent, state=State(due_at=datetime() as due_at)):
+                self.warned[due_at] = percent
+
+
+class Judgement(Struct, frozen=True):
+    """
+    A ticket judged at `now`, because of the fact `fact_id`, or of a tick if that is None. `learned_at` is when its
+    first fact was stored; a breach `historic_after` before that is historic.
+    """
+
+    ticket: str
+    verdict: Verdict
+    now: datetime
+    fact_id: str | None
+    learned_at: datetime
+    historic_after: timedelta
+    announced_escalations: Set[tuple[str, str]]
+
+    @property
+    def is_tick(self) -> bool:
+        return self.fact_id is None
+
+
+class Comparison(Struct, frozen=True):
+    """
+    A clock beside what was decided about its promise before: `retracted` is the breach in effect that is not so,
+    `breach_stays` that it is; `breaks_now` that another one is announced. `is_settled`: no breach waits for a tick to
+    show it. Thresholds up to `armed_above` percent are warned of, or passed over.
+    """
+
+    judgement: Judgement
+    promise: Promise
+    clock: Clock
+    retracted: Breached | None
+    breach_stays: bool
+    breaks_now: bool
+    is_settled: bool
+    armed_above: int
+
+    @property
+    def before(self) -> State:
+        return self.promise.state
+
+
+def decide(judgement: Judgement, first: Promise, others: Mapping[CycleKey, Promise]) -> list[Event]:
+    """Return what is to be decided about the promises of a ticket, first about the first response; often nothing."""
+    verdict = judgement.verdict
+    if verdict.clock is None:
+        pending = State(next_at=verdict.next_fact_at)
+        events: list[Event] = [] if pending == first.state else [StateUpdated(at=judgement.now, state=pending)]
+    else:
+        events = _decide_promise(judgement, first, verdict.clock)
+    for key, clock in verdict.others.items():
+        events += _decide_promise(judgement, others.get(key) or Promise(*key), clock)
+    for key, promise in others.items():
+        if key not in verdict.others:
+            events += _cancel_vanished(judgement, promise)
+    return events
+
+
+def _decide_promise(judgement: Judgement, promise: Promise, clock: Clock) -> list[Event]:
+    """Return what is to be decided about one promise; a state that changes alone is a `StateUpdated`."""
+    found = _compare(judgement, promise, clock)
+    state = _build_state(found)
+    events = [event for decision in DECISIONS for event in decision(found, state)]
+    if not events and state != promise.state:
+        return [StateUpdated(at=judgement.now, state=state, objective=promise.objective, cycle=promise.cycle)]
+    return events
+
+
+def _compare(judgement: Judgement, promise: Promise, clock: Clock) -> Comparison:
+    """
+    Compare a clock with what was decided before. Only a tick shows a breach: this one, or the one that had shown the
+    breach that is retracted now (docs/architecture.md#rule-3 and rule-6).
+    """
+    breach, broken_at = promise.breach, clock.broken_at
+    retracted = breach if breach is not None and breach.breached_at != broken_at else None
+    breach_stays = breach is not None and retracted is None
+    is_shown = judgement.is_tick or (broken_at is not None and retracted is not None and broken_at < retracted.shown_at)
+    breaks_now = broken_at is not None and not breach_stays and is_shown
+    return Comparison(
+        judgement=judgement,
+        promise=promise,
+        clock=clock,
+        retracted=retracted,
+        breach_stays=breach_stays,
+        breaks_now=breaks_now,
+        is_settled=broken_at is None or breach_stays or breaks_now,
+        armed_above=_find_armed_above(promise, clock, judgement.now),
+    )
+
+
+def _find_armed_above(promise: Promise, clock: Clock, now: datetime) -> int:
+    """
+    Return the highest threshold that was warned of or passed over, in percent. A deadline that moves arms again the
+    thresholds that lie ahead; one that comes back has its own warnings behind it (docs/architecture.md#rule-12).
+    """
+    warned = promise.state.warned_percent
+    if warned and _has_moved(promise.state, clock):
+        warned = max((percent for percent in _list_passed(clock, now) if percent <= warned), default=0)
+    return max(warned, promise.warned.get(clock.phase.due_at, 0))
+
+
+def _has_moved(before: State, clock: Clock) -> bool:
+    return (before.due_at, before.target) != (clock.phase.due_at, clock.phase.target)
+
+
+def _list_passed(clock: Clock, now: datetime) -> list[int]:
+    """Return the thresholds that are used up by `now`, in percent, ascending."""
+    return [percent for percent in clock.phase.policy.warn_at if clock.phase.find_threshold(percent) <= now]
+
+
+def _build_state(found: Comparison) -> State:
+    """Return what is so of the promise after this judgement."""
+    clock, phase, verdict = found.clock, found.clock.phase, found.judgement.verdict
+    stage, running = _find_stage(found), clock.running
+    response = clock.response if stage == "fulfilled" else None
+    warned = found.armed_above
+    if running and found.judgement.is_tick:
+        warned = max([warned, *_list_passed(clock, found.judgement.now)])
+    return State(
+        stage=stage,
+        service_level=clock.service_level.name,
+        priority=clock.priority,
+        customer=_find_customer(verdict),
+        policy_version=phase.policy.version,
+        policy_fingerprint=phase.policy.fingerprint,
+        opening_id=clock.opening.id,
+        started_at=clock.started_at,
+        due_at=phase.due_at,
+        target=phase.target,
+        at_risk_at=phase.find_threshold(AT_RISK_PERCENT) if running else None,
+        warned_percent=warned,
+        breached_at=clock.broken_at if found.breach_stays or found.breaks_now else None,
+        responded_at=response.time if response else None,
+        met=clock.met if response else None,
+        overdue=clock.overdue if response else None,
+        escalation_level=len(verdict.escalations),
+        next_at=_find_next_instant(found, warned),
+        reason=_find_reason(clock, stage),
+        flags=tuple(map(str, clock.flags)),
+        **_describe_counting(clock),
+    )
+
+
+def _find_stage(found: Comparison) -> str:
+    """
+    Return the stage that the promise is in. Whatever ended the clock after its deadline waits until a tick has shown
+    that it broke (docs/architecture.md#rule-2).
+    """
+    clock = found.clock
+    if clock.excluded_by is not None:
+        return "excluded"
+    if not found.is_settled:
+        return "running"
+    if clock.response is not None:
+        return "fulfilled"
+    if clock.closed_by is not None:
+        return "cancelled"
+    return "paused" if clock.paused else "running"
+
+
+def _find_customer(verdict: Verdict) -> str | None:
+    """Return whose ticket it is, by its opening."""
+    opened = verdict.clock.opening.data if verdict.clock else None
+    return opened.customer if isinstance(opened, Opened) else None
+
+
+def _find_reason(clock: Clock, stage: str) -> str | None:
+    """Return why it was cancelled or excluded, None if it was neither."""
+    ended_by = {"excluded": clock.excluded_by, "cancelled": clock.closed_by}.get(stage)
+    return None if ended_by is None else getattr(ended_by.data, "reason", None) or Cause.CLOSED
+
+
+def _find_next_instant(found: Comparison, warned: int) -> datetime | None:
+    """
+    Return when to look again: at a threshold or the deadline of a running clock, a breach that is not shown yet, or a
+    fact to come.
+    """
+    clock, next_fact_at = found.clock, found.judgement.verdict.next_fact_at
+    instants = [next_fact_at] if next_fact_at else []
+    if clock.running:
+        ahead = [percent for percent in clock.phase.policy.warn_at if percent > warned]
+        instants += [clock.phase.find_threshold(percent) for percent in ahead[:1]]
+        instants.append(clock.phase.due_at)
+    elif clock.broken_at is not None and not found.is_settled:
+        instants.append(clock.broken_at)
+    return min(instants, default=None)
+
+
+def _describe_counting(clock: Clock) -> dict[str, Any]:
+    """Return how time counts, as fields of the state; none if it counts as it began."""
+    phase = clock.phase
+    judged_as = None if phase.level is clock.service_level else phase.level.name
+    if phase.since == clock.started_at and phase.running and judged_as is None:
+        return {}
+    return {"since": phase.since, "used": phase.used, "judged_as": judged_as, "stopped": not phase.running}
+
+
+# ---- one function a kind of decision
+
+
+def retract_breach(found: Comparison, state: State) -> Sequence[Event]:
+    breach = found.retracted
+    if breach is None:
+        return ()
+    reason = _find_retraction_reason(found.clock)
+    common = _build_common(
+        found, state, BreachRetracted, breach.breached_at, reason, found.judgement.fact_id, number=breach.number
+    )
+    return (BreachRetracted(**common, **_copy_breach(breach), reason=reason),)
+
+
+def _find_retraction_reason(clock: Clock) -> Cause:
+    """Return why the promise did not break when it was announced that it did."""
+    if clock.excluded_by is not None:
+        return Cause.EXCLUDED
+    if clock.met:
+        return Cause.ANSWERED_IN_TIME
+    if clock.closed_by is not None and clock.broken_at is None:
+        return Cause.CLOSED
+    return Cause.PAUSED if clock.paused and clock.broken_at is None else Cause.DEADLINE_MOVED
+
+
+def _copy_breach(breach: Breached) -> dict[str, Any]:
+    """Return which breach is retracted, with the labels it was announced under, as fields of `BreachRetracted`."""
+    return {
+        "breach_id": breach.id,
+        "number": breach.number,
+        "breached_at": breach.breached_at,
+        "service_level": breach.service_level,
+        "priority": breach.priority,
+        "severity": breach.severity,
+        "detection": breach.detection,
+    }
+
+
+def apply_promise(found: Comparison, state: State) -> Sequence[Event]:
+    if Applied.KIND in found.promise.counts:
+        return ()
+    opening = found.clock.opening
+    return (Applied(**_build_common(found, state, Applied, opening.time, get_cause(opening.data), opening.id)),)
+
+
+def change_target(found: Comparison, state: State) -> Sequence[Event]:
+    """Of a clock that runs; and of one that had ended and goes on, whether its deadline moved or not."""
+    before, clock = found.before, found.clock
+    if before.due_at is None or before.target is None or clock.response or clock.closed_by:
+        return ()
+    goes_on = before.stage in ENDED or (state.stage == "running" and _has_moved(before, clock))
+    if state.stage == "excluded" or not goes_on:
+        return ()
+    time, cause, cause_id = _find_target_cause(found)
+    number = found.promise.get_next_number(TargetChanged)
+    return (
+        TargetChanged(
+            **_build_common(found, state, TargetChanged, time, cause, cause_id, number=number),
+            old_due_at=before.due_at,
+            old_target=before.target,
+            undoes=found.promise.last_outcome,
+        ),
+    )
+
+
+def _find_target_cause(found: Comparison) -> tuple[datetime, Cause, str]:
+    """Return when the deadline moved, why, and the id of the fact that moved it."""
+    before, clock, judgement = found.before, found.clock, found.judgement
+    set_by, cause = clock.phase.set_by, clock.phase.cause
+    if before.stage == "excluded" and clock.revoked_by is not None:
+        set_by, cause = clock.revoked_by, Cause.EXCLUSION_REVOKED
+    elif before.opening_id != clock.opening.id:
+        set_by, cause = clock.opening, Cause.OPENING_REPLACED
+    elif set_by.corrected_by is not None:
+        cause = Cause.CORRECTED
+    elif before.started_at != clock.started_at:
+        set_by, cause = clock.opening, Cause.OPENING_REPLACED
+    elif before.stage in ENDED and cause not in (Cause.REOPENED, Cause.RESUMED):
+        return judgement.now, Cause.CORRECTED, judgement.fact_id or set_by.id
+    return set_by.time, cause, set_by.asserted_by
+
+
+def raise_warning(found: Comparison, state: State) -> Sequence[Event]:
+    percent, phase = state.warned_percent, found.clock.phase
+    if percent <= found.armed_above:
+        return ()
+    time, number = phase.find_threshold(percent), found.promise.get_next_number(WarningRaised)
+    cause, cause_id = Cause.THRESHOLD_REACHED, phase.set_by.asserted_by
+    common = _build_common(found, state, WarningRaised, time, cause, cause_id, number=number)
+    return (WarningRaised(**common, threshold_percent=percent),)
+
+
+def break_promise(found: Comparison, state: State) -> Sequence[Event]:
+    clock, phase, judgement = found.clock, found.clock.phase, found.judgement
+    if clock.broken_at is None or not found.breaks_now:
+        return ()
+    number = found.promise.get_next_number(Breached)
+    cause = phase.cause if phase.used > phase.target else Cause.DEADLINE_PASSED
+    delay = _measure_delay(clock, clock.broken_at, judgement.now)
+    return (
+        Breached(
+            **_build_common(found, state, Breached, clock.broken_at, cause, phase.set_by.asserted_by, number=number),
+            number=number,
+            breached_at=clock.broken_at,
+            service_level=clock.service_level.name,
+            priority=clock.priority,
+            severity=_get_severity(found),
+            detection=_find_detection(judgement, clock.broken_at, delay),
+            delay=delay,
+            shown_at=found.retracted.shown_at if found.retracted and not judgement.is_tick else judgement.now,
+        ),
+    )
+
+
+def _measure_delay(clock: Clock, broken_at: datetime, now: datetime) -> timedelta:
+    """Return how long the engine needed to notice a breach, once it knew the facts that make it one."""
+    rests_on = [clock.opening, clock.phase.set_by, *([clock.revoked_by] if clock.revoked_by else [])]
+    return now - max(broken_at, *(fact.recorded_at for fact in rests_on))
+
+
+def _find_detection(judgement: Judgement, broken_at: datetime, delay: timedelta) -> Detection:
+    """Return `historic` if it broke long before the engine learned of the ticket, `late` if the engine was behind."""
+    if judgement.learned_at - broken_at > judgement.historic_after:
+        return "historic"
+    return "late" if delay > LATE_AFTER else "live"
+
+
+def fulfil_promise(found: Comparison, state: State) -> Sequence[Event]:
+    """A revision too: if what was announced is not so, or was superseded since."""
+    clock, promise = found.clock, found.promise
+    response, met, overdue = clock.response, clock.met, clock.overdue
+    if response is None or met is None or overdue is None or state.stage != "fulfilled":
+        return ()
+    replaced, superseded = promise.answer, promise.outcome
+    if (
+        replaced is not None
+        and superseded is None
+        and _get_fulfilled_fields(replaced.state) == _get_fulfilled_fields(state)
+    ):
+        return ()
+    revision = promise.get_next_number(Fulfilled)
+    cause, cause_id = Cause.RESPONDED, response.asserted_by
+    return (
+        Fulfilled(
+            **_build_common(found, state, Fulfilled, response.time, cause, cause_id, revision=revision),
+            responded_at=response.time,
+            met=met,
+            overdue=overdue,
+            revision=revision,
+            replaces=replaced.id if replaced else None,
+            replaced_met=replaced.met if replaced else None,
+            undoes=superseded if replaced else None,
+        ),
+    )
+
+
+def _get_fulfilled_fields(state: State) -> tuple[object, ...]:
+    """Return what an announcement that the promise is fulfilled says, but for its labels."""
+    return (state.responded_at, state.met, state.overdue, state.due_at, state.target, state.started_at)
+
+
+def cancel_promise(found: Comparison, state: State) -> Sequence[Event]:
+    """Of a clock that ended without an answer: closed, or excluded."""
+    if state.reason is None or state.stage == found.before.stage:
+        return ()
+    ended_by = found.clock.excluded_by or found.clock.closed_by
+    assert ended_by is not None
+    cause = Cause.EXCLUDED if state.stage == "excluded" else Cause.CLOSED
+    number = found.promise.get_next_number(Cancelled)
+    return (
+        Cancelled(
+            **_build_common(found, state, Cancelled, ended_by.time, cause, ended_by.asserted_by, number=number),
+            reason=state.reason,
+            undoes=found.promise.last_outcome,
+        ),
+    )
+
+
+def raise_escalations(found: Comparison, state: State) -> Sequence[Event]:
+    """Each one once, with the first response; one that is announced has happened, so that their numbers tell."""
+    escalations, announced = found.judgement.verdict.escalations, found.judgement.announced_escalations
+    if found.promise.objective != FIRST_RESPONSE or len(escalations) == len(announced):
+        return ()
+    new = [fact for fact in escalations if (fact.source, fact.id) not in announced]
+    first = found.promise.get_next_number(EscalationRaised)
+    return [_raise_escalation(found, state, fact, number) for number, fact in enumerate(new, first)]
+
+
+def _raise_escalation(found: Comparison, state: State, fact: Fact, number: int) -> EscalationRaised:
+    return EscalationRaised(
+        **_build_common(found, state, EscalationRaised, fact.time, Cause.ESCALATED, fact.id, number=number),
+        number=number,
+        source=fact.source,
+        tell=list(found.clock.service_level.tell),
+        severity=_get_severity(found),
+        reason=getattr(fact.data, "reason", None),
+    )
+
+
+DECISIONS: tuple[Callable[[Comparison, State], Sequence[Event]], ...] = (
+    retract_breach,     # sla.breach_retracted
+    apply_promise,      # sla.applied
+    change_target,      # sla.target_changed
+    raise_warning,      # sla.warning
+    break_promise,      # sla.breached
+    fulfil_promise,     # sla.fulfilled
+    cancel_promise,     # sla.cancelled
+    raise_escalations,  # sla.escalated
+)  # fmt: skip
+
+
+def _cancel_vanished(judgement: Judgement, promise: Promise) -> list[Event]:
+    """
+    Cancel a promise whose clock never started, as it turned out: by a late-arriving fact about what started it, or
+    what stopped the one before it.
+    """
+    before = promise.state
+    if before.stage == "cancelled" and before.reason == Cause.CORRECTED:
+        return []
+    state = replace(
+        before, stage="cancelled", reason=Cause.CORRECTED, breached_at=None, responded_at=None, met=None, overdue=None,
+        at_risk_at=None, next_at=None,
+    )  # fmt: skip
+    common: dict[str, Any] = {
+        "at": judgement.now, "objective": promise.objective, "cycle": promise.cycle, "state": state,
+        "time": judgement.now, "cause": Cause.CORRECTED, "cause_id": judgement.fact_id, "elapsed": ZERO,
+    }  # fmt: skip
+    events: list[Event] = []
+    if breach := promise.breach:
+        events.append(
+            BreachRetracted(
+                **common | {"time": breach.breached_at},
+                id=_make_id(judgement, promise, BreachRetracted, breach.number),
+                **_copy_breach(breach),
+                reason=Cause.CORRECTED,
+            )
+        )
+    event_id = _make_id(judgement, promise, Cancelled, promise.get_next_number(Cancelled))
+    events.append(Cancelled(**common, id=event_id, reason=Cause.CORRECTED, undoes=promise.last_outcome))
+    return events
+
+
+# ---- what announcements have in common
+
+
+def _get_severity(found: Comparison) -> str:
+    clock, escalations = found.clock, found.judgement.verdict.escalations
+    return clock.labels.policy.get_severity(clock.priority, len(escalations))
+
+
+def _build_common(
+    found: Comparison,
+    state: State,
+    kind: type[Announced],
+    time: datetime,
+    cause: Cause,
+    cause_id: str | None,
+    *,
+    number: int = 1,
+    revision: int = 1,
+) -> dict[str, Any]:
+    """Return the fields of `Announced`, of a decision about `time`."""
+    return {
+        "at": found.judgement.now,
+        "state": state,
+        "objective": found.promise.objective,
+        "cycle": found.promise.cycle,
+        "id": _make_id(found.judgement, found.promise, kind, number, revision),
+        "time": time,
+        "cause": str(cause),
+        "cause_id": cause_id,
+        "elapsed": found.clock.measure_elapsed(time),
+    }
+
+
+def _make_id(judgement: Judgement, promise: Promise, kind: type[Announced], number: int, revision: int = 1) -> str:
+    """Return the id of an announcement: the same one whenever and wherever it is decided."""
+    return make_event_id(judgement.ticket, promise.objective, promise.cycle, kind.KIND, number, revision)
