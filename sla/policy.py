@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from sla.calendar import SupportHours
 
-Json = dict[str, Any]
+ResolvedJson = dict[str, Any]
 
 FIRST_RESPONSE = "first_response"
 """The objective that every policy has; others are named by the policy."""
@@ -84,7 +84,7 @@ class Policy:
     """Whether the file says that it promises something else than the version before, if it does."""
 
     @classmethod
-    def from_resolved(cls, resolved: Json) -> Self:
+    def from_resolved(cls, resolved: ResolvedJson) -> Self:
         """Build the policy that `to_resolved` wrote, with the same fingerprint. ValueError for another format."""
         if resolved.get("format") != RESOLVED_FORMAT:
             raise ValueError(
@@ -108,9 +108,9 @@ class Policy:
             canonical=canonical,
         )
 
-    def to_resolved(self) -> Json:
+    def to_resolved(self) -> ResolvedJson:
         """Return all it takes to judge the same for ever, as JSON: windows, dates of holidays, targets in seconds."""
-        resolved: Json = json.loads(self.canonical)
+        resolved: ResolvedJson = json.loads(self.canonical)
         return resolved
 
     def get_level(self, name: str) -> Level:
@@ -144,7 +144,7 @@ class Policy:
         return SEVERITIES[min(step, len(SEVERITIES) - 1)]
 
 
-def _build_objectives(resolved: Json) -> dict[str, Objective]:
+def _build_objectives(resolved: ResolvedJson) -> dict[str, Objective]:
     """Return the objectives by name. The first response is one of them, whether the file names it or not."""
     rules_of: dict[str, Any] = {
         FIRST_RESPONSE: {"starts": "opened", "stops": "responded", "pauses": False, "repeats": False}
@@ -154,7 +154,7 @@ def _build_objectives(resolved: Json) -> dict[str, Objective]:
     return {name: Objective(name, **rules) for name, rules in rules_of.items()}
 
 
-def _build_level(level: Json, zone: str, holidays: Mapping[str, str]) -> Level:
+def _build_level(level: ResolvedJson, zone: str, holidays: Mapping[str, str]) -> Level:
     return Level(
         name=level["name"],
         hours=build_support_hours(level, zone, holidays),
@@ -170,7 +170,7 @@ def _build_level(level: Json, zone: str, holidays: Mapping[str, str]) -> Level:
     )
 
 
-def build_support_hours(level: Json, zone: str, holidays: Mapping[str, str]) -> SupportHours:
+def build_support_hours(level: ResolvedJson, zone: str, holidays: Mapping[str, str]) -> SupportHours:
     """Build the support hours of a resolved level, in its own zone if it has one. Raises ValueError if never open."""
     closed = holidays if level["holidays"] == "closed" else {}
     return SupportHours(

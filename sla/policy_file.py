@@ -20,10 +20,10 @@ import yaml
 
 from events.cloudevents import parse_time
 from sla.calendar import WEEKDAYS, Window, get_zone, parse_weekdays
-from sla.policy import FIRST_RESPONSE, RESOLVED_FORMAT, SEVERITIES, Json, Policy, build_support_hours
+from sla.policy import FIRST_RESPONSE, RESOLVED_FORMAT, SEVERITIES, Policy, ResolvedJson, build_support_hours
 
-T = TypeVar("T")
-K = TypeVar("K", bound=Hashable)
+_T = TypeVar("_T")
+_K = TypeVar("_K", bound=Hashable)
 
 WARN_AT = (50, 75, 90)
 """Warnings in percent of the target, unless the file says otherwise."""
@@ -63,7 +63,7 @@ def load_policy_file(path: str | PathLike[str]) -> Policy:
     return replace(Policy.from_resolved(resolved), effective_from=file.effective_from, material=file.material)
 
 
-def _is_ever_open(level: Json, zone: str, holidays: Mapping[str, str]) -> bool:
+def _is_ever_open(level: ResolvedJson, zone: str, holidays: Mapping[str, str]) -> bool:
     try:
         return build_support_hours(level, zone, holidays).is_ever_open(HORIZON)
     except ValueError:
@@ -201,7 +201,7 @@ def _build_holidays(country: str, subdivision: str | None, categories: tuple[str
     (docs/upstream-behaviour.md#c3).
     """
     entity = _get_holiday_entity(country)
-    options: Json = {"include_sundays": False} if country in ("NO", "SE") else {}
+    options: ResolvedJson = {"include_sundays": False} if country in ("NO", "SE") else {}
     language = "en_US" if "en_US" in entity.supported_languages else entity.default_language
     calendar = type(entity)(
         years=range(HORIZON[0], 2101),
@@ -267,7 +267,7 @@ class _PolicyFile:
         """Return the problems found so far by line, as `FILE:LINE: what, and the rule`."""
         return [f"{self._path}:{line}: {text}" for line, text in sorted(self._found, key=itemgetter(0))]
 
-    def read(self) -> Json | None:
+    def read(self) -> ResolvedJson | None:
         """Return the resolved policy; None if there are problems."""
         root = self._read_root()
         resolved = None if root is None else self._read_policy(root)
@@ -315,7 +315,7 @@ class _PolicyFile:
 
     # --- from nodes to values
 
-    def _parse_value(self, node: yaml.Node | None, what: str, parse: Callable[[str], T]) -> T | None:
+    def _parse_value(self, node: yaml.Node | None, what: str, parse: Callable[[str], _T]) -> _T | None:
         """Parse a scalar from its plain text: for YAML itself 09:00 might be a number and `no` a boolean."""
         if node is None:
             return None
@@ -328,7 +328,7 @@ class _PolicyFile:
             self._reject(node, f"{what}: {error}")
             return None
 
-    def _parse_values(self, node: yaml.Node | None, what: str, parse: Callable[[str], T]) -> list[T]:
+    def _parse_values(self, node: yaml.Node | None, what: str, parse: Callable[[str], _T]) -> list[_T]:
         parsed = (self._parse_value(item, what, parse) for item in self._read_items(node, what))
         return [value for value in parsed if value is not None]
 
@@ -339,9 +339,9 @@ class _PolicyFile:
             self._reject(node, f"{what} is {_KINDS[type(node)]}; write a list: [a, b]")
         return []
 
-    def _read_entries(self, node: yaml.Node | None, what: str, parse: Callable[[str], K]) -> dict[K, yaml.Node]:
+    def _read_entries(self, node: yaml.Node | None, what: str, parse: Callable[[str], _K]) -> dict[_K, yaml.Node]:
         """Return the values of a mapping by parsed key, each key once."""
-        entries: dict[K, yaml.Node] = {}
+        entries: dict[_K, yaml.Node] = {}
         if node is not None and not isinstance(node, yaml.MappingNode):
             self._reject(node, f"{what} is {_KINDS[type(node)]}; write lines of key: value")
         elif node is not None:
@@ -371,7 +371,7 @@ class _PolicyFile:
 
     # --- the parts of a policy
 
-    def _read_policy(self, root: yaml.Node) -> Json:
+    def _read_policy(self, root: yaml.Node) -> ResolvedJson:
         fields = self._read_fields(root, "the policy", REQUIRED, OPTIONAL)
         zone = self._parse_value(fields.get("zone"), "zone", _parse_zone)
         self.effective_from = self._parse_value(
@@ -381,7 +381,7 @@ class _PolicyFile:
         holidays = self._read_holidays(fields.get("holidays"))
         priorities = self._read_priorities(fields.get("priorities"))
         levels = self._read_named(fields.get("levels"), "levels").items()
-        optional: Json = {}
+        optional: ResolvedJson = {}
         if "objectives" in fields:
             optional["objectives"] = self._read_objectives(fields["objectives"])
         if "exclusions" in fields:
@@ -403,9 +403,9 @@ class _PolicyFile:
             **optional,
         }
 
-    def _read_objectives(self, node: yaml.Node) -> Json:
+    def _read_objectives(self, node: yaml.Node) -> ResolvedJson:
         """Return the rules of each objective by name: what starts, stops, pauses and repeats its clock."""
-        objectives: Json = {}
+        objectives: ResolvedJson = {}
         for name, rules in self._read_named(node, "objectives").items():
             what = f"objectives: {name}"
             if name == FIRST_RESPONSE:
@@ -497,7 +497,7 @@ class _PolicyFile:
         zone: str,
         holidays: Mapping[str, str],
         objectives: tuple[str, ...],
-    ) -> Json:
+    ) -> ResolvedJson:
         what, found = f"level {name}", len(self._found)
         required = ("hours", "targets", *(("objectives",) if objectives else ()))
         optional = ("zone", "hours_from", "exceptions", "holidays", "channels", "escalation")
@@ -546,7 +546,7 @@ class _PolicyFile:
                 self._reject(item, f"{what}: {window} overlaps {before}; make one window of the two")
         return [str(window) for window, _ in windows]
 
-    def _read_exception(self, node: yaml.Node, what: str) -> Json:
+    def _read_exception(self, node: yaml.Node, what: str) -> ResolvedJson:
         fields = self._read_fields(node, what, ("name", "hours"))
         name = self._parse_value(fields.get("name"), f"{what}: name", _parse_label)
         return {"name": name, "hours": self._read_windows(fields.get("hours"), f"{what}: hours")}

@@ -1,4 +1,4 @@
-"""Read models: a view and its position move together, twice is as once, and built again it is the same."""
+"""Projections: tables and checkpoint move together, a batch counts once, and a rebuild gives the same."""
 
 import json
 from collections import Counter
@@ -34,7 +34,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
     found.store.close()
 
 
-def test_a_view_of_an_earlier_layout_begins_anew(log: Log) -> None:
+def test_a_projection_of_an_earlier_layout_begins_anew(log: Log) -> None:
     log.live_through(range(10))
     catch_up(log.store, Deadlines())
     expected = table(log, Deadlines())
@@ -49,73 +49,73 @@ def test_a_view_of_an_earlier_layout_begins_anew(log: Log) -> None:
     assert table(log, Deadlines()) == expected, "and only once"
 
 
-def table(log: Log, view: Projection) -> list[list[tuple[Any, ...]]]:
-    """All rows of a view, and its position; without sums that are 0, which depend on how the log was cut in batches."""
-    position = rows(log.database, "SELECT position FROM positions WHERE name = ?", view.name)
-    tables = (sorted(rows(log.database, f"SELECT * FROM {name}")) for name in view.tables)
+def table(log: Log, projection: Projection) -> list[list[tuple[Any, ...]]]:
+    """All rows of a projection, and its checkpoint; without sums that are 0, which depend on the batches."""
+    position = rows(log.database, "SELECT position FROM positions WHERE name = ?", projection.name)
+    tables = (sorted(rows(log.database, f"SELECT * FROM {name}")) for name in projection.tables)
     return [position, *([row for row in found if row[-1] != 0] for found in tables)]
 
 
-@pytest.mark.parametrize("view", PROJECTIONS)
-def test_a_view_built_again_is_the_same(log: Log, view: type[Projection]) -> None:
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_a_rebuilt_projection_is_the_same(log: Log, projection: type[Projection]) -> None:
     log.live_through(range(60))
-    catch_up(log.store, view())
-    before = table(log, view())
+    catch_up(log.store, projection())
+    before = table(log, projection())
     assert all(len(each) >= 1 for each in before) and before[0][0][0] > 0
-    assert sum(rebuild(log.store, view)) > 0
-    assert table(log, view()) == before
+    assert sum(rebuild(log.store, projection)) > 0
+    assert table(log, projection()) == before
     names = tables(log.database)
     assert not [name for name in names if "rebuild" in name]
     assert rows(log.database, "SELECT 1 FROM positions WHERE name LIKE '%rebuild'") == []
 
 
-@pytest.mark.parametrize("view", PROJECTIONS)
-def test_a_view_may_be_built_again_while_events_arrive_and_the_live_one_goes_on(
-    log: Log, view: type[Projection]
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_a_projection_may_be_rebuilt_while_events_arrive_and_the_live_one_goes_on(
+    log: Log, projection: type[Projection]
 ) -> None:
     log.live_through(range(60))
-    run_batch(log.store, view(), limit=50)  # the live one is behind
-    building = rebuild(log.store, view)
+    run_batch(log.store, projection(), limit=50)  # the live one is behind
+    building = rebuild(log.store, projection)
     next(building)
     log.live_through(range(60, 90))
-    catch_up(log.store, view())
-    reference = table(log, view())
+    catch_up(log.store, projection())
+    reference = table(log, projection())
     for _ in building:
-        assert table(log, view()) == reference  # nothing is to be seen of it before it is complete
+        assert table(log, projection()) == reference  # nothing is to be seen of it before it is complete
     log.live_through(range(90, 100))
-    catch_up(log.store, view())
-    after = table(log, view())
-    for _ in rebuild(log.store, view):
+    catch_up(log.store, projection())
+    after = table(log, projection())
+    for _ in rebuild(log.store, projection):
         pass
-    assert table(log, view()) == after
+    assert table(log, projection()) == after
     assert after != reference
 
 
-@pytest.mark.parametrize("view", PROJECTIONS)
-def test_batches_of_any_size_give_the_same_view(log: Log, view: type[Projection]) -> None:
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_batches_of_any_size_give_the_same_projection(log: Log, projection: type[Projection]) -> None:
     log.live_through(range(40))
-    catch_up(log.store, view())
-    whole = table(log, view())
+    catch_up(log.store, projection())
+    whole = table(log, projection())
     with log.store.write_view() as cursor:
-        cursor.execute("UPDATE positions SET position = 0 WHERE name = ?", (view.name,))
-        for name in view().tables:
+        cursor.execute("UPDATE positions SET position = 0 WHERE name = ?", (projection.name,))
+        for name in projection().tables:
             cursor.execute(f"DELETE FROM {name}")
     for size in (1, 2, 3, 7, 50):
-        run_batch(log.store, view(), limit=size)
-    while run_batch(log.store, view(), limit=5):
+        run_batch(log.store, projection(), limit=size)
+    while run_batch(log.store, projection(), limit=5):
         pass
-    assert table(log, view()) == whole
+    assert table(log, projection()) == whole
 
 
-@pytest.mark.parametrize("view", PROJECTIONS)
-def test_two_followers_of_one_view_double_nothing(log: Log, view: type[Projection]) -> None:
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_two_processes_that_run_one_projection_double_nothing(log: Log, projection: type[Projection]) -> None:
     log.live_through(range(60))
     failed: list[Exception] = []
 
     def work() -> None:
         store = log.database.open()
         try:
-            while run_batch(store, view(), limit=3):
+            while run_batch(store, projection(), limit=3):
                 pass
         except Exception as error:  # noqa: BLE001 - a thread has nobody to raise to
             failed.append(error)
@@ -128,49 +128,51 @@ def test_two_followers_of_one_view_double_nothing(log: Log, view: type[Projectio
     for thread in threads:
         thread.join(30)
     assert failed == []
-    both = table(log, view())
-    for _ in rebuild(log.store, view):
+    both = table(log, projection())
+    for _ in rebuild(log.store, projection):
         pass
-    assert table(log, view()) == both
+    assert table(log, projection()) == both
 
 
-@pytest.mark.parametrize("view", PROJECTIONS)
-def test_an_exception_in_apply_moves_neither_view_nor_position(
-    log: Log, view: type[Projection], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_an_exception_in_apply_moves_neither_projection_nor_checkpoint(
+    log: Log, projection: type[Projection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log.live_through(range(20))
-    run_batch(log.store, view(), limit=10)
-    before = table(log, view())
-    good = view.apply
+    run_batch(log.store, projection(), limit=10)
+    before = table(log, projection())
+    good = projection.apply
 
     def halfway(self: Projection, cursor: Any, batch: Sequence[Any]) -> None:
         good(self, cursor, batch)
         raise KeyError("a fault after the rows were written")
 
-    monkeypatch.setattr(view, "apply", halfway)
+    monkeypatch.setattr(projection, "apply", halfway)
     with pytest.raises(KeyError):
-        run_batch(log.store, view())
-    assert table(log, view()) == before
+        run_batch(log.store, projection())
+    assert table(log, projection()) == before
     monkeypatch.undo()
-    assert run_batch(log.store, view()) > 0
-    assert table(log, view()) != before
+    assert run_batch(log.store, projection()) > 0
+    assert table(log, projection()) != before
 
 
-@pytest.mark.parametrize("view", PROJECTIONS)
-def test_a_rebuild_given_up_halfway_changes_nothing_and_can_be_started_again(log: Log, view: type[Projection]) -> None:
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_a_rebuild_given_up_halfway_changes_nothing_and_can_be_started_again(
+    log: Log, projection: type[Projection]
+) -> None:
     log.live_through(range(20))
-    catch_up(log.store, view())
-    before = table(log, view())
-    building = rebuild(log.store, view)
+    catch_up(log.store, projection())
+    before = table(log, projection())
+    building = rebuild(log.store, projection)
     next(building)
     building.close()  # type: ignore[attr-defined]
-    assert table(log, view()) == before
-    for _ in rebuild(log.store, view):
+    assert table(log, projection()) == before
+    for _ in rebuild(log.store, projection):
         pass
-    assert table(log, view()) == before
+    assert table(log, projection()) == before
 
 
-def test_a_view_without_tables_says_what_to_do(tmp_path: Path) -> None:
+def test_a_projection_without_tables_says_what_to_do(tmp_path: Path) -> None:
     place = new_store(tmp_path / "sla.db")
     place.migrate(())
     store = place.open()
@@ -204,13 +206,13 @@ def test_tickets_counts_are_those_of_its_rows(log: Log) -> None:
 def test_tickets_are_listed_the_open_ones_by_deadline_then_all_others_page_by_page(log: Log) -> None:
     log.live_through(range(60))
     log.take(START + 2 * HOUR, opened("PRO", START, "minor", "professional"), fact("paused", "NEW", START))
-    view = Tickets()
-    catch_up(log.store, view)
+    projection = Tickets()
+    catch_up(log.store, projection)
 
     def listed(wanted: TicketFilter) -> list[TicketRow]:
         found: list[TicketRow] = []
         with log.store.read_view() as cursor:
-            while page := view.list_page(cursor, wanted, 7, make_page_mark(found[-1]) if found else None):
+            while page := projection.list_page(cursor, wanted, 7, make_page_mark(found[-1]) if found else None):
                 found += page
         return found
 
@@ -237,8 +239,8 @@ def test_tickets_that_are_late_are_those_whose_deadline_has_passed(log: Log) -> 
 
 def test_compliance_and_arrivals_count_what_the_log_and_the_inbox_say(log: Log) -> None:
     log.live_through(range(60))
-    for view in (Compliance(), Arrivals()):
-        catch_up(log.store, view)
+    for projection in (Compliance(), Arrivals()):
+        catch_up(log.store, projection)
     topics = dict(rows(log.database, "SELECT topic, count(*) FROM stored_events GROUP BY topic"))
     outcomes = dict(rows(log.database, "SELECT outcome, count(*) FROM inbox GROUP BY outcome"))
     with log.store.read_view() as cursor:
@@ -255,7 +257,7 @@ def test_compliance_and_arrivals_count_what_the_log_and_the_inbox_say(log: Log) 
     assert summed(arrivals, "dead_letter", "malformed") == 1
 
 
-def test_an_answer_that_counts_again_is_in_the_reports_though_the_view_was_cut_in_between(log: Log) -> None:
+def test_an_answer_that_counts_again_is_in_the_reports_though_batches_end_in_between(log: Log) -> None:
     log.take(START, opened("T", START))
     log.take(START + HOUR, responded("T", START + HOUR / 2))
     rows = log.store.read_log_rows(0, 10)
@@ -272,7 +274,7 @@ def test_an_answer_that_counts_again_is_in_the_reports_though_the_view_was_cut_i
     assert answers == [(HOUR / 2 // timedelta(microseconds=1),)]
 
 
-def test_a_view_decodes_only_what_it_needs_and_stops_at_what_nobody_knows(log: Log) -> None:
+def test_a_projection_decodes_only_what_it_needs_and_stops_at_what_nobody_knows(log: Log) -> None:
     log.take(START, opened("T", START))
     with log.store.write_log() as cursor:
         cursor.execute("UPDATE stored_events SET state = ? WHERE topic = 'fact_recorded/1'", (b"?",))
