@@ -147,7 +147,10 @@ class Intake(Service):
         return new
 
     async def _process(self, messages: Sequence[Message]) -> None:
-        """Decide and persist what follows from a batch, then nudge; if the batch fails, message by message."""
+        """
+        Decide and persist what follows from a batch, then nudge; if the batch fails, message by message. Runs to
+        completion as a whole, so that its steps need not be shielded again.
+        """
         reach("intake.taken")
         started = time.perf_counter()
         try:
