@@ -3,32 +3,14 @@
 import re
 import tomllib
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.support.pages import list_anchors, read_prose
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-
-
-def read_prose(page: Path) -> str:
-    """Return the page without its blocks of code, in which nothing is a link."""
-    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-
-
-@cache
-def list_anchors(page: Path) -> frozenset[str]:
-    """Return what `#…` may name on a page: its headings, as GitHub spells them, and its `<a id="…">`."""
-    text = read_prose(page)
-    headings = re.findall(r"^#+ +(.*?) *$", text, re.MULTILINE)
-    return frozenset({spell_heading(heading) for heading in headings} | set(re.findall(r'<a id="([^"]+)">', text)))
-
-
-def spell_heading(heading: str) -> str:
-    """Return the anchor of a heading: lower case, no punctuation, dashes for spaces."""
-    plain = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading)
-    return re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
 
 
 def find_links(page: Path) -> Iterator[str]:
@@ -73,16 +55,6 @@ def defines(path: str, name: str) -> bool:
     return bool(
         re.search(rf"\b(?:class|def) {name}\b|^ *{name}(?:, \w+)*(?::| =)", (ROOT / path).read_text(), re.MULTILINE)
     )
-
-
-def test_every_anchor_that_the_code_relies_on_is_there() -> None:
-    upstream = list_anchors(ROOT / "docs" / "upstream-behaviour.md")
-    architecture = list_anchors(ROOT / "docs" / "architecture.md")
-    assert {f"rule-{number}" for number in range(1, 17)} <= architecture
-    assert {f"decision-{number}" for number in range(1, 11)} <= architecture
-    assert {
-        f"{letter}{number}" for letter, last in (("e", 16), ("f", 19), ("n", 9)) for number in range(1, last + 1)
-    } <= upstream
 
 
 @pytest.mark.parametrize("container", ["services", "sla"])
