@@ -6,11 +6,11 @@ from functools import partial
 from time import time
 from uuid import uuid4
 
-from bench import floor
+from bench import baseline
 from bench.engine import due_at, up
 from bench.figures import UNBOUND, Bounds, compare, figure, percentile
 from bench.full import full
-from bench.watcher import Watcher, watcher
+from bench.subscriber import Subscriber, connect_subscriber
 from services.bus.publisher import Publisher
 from services.bus.streams import TICKETS
 
@@ -28,16 +28,16 @@ def main() -> int:
     folder = full(OPEN)
     with (
         up(folder, SLA_POLICY_DIR=str(folder / "policy")) as engine,
-        floor.running("remind", engine.nats_url, str(OPEN)),
+        baseline.running("remind", engine.nats_url, str(OPEN)),
         asyncio.Runner() as runner,
     ):
-        watching = runner.run(watcher(engine.nats_url, time))
+        watching = runner.run(connect_subscriber(engine.nats_url, time))
         kept = _measured(watching, runner)
         runner.run(_leave(watching))
     return 0 if kept else 1
 
 
-def _measured(watching: Watcher, runner: asyncio.Runner) -> bool:
+def _measured(watching: Subscriber, runner: asyncio.Runner) -> bool:
     """The rows; the first round of each side only warms it up."""
     spans: dict[str, list[list[float]]] = {"floor": [], "ours": []}
 
@@ -57,7 +57,7 @@ def _measured(watching: Watcher, runner: asyncio.Runner) -> bool:
     return figure("early", [early], "breaches", NONE) and kept
 
 
-async def _due(watching: Watcher, to_floor: bool) -> None:
+async def _due(watching: Subscriber, to_floor: bool) -> None:
     """Opens a round's tickets with their deadlines evenly in time, or tells the floor of these instants."""
     name, first = uuid4().hex[:8], datetime.now(UTC) + LEAD
     dues = {f"W-{name}-{number}": first + timedelta(seconds=number / RATE) for number in range(WATCHED)}
@@ -72,8 +72,8 @@ async def _due(watching: Watcher, to_floor: bool) -> None:
         await watching.nc.publish(subject, str(due.timestamp()).encode())
 
 
-async def _leave(watching: Watcher) -> None:
+async def _leave(watching: Subscriber) -> None:
     """The store is kept for other benches: without the streams of the floor."""
-    for stream in (floor.IN, floor.OUT):
+    for stream in (baseline.IN, baseline.OUT):
         await watching.nc.jetstream().delete_stream(stream)
     await watching.nc.close()

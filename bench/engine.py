@@ -16,7 +16,7 @@ from events.tickets import build_ticket_message
 from services.bus.publisher import Outgoing
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 
-PATIENCE = 60.0  # seconds for a start, or an end
+TIMEOUT = 60.0  # seconds for a start, or an end
 _CRITICAL = load_policy(SHIPPED_POLICIES).get_target("enterprise", "critical")
 
 
@@ -56,11 +56,11 @@ def process(
         yield started
     finally:
         started.terminate()
-        started.wait(PATIENCE)
+        started.wait(TIMEOUT)
 
 
 def _until(engine: "subprocess.Popen[bytes]", is_ready: Callable[[], bool], log: Path) -> None:
-    give_up = perf_counter() + PATIENCE
+    give_up = perf_counter() + TIMEOUT
     while not is_ready():
         if engine.poll() is not None or perf_counter() > give_up:
             raise TimeoutError(f"sla up is not ready (exit code {engine.poll()}): {log.read_text()[-2_000:]}")

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from nats.aio.msg import Msg
 
-from bench import memory, rest
+from bench import idle, memory
 from bench.engine import always_open, due_at, opened, process, up
 from bench.figures import figure, percentile
 from bench.full import BATCH, full
@@ -45,7 +45,7 @@ STARTS, IDLE = 3, 20.0  # starts; seconds at rest
 WATCHED, LEAD, SECONDS = 500, 3.0, 5.0  # breaches; seconds until the first of them, and from there to the last
 FACTS, ALIKE = (1, 3, 10, 30, 100, 300, 1_000), 20  # facts of a ticket; tickets that have as many
 PARTITIONS, INTAKES, BACKLOG, ROUNDS = (1, 2, 4), (1, 2), 20_000, 3
-PATIENCE = 60.0  # seconds
+TIMEOUT = 60.0  # seconds
 
 
 class Point(NamedTuple):
@@ -81,11 +81,11 @@ def by_open() -> Iterator[Point]:
     """Start, memory and processor time at rest, and lateness of breaches, with more and more tickets open."""
     for tickets in OPEN:
         folder = full(tickets)
-        yield Point("start", "engine", tickets, [rest.start(folder) for _ in range(STARTS)])
+        yield Point("start", "engine", tickets, [idle.start(folder) for _ in range(STARTS)])
         with up(folder, SLA_POLICY_DIR=str(folder / "policy")) as engine:
             sleep(memory.SETTLES)
             held = zip(*(memory.sample(engine) for _ in range(memory.SAMPLES)), strict=True)
-            used = rest.idle(engine, IDLE)
+            used = idle.idle(engine, IDLE)
             late = asyncio.run(_lateness(engine.nats_url))
         for line, bytes, percent in zip(("engine", "broker"), held, used, strict=True):
             yield Point("memory", line, tickets, [value / 1e6 for value in bytes])
@@ -108,7 +108,7 @@ async def _lateness(url: str) -> list[float]:
     first, apart = datetime.now(UTC) + timedelta(seconds=LEAD), timedelta(seconds=SECONDS) / WATCHED
     watched = [due_at(f"G-{name}-{number}", first + number * apart) for number in range(WATCHED)]
     await Publisher(nc, TICKETS).publish(watched)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         await all_heard.wait()
     await nc.close()
     return late
@@ -215,6 +215,6 @@ async def _drained(dsn: str, intakes: int, partitions: int) -> float:
 
 
 async def _until(asking: Any, query: str, parameter: int, wanted: tuple[int, ...]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         while asking.execute(query, (parameter,)).fetchone() != wanted:  # noqa: ASYNC110 - PostgreSQL is asked
             await asyncio.sleep(0.02)

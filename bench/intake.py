@@ -14,8 +14,8 @@ from typing import Any
 import structlog
 from nats.aio.client import Client
 
+from bench.baseline import PostgresRows, Pull, Push, SqliteRows
 from bench.figures import Bounds, compare
-from bench.floor import PostgresRows, Pull, Push, SqliteRows
 from events.tickets import build_ticket_message
 from projections.registry import PROJECTIONS
 from services.announcer import Announcer

@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import floor
+from bench import baseline
 from bench.engine import up
 from bench.figures import Bounds, compare, figure, percentile
-from bench.watcher import Watcher, watcher
+from bench.subscriber import Subscriber, connect_subscriber
 
 ROUNDS = 5
 SECONDS = 3.0  # of each round of each side
@@ -23,16 +23,16 @@ def main() -> int:
     with (
         TemporaryDirectory(prefix="sla-bench-") as name,
         up(Path(name)) as engine,
-        floor.running("serve", engine.nats_url, f"{name}/floor.db"),
+        baseline.running("serve", engine.nats_url, f"{name}/baseline.db"),
         asyncio.Runner() as runner,
     ):
-        watching = runner.run(watcher(engine.nats_url))
+        watching = runner.run(connect_subscriber(engine.nats_url))
         kept = [_measured(watching, rate, runner) for rate in RATES]
         runner.run(watching.nc.close())
     return 0 if all(kept) else 1
 
 
-def _measured(watching: Watcher, rate: int, runner: asyncio.Runner) -> bool:
+def _measured(watching: Subscriber, rate: int, runner: asyncio.Runner) -> bool:
     """The rows of one rate; the first round of each side only warms it up."""
     p50: dict[str, list[float]] = {"floor_in": [], "tickets": []}
     p99: dict[str, list[float]] = {"floor_in": [], "tickets": []}

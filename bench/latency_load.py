@@ -7,7 +7,7 @@ from time import perf_counter
 
 from bench.engine import up
 from bench.figures import figure, percentile
-from bench.watcher import Watcher, watcher
+from bench.subscriber import Subscriber, connect_subscriber
 
 ROUNDS = 5
 BACKLOG = 5_000  # facts, published as fast as possible
@@ -29,7 +29,7 @@ def main() -> int:
 
 async def _rounds(url: str) -> list[tuple[float, list[float]]]:
     """Facts a second, and seconds from publishing to seeing at half of them; a first backlog only warms up."""
-    watching = await watcher(url)
+    watching = await connect_subscriber(url)
     await _drained(watching)
     found = []
     for _ in range(ROUNDS):
@@ -40,7 +40,7 @@ async def _rounds(url: str) -> list[tuple[float, list[float]]]:
     return found
 
 
-async def _drained(watching: Watcher) -> float:
+async def _drained(watching: Subscriber) -> float:
     """Facts a second, from the first one published to the last consequence seen."""
     start = perf_counter()
     await watching.publish(BACKLOG)

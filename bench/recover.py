@@ -33,7 +33,7 @@ RATE = 1_000  # facts a second
 KILLED_AFTER = 3.0  # seconds
 BEHIND = 0.1  # seconds from when a fact was due to its announcement; more is not caught up
 QUIET = 3.0  # seconds without an announcement, after which none comes any more
-PATIENCE = 60.0  # seconds
+TIMEOUT = 60.0  # seconds
 NONE = Bounds(must=0)
 
 
@@ -78,7 +78,7 @@ async def _round(folder: Path) -> Round:
         sender.killed_at = began = perf_counter()
         await asyncio.to_thread(stack.enter_context, up(folder, **settings))
         ready = perf_counter() - began
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await sender.caught_up.wait()
         caught_up = sender.caught_up_at - began
         sender.stopping = True

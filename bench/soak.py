@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 from bench.engine import Up, resident, up
 from bench.figures import Bounds, figure, percentile
-from bench.watcher import watcher
+from bench.subscriber import connect_subscriber
 from services.bus.streams import SLA, read_last_sequence
 
 RATE = 1_000  # facts a second
@@ -22,7 +22,7 @@ def main() -> int:
 
 
 async def _soaked(engine: Up) -> bool:
-    watching, facts = await watcher(engine.nats_url), RATE * MINUTE
+    watching, facts = await connect_subscriber(engine.nats_url), RATE * MINUTE
     held = {}
     for name, minutes in (("first", 1), ("between", MINUTES - 2), ("last", 1)):
         await watching.publish(minutes * facts, RATE)

@@ -7,10 +7,10 @@ from tempfile import TemporaryDirectory
 from time import time
 from uuid import uuid4
 
-from bench import floor
+from bench import baseline
 from bench.engine import always_open, due_at, up
 from bench.figures import UNBOUND, Bounds, compare, figure
-from bench.watcher import Watcher, watcher
+from bench.subscriber import Subscriber, connect_subscriber
 from services.bus.publisher import MAX_ATOMIC_BATCH, Outgoing, Publisher
 from services.bus.streams import TICKETS
 
@@ -26,16 +26,16 @@ def main() -> int:
     with (
         TemporaryDirectory(prefix="sla-bench-") as name,
         up(Path(name), SLA_POLICY_DIR=str(always_open(Path(name) / "policy"))) as engine,
-        floor.running("storm", engine.nats_url, f"{name}/floor.db"),
+        baseline.running("storm", engine.nats_url, f"{name}/baseline.db"),
         asyncio.Runner() as runner,
     ):
-        watching = runner.run(watcher(engine.nats_url, time))
+        watching = runner.run(connect_subscriber(engine.nats_url, time))
         kept = _measured(watching, runner)
         runner.run(watching.nc.close())
     return 0 if kept else 1
 
 
-def _measured(watching: Watcher, runner: asyncio.Runner) -> bool:
+def _measured(watching: Subscriber, runner: asyncio.Runner) -> bool:
     """The rows; the first round of each side only warms it up."""
     last = []
 
@@ -52,7 +52,7 @@ def _measured(watching: Watcher, runner: asyncio.Runner) -> bool:
     return figure("last breach", last[1:], "s", LAST)
 
 
-async def _ours(watching: Watcher) -> float:
+async def _ours(watching: Subscriber) -> float:
     """Seconds from the instant on. What the openings lead to, a warning at the end, is over before it comes."""
     tickets, due = _tickets(), datetime.now(UTC) + LEAD
     watching.expected |= {f"warning.{ticket}": time() for ticket in tickets}
@@ -64,13 +64,13 @@ async def _ours(watching: Watcher) -> float:
     return max(await watching.round())
 
 
-async def _floor(watching: Watcher) -> float:
+async def _floor(watching: Subscriber) -> float:
     """Seconds from when the floor is told to take what lies in its stream."""
     tickets = _tickets()
     ticks = [
         Outgoing(f"floor_in.breached.enterprise.critical.{ticket}", {"Nats-Msg-Id": ticket}, b"") for ticket in tickets
     ]
-    await _publish(watching, floor.IN, ticks)
+    await _publish(watching, baseline.IN, ticks)
     keys = [f"breached.{ticket}" for ticket in tickets]
     watching.expected |= dict.fromkeys(keys, time())
     await watching.nc.publish("floor_go", str(DUE).encode())
@@ -82,7 +82,7 @@ def _tickets() -> list[str]:
     return [f"S-{name}-{number}" for number in range(DUE)]
 
 
-async def _publish(watching: Watcher, stream: str, messages: list[Outgoing]) -> None:
+async def _publish(watching: Subscriber, stream: str, messages: list[Outgoing]) -> None:
     publisher = Publisher(watching.nc, stream)
     for first in range(0, DUE, MAX_ATOMIC_BATCH):
         await publisher.publish_atomic_batch(messages[first : first + MAX_ATOMIC_BATCH])

@@ -1,4 +1,4 @@
-"""The whole engine against what people write instead (bench/rivals.py), each on a broker of its own."""
+"""The whole engine against what people write instead (bench/comparison_engines.py), each on a broker of its own."""
 
 import asyncio
 import os
@@ -20,9 +20,9 @@ import httpx
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from bench.comparison_engines import IN, OUT, provision
 from bench.engine import always_open, cpu, due_at, opened, process
 from bench.figures import UNBOUND, Bounds, figure, percentile
-from bench.rivals import IN, OUT, provision
 from events.tickets import build_ticket_message
 from projections.registry import PROJECTIONS
 from services.bus import streams
@@ -44,7 +44,7 @@ KILLS, RATE, WORKS = 5, 1_000, 1.0  # facts a second; seconds that it works befo
 ANSWERED_AFTER, DUE_AFTER = 500, timedelta(seconds=2)  # tickets opened meanwhile, which is a second; from the opening
 UNANSWERED = 10  # one ticket of so many
 QUIET = 3.0  # seconds without a consequence, after which none comes any more
-PATIENCE = 180.0  # seconds
+TIMEOUT = 180.0  # seconds
 MUST = dict.fromkeys(("early", "lost", "doubled", "untrue"), Bounds(must=0))  # of the engine
 
 Row = dict[str, tuple[Sequence[float], str]]
@@ -116,7 +116,7 @@ def _engine(url: str, folder: Path) -> Iterator[int]:
     }
     command = [str(Path(sys.executable).with_name("sla")), "run", "intake", "clock", "announcer", "metrics", "board"]
     with (folder / "log").open("a") as log, process(command, os.environ | settings, stderr=log) as engine:
-        give_up = perf_counter() + PATIENCE
+        give_up = perf_counter() + TIMEOUT
         while not _is_ready(port):
             if engine.poll() is not None or perf_counter() > give_up:
                 raise TimeoutError((folder / "log").read_text()[-2_000:])
@@ -132,7 +132,7 @@ def _is_ready(port: int) -> bool:
 
 @contextmanager
 def _rival(name: str, url: str, folder: Path) -> Iterator[int]:
-    command = [sys.executable, "-m", "bench.rivals", name, url, str(folder)]
+    command = [sys.executable, "-m", "bench.comparison_engines", name, url, str(folder)]
     with (folder / "log").open("a") as log, process(command, stdout=subprocess.PIPE, stderr=log) as rival:
         assert rival.stdout is not None
         if rival.stdout.readline() != b"ready\n":
@@ -188,7 +188,7 @@ class Load:
 
     async def _all(self, outcomes: Collection[str]) -> list[float]:
         """When each of them was seen."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             for outcome in outcomes:
                 while outcome not in self._seen:
                     self._more.clear()
@@ -313,7 +313,7 @@ def _counted(sender: Sender, facts: Sequence[Message], told: Counter[str]) -> Ro
 async def _quiet(nc: Client, peer: Peer) -> None:
     """Returns when nobody has a fact to take or to acknowledge, and nothing comes any more."""
     busy, before, now = True, 0, 1
-    async with asyncio.timeout(PATIENCE):  # what is still under way is not lost
+    async with asyncio.timeout(TIMEOUT):  # what is still under way is not lost
         while busy or before != now:
             before = await read_last_sequence(nc, peer.streams[1])
             await asyncio.sleep(QUIET)

@@ -261,7 +261,7 @@ async def provision(nc: Client) -> None:
 @contextmanager
 def running(mode: str, url: str, argument: str) -> Iterator[None]:
     """A floor in a process of its own, as the engine is, on the same broker; ready."""
-    command = [sys.executable, "-m", "bench.floor", mode, url, argument]
+    command = [sys.executable, "-m", "bench.baseline", mode, url, argument]
     with process(command, stdout=subprocess.PIPE) as started:
         assert started.stdout is not None
         assert started.stdout.readline() == b"ready\n"

@@ -1,6 +1,7 @@
-"""What people would write instead of the engine, as processes; how they do is measured in bench/peers.py.
+"""What people would write instead of the engine, as processes; how they do is measured in bench/comparison.py.
 
-`python -m bench.rivals polling|handlers URL FOLDER`: FOLDER has `policy/`, and gets the store. Both use our calendar.
+`python -m bench.comparison_engines polling|handlers URL FOLDER`: FOLDER has `policy/`, and gets the store. Both use our
+calendar.
 """
 
 import asyncio

@@ -15,25 +15,25 @@ from nats.aio.msg import Msg
 from events.tickets import build_ticket_message
 from services.bus.connection import connect
 
-PATIENCE = 60.0  # seconds for the last one that is expected
+RESULT_TIMEOUT = 60.0  # seconds for the last one that is expected
 EVENTS = (
     ("opened", "applied", {"service_level": "foundation", "priority": "minor", "channel": "email"}),
     ("responded", "fulfilled", {"by": "agent"}),
 )
 
 
-async def watcher(url: str, clock: Callable[[], float] = perf_counter) -> "Watcher":
-    """One that is connected and listens, to an engine and to a floor beside it."""
+async def connect_subscriber(url: str, clock: Callable[[], float] = perf_counter) -> "Subscriber":
+    """Return one that is connected and listens, to an engine and to a baseline beside it."""
     nc = await connect(url, "bench")
-    watcher = Watcher(nc, clock)
-    await nc.subscribe("sla.>", cb=watcher.see)
-    await nc.subscribe("floor_out.>", cb=watcher.see)
+    subscriber = Subscriber(nc, clock)
+    await nc.subscribe("sla.>", cb=subscriber.see)
+    await nc.subscribe("floor_out.>", cb=subscriber.see)
     await nc.flush()
     gc.freeze()
-    return watcher
+    return subscriber
 
 
-class Watcher:
+class Subscriber:
     """A key is the event and the ticket of a subject: `applied.T-1`. Instants are in seconds of the `clock`."""
 
     def __init__(self, nc: Client, clock: Callable[[], float]) -> None:
@@ -54,9 +54,9 @@ class Watcher:
                 self._all_seen.set()
 
     async def missing(self) -> int:
-        """How many of the expected have not come: 0 as soon as all have, else what is left after PATIENCE."""
+        """How many of the expected have not come: 0 as soon as all have, else what is left after RESULT_TIMEOUT."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(RESULT_TIMEOUT):
                 while len(self.seen) < len(self.expected):
                     self._all_seen.clear()
                     await self._all_seen.wait()
@@ -69,7 +69,7 @@ class Watcher:
     async def round(self) -> list[float]:
         """The spans once all are seen, and the end of a round: nothing is expected then. TimeoutError if some miss."""
         if missing := await self.missing():
-            raise TimeoutError(f"{missing} of {len(self.expected)} had no consequence within {PATIENCE:g} s")
+            raise TimeoutError(f"{missing} of {len(self.expected)} had no consequence within {RESULT_TIMEOUT:g} s")
         spans = self.spans()
         self.expected.clear()
         self.seen.clear()
