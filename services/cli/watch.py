@@ -9,11 +9,12 @@ import msgspec
 from nats.aio.client import Client
 
 from events.cloudevents import quote_value
-from events.promises import ANNOUNCEMENT_TYPES
+from events.promises import ANNOUNCEMENT_TYPES, read_announcement
 from services.bus.reader import StreamReader
 from services.bus.streams import SLA, read_last_sequence
 from services.errors import BUS_ERRORS
 from services.text.formats import format_wall_time
+from services.text.phrases import write_details
 
 KINDS = tuple(type.removeprefix("sla.") for type in ANNOUNCEMENT_TYPES)
 
@@ -48,12 +49,12 @@ async def follow(nc: Client, everything: bool, tell: Callable[[str], None]) -> A
 
 
 def get_kind(event: dict[str, Any]) -> str:
-    """`breached` of `sla.breached`."""
+    """Return `breached` for `sla.breached`."""
     return str(event.get("type", "")).removeprefix("sla.")
 
 
 def build_cells(event: dict[str, Any]) -> tuple[str, ...]:
-    """The line for people: when, what, which ticket, and what else counts."""
+    """Return the line for people: when, what, which ticket, and what else counts."""
     data = event.get("data", {})
     at = format_wall_time(datetime.fromisoformat(event["time"]), None)
     return (
@@ -61,27 +62,13 @@ def build_cells(event: dict[str, Any]) -> tuple[str, ...]:
         f"{get_kind(event):<16}",
         str(event.get("subject")),
         f"{data.get('service_level')} {data.get('priority')}",
-        describe_details(event),
+        _write_details(event),
     )
 
 
-def describe_details(event: dict[str, Any]) -> str:
-    """What a person wants to know beside kind, level, priority and ticket."""
-    data = event.get("data", {})
-    match get_kind(event), data:
-        case "breached", {"severity": severity, "detection": detection, "number": number}:
-            return f"severity {severity}, {detection}" + (f", number {number}" if number != 1 else "")
-        case "breach_retracted", {"reason": reason, "breached_at": at}:
-            return f"of {at}, {reason}"
-        case "warning", {"threshold_percent": percent, "due_at": due_at}:
-            return f"{percent} % used, due {due_at}"
-        case "fulfilled", {"met": True}:
-            return "met"
-        case "fulfilled", {"overdue_seconds": overdue}:
-            return f"late by {overdue} s of support time"
-        case "escalated", {"tell": tell, "reason": reason}:
-            return f"tell {', '.join(map(str, tell))}" + (f": {quote_value(reason)}" if reason else "")
-        case _, {"due_at": due_at}:
-            return f"due {due_at}"
-        case _:
-            return ""
+def _write_details(event: dict[str, Any]) -> str:
+    try:
+        return write_details(read_announcement(msgspec.json.encode(event)).data)
+    except ValueError:  # of an engine that is newer than this command
+        due_at = event.get("data", {}).get("due_at")
+        return "" if due_at is None else f"due {due_at}"

@@ -54,6 +54,7 @@ from services.bus.streams import DEAD_LETTERS, SLA, TICKETS, read_last_sequence
 from services.errors import BUS_ERRORS
 from services.runtime.service import Service
 from services.store.interface import Database, Store
+from services.text.phrases import choose_wording
 from sla.calendar import SupportHours, get_zone
 from sla.decisions import ENDED
 from sla.engine import Message
@@ -308,16 +309,14 @@ class Reporter:
                 known = max(data.breached_at, self._learned.get(data.ticket_id, data.breached_at))
                 note = "" if data.detection == "live" else f", {data.detection}"
                 noticed = f"noticed after {describe(data.detected_at - known)}{note}"
-                return self._print_row("breach", data, f"due {self._format_local(data.due_at)}, {noticed}"), "red"
+                return self._print_row(data, f"due {self._format_local(data.due_at)}, {noticed}"), "red"
             case SlaBreachRetracted():
-                return self._print_row("breach withdrawn", data, data.reason.replace("_", " ")), "green"
+                return self._print_row(data, data.reason.replace("_", " ")), "green"
             case SlaFulfilled(met=False):
                 late = timedelta(seconds=data.overdue_seconds)
                 how = f"{describe(late)} of support time too late" if late else "too late, while support was closed"
-                return self._print_row(
-                    "late answer", data, f"due {self._format_local(data.due_at)}, answered {how}"
-                ), "yellow"
-            case _:
+                return self._print_row(data, f"due {self._format_local(data.due_at)}, answered {how}"), "yellow"
+            case _:  # its wording has no label
                 return None
 
     def format_now(self) -> str:
@@ -330,9 +329,9 @@ class Reporter:
         if len(self._learned) > REMEMBERED:
             self._learned.popitem(last=False)
 
-    def _print_row(self, what: str, data: SlaBreached | SlaBreachRetracted | SlaFulfilled, text: str) -> str:
-        promise = f"{data.service_level} {data.priority}"
-        return f"{self.format_now()} {what:<16}  {data.ticket_id:<18}  {promise:<21}  {text}"
+    def _print_row(self, data: SlaBreached | SlaBreachRetracted | SlaFulfilled, text: str) -> str:
+        label, promise = choose_wording(data).label or "", f"{data.service_level} {data.priority}"
+        return f"{self.format_now()} {label:<16}  {data.ticket_id:<18}  {promise:<21}  {text}"
 
     def _format_local(self, at: datetime) -> str:
         local, today = at.astimezone(self._zone), datetime.now(self._zone).date()

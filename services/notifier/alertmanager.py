@@ -21,7 +21,7 @@ from events.promises import (
 )
 from services.bus.connection import strip_credentials
 from services.notifier.metrics import Notifications
-from services.text.phrases import make_body, make_title
+from services.text.phrases import write_body, write_title
 from sla.engine import Message
 
 log = structlog.get_logger()
@@ -113,7 +113,7 @@ def _build_key(breach: Announcement) -> tuple[str, ...]:
 def _build_alert(breach: Announcement, now: datetime, ends: datetime) -> dict[str, Any]:
     return {
         "labels": _build_labels(breach),
-        "annotations": {"summary": make_title(breach), "description": make_body(breach, now)},
+        "annotations": {"summary": write_title(breach), "description": write_body(breach, now)},
         "startsAt": breach.time.isoformat(),
         "endsAt": ends.isoformat(),
     }

@@ -24,7 +24,7 @@ from events.promises import (
     SlaTargetChanged,
     SlaWarning,
 )
-from services.text.phrases import make_body, make_title
+from services.text.phrases import write_body, write_title
 
 RETRYABLE_STATUSES = (408, 425, 429)  # beside 5xx: what a second try may mend
 
@@ -98,7 +98,7 @@ class AppriseReceiver(Receiver):
             raise ValueError(f"{url.partition(':')[0]}:… is no address that Apprise knows; see its list of services")
 
     async def _send(self, event: Announcement, raw: bytes) -> None:
-        if not await self._apprise.async_notify(title=make_title(event), body=make_body(event, datetime.now(UTC))):
+        if not await self._apprise.async_notify(title=write_title(event), body=write_body(event, datetime.now(UTC))):
             raise UndeliveredError("Apprise could not deliver it")
 
 

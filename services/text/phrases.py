@@ -1,61 +1,194 @@
-"""Words: what a person is told of an announcement, as a line and as a few sentences. Whom to tell is not in here."""
+"""What an announcement is called, and what is said of it, on every surface. Whom to tell, and where, is not in here.
+
+One more announcement is asked for by the type checker in each match of this module, and nowhere else that has words.
+"""
 
 from datetime import UTC, datetime, timedelta
+from typing import Literal, NamedTuple, assert_never
 
-from events.promises import Announcement, SlaBreached, SlaBreachRetracted, SlaCancelled, SlaEscalated, SlaFulfilled
+from events.cloudevents import quote_value
+from events.promises import (
+    Announcement,
+    AnnouncementData,
+    SlaApplied,
+    SlaBreached,
+    SlaBreachRetracted,
+    SlaCancelled,
+    SlaEscalated,
+    SlaFulfilled,
+    SlaTargetChanged,
+    SlaWarning,
+)
+from services.text.formats import format_span, format_utc, format_wall_time_briefly
+from sla.log import (
+    AnnouncedEvent,
+    Applied,
+    Breached,
+    BreachRetracted,
+    Cancelled,
+    EscalationRaised,
+    Fulfilled,
+    StateUpdated,
+    TargetChanged,
+    WarningRaised,
+)
+from sla.policy import FIRST_RESPONSE
+
+Tone = Literal["late", "risk", "ok", "plain"]
+"""How bad it is: the class of the board's style sheet, which has its colour."""
 
 
-def make_title(event: Announcement) -> str:
-    """What happened to which ticket, in one line."""
-    match event.data:
-        case SlaBreached():
-            what = "SLA breached"
-        case SlaBreachRetracted():
-            what = "SLA breach withdrawn"
-        case SlaFulfilled(met=met):
-            what = "Answered in time" if met else "Answered late"
-        case SlaCancelled():
-            what = "Nobody waits any more"
-        case SlaEscalated():
-            what = "Escalated"
-        case other:
-            what = other.type
-    return _line(f"{what}: {event.ticket} ({event.data.service_level}, {event.data.priority})")
+class Wording(NamedTuple):
+    """
+    What an announcement is called: `phrase` in a list of news, `title` at the head of a notification, `label` in the
+    demo, which only counts those that have none. `decision` is the phrase in the history of its ticket, if it is
+    another one there, beside the cause.
+    """
+
+    phrase: str
+    title: str
+    tone: Tone
+    label: str | None = None
+    decision: str | None = None
 
 
-def make_body(event: Announcement, now: datetime) -> str:
-    """What is known, and what to do."""
-    return _line(f"{_describe(event, now)} `sla show {event.ticket}` has the whole story.")
+def choose_wording(event: AnnouncementData | AnnouncedEvent) -> Wording:
+    """Return what an announcement is called, be it a message of the stream SLA or the decision in the log."""
+    match event:
+        case SlaApplied() | Applied():
+            return Wording("clock started", "sla.applied", "plain")
+        case SlaTargetChanged() | TargetChanged():
+            return Wording("deadline moved", "sla.target_changed", "plain")
+        case SlaWarning(threshold_percent=percent) | WarningRaised(threshold_percent=percent):
+            return Wording(f"{percent} % used", "sla.warning", "risk")
+        case SlaBreached(detection="historic") | Breached(detection="historic"):
+            return Wording("breached long ago", "SLA breached", "late", "breach", decision="breached")
+        case SlaBreached() | Breached():
+            return Wording("breached", "SLA breached", "late", "breach")
+        case SlaBreachRetracted() | BreachRetracted():
+            return Wording("breach withdrawn", "SLA breach withdrawn", "ok", "breach withdrawn")
+        case SlaFulfilled(met=True) | Fulfilled(met=True):
+            return Wording("answered in time", "Answered in time", "ok")
+        case SlaFulfilled() | Fulfilled():
+            return Wording("answered late", "Answered late", "late", "late answer")
+        case SlaCancelled(reason=reason) | Cancelled(reason=reason):
+            return Wording(f"ended: {reason}", "Nobody waits any more", "plain", decision="cancelled")
+        case SlaEscalated() | EscalationRaised():
+            return Wording("escalated", "Escalated", "risk")
+        case _:
+            assert_never(event)
 
 
-def _describe(event: Announcement, now: datetime) -> str:
-    promise = event.data.objective.replace("_", " ").capitalize()
-    due = f"{promise} due {_format_time(event.data.due_at)}"
-    match event.data:
+# ---- on the board
+
+
+def write_news(event: AnnouncedEvent) -> str:
+    """Return an announced event in a few words."""
+    return _add_objective(event, choose_wording(event).phrase)
+
+
+def write_decision(decision: StateUpdated | AnnouncedEvent) -> str:
+    """Return a decision in a few words, for the history of its ticket."""
+    if isinstance(decision, StateUpdated):
+        return _add_objective(decision, "state updated")
+    wording = choose_wording(decision)
+    return _add_objective(decision, wording.decision or wording.phrase)
+
+
+def _add_objective(decision: StateUpdated | AnnouncedEvent, text: str) -> str:
+    return text if decision.objective == FIRST_RESPONSE else f"{decision.objective}: {text}"
+
+
+def name_fact(type: str) -> str:
+    """Return `priority changed` for `ticket.priority_changed`."""
+    return type.removeprefix("ticket.").replace("_", " ")
+
+
+# ---- on a terminal
+
+
+def write_note(event: AnnouncedEvent, zone: str) -> str | None:
+    """Return what `sla explain` says of a decision beside its kind; times in the zone, cut to the minute."""
+    match event:
+        case Applied(state=state) | Breached(state=state):
+            return f"due {format_wall_time_briefly(state.due_at, zone)}"
+        case TargetChanged(state=state, old_due_at=old):
+            return (
+                f"due {format_wall_time_briefly(state.due_at, zone)} instead of {format_wall_time_briefly(old, zone)}"
+            )
+        case WarningRaised(threshold_percent=percent):
+            return f"{percent} % used"
+        case Fulfilled(met=met, overdue=overdue):
+            return "in time" if met else f"late by {format_span(overdue)}"
+        case BreachRetracted() | Cancelled() | EscalationRaised():
+            return None
+        case _:
+            assert_never(event)
+
+
+def write_details(data: AnnouncementData) -> str:
+    """Return what `sla watch` says of an announcement beside kind, level, priority and ticket; times in UTC."""
+    match data:
+        case SlaBreached(severity=severity, detection=detection, number=number):
+            return f"severity {severity}, {detection}" + (f", number {number}" if number != 1 else "")
+        case SlaBreachRetracted(reason=reason, breached_at=at):
+            return f"of {format_utc(at)}, {reason}"
+        case SlaWarning(threshold_percent=percent, due_at=due_at):
+            return f"{percent} % used, due {format_utc(due_at)}"
+        case SlaFulfilled(met=met, overdue_seconds=overdue):
+            return "met" if met else f"late by {overdue} s of support time"
+        case SlaEscalated(tell=tell, reason=reason):
+            return f"tell {', '.join(tell)}" + (f": {quote_value(reason)}" if reason else "")
+        case SlaApplied(due_at=due_at) | SlaTargetChanged(due_at=due_at) | SlaCancelled(due_at=due_at):
+            return f"due {format_utc(due_at)}"
+        case _:
+            assert_never(data)
+
+
+# ---- in a notification
+
+
+def write_title(event: Announcement) -> str:
+    """Return what happened to which ticket, in one line."""
+    data = event.data
+    return _remove_controls(f"{choose_wording(data).title}: {event.ticket} ({data.service_level}, {data.priority})")
+
+
+def write_body(event: Announcement, now: datetime) -> str:
+    """Return what is known, and what to do, in one line; times in UTC, cut to the minute."""
+    return _remove_controls(f"{_write_sentence(event.data, now)} `sla show {event.ticket}` has the whole story.")
+
+
+def _write_sentence(data: AnnouncementData, now: datetime) -> str:
+    promise = data.objective.replace("_", " ").capitalize()
+    due = f"{promise} due {_format_minute(data.due_at)}"
+    match data:
         case SlaBreached(due_at=due_at):
             return f"{due}, {_format_length(now - due_at)} ago. Answer the customer: that ends the alert."
         case SlaBreachRetracted(breached_at=at, reason=reason):
-            return f"The breach of {_format_time(at)} turned out to be untrue: {reason.replace('_', ' ')}."
+            return f"The breach of {_format_minute(at)} turned out to be untrue: {reason.replace('_', ' ')}."
         case SlaFulfilled(responded_at=at, overdue_seconds=seconds):
             late = _format_length(timedelta(seconds=seconds))
-            return f"{due}, given {_format_time(at)}: {late} of support time too late."
+            return f"{due}, given {_format_minute(at)}: {late} of support time too late."
         case SlaCancelled(reason=reason):
             return f"{due}; the clock ended without an answer: {reason}."
         case SlaEscalated(tell=tell, reason=reason):
             return f"For {', '.join(tell)}: {reason or 'no reason was given'}. {due}."
-        case _:
+        case SlaApplied() | SlaTargetChanged() | SlaWarning():
             return f"{due}."
+        case _:
+            assert_never(data)
 
 
-def _format_time(time: datetime) -> str:
+def _format_minute(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _format_length(span: timedelta) -> str:
-    hours, minutes = divmod(int(span.total_seconds() // 60), 60)
+def _format_length(length: timedelta) -> str:
+    hours, minutes = divmod(int(length.total_seconds() // 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-def _line(text: str) -> str:
-    """Names and reasons come from publishers: nothing in them ends a line, of a mail's header for one."""
+def _remove_controls(text: str) -> str:
+    """Put a blank for what is not printable: names and reasons are from publishers, and may not end a mail's header."""
     return "".join(c if c.isprintable() else " " for c in text)
