@@ -11,7 +11,7 @@ from typing import NamedTuple
 from events.tickets import Excluded
 from sla.calendar import Segment
 from sla.judge import NEVER, ZERO, Cause, Clock, CycleKey, Fact, Facts, Phase, get_cause, judge
-from sla.log import Announced, BreachRetracted, Decision, Event, FactRecorded
+from sla.log import Announced, AnnouncedEvent, BreachRetracted, Event, FactRecorded, StateUpdated
 from sla.policy import FIRST_RESPONSE
 from sla.versions import Versions
 
@@ -26,11 +26,16 @@ class FactEntry(NamedTuple):
     original: FactRecorded
     out_of_order: bool
 
+    @property
+    def delay(self) -> timedelta:
+        """Time on the wall clock from the fact to the moment the broker had it."""
+        return max(self.original.at - self.original.time, ZERO)
+
 
 class DecisionEntry(NamedTuple):
     """A decision of the log; `retracted_at` is when a breach was retracted, None if it was not."""
 
-    decision: Decision
+    decision: StateUpdated | AnnouncedEvent
     retracted_at: datetime | None
 
 
@@ -80,6 +85,28 @@ class ClockExplanation(NamedTuple):
         ends = [fact for fact in (clock.response, clock.excluded_by) if fact is not None]
         return min(ends, key=lambda fact: fact.time, default=clock.closed_by)
 
+    @property
+    def remaining(self) -> timedelta:
+        """What is left of the target; zero if more was used."""
+        return max(self.clock.phase.target - self.elapsed, ZERO)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the answer came in time; None if there is none, or the promise does not apply."""
+        return self.clock.met if self.clock.excluded_by is None else None
+
+    @property
+    def overdue(self) -> timedelta | None:
+        """Support time by which the answer was too late; None as `met` is."""
+        return self.clock.overdue if self.clock.excluded_by is None else None
+
+    @property
+    def thresholds(self) -> tuple[tuple[int, datetime], ...]:
+        """The per cent at which a warning is due, each with its instant; none while the clock stands still."""
+        phase = self.clock.phase
+        percents = phase.policy.warn_at if phase.running else ()
+        return tuple((percent, phase.find_threshold(percent)) for percent in percents)
+
 
 class Explanation(NamedTuple):
     """A ticket at one instant. The first clock is that of the first response."""
@@ -119,9 +146,9 @@ def _build_fact_entries(facts: Facts, events: Iterable[Event], at: datetime) -> 
 def _build_decision_entries(events: Sequence[Event], at: datetime) -> Iterator[DecisionEntry]:
     retracted = {event.breach_id: event.at for event in events if isinstance(event, BreachRetracted)}
     for event in events:
-        if isinstance(event, Announced) and event.time <= at:
+        if isinstance(event, AnnouncedEvent) and event.time <= at:
             yield DecisionEntry(event, retracted.get(event.id))
-        elif isinstance(event, Decision) and not isinstance(event, Announced) and event.at <= at:
+        elif isinstance(event, StateUpdated) and event.at <= at:
             yield DecisionEntry(event, None)
 
 

@@ -68,9 +68,13 @@ def draw_timeline(
     due = next((sign.at for sign in signs if sign.kind == "due"), None)
     parts = [
         *(_draw_midnight(x(at), at, top, bottom) for at in _find_midnights(start, end, zone)),
-        *(_draw_segment(x(part.start), x(part.end), top, part, due) for each in stretches for part in _cut(each, due)),
-        *(_mark(each, top - 20 - each.lane * LANE, top + THICK) for each in above),
-        *(_mark(each, top, top + THICK + 21 + each.lane * LANE) for each in below),
+        *(
+            _draw_segment(x(part.start), x(part.end), top, part, due)
+            for each in stretches
+            for part in _cut_at_deadline(each, due)
+        ),
+        *(_draw_line(each, top - 20 - each.lane * LANE, top + THICK) for each in above),
+        *(_draw_line(each, top, top + THICK + 21 + each.lane * LANE) for each in below),
         *(_draw_word(each, top - 8 - each.lane * LANE) for each in above),
         *(_draw_word(each, top + THICK + 18 + each.lane * LANE) for each in below),
     ]
@@ -80,7 +84,7 @@ def draw_timeline(
     )
 
 
-def _cut(stretch: ChartSegment, due: datetime | None) -> list[ChartSegment]:
+def _cut_at_deadline(stretch: ChartSegment, due: datetime | None) -> list[ChartSegment]:
     """What counts after the deadline is drawn in its own colour."""
     if due is None or not stretch.start < due < stretch.end:
         return [stretch]
@@ -117,7 +121,7 @@ class _Placed(NamedTuple):
     kind: str
     lane: int
     to_the_left: bool
-    says: str
+    title: str
 
 
 def _place_marks(signs: Sequence[ChartMark], x: Callable[[datetime], float]) -> list[_Placed]:
@@ -137,10 +141,10 @@ def _place_marks(signs: Sequence[ChartMark], x: Callable[[datetime], float]) -> 
     return found
 
 
-def _mark(sign: _Placed, start: int, end: int) -> Markup:
+def _draw_line(sign: _Placed, start: int, end: int) -> Markup:
     """A line through the stretches."""
     return Markup('<path class="{}" d="M{} {}V{}"><title>{}</title></path>').format(
-        sign.kind, sign.x, start, end, sign.says
+        sign.kind, sign.x, start, end, sign.title
     )
 
 

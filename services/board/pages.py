@@ -11,22 +11,17 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from events.tickets import Responded
 from projections.tickets import TicketFilter
 from services.board.charts import ChartMark, ChartSegment, draw_hours_chart, draw_timeline
 from services.board.service import BoardSnapshot, Line, News, Pair, Tally, find_windows_ahead
+from services.queries.explanation import TicketExplanation, list_details
 from services.text.formats import format_span, format_wall_time
+from services.text.phrases import choose_wording, name_fact, write_decision, write_news
 from sla.calendar import Segment, SupportHours, Week, get_zone
-from sla.log import (
-    Announced,
-    Applied,
-    Breached,
-    BreachRetracted,
-    Cancelled,
-    EscalationRaised,
-    Fulfilled,
-    TargetChanged,
-    WarningRaised,
-)
+from sla.explain import ClockExplanation, DecisionEntry
+from sla.judge import Fact
+from sla.log import AnnouncedEvent, Breached, StateUpdated
 from sla.policy import FIRST_RESPONSE, Policy
 from sla.versions import Version
 
@@ -45,7 +40,7 @@ _templates.globals["assets"] = ASSETS
 
 ZERO = timedelta(0)
 MILLISECOND = timedelta(milliseconds=1)
-AT_RISK = 0.25  # of the target is left
+AT_RISK_SHARE = 0.25  # of the target is left
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -93,38 +88,36 @@ def render_board(
     )
 
 
-def _is_wanted(event: Announced, wanted: TicketFilter) -> bool:
+def _is_wanted(event: AnnouncedEvent, wanted: TicketFilter) -> bool:
     level, priority = event.state.service_level, event.state.priority
     return wanted.service_level in (None, level) and wanted.priority in (None, priority)
 
 
-def render_ticket(
-    seen: BoardSnapshot, story: Mapping[str, Any], it: Line, at: datetime, given: Mapping[str, str]
-) -> str:
-    """One ticket at an instant, and why it stands as it does; `given` is what was asked of the past, word by word."""
-    zone, now, state = story["zone"] or "UTC", seen.now, it.standing.state
-    hours = {it.hours: find_windows_ahead(it.hours, at)} if it.hours else {}
-    row = _build_row(it, hours, at)
+def render_ticket(seen: BoardSnapshot, explained: TicketExplanation, line: Line, given: Mapping[str, str]) -> str:
+    """Return the page of one ticket, and why it stands as it does; `given` is what was asked of the past, verbatim."""
+    zone, now, at, state = explained.policy.zone, seen.now, explained.when.at, line.status.state
+    hours = {line.hours: find_windows_ahead(line.hours, at)} if line.hours else {}
+    row = _build_row(line, hours, at)
     if any(given.values()):
-        row = row | {"hours": None}  # what was stands still
+        row = row | {"hours": None}  # a countdown of the past stands still
     return _render(
         "ticket",
         seen,
         zone,
-        story=story,
+        explained=explained,
+        state=state,
         row=row,
         hours=[_list_windows(windows, each.rules.zone, now) for each, windows in hours.items()],
         waits=state.stage in ("running", "paused"),
-        tone=TONES.get(story["word"], ""),
-        past=_build_past_query(given, at, zone),
+        tone=STAGE_TONES.get(explained.label, ""),
+        past=_describe_past(given, at, zone),
         given=given,
-        clocks=[
-            {**clock, "name": _name_clock(clock), "drawing": _draw_clock(story, clock, it.hours, zone)}
-            for clock in story["clocks"]
-        ],
-        decisions=[{**decision, "what": _describe_decision(decision)} for decision in story["decisions"]],
+        clocks=[(it, _name_clock(it), _draw_clock(explained, it, line.hours)) for it in explained.clocks],
+        name_fact=name_fact,
+        list_details=list_details,
+        decisions=[_build_decision(entry) for entry in explained.decisions],
         time=lambda at: "-" if at is None else _format_date(at, now, zone),
-        length=lambda seconds: "-" if seconds is None else format_span(timedelta(seconds=seconds)),
+        length=format_span,
         url=build_ticket_url,
     )
 
@@ -162,32 +155,6 @@ def render_policy(seen: BoardSnapshot, it: Policy, versions: Sequence[Version], 
 def render_error(status: int, title: str, detail: str) -> str:
     """What is wrong, and what to do."""
     return _templates.get_template("error.html").render(page="", status=status, title=title, detail=detail)
-
-
-def describe_event(event: Announced) -> str:
-    """An announced event in a few words."""
-    match event:
-        case Applied():
-            text = "clock started"
-        case TargetChanged():
-            text = "deadline moved"
-        case WarningRaised(threshold_percent=percent):
-            text = f"{percent} % used"
-        case Breached(detection="historic"):
-            text = "breached long ago"
-        case Breached():
-            text = "breached"
-        case BreachRetracted():
-            text = "breach withdrawn"
-        case Fulfilled(met=met):
-            text = "answered in time" if met else "answered late"
-        case Cancelled(reason=reason):
-            text = f"ended: {reason}"
-        case EscalationRaised():
-            text = "escalated"
-        case _:
-            text = event.KIND
-    return text if event.objective == FIRST_RESPONSE else f"{event.objective}: {text}"
 
 
 def _render(page: str, seen: BoardSnapshot, zone: str, **context: Any) -> str:
@@ -233,41 +200,53 @@ def _build_board_url(asked: Mapping[str, str | None]) -> str:
 
 
 def _build_row(line: Line, hours: Mapping[SupportHours, Sequence[Segment]], now: datetime) -> dict[str, object]:
-    standing, state = line.standing, line.standing.state
-    zone = standing.policy.zone if standing.policy else "UTC"
-    left = None if line.left is None else line.left // MILLISECOND
-    target = (state.target or ZERO) // MILLISECOND
-    runs = state.stage == "running" and not state.stopped and line.hours is not None
-    closed = line.hours is not None and hours[line.hours][0].start > now
-    paused = f"paused until {_format_soon(hours[line.hours][0].start, now, zone)}" if line.hours and closed else ""
-    how = _choose_tone(left, target) if runs else "stopped"
+    """Return what a page has of a ticket; `hours` are the windows ahead of all support hours on the page."""
+    status, state = line.status, line.status.state
+    zone = status.policy.zone if status.policy else "UTC"
     return {
-        "ticket": standing.ticket,
-        "url": build_ticket_url(standing.ticket),
+        "ticket": status.ticket,
+        "url": build_ticket_url(status.ticket),
         "level": state.service_level or "-",
         "priority": state.priority or "-",
         "escalations": state.escalation_level,
         "due": "-" if state.due_at is None else _format_soon(state.due_at, now, zone),
-        "left": left,
-        "target": target,
-        "warn": int(target * AT_RISK),
-        "used": max(0, min(target, target - (left or 0))),
-        "hours": list(hours).index(line.hours) if runs and line.hours else None,
-        "closed": runs and closed,
-        "state": how,
-        "note": ", ".join(filter(None, (WORDS[how], paused))) if runs else standing.get_label(now),
-        "clock": format_clock(left),
+        "left": None if line.left is None else line.left // MILLISECOND,
+        **_build_countdown(line, hours, now, zone),
     }
 
 
-WORDS = {"late": "late", "risk": "at risk", "ok": ""}
+def _build_countdown(
+    line: Line, hours: Mapping[SupportHours, Sequence[Segment]], now: datetime, zone: str
+) -> dict[str, object]:
+    """Return what board.js counts down, in milliseconds; `hours` is None for a clock that stands still."""
+    state, left = line.status.state, None if line.left is None else line.left // MILLISECOND
+    target = (state.target or ZERO) // MILLISECOND
+    countdown = {
+        "target": target,
+        "warn": int(target * AT_RISK_SHARE),
+        "used": max(0, min(target, target - (left or 0))),
+        "clock": format_clock(left),
+    }
+    if line.hours is None or state.stage != "running" or state.stopped:
+        return countdown | {"hours": None, "closed": False, "state": "stopped", "note": line.status.get_label(now)}
+    tone, opens = _choose_tone(left, target), hours[line.hours][0].start
+    paused = f"paused until {_format_soon(opens, now, zone)}" if opens > now else ""
+    return countdown | {
+        "hours": list(hours).index(line.hours),
+        "closed": opens > now,
+        "state": tone,
+        "note": ", ".join(filter(None, (COUNTDOWN_NOTES[tone], paused))),
+    }
+
+
+COUNTDOWN_NOTES = {"late": "late", "risk": "at risk", "ok": ""}
 
 
 def _choose_tone(left: int | None, target: int) -> str:
     """As board.js sees it, too."""
     if left is None or left <= 0:
         return "late"
-    return "risk" if left <= target * AT_RISK else "ok"
+    return "risk" if left <= target * AT_RISK_SHARE else "ok"
 
 
 def format_clock(left: int | None) -> str:
@@ -302,33 +281,20 @@ def _describe_news(news: News, zone: str) -> dict[str, object]:
         "url": build_ticket_url(news.ticket),
         "at": f"{event.time.astimezone(get_zone(zone)):%H:%M}",
         "wall": format_wall_time(event.time, zone),
-        "says": describe_event(event),
-        "kind": _choose_event_colour(event),
+        "says": write_news(event),
+        "kind": choose_wording(event).tone,
         "level": event.state.service_level or "-",
         "priority": event.state.priority or "-",
     }
 
 
-def _choose_event_colour(event: Announced) -> str:
-    """Its colour."""
-    match event:
-        case Breached() | Fulfilled(met=False):
-            return "late"
-        case WarningRaised() | EscalationRaised():
-            return "risk"
-        case Fulfilled() | BreachRetracted():
-            return "ok"
-        case _:
-            return "plain"
-
-
 # ---- parts of a ticket
 
 
-TONES = {"breached": "late", "answered late": "late", "at risk": "risk", "on track": "ok", "met": "ok"}
+STAGE_TONES = {"breached": "late", "answered late": "late", "at risk": "risk", "on track": "ok", "met": "ok"}
 
 
-def _build_past_query(given: Mapping[str, str], at: datetime, zone: str) -> str:
+def _describe_past(given: Mapping[str, str], at: datetime, zone: str) -> str:
     if given["known_at"]:
         return f"As it was believed to be at {format_wall_time(at, zone)}."
     return f"As it was at {format_wall_time(at, zone)}, by what is known now." if given["as_of"] else ""
@@ -341,59 +307,50 @@ def _format_date(at: datetime, now: datetime, zone: str) -> str:
     return f"{local:%a} {local.day} {local:%b}{year} {local:%H:%M:%S}"
 
 
-def _name_clock(clock: Mapping[str, Any]) -> str:
-    name = clock["objective"].replace("_", " ").capitalize()
-    return name if clock["objective"] == FIRST_RESPONSE else f"{name} {clock['cycle']}"
+def _name_clock(it: ClockExplanation) -> str:
+    name = it.objective.replace("_", " ").capitalize()
+    return name if it.objective == FIRST_RESPONSE else f"{name} {it.cycle}"
 
 
-def _describe_decision(decision: Mapping[str, Any]) -> str:
-    """In a few words, as `says`."""
-    details = decision["details"]
-    match decision["kind"]:
-        case "warning":
-            text = f"{details['threshold_percent']} % used"
-        case "fulfilled":
-            text = "answered in time" if details.get("met") else "answered late"
-        case "breach_retracted":
-            text = "breach withdrawn"
-        case "applied":
-            text = "clock started"
-        case "target_changed":
-            text = "deadline moved"
-        case kind:
-            text = kind.replace("_", " ")
-    return text if decision["objective"] == FIRST_RESPONSE else f"{decision['objective']}: {text}"
+def _build_decision(entry: DecisionEntry) -> dict[str, object]:
+    decision = entry.decision
+    time, cause = (decision.at, None) if isinstance(decision, StateUpdated) else (decision.time, decision.cause)
+    return {
+        "at": decision.at,
+        "what": write_decision(decision),
+        "retracted_at": entry.retracted_at,
+        "time": time,
+        "cause": cause,
+        "due_at": decision.state.due_at,
+    }
 
 
-def _draw_clock(story: Mapping[str, Any], clock: Mapping[str, Any], hours: SupportHours | None, zone: str) -> Markup:
-    """The stretches so far, and those that are left until the deadline."""
-    stretches = [ChartSegment(each["from"], each["to"], each["counted"], each["reason"]) for each in clock["segments"]]
-    due_at = clock["due_at"]
-    signs = [
-        ChartMark(each["at"], f"{each['percent']} %", "percent")
-        for each in clock["thresholds"]
-        if due_at is None or each["at"] < due_at
+def _draw_clock(explained: TicketExplanation, it: ClockExplanation, hours: SupportHours | None) -> Markup:
+    """Draw the segments so far, and those that are left until the deadline, by the hours of the first response."""
+    clock, zone, due_at = it.clock, explained.policy.zone, it.clock.phase.due_at
+    segments = [ChartSegment(each.start, each.end, each.counted, each.reason) for each in it.segments]
+    marks = [ChartMark(at, f"{percent} %", "percent") for percent, at in it.thresholds if at < due_at]
+    if clock.running and it.ended_by is None:
+        marks.append(ChartMark(explained.when.at, "now", "now"))
+    if hours is not None and (it.ended_by is None or isinstance(it.ended_by.data, Responded)):
+        ahead = hours.cut_segments(segments[-1].end if segments else clock.started_at, due_at)
+        segments += [ChartSegment(*each, ahead=True) for each in ahead]
+    marks.append(ChartMark(due_at, f"due {due_at.astimezone(get_zone(zone)):%a %H:%M}", "due"))
+    facts = [
+        ChartMark(each.fact.time, _describe_fact(each.fact), _choose_fact_colour(each.fact)) for each in explained.facts
     ]
-    if clock["running"] and clock["ended_at"] is None:
-        signs.append(ChartMark(story["at"], "now", "now"))
-    if clock["ended_by"] in (None, "responded") and hours is not None and due_at is not None:
-        ahead = hours.cut_segments(stretches[-1].end if stretches else clock["started_at"], due_at)
-        stretches += [ChartSegment(*each, ahead=True) for each in ahead]
-    if due_at is not None:
-        signs.append(ChartMark(due_at, f"due {due_at.astimezone(get_zone(zone)):%a %H:%M}", "due"))
-    facts = [ChartMark(each["time"], _describe_fact(each), _choose_fact_colour(each)) for each in story["facts"]]
-    return draw_timeline(stretches, facts, signs, zone) if stretches else Markup("")
+    return draw_timeline(segments, facts, marks, zone) if segments else Markup("")
 
 
-def _describe_fact(fact: Mapping[str, Any]) -> str:
-    name, data = fact["type"].removeprefix("ticket.").replace("_", " "), fact["data"]
+def _describe_fact(fact: Fact) -> str:
+    name, details = name_fact(fact.data.type), list_details(fact)
     if name.endswith("changed"):
-        return f"{name}: {data.get('priority') or data.get('service_level') or ''}"
-    return f"{name} by automation" if data.get("by") == "automation" else name
+        return f"{name}: {details.get('priority') or details.get('service_level') or ''}"
+    return f"{name} by automation" if details.get("by") == "automation" else name
 
 
-def _choose_fact_colour(fact: Mapping[str, Any]) -> str:
-    is_answer = fact["type"] == "ticket.responded" and fact["data"].get("by") != "automation"
+def _choose_fact_colour(fact: Fact) -> str:
+    is_answer = isinstance(fact.data, Responded) and fact.data.by != "automation"
     return "answer" if is_answer else "fact"
 
 

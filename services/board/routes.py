@@ -27,25 +27,26 @@ from events.cloudevents import quote_value
 from events.times import parse_instant
 from projections.tickets import NO_LEVEL, OPEN_STAGES, START_OF_LIST, PageMark, TicketFilter, make_label
 from services.board import pages
-from services.board.service import Board, BoardSnapshot, Line, News, line
+from services.board.service import Board, BoardSnapshot, Line, News, build_line
 from services.errors import TRANSIENT_ERRORS
-from services.queries.explanation import build_explanation
+from services.queries.explanation import explain_ticket
 from services.queries.point_in_time import NothingKnownError, PointInTime
 from services.queries.report import build_report
 from services.queries.ticket_status import list_waiting, read_ticket_status
 from services.runtime.http_server import is_loopback
+from services.text.phrases import write_news
 from sla.calendar import get_zone
 from sla.log import State
 from sla.policy import Policy
 from sla.versions import Versions
 
-PER_PAGE = 100
+PAGE_SIZE = 100
 NEWEST = 10
-MOST = 1_000  # tickets in one answer
+MAX_PAGE_SIZE = 1_000  # tickets in one answer
 STAGES = (OPEN_STAGES, "pending", "running", "paused", "fulfilled", "cancelled", "excluded")
-HEARTBEAT = 10.0  # seconds
+BEAT_INTERVAL = 10.0  # seconds
 
-SAFE = {
+SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -88,7 +89,7 @@ def build_app(board: Callable[[], Board | None], token: str | None) -> ASGIApp:
         Route("/static/{name}", _serve_static),
         Route("/api/tickets", web.answer_json(_answer_tickets)),
         Route("/api/tickets/{path:path}", web.answer_json(_answer_ticket)),
-        Route("/api/report", web.answer_json(_report)),
+        Route("/api/report", web.answer_json(_answer_report)),
         Route("/api/openapi.json", _serve_openapi),
     ]
     handlers: dict[Any, Any] = {ProblemError: _refuse, HTTPException: _handle_no_such_page}
@@ -110,7 +111,7 @@ class _Guard:
         async def safely(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in SAFE.items():
+                for name, value in SECURITY_HEADERS.items():
                     headers[name] = value
                 headers.setdefault("Cache-Control", "private, no-cache")
             await send(message)
@@ -121,7 +122,7 @@ class _Guard:
 
     def _check_access(self, headers: Headers) -> ProblemError | None:
         if self._token is None:
-            if is_loopback(_name_of(headers.get("host", ""))):
+            if is_loopback(_parse_host(headers.get("host", ""))):
                 return None
             return ProblemError(
                 HTTPStatus.MISDIRECTED_REQUEST,
@@ -139,7 +140,7 @@ class _Guard:
         )
 
 
-def _name_of(host: str) -> str:
+def _parse_host(host: str) -> str:
     """Of a Host header, without the port."""
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
@@ -211,7 +212,7 @@ class _Web:
 
 async def _stream(board: Board, position: int | None) -> AsyncIterator[bytes]:
     yield b"retry: 1000\n" + _send_heartbeat(board)
-    async for turn in board.follow_updates(position, HEARTBEAT):
+    async for turn in board.follow_updates(position, BEAT_INTERVAL):
         if turn is None:
             yield _send_heartbeat(board)
         else:
@@ -234,7 +235,7 @@ def _describe_news(news: News) -> dict[str, object]:
         "objective": event.objective,
         "service_level": event.state.service_level,
         "priority": event.state.priority,
-        "says": pages.describe_event(event),
+        "says": write_news(event),
     }
 
 
@@ -291,22 +292,25 @@ async def _handle_transient_error(request: Request, error: Exception) -> Respons
 
 
 def _answer_tickets(board: Board, request: Request, seen: BoardSnapshot) -> object:
-    wanted, limit = _parse_filter(request, board.store.read_versions()), _parse_number(request, "limit", PER_PAGE, MOST)
+    wanted, limit = (
+        _parse_filter(request, board.store.read_versions()),
+        _parse_number(request, "limit", PAGE_SIZE, MAX_PAGE_SIZE),
+    )
     when, after = _parse_point_in_time(request, seen.now), _parse_cursor(request)
     lines = (
         board.list_lines(wanted, limit + 1, after, seen.now) if when.is_now else _list_past(board, wanted, after, when)
     )
     return {
-        "tickets": [each.standing.to_json(when.at) for each in lines[:limit]],
+        "tickets": [each.status.to_json(when.at) for each in lines[:limit]],
         "next": _encode_cursor(lines[limit - 1].mark) if len(lines) > limit else None,
     }
 
 
 def _list_past(board: Board, wanted: TicketFilter, after: PageMark | None, when: PointInTime) -> list[Line]:
     """The tickets that were open at another time."""
-    found = (line(standing, when.at) for standing in list_waiting(board.store, None, *when))
+    found = (build_line(status, when.at) for status in list_waiting(board.store, when))
     start = after if after and after.until is not None else START_OF_LIST
-    return [each for each in found if _is_wanted(each.standing.state, wanted) and each.mark > start]
+    return [each for each in found if _is_wanted(each.status.state, wanted) and each.mark > start]
 
 
 def _is_wanted(state: State, wanted: TicketFilter) -> bool:
@@ -323,10 +327,11 @@ def _answer_ticket(board: Board, request: Request, seen: BoardSnapshot) -> objec
     when = _parse_point_in_time(request, seen.now)
     match part:
         case None:
-            found = read_ticket_status(board.store, ticket, *when) if _is_id(ticket) else None
-            answer = found and found.to_json(when.at)
+            status = read_ticket_status(board.store, ticket, when) if _is_id(ticket) else None
+            answer = status and status.to_json(when.at)
         case "explain":
-            answer = build_explanation(board.store, ticket, *when) if _is_id(ticket) else None
+            explained = explain_ticket(board.store, ticket, when) if _is_id(ticket) else None
+            answer = explained and explained.to_json()
         case _:
             raise HTTPException(404)
     if answer is None:
@@ -334,12 +339,11 @@ def _answer_ticket(board: Board, request: Request, seen: BoardSnapshot) -> objec
     return answer
 
 
-def _report(board: Board, request: Request, seen: BoardSnapshot) -> object:
+def _answer_report(board: Board, request: Request, seen: BoardSnapshot) -> object:
+    when, period = _parse_point_in_time(request, seen.now), request.query_params.get("period", "all")
     by = [name for name in request.query_params.get("by", "").split(",") if name]
     try:
-        return build_report(
-            board.store, request.query_params.get("period", "all"), by, *_parse_point_in_time(request, seen.now)
-        )
+        return build_report(board.store, when, period, by)
     except ValueError as error:
         raise ProblemError(400, str(error)) from None
 
@@ -350,15 +354,15 @@ def _report(board: Board, request: Request, seen: BoardSnapshot) -> object:
 def _show_board(board: Board, request: Request, seen: BoardSnapshot) -> str:
     versions = board.store.read_versions()
     wanted = _parse_filter(request, versions)._replace(stage=OPEN_STAGES)
-    lines = board.list_lines(wanted, PER_PAGE + 1, _parse_cursor(request), seen.now)
+    lines = board.list_lines(wanted, PAGE_SIZE + 1, _parse_cursor(request), seen.now)
     others: list[tuple[str, str | None]] = [("First page", None)] if "cursor" in request.query_params else []
-    if len(lines) > PER_PAGE:
-        others.append((f"Next {PER_PAGE}", _encode_cursor(lines[PER_PAGE - 1].mark)))
+    if len(lines) > PAGE_SIZE:
+        others.append((f"Next {PAGE_SIZE}", _encode_cursor(lines[PAGE_SIZE - 1].mark)))
     return pages.render_board(
         seen,
         policy=_get_policy_in_force(versions, seen.now),
         wanted=wanted,
-        lines=lines[:PER_PAGE],
+        lines=lines[:PAGE_SIZE],
         tallies=board.count_tallies(seen.now),
         breaches=request.state.breaches,
         newest=request.state.newest,
@@ -368,12 +372,11 @@ def _show_board(board: Board, request: Request, seen: BoardSnapshot) -> str:
 
 def _show_ticket(board: Board, request: Request, seen: BoardSnapshot) -> str:
     ticket, when = request.query_params.get("id", ""), _parse_point_in_time(request, seen.now)
-    found = read_ticket_status(board.store, ticket, *when) if _is_id(ticket) else None
-    told = build_explanation(board.store, ticket, *when) if found else None
-    if found is None or told is None:
+    explained = explain_ticket(board.store, ticket, when) if _is_id(ticket) else None
+    if explained is None:
         raise _make_unknown_ticket(ticket)
     given = {name: request.query_params.get(name, "") for name in ("as_of", "known_at")}
-    return pages.render_ticket(seen, told, line(found, when.at), when.at, given)
+    return pages.render_ticket(seen, explained, build_line(explained.status, when.at), given)
 
 
 def _show_policy(board: Board, request: Request, seen: BoardSnapshot) -> str:
@@ -452,7 +455,7 @@ def _split_path(request: Request, prefix: str) -> tuple[str, str | None]:
 
 def _parse_point_in_time(request: Request, now: datetime) -> PointInTime:
     try:
-        return PointInTime(_parse_time(request, "as_of"), _parse_time(request, "known_at"), now).check()
+        return PointInTime(_parse_time(request, "as_of"), _parse_time(request, "known_at"), now)
     except ValueError as error:
         raise ProblemError(400, str(error)) from None
 

@@ -25,14 +25,14 @@ from services.runtime.settings import Settings
 from services.runtime.setup import Backends, Setup
 from services.store.interface import Store
 from sla.calendar import Segment, SupportHours
-from sla.log import Announced, Breached, BreachRetracted, LogRow, decode_rows
+from sla.log import Announced, AnnouncedEvent, Breached, BreachRetracted, LogRow, decode_rows
 
 log = structlog.get_logger()
 
-REMEMBERED = 1_000  # announced events that a browser may have missed, and is told when it is back
+MAX_REMEMBERED = 1_000  # announced events that a browser may have missed, and is told when it is back
 DAY = timedelta(days=1)
-TOGETHER = 0.2  # seconds in which what happens is told as one
-WINDOWS = 8  # support windows ahead that a browser is told of
+COALESCE_WINDOW = 0.2  # seconds in which what happens is told as one
+MAX_WINDOWS = 8  # support windows ahead that a browser is told of
 
 Pair = tuple[str, str]  # service level, priority
 
@@ -49,15 +49,15 @@ class News(NamedTuple):
 
     position: int
     ticket: str
-    event: Announced
+    event: AnnouncedEvent
 
 
-class Tail:
+class LogTail:
     """What of the log's end the board remembers: the newest events, and the breaches of the last 24 hours."""
 
     def __init__(self) -> None:
         self.position = 0
-        self.newest: deque[News] = deque(maxlen=REMEMBERED)
+        self.newest: deque[News] = deque(maxlen=MAX_REMEMBERED)
         self._breaches: dict[str, News] = {}
 
     def begin(self, store: Store, now: datetime) -> None:
@@ -71,7 +71,7 @@ class Tail:
             middle = (low + high) // 2
             found = store.read_log_entries(middle, 1)
             low, high = (middle + 1, high) if found and found[0].event.at < now - DAY else (low, middle)
-        self.position, news = min(low, max(0, head - REMEMBERED)), max(0, head - REMEMBERED)
+        self.position, news = min(low, max(0, head - MAX_REMEMBERED)), max(0, head - MAX_REMEMBERED)
         while self.position < news:
             rows = store.read_log_rows(self.position, min(BATCH_ROWS, news - self.position))
             for entry in decode_rows(rows, Breached, BreachRetracted):
@@ -102,7 +102,7 @@ class Tail:
 
     def list_between(self, after: int, until: int) -> list[News] | None:
         """What was announced after one position and up to another; None if that is longer ago than is remembered."""
-        if after > until or (len(self.newest) == REMEMBERED and after < self.newest[0].position):
+        if after > until or (len(self.newest) == MAX_REMEMBERED and after < self.newest[0].position):
             return None
         return [news for news in self.newest if after < news.position <= until]
 
@@ -122,7 +122,7 @@ class BoardUpdate(NamedTuple):
 class Line(NamedTuple):
     """A ticket on the board: how it stands, support time left (negative when too late), and where it is in the list."""
 
-    standing: TicketStatus
+    status: TicketStatus
     hours: SupportHours | None
     left: timedelta | None
     mark: PageMark
@@ -168,7 +168,7 @@ class Board(Service):
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="board-pages")
         self._turned = asyncio.Event()
         self._ended = False
-        self._tail = Tail()
+        self._tail = LogTail()
         self.position = 0  # up to which the log can be seen on the board
 
     @classmethod
@@ -199,8 +199,8 @@ class Board(Service):
             if self.position != before:
                 self._publish_update()
             if len(rows) < BATCH_ROWS:
-                await asyncio.sleep(TOGETHER)
-                await self.sleep(POLL_INTERVAL if self.position == self._tail.position else TOGETHER)
+                await asyncio.sleep(COALESCE_WINDOW)
+                await self.sleep(POLL_INTERVAL if self.position == self._tail.position else COALESCE_WINDOW)
 
     async def stop(self) -> None:
         self._ended = True
@@ -259,7 +259,7 @@ class Board(Service):
         known = cache(self.store.read_policy)
         policies = (known(row.state.policy_fingerprint) if row.state.policy_fingerprint else None for row in rows)
         return [
-            line(TicketStatus(row.ticket, row.state, row.facts, policy), now)
+            build_line(TicketStatus(row.ticket, row.state, row.facts, policy), now)
             for row, policy in zip(rows, policies, strict=True)
         ]
 
@@ -286,15 +286,13 @@ class Board(Service):
         }
 
 
-def line(standing: TicketStatus, now: datetime) -> Line:
-    """A ticket with the support time that it has left."""
-    state = standing.state
-    place = make_page_mark(TicketRow(standing.ticket, standing.facts, state))
-    if standing.policy is None or state.service_level is None or state.due_at is None:
-        return Line(standing, None, None, place)
-    hours = standing.policy.get_level(state.judged_as or state.service_level).hours
-    left = hours.measure(now, state.due_at) - hours.measure(state.due_at, now)
-    return Line(standing, hours, left, place)
+def build_line(status: TicketStatus, now: datetime) -> Line:
+    """Return a ticket with the support time that it has left."""
+    hours, due_at = status.hours, status.state.due_at
+    mark = make_page_mark(TicketRow(status.ticket, status.facts, status.state))
+    if hours is None or due_at is None:
+        return Line(status, None, None, mark)
+    return Line(status, hours, hours.measure(now, due_at) - hours.measure(due_at, now), mark)
 
 
 def _count_kept(sums: Mapping[Count, int], pair: Pair) -> int:
@@ -318,4 +316,4 @@ def _count_net_breaches(sums: Mapping[Count, int], pair: Pair) -> int:
 def find_windows_ahead(hours: SupportHours, now: datetime) -> list[Segment]:
     """The support time ahead, at least of two weeks, as far as a browser needs it."""
     until = hours.find_due(now, timedelta(seconds=1)) + timedelta(days=14)
-    return list(islice((each for each in hours.cut_segments(now, until) if each.counted), WINDOWS))
+    return list(islice((each for each in hours.cut_segments(now, until) if each.counted), MAX_WINDOWS))

@@ -306,16 +306,17 @@ def show(
 ) -> None:
     """How one ticket stands, replayed from its events; or how it stood."""
     from services.cli import terminal as screen
-    from services.queries import ticket_status as reading
+    from services.cli import ticket_status
+    from services.queries.ticket_status import read_ticket_status
 
     with open_for_question(data, as_of, known_at) as (store, when):
-        found = reading.read_ticket_status(store, ticket, *when)
+        found = read_ticket_status(store, ticket, when)
     if found is None:
         raise CommandFailedError(f"nothing is known of ticket {ticket!r}")
     if output is Output.JSON:
         screen.print_json(found.to_json(when.at))
     else:
-        screen.print_pairs(found.to_fields(when.at))
+        screen.print_pairs(ticket_status.list_fields(found, when.at))
 
 
 @app.command("list")
@@ -331,14 +332,15 @@ def list_command(
     now, the whole log is read.
     """
     from services.cli import terminal as screen
-    from services.queries import ticket_status as reading
+    from services.cli import ticket_status
+    from services.queries.ticket_status import list_waiting
 
     with open_for_question(data, as_of, known_at) as (store, when):
-        found = list(reading.list_waiting(store, limit, *when))
+        found = list(list_waiting(store, when, limit))
     if output is Output.JSON:
         screen.print_json([each.to_json(when.at) for each in found])
     else:
-        screen.print_table(reading.COLUMNS, (each.to_row(when.at) for each in found))
+        screen.print_table(ticket_status.COLUMNS, (ticket_status.build_row(each, when.at) for each in found))
 
 
 @app.command()
@@ -352,16 +354,16 @@ def explain(
     """Why a ticket stands as it does: its facts, what was decided, which time counted and why, and so the deadline."""
     from services.cli import explanation
     from services.cli import terminal as screen
-    from services.queries import explanation as explaining
+    from services.queries.explanation import explain_ticket
 
     with open_for_question(data, as_of, known_at) as (store, when):
-        story = explaining.build_explanation(store, ticket, *when)
-    if story is None:
+        explained = explain_ticket(store, ticket, when)
+    if explained is None:
         raise CommandFailedError(f"nothing is known of ticket {ticket!r}")
     if output is Output.JSON:
-        screen.print_json(story)
+        screen.print_json(explained.to_json())
     else:
-        explanation.print_explanation(story)
+        explanation.print_explanation(explained)
 
 
 @app.command()
@@ -377,17 +379,18 @@ def report(
     How the tickets opened in a period stand: promises kept and broken, and how fast answers were. At another time than
     now, the whole log is read, which takes longer.
     """
+    from services.cli import report as sheet
     from services.cli import terminal as screen
-    from services.queries import report as reports
+    from services.queries.report import build_report
 
     with open_for_question(data, as_of, known_at) as (store, when), refuse_wrong_usage():
-        found = reports.build_report(store, period, [name for name in by.split(",") if name], *when)
+        found = build_report(store, when, period, [name for name in by.split(",") if name])
     if output is Sheet.JSON:
         screen.print_json(found)
     elif output is Sheet.CSV:
-        reports.write_csv(found)
+        sheet.write_csv(found)
     else:
-        screen.print_table(reports.list_columns(found), reports.build_rows(found))
+        screen.print_table(sheet.list_columns(found), sheet.build_rows(found))
 
 
 @contextmanager
@@ -399,7 +402,7 @@ def open_for_question(data: Path, as_of: str | None, known_at: str | None) -> "I
 
     with refuse_wrong_usage():
         at, known = (None if text is None else parse_instant(text) for text in (as_of, known_at))
-        when = PointInTime(at, known, datetime.now(UTC)).check()
+        when = PointInTime(at, known, datetime.now(UTC))
         store = client.open_store(read_settings(), data)
     try:
         yield store, when
@@ -590,7 +593,7 @@ def policy_migrate(
     store.close()
     going = dict.fromkeys(move.ticket for move in found if move.why_not is None)
     if not dry_run and going:
-        messages = [what_if.move_message(ticket, policy.version, now) for ticket in going]
+        messages = [what_if.build_move_message(ticket, policy.version, now) for ticket in going]
 
         async def send(nc: "Client") -> None:
             publisher = Publisher(nc, TICKETS)

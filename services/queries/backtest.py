@@ -19,9 +19,9 @@ from sla.log import FactRecorded
 from sla.policy import FIRST_RESPONSE, Policy
 from sla.versions import AFTER_ALL, PolicyOverride, Versions
 
-SOURCE = "/sla/policy"
+MIGRATION_SOURCE = "/sla/policy"
 BATCH = 1_000
-ALL = 2**63 - 1
+NO_LIMIT = 2**63 - 1
 
 
 class TicketFacts(NamedTuple):
@@ -45,7 +45,7 @@ def _build_fact(event: FactRecorded) -> Fact:
     return Fact(event.source, event.id, event.time, data, event.sequence, event.at)
 
 
-def name_outcome_of(clock: Clock) -> str:
+def find_outcome(clock: Clock) -> str:
     """What a promise has come to: met, broken, open, cancelled or excluded."""
     if clock.excluded_by is not None:
         return "excluded"
@@ -102,12 +102,12 @@ class Backtest:
         return (self.start is None or opened >= self.start) and (self.end is None or opened < self.end)
 
     def _compare(self, ticket: str, facts: Facts, clock: Clock, other: Versions) -> None:
-        before = name_outcome_of(clock)
+        before = find_outcome(clock)
         try:
             after_clock = judge(facts, other, self.now).clock
         except KeyError:
             after_clock = None
-        after = name_outcome_of(after_clock) if after_clock else "unknown"
+        after = find_outcome(after_clock) if after_clock else "unknown"
         self.tickets += 1
         level, priority = clock.service_level.name, clock.priority
         for counts, each in zip(self._counts[level, priority], (before, after), strict=True):
@@ -176,7 +176,7 @@ def find_moves(store: Store, to: Policy, now: datetime) -> Iterator[Move]:
     with suppress(ReadOnlyError):
         catch_up(store, view)
     with store.read_view() as cursor:
-        rows = view.list_open(cursor, ALL) if first_only else view.list_all(cursor)
+        rows = view.list_open(cursor, NO_LIMIT) if first_only else view.list_all(cursor)
     wanted = [
         row.ticket
         for row in rows
@@ -192,11 +192,11 @@ def _find_ticket_moves(ticket: str, facts: Facts, versions: Versions, to: Policy
     here = {
         spell: clock
         for spell, clock in _list_clocks(judge(facts, versions, now))
-        if name_outcome_of(clock) == "open" and clock.phase.policy.version != to.version
+        if find_outcome(clock) == "open" and clock.phase.policy.version != to.version
     }
     if not here:
         return
-    moved = Fact(SOURCE, "", now, PolicyChanged(policy_version=to.version), None, now)
+    moved = Fact(MIGRATION_SOURCE, "", now, PolicyChanged(policy_version=to.version), None, now)
     there, why_not = dict[CycleKey, Clock](), None
     try:
         facts = facts.copy_with(moved)
@@ -217,12 +217,12 @@ def _list_clocks(verdict: Verdict) -> Iterator[tuple[CycleKey, Clock]]:
         yield from verdict.others.items()
 
 
-def move_message(ticket: str, version: str, now: datetime) -> Outgoing:
+def build_move_message(ticket: str, version: str, now: datetime) -> Outgoing:
     """The event that moves a ticket; the same one for the same run."""
     subject, headers, body = build_ticket_message(
         PolicyChanged.type,
         ticket,
-        source=SOURCE,
+        source=MIGRATION_SOURCE,
         event_id=f"{ticket}/{version}/{now.isoformat()}",
         time=now,
         data={"policy_version": version},

@@ -1,156 +1,187 @@
-"""What `sla explain` says of a ticket, for programs and for people. Why it is so is in sla/explain.py."""
+"""The explanation of a ticket as it was at a point in time, typed and as JSON. Why it is so is in sla/explain.py."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
+from typing import Any, NamedTuple
 
 from events.promises import to_seconds
-from services.queries import point_in_time as past
-from services.queries import ticket_status as reading
+from services.queries.point_in_time import PointInTime, read_known_history
+from services.queries.ticket_status import TicketStatus, build_ticket_status, convert_to_seconds
 from services.store.interface import Store
 from sla.explain import ClockExplanation, DeadlineStep, DecisionEntry, FactEntry, TimeSegment, explain
-from sla.log import Announced
+from sla.judge import Fact
+from sla.log import Announced, AnnouncedEvent, StateUpdated
+from sla.policy import Policy
 
 Json = dict[str, Any]
 
-_OF_ALL = frozenset(Announced.__struct_fields__)
+_COMMON_FIELDS = frozenset(Announced.__struct_fields__)
 
 
-def build_explanation(
-    store: Store,
-    ticket: str,
-    as_of: datetime | None = None,
-    known_at: datetime | None = None,
-    now: datetime | None = None,
-) -> Json | None:
+class TicketExplanation(NamedTuple):
     """
-    All there is to say of a ticket, as JSON has it: instants in UTC, spans in seconds of support time. None if nothing
-    is known of it. Raises ValueError for a `known_at` that lies ahead, NothingKnownError for a time before its first
-    event.
+    A ticket at a point in time: its status, its policy (while it is pending, the one in force then), and why it is so.
+    The first of the clocks is that of the first response; a pending ticket has none.
     """
-    when = past.PointInTime(as_of, known_at, now or datetime.now(UTC)).check()
-    known = past.read_known_history(store, ticket, when)
+
+    when: PointInTime
+    status: TicketStatus
+    policy: Policy
+    facts: tuple[FactEntry, ...]
+    decisions: tuple[DecisionEntry, ...]
+    clocks: tuple[ClockExplanation, ...]
+
+    @property
+    def ticket(self) -> str:
+        return self.status.ticket
+
+    @property
+    def label(self) -> str:
+        """The stage as people say it."""
+        return self.status.get_label(self.when.at)
+
+    def to_json(self) -> Json:
+        """Return all of it (services/board/openapi.yaml): instants in UTC, spans in seconds of support time."""
+        return {
+            "ticket_id": self.ticket,
+            "at": self.when.at,
+            "as_of": self.when.as_of,
+            "known_at": self.when.known_at,
+            "zone": self.policy.zone,
+            "policy": self.policy.name,
+            "customer": self.status.state.customer,
+            "word": self.label,
+            "standing": self.status.to_json(self.when.at),
+            "facts": [_fact_to_json(entry) for entry in self.facts],
+            "decisions": [_decision_to_json(entry) for entry in self.decisions],
+            "clocks": [_clock_to_json(clock) for clock in self.clocks],
+        }
+
+
+def explain_ticket(store: Store, ticket: str, when: PointInTime) -> TicketExplanation | None:
+    """
+    Explain a ticket, replayed once from its events; None if nothing is known of it. Raises NothingKnownError for a
+    time before its first event.
+    """
+    known = read_known_history(store, ticket, when)
     if known is None:
         return None
     versions = store.read_versions()
     found = when.replay_ticket(known, versions)
-    standing = reading.build_ticket_status(found, versions, when)
-    told = explain(found.facts, [recorded.event for recorded in known], versions, when.at)
-    policy = standing.policy or versions.get_in_force(when.at)
-    return {
-        "ticket_id": ticket,
-        "at": when.at,
-        "as_of": as_of,
-        "known_at": known_at,
-        "zone": policy.zone,
-        "policy": policy.name,
-        "customer": standing.state.customer,
-        "word": standing.get_label(when.at),
-        "standing": standing.to_json(when.at),
-        "facts": [_describe_fact(each) for each in told.facts],
-        "decisions": [_describe_decision(each) for each in told.decisions],
-        "clocks": [_describe_clock(account) for account in told.clocks],
-    }
+    status = build_ticket_status(found, versions, when)
+    policy = status.policy or versions.get_in_force(when.at)
+    reasons = explain(found.facts, [recorded.event for recorded in known], versions, when.at)
+    return TicketExplanation(when, status, policy, reasons.facts, reasons.decisions, reasons.clocks)
 
 
-def _describe_fact(learned: FactEntry) -> Json:
-    fact, told, out_of_order = learned
+def list_details(fact: Fact) -> Json:
+    """Return what a fact says, by name, without what it leaves out."""
+    return fact.data.model_dump(mode="json", exclude_defaults=True)
+
+
+# ---- as JSON
+
+
+def _fact_to_json(entry: FactEntry) -> Json:
+    fact, original = entry.fact, entry.original
     return {
         "type": fact.data.type,
         "source": fact.source,
         "id": fact.id,
         "time": fact.time,
-        "recorded_at": told.at,
-        "delay_seconds": to_seconds(max(told.at - told.time, timedelta(0))),
-        "out_of_order": out_of_order,
-        "data": fact.data.model_dump(mode="json", exclude_defaults=True),
+        "recorded_at": original.at,
+        "delay_seconds": to_seconds(entry.delay),
+        "out_of_order": entry.out_of_order,
+        "data": list_details(fact),
         "corrected_by": fact.corrected_by,
-        "told": None if fact.corrected_by is None else {"time": told.time, "data": told.data},
+        "told": None if fact.corrected_by is None else {"time": original.time, "data": original.data},
     }
 
 
-def _describe_decision(decided: DecisionEntry) -> Json:
-    decision, state = decided.decision, decided.decision.state
-    said: Json = {"kind": "state_updated", "time": decision.at, "cause": None, "cause_id": None, "id": None}
-    details: Json = {}
-    if isinstance(decision, Announced):
-        said = {"kind": decision.KIND} | {name: getattr(decision, name) for name in ("time", "cause", "cause_id", "id")}
-        details = {name: getattr(decision, name) for name in decision.__struct_fields__ if name not in _OF_ALL}
+def _decision_to_json(entry: DecisionEntry) -> Json:
+    decision, state = entry.decision, entry.decision.state
     return {
         "at": decision.at,
-        **said,
+        **_announcement_to_json(decision),
         "objective": decision.objective,
         "cycle": decision.cycle,
         "stage": state.stage,
         "service_level": state.service_level,
         "priority": state.priority,
         "due_at": state.due_at,
-        "target_seconds": None if state.target is None else to_seconds(state.target),
-        "elapsed_seconds": to_seconds(decision.elapsed) if isinstance(decision, Announced) else None,
-        "withdrawn_at": decided.retracted_at,
-        "details": dict(_convert_value(name, value) for name, value in details.items()),
+        "target_seconds": convert_to_seconds(state.target),
+        "elapsed_seconds": None if isinstance(decision, StateUpdated) else to_seconds(decision.elapsed),
+        "withdrawn_at": entry.retracted_at,
+        "details": {} if isinstance(decision, StateUpdated) else _details_to_json(decision),
     }
 
 
-def _convert_value(name: str, value: object) -> tuple[str, object]:
-    return (f"{name}_seconds", to_seconds(value)) if isinstance(value, timedelta) else (name, value)
+def _announcement_to_json(decision: StateUpdated | AnnouncedEvent) -> Json:
+    if isinstance(decision, StateUpdated):
+        return {"kind": "state_updated", "time": decision.at, "cause": None, "cause_id": None, "id": None}
+    return {"kind": decision.KIND} | {name: getattr(decision, name) for name in ("time", "cause", "cause_id", "id")}
 
 
-def _describe_clock(account: ClockExplanation) -> Json:
-    clock, ended_by = account.clock, account.ended_by
-    stretch, applies = clock.phase, clock.excluded_by is None
+def _details_to_json(event: AnnouncedEvent) -> Json:
+    """Return the fields that only this kind of announcement has."""
+    details: Json = {}
+    for name in event.__struct_fields__:
+        if name not in _COMMON_FIELDS:
+            value = getattr(event, name)
+            details |= {f"{name}_seconds": to_seconds(value)} if isinstance(value, timedelta) else {name: value}
+    return details
+
+
+def _clock_to_json(it: ClockExplanation) -> Json:
+    clock, phase, ended_by = it.clock, it.clock.phase, it.ended_by
     return {
-        "objective": account.objective,
-        "cycle": account.cycle,
+        "objective": it.objective,
+        "cycle": it.cycle,
         "started_at": clock.started_at,
         "ended_at": None if ended_by is None else ended_by.time,
         "ended_by": None if ended_by is None else ended_by.data.type.removeprefix("ticket."),
         "running": clock.running,
         "service_level": clock.service_level.name,
         "priority": clock.priority,
-        "policy_version": stretch.policy.version,
-        "target_seconds": to_seconds(stretch.target),
-        "elapsed_seconds": to_seconds(account.elapsed),
-        "remaining_seconds": to_seconds(max(stretch.target - account.elapsed, timedelta(0))),
-        "due_at": stretch.due_at,
+        "policy_version": phase.policy.version,
+        "target_seconds": to_seconds(phase.target),
+        "elapsed_seconds": to_seconds(it.elapsed),
+        "remaining_seconds": to_seconds(it.remaining),
+        "due_at": phase.due_at,
         "broken_at": clock.broken_at,
-        "met": clock.met if applies else None,
-        "overdue_seconds": to_seconds(clock.overdue) if applies and clock.overdue is not None else None,
-        "segments": [_describe_segment(part) for part in account.segments],
-        "steps": [_describe_step(step) for step in account.steps],
-        "thresholds": [
-            {"percent": percent, "at": stretch.find_threshold(percent)}
-            for percent in stretch.policy.warn_at
-            if stretch.running
-        ],
+        "met": it.met,
+        "overdue_seconds": convert_to_seconds(it.overdue),
+        "segments": [_segment_to_json(segment) for segment in it.segments],
+        "steps": [_step_to_json(step) for step in it.steps],
+        "thresholds": [{"percent": percent, "at": at} for percent, at in it.thresholds],
     }
 
 
-def _describe_segment(part: TimeSegment) -> Json:
+def _segment_to_json(segment: TimeSegment) -> Json:
     return {
-        "from": part.start,
-        "to": part.end,
-        "counted": part.counted,
-        "overdue": part.overdue,
-        "reason": part.reason,
-        "seconds": to_seconds(part.end - part.start),
-        "service_level": part.phase.level.name,
-        "policy_version": part.phase.policy.version,
+        "from": segment.start,
+        "to": segment.end,
+        "counted": segment.counted,
+        "overdue": segment.overdue,
+        "reason": segment.reason,
+        "seconds": to_seconds(segment.end - segment.start),
+        "service_level": segment.phase.level.name,
+        "policy_version": segment.phase.policy.version,
     }
 
 
-def _describe_step(step: DeadlineStep) -> Json:
-    stretch = step.phase
+def _step_to_json(step: DeadlineStep) -> Json:
+    phase = step.phase
     return {
         "at": step.at,
         "cause": str(step.cause),
         "facts": [fact.asserted_by for fact in step.facts],
-        "service_level": stretch.labels.service_level.name,
-        "priority": stretch.labels.priority,
-        "policy_version": stretch.policy.version,
-        "judged_as": stretch.level.name,
-        "target_seconds": to_seconds(stretch.target),
+        "service_level": phase.labels.service_level.name,
+        "priority": phase.labels.priority,
+        "policy_version": phase.policy.version,
+        "judged_as": phase.level.name,
+        "target_seconds": to_seconds(phase.target),
         "used_seconds": to_seconds(step.used),
         "remaining_seconds": to_seconds(step.remaining),
-        "due_at": stretch.due_at,
-        "running": stretch.running,
+        "due_at": phase.due_at,
+        "running": phase.running,
     }

@@ -1,9 +1,9 @@
 """Which moment a question is about: what was so then (`as of`), and what was known then (`known at`)."""
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import takewhile
-from typing import NamedTuple, Self
 
 from services.store.interface import Store
 from services.text.formats import format_utc
@@ -13,22 +13,31 @@ from sla.versions import Versions
 
 
 class NothingKnownError(Exception):
-    """There was nothing to tell of at that time, but there is `since`."""
+    """Nothing was known, or had happened, at that time; the first of it is of `since`."""
 
     def __init__(self, what: str, at: datetime, since: datetime) -> None:
         super().__init__(f"{what} at {format_utc(at)}; the first of it is of {format_utc(since)}")
         self.since = since
 
 
-class PointInTime(NamedTuple):
+@dataclass(frozen=True)
+class PointInTime:
     """
-    Asked at `now`. `as_of`: judge what had happened by then. `known_at`: of the log, only what was recorded by then.
-    Both: what we then thought had been so, or would be if nothing else happened.
+    A bitemporal instant, asked about at `now`. `as_of` is valid time: judge what had happened by then. `known_at` is
+    transaction time: of the log, only what was recorded by then. Both: what was then believed to have been so, or to
+    be if nothing else happened. Neither is the present. Raises ValueError for a `known_at` that lies ahead.
     """
 
-    as_of: datetime | None
-    known_at: datetime | None
-    now: datetime
+    as_of: datetime | None = None
+    known_at: datetime | None = None
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        if self.known_at is not None and self.known_at > self.now:
+            raise ValueError(
+                f"{format_utc(self.known_at)} lies ahead; what we will believe then nobody knows yet: --known-at is at "
+                "most now, and --as-of may lie ahead"
+            )
 
     @property
     def at(self) -> datetime:
@@ -37,28 +46,19 @@ class PointInTime(NamedTuple):
 
     @property
     def is_now(self) -> bool:
-        """Is it about the present, as it is known at present?"""
+        """Whether it is about the present, as it is known at present."""
         return self.as_of is None and self.known_at is None
 
-    def check(self) -> Self:
-        """Raises ValueError for what nobody can know."""
-        if self.known_at is not None and self.known_at > self.now:
-            raise ValueError(
-                f"{format_utc(self.known_at)} lies ahead; what we will believe then nobody knows yet: --known-at is at "
-                "most now, and --as-of may lie ahead"
-            )
-        return self
-
     def select_known(self, events: Iterable[Recorded]) -> list[Recorded]:
-        """What was recorded of one ticket by then."""
-        if self.known_at is None:
-            return list(events)
+        """Return what was recorded of one ticket by then."""
         known_at = self.known_at
+        if known_at is None:
+            return list(events)
         return list(takewhile(lambda recorded: recorded.event.at <= known_at, events))
 
     def replay_ticket(self, known: list[Recorded], versions: Versions) -> TicketSla:
         """
-        The ticket of at least one event that was known: as it was decided, or with `as_of` as a tick at that instant
+        Return the ticket of at least one known event: as it was decided, or with `as_of` as a tick at that instant
         would have left it. Raises NothingKnownError if nothing of it had happened.
         """
         found = TicketSla.replay(None, known)
@@ -74,7 +74,9 @@ class PointInTime(NamedTuple):
 
 
 def read_known_history(store: Store, ticket: str, when: PointInTime) -> list[Recorded] | None:
-    """What was known of a ticket; None if nothing ever was. Raises NothingKnownError if nothing was then."""
+    """
+    Read what was known of a ticket; None if nothing ever was. Raises NothingKnownError if nothing was then, but later.
+    """
     for _, events in store.read_histories([ticket]):
         known = when.select_known(events)
         if not known:
@@ -85,7 +87,10 @@ def read_known_history(store: Store, ticket: str, when: PointInTime) -> list[Rec
 
 
 def iterate_known_histories(store: Store, when: PointInTime) -> Iterator[list[Recorded]]:
-    """What was known of each ticket of which anything was. Raises NothingKnownError if nothing was of any."""
+    """
+    Yield what was known of each ticket of which anything was; the whole log is read. Raises NothingKnownError if
+    nothing was known of any, but later.
+    """
     first = store.read_log_entries(0, 1)
     if when.known_at is not None and first and first[0].event.at > when.known_at:
         raise NothingKnownError("nothing was known", when.known_at, first[0].event.at)
@@ -97,8 +102,8 @@ def iterate_known_histories(store: Store, when: PointInTime) -> Iterator[list[Re
 
 def iterate_tickets(store: Store, when: PointInTime, versions: Versions) -> Iterator[tuple[TicketSla, list[Recorded]]]:
     """
-    Each ticket of which something was known and had happened, and what was known of it. Raises NothingKnownError if
-    there is none but later.
+    Yield each ticket of which something was known and had happened, with what was known of it. Raises
+    NothingKnownError if there is none but later.
     """
     begins: set[datetime] = set()
     for known in iterate_known_histories(store, when):

@@ -1,8 +1,8 @@
-"""What `sla show` and `sla list` say of a ticket. What is decided about it is in sla/, how it looks in screen.py."""
+"""The status of a ticket, and of all that wait. What is decided is in sla/, how it is shown in cli/ and board/."""
 
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from heapq import nsmallest
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from projections.tickets import Tickets, get_open_until
 from services.errors import ReadOnlyError
 from services.queries.point_in_time import PointInTime, iterate_tickets, read_known_history
 from services.store.interface import Store
-from services.text.formats import format_span, format_time_left, format_wall_time, format_wall_time_briefly
+from sla.calendar import SupportHours
 from sla.decisions import Promise
 from sla.judge import judge
 from sla.log import State
@@ -21,14 +21,13 @@ from sla.policy import Policy
 from sla.ticket import TicketSla
 from sla.versions import Versions
 
-ALL = 2**63 - 1
-COLUMNS = ("ticket", "state", "level", "priority", "due", "left")
+NO_LIMIT = 2**63 - 1
 
 
 class TicketStatus(NamedTuple):
     """
-    How a ticket stands: its state as decided, the number of its facts, its policy (None while it is pending), and what
-    is promised beside the first response. `used` is the support time used before it was excluded, if it is.
+    The status of a ticket: its state as decided, the number of its facts, its policy (None while it is pending), and
+    what is promised beside the first response. `used` is the support time used before it was excluded, if it is.
     """
 
     ticket: str
@@ -38,25 +37,32 @@ class TicketStatus(NamedTuple):
     others: tuple[Promise, ...] = ()
     used: timedelta | None = None
 
-    def measure_elapsed(self, now: datetime) -> timedelta | None:
-        """Support time used until the first response, an exclusion, or now; None while the ticket is pending."""
+    @property
+    def hours(self) -> SupportHours | None:
+        """The support hours its first response is judged by; None while it is pending."""
         state = self.state
+        if self.policy is None or state.service_level is None or state.started_at is None:
+            return None
+        return self.policy.get_level(state.judged_as or state.service_level).hours
+
+    def measure_elapsed(self, now: datetime) -> timedelta | None:
+        """Return the support time used until the first response, an exclusion, or now; None while it is pending."""
+        state, hours = self.state, self.hours
         if self.used is not None:
             return self.used
-        if self.policy is None or state.service_level is None or state.started_at is None:
+        if hours is None or state.started_at is None:
             return None
         if state.stopped:
             return state.used
-        hours = self.policy.get_level(state.judged_as or state.service_level).hours
         return state.used + hours.measure(state.since or state.started_at, state.responded_at or now)
 
     def measure_left(self, now: datetime) -> timedelta | None:
-        """Time on the wall clock until the deadline, negative after it; None if nobody waits for one."""
+        """Return the wall time until the deadline, negative after it; None if nobody waits for one."""
         due_at = self.state.due_at
         return None if due_at is None or self.state.stage != "running" else due_at - now
 
     def get_label(self, now: datetime) -> str:
-        """The stage for people. Section 4."""
+        """Return the stage as people say it (docs/policy.md), with the reason of one that has a reason."""
         state = self.state
         match state.stage, state.met:
             case "fulfilled", met:
@@ -71,7 +77,10 @@ class TicketStatus(NamedTuple):
                 return f"{stage}: {state.reason}" if state.reason else stage
 
     def to_json(self, now: datetime) -> dict[str, object]:
-        """The object of section 5: instants in UTC, spans in seconds of support time, None for what is not known."""
+        """
+        Return the ticket as the API has it (services/board/openapi.yaml): instants in UTC, spans in seconds of support
+        time, None for what is not known.
+        """
         state = self.state
         return {
             "ticket_id": self.ticket,
@@ -83,58 +92,22 @@ class TicketStatus(NamedTuple):
             "breaches": int(state.breached_at is not None),
             "started_at": state.started_at,
             "due_at": state.due_at,
-            "target_seconds": _convert_to_seconds(state.target),
-            "elapsed_seconds": _convert_to_seconds(self.measure_elapsed(now)),
+            "target_seconds": convert_to_seconds(state.target),
+            "elapsed_seconds": convert_to_seconds(self.measure_elapsed(now)),
             "responded_at": state.responded_at,
             "met": state.met,
-            "overdue_seconds": _convert_to_seconds(state.overdue),
+            "overdue_seconds": convert_to_seconds(state.overdue),
             "escalation_level": state.escalation_level,
             "policy_version": state.policy_version,
             "facts": self.facts,
             "reason": state.reason,
             "flags": list(state.flags),
-            "objectives": [_describe_objective(promise) for promise in self.others],
+            "objectives": [_objective_to_json(promise) for promise in self.others],
         }
 
-    def to_fields(self, now: datetime) -> list[tuple[str, str]]:
-        """What `sla show` tells people; wall times are those of the policy's zone."""
-        state, zone = self.state, self.policy.zone if self.policy else None
-        return [
-            ("ticket", self.ticket),
-            ("state", self.get_label(now)),
-            ("service level", state.service_level or "-"),
-            ("priority", state.priority or "-"),
-            ("opened", format_wall_time(state.started_at, zone)),
-            ("due", format_wall_time(state.due_at, zone)),
-            ("time left", format_time_left(self.measure_left(now))),
-            ("target", format_span(state.target)),
-            ("used", format_span(self.measure_elapsed(now))),
-            ("breached", format_wall_time(state.breached_at, zone)),
-            ("responded", format_wall_time(state.responded_at, zone)),
-            ("overdue", format_span(state.overdue)),
-            ("escalations", str(state.escalation_level)),
-            ("policy", f"{self.policy.name} {state.policy_version}" if self.policy else "-"),
-            ("facts", str(self.facts)),
-            ("look at", ", ".join(state.flags) or "-"),
-            *((f"{each.objective} {each.cycle}", _format_objective(each.state, zone)) for each in self.others),
-        ]
 
-    def to_row(self, now: datetime) -> tuple[str, ...]:
-        """What `sla list` tells people, in the order of COLUMNS."""
-        state, zone = self.state, self.policy.zone if self.policy else None
-        level, priority = state.service_level or "-", state.priority or "-"
-        return (
-            self.ticket,
-            self.get_label(now),
-            level,
-            priority,
-            format_wall_time_briefly(state.due_at, zone),
-            format_time_left(self.measure_left(now)),
-        )
-
-
-def _describe_objective(promise: Promise) -> dict[str, object]:
-    """As the object of a ticket, for one other objective; `stopped_at` is when it was answered or closed."""
+def _objective_to_json(promise: Promise) -> dict[str, object]:
+    """Return what `to_json` has of one other objective; `stopped_at` is when it was answered or closed."""
     state = promise.state
     return {
         "objective": promise.objective,
@@ -144,37 +117,24 @@ def _describe_objective(promise: Promise) -> dict[str, object]:
         "breached_at": state.breached_at,
         "started_at": state.started_at,
         "due_at": state.due_at,
-        "target_seconds": _convert_to_seconds(state.target),
+        "target_seconds": convert_to_seconds(state.target),
         "stopped_at": state.responded_at,
         "met": state.met,
-        "overdue_seconds": _convert_to_seconds(state.overdue),
+        "overdue_seconds": convert_to_seconds(state.overdue),
         "reason": state.reason,
     }
 
 
-def _format_objective(state: State, zone: str | None) -> str:
-    """On one line, for people."""
-    word = {True: "met", False: "late"}.get(state.met, state.stage) if state.met is not None else state.stage
-    broken = ", breached" if state.breached_at is not None and state.met is None else ""
-    return f"{word}{broken}, due {format_wall_time(state.due_at, zone)}"
-
-
-def _convert_to_seconds(length: timedelta | None) -> int | float | None:
+def convert_to_seconds(length: timedelta | None) -> int | float | None:
+    """Return a span as JSON has it; None for none."""
     return None if length is None else to_seconds(length)
 
 
-def read_ticket_status(
-    store: Store,
-    ticket: str,
-    as_of: datetime | None = None,
-    known_at: datetime | None = None,
-    now: datetime | None = None,
-) -> TicketStatus | None:
+def read_ticket_status(store: Store, ticket: str, when: PointInTime) -> TicketStatus | None:
     """
-    One ticket, replayed from its events, so that it is never behind; None if nothing is known of it. Raises ValueError
-    for a `known_at` that lies ahead, NothingKnownError for a time before its first event.
+    Read one ticket, replayed from its events, so that it is never behind; None if nothing is known of it. Raises
+    NothingKnownError for a time before its first event.
     """
-    when = PointInTime(as_of, known_at, now or datetime.now(UTC)).check()
     known = read_known_history(store, ticket, when)
     if known is None:
         return None
@@ -183,7 +143,7 @@ def read_ticket_status(
 
 
 def build_ticket_status(ticket: TicketSla, versions: Versions, when: PointInTime) -> TicketStatus:
-    """The ticket at that time: as it was decided, and with `as_of` only with the facts that had happened."""
+    """Return the status at that time: as it was decided, and with `as_of` only with the facts that had happened."""
     state = ticket.state
     policy = versions.get_named(state.policy_version) if state.policy_version else None
     facts = len(ticket.facts) if when.as_of is None else sum(fact.time <= when.as_of for fact in ticket.facts)
@@ -197,26 +157,19 @@ def _list_other_promises(ticket: TicketSla) -> tuple[Promise, ...]:
     return tuple(promise for _, promise in sorted(ticket.others.items()))
 
 
-def list_waiting(
-    store: Store,
-    limit: int | None,
-    as_of: datetime | None = None,
-    known_at: datetime | None = None,
-    now: datetime | None = None,
-) -> Iterator[TicketStatus]:
+def list_waiting(store: Store, when: PointInTime, limit: int | None = None) -> Iterator[TicketStatus]:
     """
-    The open tickets by time left, least first; the pending ones last. At another time than now the whole log is read.
-    Raises as `standing` does.
+    Yield the open tickets by time left, least first; the pending ones last. At another time than now the whole log is
+    read. Raises NothingKnownError for a time before the first event.
     """
-    when = PointInTime(as_of, known_at, now or datetime.now(UTC)).check()
     if not when.is_now:
-        yield from _list_waiting_then(store, limit, when)
+        yield from _list_waiting_then(store, when, limit)
         return
     view = Tickets()
-    with suppress(ReadOnlyError):  # then it is as far as those who follow it are
+    with suppress(ReadOnlyError):  # then it is as far as the processes that catch it up are
         catch_up(store, view)
     with store.read_view() as cursor:
-        rows = view.list_open(cursor, ALL if limit is None else limit)
+        rows = view.list_open(cursor, NO_LIMIT if limit is None else limit)
     policy = cache(store.read_policy)
     tickets: dict[str, TicketSla] = {}
     if any(len(version.policy.objectives) > 1 for version in store.read_versions()):
@@ -227,10 +180,9 @@ def list_waiting(
         yield TicketStatus(row.ticket, row.state, row.facts, policy(fingerprint) if fingerprint else None, others)
 
 
-def _list_waiting_then(store: Store, limit: int | None, when: PointInTime) -> Iterator[TicketStatus]:
-    """Those that were open then."""
+def _list_waiting_then(store: Store, when: PointInTime, limit: int | None) -> Iterator[TicketStatus]:
     versions = store.read_versions()
     found = (build_ticket_status(ticket, versions, when) for ticket, _ in iterate_tickets(store, when, versions))
     waits = ((until, each.ticket, each) for each in found if (until := get_open_until(each.state)) is not None)
-    for _, _, each in nsmallest(ALL if limit is None else limit, waits):
+    for _, _, each in nsmallest(NO_LIMIT if limit is None else limit, waits):
         yield each

@@ -21,10 +21,9 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
 from services.app import SERVICES
-from services.board import pages
-from services.board import service as module
+from services.board import pages, service
 from services.board.routes import OPENAPI, STATIC
-from services.board.service import Board, BoardSnapshot, Tail
+from services.board.service import Board, BoardSnapshot, LogTail
 from services.runtime.settings import SHIPPED_POLICIES, Settings, load_policy
 from sla.versions import Versions
 from tests.support.bus import (
@@ -459,12 +458,12 @@ async def test_news_come_within_a_second_and_who_comes_back_misses_none(live: Li
 
 
 async def test_who_was_away_for_too_long_is_told_so(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    tail = Tail()
+    tail = LogTail()
     monkeypatch.setattr(tail, "newest", type(tail.newest)(maxlen=3))
     store = live.up.store.open()
     tail.apply(store.read_log_rows(0, 50))
     store.close()
-    monkeypatch.setattr(module, "REMEMBERED", 3)
+    monkeypatch.setattr(service, "MAX_REMEMBERED", 3)
     assert tail.list_between(0, tail.position) is None
     assert len(tail.list_between(tail.newest[0].position, tail.position) or []) == 2
     assert tail.list_between(tail.position + 1, tail.position) is None  # another log
@@ -474,7 +473,7 @@ async def test_who_was_away_for_too_long_is_told_so(live: Live, monkeypatch: pyt
 async def test_after_a_restart_the_board_knows_the_breaches_of_the_day_that_stand(
     live: Live, monkeypatch: pytest.MonkeyPatch, remembered: int
 ) -> None:
-    monkeypatch.setattr(module, "REMEMBERED", remembered)
+    monkeypatch.setattr(service, "MAX_REMEMBERED", remembered)
     store = live.up.store.open()
     try:
         one = Board(store)

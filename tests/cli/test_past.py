@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from services.queries import explanation as explaining
-from services.queries import report as reports
-from services.queries import ticket_status as reading
+from services.queries.explanation import explain_ticket
 from services.queries.point_in_time import NothingKnownError, PointInTime
-from sla.log import State
+from services.queries.report import build_report
+from services.queries.ticket_status import list_waiting, read_ticket_status
+from sla.log import Breached, State
 from tests.scenarios import SCENARIOS
 from tests.scenarios.scenario import Fact, Given, Scenario, opened, responded, stockholm
 from tests.support.commands import call
 from tests.support.examples import examples
-from tests.support.explain_page import Kept
+from tests.support.explain_page import LocalEngine
 from tests.support.histories import close_times, histories
 from tests.support.judge_checks import as_truth
 from tests.support.judge_oracle import truth
@@ -73,8 +73,8 @@ LATE = Scenario(
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Kept]:
-    found = Kept(new_store(tmp_path / "sla.db"))
+def engine(tmp_path: Path) -> Iterator[LocalEngine]:
+    found = LocalEngine(new_store(tmp_path / "sla.db"))
     found.play("T-1", LATE)
     yield found
     found.store.close()
@@ -95,70 +95,74 @@ WORDS = [  # as of, known at, the state
 
 @pytest.mark.parametrize(("as_of", "known_at", "word"), WORDS)
 def test_show_explain_list_and_report_tell_the_same_of_any_time(
-    kept: Kept, as_of: datetime | None, known_at: datetime | None, word: str
+    engine: LocalEngine, as_of: datetime | None, known_at: datetime | None, word: str
 ) -> None:
     when = PointInTime(as_of, known_at, FAR)
-    standing = reading.read_ticket_status(kept.store, "T-1", *when)
-    story = explaining.build_explanation(kept.store, "T-1", *when)
-    assert standing is not None and story is not None
-    assert standing.get_label(when.at) == story["word"] == word
-    assert story["standing"] == standing.to_json(when.at)
-    assert story["clocks"][0]["elapsed_seconds"] == standing.to_json(when.at)["elapsed_seconds"]
-    assert [each.ticket for each in reading.list_waiting(kept.store, None, *when)] == ([] if word == "met" else ["T-1"])
-    total = reports.build_report(kept.store, "all", (), *when)["total"]
+    status = read_ticket_status(engine.store, "T-1", when)
+    explained = explain_ticket(engine.store, "T-1", when)
+    assert status is not None and explained is not None
+    found = explained.to_json()
+    assert status.get_label(when.at) == found["word"] == word
+    assert found["standing"] == status.to_json(when.at)
+    assert found["clocks"][0]["elapsed_seconds"] == status.to_json(when.at)["elapsed_seconds"]
+    assert [each.ticket for each in list_waiting(engine.store, when)] == ([] if word == "met" else ["T-1"])
+    total = build_report(engine.store, when)["total"]
     assert total[{"met": "met", "breached": "breached", "on track": "open"}[word]] == total["tickets"] == 1
 
 
-def test_a_breach_that_was_withdrawn_is_told_as_it_was_believed(kept: Kept) -> None:
+def test_a_breach_that_was_withdrawn_is_told_as_it_was_believed(engine: LocalEngine) -> None:
     def breaches(**when: datetime) -> list[bool]:
-        story = explaining.build_explanation(kept.store, "T-1", **when, now=FAR)
-        assert story is not None
-        return [bool(each["withdrawn_at"]) for each in story["decisions"] if each["kind"] == "breached"]
+        explained = explain_ticket(engine.store, "T-1", PointInTime(**when, now=FAR))
+        assert explained is not None
+        return [bool(each.retracted_at) for each in explained.decisions if isinstance(each.decision, Breached)]
 
     assert (breaches(), breaches(known_at=BEFORE), breaches(known_at=MONDAY)) == ([True], [False], [])
-    assert [retracted(kept), retracted(kept, known_at=AFTER), retracted(kept, known_at=BEFORE)] == [1, 1, 0]
-    assert [retracted(kept, as_of=BEFORE), retracted(kept, as_of=MONDAY)] == [1, 0], "it is about Monday, 14:00"
+    assert [retracted(engine), retracted(engine, known_at=AFTER), retracted(engine, known_at=BEFORE)] == [1, 1, 0]
+    assert [retracted(engine, as_of=BEFORE), retracted(engine, as_of=MONDAY)] == [1, 0], "it is about Monday, 14:00"
 
 
-def retracted(kept: Kept, **when: datetime) -> object:
-    return reports.build_report(kept.store, **when, now=FAR)["total"]["retracted"]
+def retracted(engine: LocalEngine, **when: datetime) -> object:
+    return build_report(engine.store, PointInTime(**when, now=FAR))["total"]["retracted"]
 
 
 def test_a_report_is_about_first_responses_alone(tmp_path: Path) -> None:
-    kept = Kept(new_store(tmp_path / "sla.db"), ALL_OBJECTIVES)  # one of them breaks and is kept as the first is
-    kept.play("T-1", LATE)
-    assert [retracted(kept), retracted(kept, known_at=AFTER)] == [1, 1]
-    kept.store.close()
+    # one of the other objectives breaks and is kept as the first response is
+    engine = LocalEngine(new_store(tmp_path / "sla.db"), ALL_OBJECTIVES)
+    engine.play("T-1", LATE)
+    assert [retracted(engine), retracted(engine, known_at=AFTER)] == [1, 1]
+    engine.store.close()
 
 
 @pytest.mark.parametrize("when", [{"as_of": EARLIER}, {"known_at": EARLIER}], ids=["as of", "known at"])
-def test_before_the_first_event_there_is_nothing_and_that_is_said(kept: Kept, when: dict[str, datetime]) -> None:
+def test_before_the_first_event_there_is_nothing_and_that_is_said(
+    engine: LocalEngine, when: dict[str, datetime]
+) -> None:
     for ask in (
-        lambda: reading.read_ticket_status(kept.store, "T-1", **when, now=FAR),
-        lambda: explaining.build_explanation(kept.store, "T-1", **when, now=FAR),
-        lambda: list(reading.list_waiting(kept.store, None, **when, now=FAR)),
-        lambda: reports.build_report(kept.store, **when, now=FAR),
+        lambda: read_ticket_status(engine.store, "T-1", PointInTime(**when, now=FAR)),
+        lambda: explain_ticket(engine.store, "T-1", PointInTime(**when, now=FAR)),
+        lambda: list(list_waiting(engine.store, PointInTime(**when, now=FAR))),
+        lambda: build_report(engine.store, PointInTime(**when, now=FAR)),
     ):
         with pytest.raises(NothingKnownError, match="2025-11-03T08:00:00Z; the first of it is of 2025-11-03T09:00:00Z"):
             ask()
 
 
-def test_what_will_be_known_nobody_knows(kept: Kept) -> None:
+def test_what_will_be_known_nobody_knows(engine: LocalEngine) -> None:
     with pytest.raises(ValueError, match="--known-at is at most now"):
-        reading.read_ticket_status(kept.store, "T-1", known_at=FAR + SECOND, now=FAR)
-    assert reading.read_ticket_status(kept.store, "T-2", known_at=BEFORE, now=FAR) is None
+        PointInTime(known_at=FAR + SECOND, now=FAR)
+    assert read_ticket_status(engine.store, "T-2", PointInTime(known_at=BEFORE, now=FAR)) is None
 
 
-def test_a_fact_that_had_not_happened_is_not_counted(kept: Kept) -> None:
-    standing = reading.read_ticket_status(kept.store, "T-1", as_of=MONDAY, now=FAR)
-    assert standing is not None and standing.facts == 1
+def test_a_fact_that_had_not_happened_is_not_counted(engine: LocalEngine) -> None:
+    status = read_ticket_status(engine.store, "T-1", PointInTime(as_of=MONDAY, now=FAR))
+    assert status is not None and status.facts == 1
 
 
-def test_the_command_says_it_and_the_answer_is_no(kept: Kept) -> None:
-    told = call("explain", "T-1", "--known-at", "2025-11-04T09:00+01:00", SLA_DATABASE_URL=kept.address)
+def test_the_command_says_it_and_the_answer_is_no(engine: LocalEngine) -> None:
+    told = call("explain", "T-1", "--known-at", "2025-11-04T09:00+01:00", SLA_DATABASE_URL=engine.address)
     assert told.code == 0 and "breached" in told.out and "WITHDRAWN" not in told.out
-    assert "WITHDRAWN Tue 2025-11-04 10:00:00 CET" in call("explain", "T-1", SLA_DATABASE_URL=kept.address).out
-    said = call("show", "T-1", "--as-of", "2025-11-03T09:00+01:00", SLA_DATABASE_URL=kept.address)
+    assert "WITHDRAWN Tue 2025-11-04 10:00:00 CET" in call("explain", "T-1", SLA_DATABASE_URL=engine.address).out
+    said = call("show", "T-1", "--as-of", "2025-11-03T09:00+01:00", SLA_DATABASE_URL=engine.address)
     assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
     assert said.err.startswith("sla: nothing had happened to ticket 'T-1' at 2025-11-03T08:00:00Z")
-    assert call("explain", "T-2", SLA_DATABASE_URL=kept.address) == (1, "", "sla: nothing is known of ticket 'T-2'\n")
+    assert call("explain", "T-2", SLA_DATABASE_URL=engine.address) == (1, "", "sla: nothing is known of ticket 'T-2'\n")

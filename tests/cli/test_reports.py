@@ -8,8 +8,8 @@ from statistics import median_low
 
 import pytest
 
-from services.queries import report as reports
-from services.queries.report import Period, Totals
+from services.queries.point_in_time import PointInTime
+from services.queries.report import Period, Totals, build_report
 from tests.scenarios.scenario import stockholm
 from tests.support.bus import (
     ago,
@@ -77,7 +77,7 @@ def test_what_is_no_period_is_refused_and_the_text_says_what_is(text: str) -> No
 def test_median_and_90th_percentile_are_times_of_real_answers(count: int) -> None:
     totals = Totals()
     totals.answers = [n * 1_000_000 for n in range(count, 0, -1)]
-    found = totals.report()
+    found = totals.to_json()
     assert found["median_seconds"] == median_low(range(1, count + 1))
     assert sum(n <= found["p90_seconds"] for n in range(1, count + 1)) * 10 >= 9 * count
     assert sum(n < found["p90_seconds"] for n in range(1, count + 1)) * 10 < 9 * count
@@ -94,12 +94,12 @@ def test_the_view_says_what_the_log_says(log: Log) -> None:
         for period in ("all", "2026-11", "2026-11-02T08:10:00Z..2026-11-02T08:20:00Z"):
             now = START + 30 * 24 * HOUR
             view, whole = (
-                reports.build_report(log.store, period, by, now=now),
-                reports.build_report(log.store, period, by, known_at=now, now=now),
+                build_report(log.store, PointInTime(now=now), period, by),
+                build_report(log.store, PointInTime(known_at=now, now=now), period, by),
             )
             assert view | {"known_at": now} == whole
             assert view["total"]["tickets"] > 0
-    found = reports.build_report(log.store, now=now)["total"]
+    found = build_report(log.store, PointInTime(now=now))["total"]
     assert found["tickets"] == sum(found[name] for name in ("met", "late", "breached", "open", "cancelled", "excluded"))
     assert all(found[name] > 0 for name in ("met", "late", "breached", "open", "cancelled", "excluded", "retracted"))
     assert found["broken"] > found["late"] + found["breached"], "one that broke and was closed is still broken"
@@ -109,12 +109,12 @@ def test_a_ticket_is_in_the_period_of_its_opening_and_under_its_customer(log: Lo
     log.take(START, opened("A", START - HOUR, customer="Acme AB"), opened("B", START - HOUR))
     log.take(START + HOUR, fact("corrected", "B", START, corrects="none", customer="Nobody"))
     log.take(START + 3 * HOUR, responded("A", START))
-    found = reports.build_report(log.store, "2026-11", ["customer"])
+    found = build_report(log.store, PointInTime(), "2026-11", ["customer"])
     assert [(row["customer"], row["tickets"], row["median_seconds"]) for row in found["rows"]] == [
         ("", 1, None),
         ("Acme AB", 1, 3600),
     ]
-    assert reports.build_report(log.store, "2026-12")["total"]["tickets"] == 0
+    assert build_report(log.store, PointInTime(), "2026-12")["total"]["tickets"] == 0
 
 
 def test_a_corrected_opening_moves_its_ticket(log: Log) -> None:
@@ -122,7 +122,7 @@ def test_a_corrected_opening_moves_its_ticket(log: Log) -> None:
     log.take(
         START, fact("corrected", "A", START, corrects="a", customer="Bruket", time=(START - 48 * HOUR).isoformat())
     )
-    (row,) = reports.build_report(log.store, "2026-10", ["customer"])["rows"]
+    (row,) = build_report(log.store, PointInTime(), "2026-10", ["customer"])["rows"]
     assert (row["customer"], row["tickets"]) == ("Bruket", 1)
 
 
@@ -130,7 +130,7 @@ def test_an_answer_of_a_ticket_that_is_excluded_is_in_no_median(log: Log) -> Non
     log.take(START, opened("A", START - HOUR))
     log.take(START + HOUR, responded("A", START))
     log.take(START + 2 * HOUR, fact("excluded", "A", START + 2 * HOUR, reason="training"))
-    found = reports.build_report(log.store)["total"]
+    found = build_report(log.store, PointInTime())["total"]
     assert (found["excluded"], found["met"], found["median_seconds"], found["compliance"]) == (1, 0, None, None)
 
 
@@ -173,7 +173,7 @@ async def test_all_time_figures_are_those_of_the_metrics(tmp_path: Path) -> None
             await settled(nc, running.store)
             shown = await samples(running.http_url)
             with closing(running.store.open()) as store:
-                found = reports.build_report(store)["total"]
+                found = build_report(store, PointInTime())["total"]
 
     def revised(**labels: str) -> float:
         return total(shown, "sla_responses_revised_total", **labels)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cli import explanation as cli_explanation
-from services.queries import explanation as explaining
+from services.cli import explanation
+from services.queries.explanation import explain_ticket
 from services.queries.point_in_time import PointInTime
 from services.queries.ticket_status import build_ticket_status
 from sla.explain import ClockExplanation, Explanation, explain
@@ -103,7 +103,7 @@ def test_what_is_counted_adds_up_in_every_scenario(scenario: Scenario) -> None:
         check(story(world, at), at)
     world.put(Tick(end))  # a late answer that waited for it
     if world.ticket_sla.version:
-        standing = build_ticket_status(world.ticket_sla, world.memory.read_versions(), PointInTime(None, None, end))
+        standing = build_ticket_status(world.ticket_sla, world.memory.read_versions(), PointInTime(now=end))
         accounts = story(world, end).clocks
         assert standing.measure_elapsed(end) == (accounts[0].elapsed if accounts else None)
 
@@ -245,21 +245,21 @@ def test_a_ticket_that_nobody_has_opened_has_facts_and_no_clock() -> None:
 
 
 def test_a_part_of_a_second_is_added_up_in_the_text_too() -> None:
-    assert [cli_explanation.format_exactly(HOUR + timedelta(microseconds=n)) for n in (0, 1, 500_000)] == [
+    assert [explanation.format_exactly(HOUR + timedelta(microseconds=n)) for n in (0, 1, 500_000)] == [
         "1h 00m 00s", "1h 00m 00.000001s", "1h 00m 00.5s",
     ]  # fmt: skip
 
 
 def test_what_a_publisher_writes_has_no_power_over_the_terminal(tmp_path: Path) -> None:
-    kept = explain_page.Kept(new_store(tmp_path / "sla.db"))
+    engine = explain_page.LocalEngine(new_store(tmp_path / "sla.db"))
     escalation = escalated("2025-11-03 11:00", reason="\x1b[31mred\nT-2 met", id="\x1b]0;title\x07")
-    kept.play("T-1", Scenario("hostile", 1, (opened("foundation", "serious", "2025-11-03 10:00"), escalation), ()))
-    found = explaining.build_explanation(kept.store, "T-1")
+    engine.play("T-1", Scenario("hostile", 1, (opened("foundation", "serious", "2025-11-03 10:00"), escalation), ()))
+    found = explain_ticket(engine.store, "T-1", PointInTime())
     assert found is not None
-    text = explain_page.printed(lambda: cli_explanation.print_explanation(found))
+    text = explain_page.capture_stdout(lambda: explanation.print_explanation(found))
     assert "\\x1b[31mred\\nT-2 met" in text and "\x1b" not in text and "\x07" not in text
-    kept.store.close()
+    engine.store.close()
 
 
 def test_the_page_has_what_the_commands_print() -> None:
-    assert explain_page.PAGE.read_text(encoding="utf-8") == explain_page.page(), "run `make schemas`"
+    assert explain_page.PAGE.read_text(encoding="utf-8") == explain_page.build_page(), "run `make schemas`"

@@ -14,10 +14,10 @@ from events.times import from_microseconds
 from projections.deadlines import Deadlines
 from projections.registry import PROJECTIONS
 from projections.runner import catch_up
-from services.cli import explanation as cli_explanation
-from services.cli import terminal as screen
-from services.queries import explanation as explaining
-from services.queries import report as reports
+from services.cli import explanation, report, terminal
+from services.queries.explanation import explain_ticket
+from services.queries.point_in_time import PointInTime
+from services.queries.report import build_report
 from services.store.interface import Database
 from sla.engine import TICK_PREFIX, Engine, Message
 from sla.policy import Policy
@@ -44,8 +44,8 @@ EASTER = Scenario(
 BEFORE = "2026-04-09T09:00:00+02:00"  # before the answer arrived
 
 
-class Kept:
-    """A store, and intake and clock without a bus."""
+class LocalEngine:
+    """A store, with intake and the deadline timer, and without a bus."""
 
     def __init__(self, database: Database, policy: Policy = POLICY) -> None:
         database.migrate(PROJECTIONS)
@@ -54,52 +54,53 @@ class Kept:
         self._engine, self._sequence = Engine(self.store), 0
 
     def play(self, ticket: str, scenario: Scenario) -> None:
-        """Of a ticket of its own, after all that was played before."""
+        """Play a scenario with a ticket of its own, after all that was played before."""
 
         def put(item: Given) -> None:
             assert isinstance(item, Fact | Tick)
-            told = item.message(ticket) if isinstance(item, Fact) else (f"{TICK_PREFIX}{ticket}", None, b"")
-            message = Message(self._sequence + 1, item.arrives, *told)
+            sent = item.message(ticket) if isinstance(item, Fact) else (f"{TICK_PREFIX}{ticket}", None, b"")
+            message = Message(self._sequence + 1, item.arrives, *sent)
             self.store.commit(self._engine.process([message]), {0: self._sequence})
             self._sequence += 1
 
-        scenario.play(put, self._next_at)
+        scenario.play(put, self._find_next_at)
 
-    def _next_at(self) -> datetime | None:
+    def _find_next_at(self) -> datetime | None:
         catch_up(self.store, Deadlines())
         with self.store.read_view() as cursor:
             at = Deadlines().find_next_after(cursor, 0)
         return None if at is None else from_microseconds(at)
 
 
-def printed(work: Callable[[], None]) -> str:
-    """What it writes on stdout, without blanks at the ends of lines."""
+def capture_stdout(work: Callable[[], None]) -> str:
+    """Return what it writes to stdout, without blanks at the ends of lines."""
     with redirect_stdout(io.StringIO()) as out:
         work()
     return re.sub(r" +$", "", out.getvalue(), flags=re.MULTILINE).rstrip("\n")
 
 
-def page() -> str:
-    """The text, in which each {name} is what a command printed."""
+def build_page() -> str:
+    """Return the text, in which each {name} is what a command printed."""
     with TemporaryDirectory() as folder:
-        kept = Kept(new_store(Path(folder) / "sla.db"))
-        kept.play(TICKET, EASTER)
-        store, now, before = kept.store, stockholm(EASTER.when), datetime.fromisoformat(BEFORE)
+        engine = LocalEngine(new_store(Path(folder) / "sla.db"))
+        engine.play(TICKET, EASTER)
+        store, now = engine.store, stockholm(EASTER.when)
+        present, then = PointInTime(now=now), PointInTime(known_at=datetime.fromisoformat(BEFORE), now=now)
 
-        def told(**when: datetime) -> str:
-            story = explaining.build_explanation(store, TICKET, **when, now=now)
-            assert story is not None
-            return printed(lambda: cli_explanation.print_explanation(story))
+        def print_explanation(when: PointInTime) -> str:
+            explained = explain_ticket(store, TICKET, when)
+            assert explained is not None
+            return capture_stdout(lambda: explanation.print_explanation(explained))
 
-        def reported(**when: datetime) -> str:
-            found = reports.build_report(store, "2026-Q2", ["level", "customer"], **when, now=now)
-            return printed(lambda: screen.print_table(reports.list_columns(found), reports.build_rows(found)))
+        def print_report(when: PointInTime) -> str:
+            found = build_report(store, when, "2026-Q2", ["level", "customer"])
+            return capture_stdout(lambda: terminal.print_table(report.list_columns(found), report.build_rows(found)))
 
         made = {
-            "now": told(),
-            "then": told(known_at=before),
-            "report": reported(),
-            "report_then": reported(known_at=before),
+            "now": print_explanation(present),
+            "then": print_explanation(then),
+            "report": print_report(present),
+            "report_then": print_report(then),
         }
         store.close()
     text = TEXT.read_text(encoding="utf-8")
@@ -107,7 +108,7 @@ def page() -> str:
 
 
 def main() -> int:
-    made = page()
+    made = build_page()
     if sys.argv[1:] == ["--check"]:
         if PAGE.read_text(encoding="utf-8") == made:
             return 0
