@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from events.promises import ANNOUNCEMENT_TYPES
+from events.tickets import TICKET_EVENT_TYPES
 from tests.support.pages import list_anchors, read_prose
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +57,12 @@ def defines(path: str, name: str) -> bool:
     return bool(
         re.search(rf"\b(?:class|def) {name}\b|^ *{name}(?:, \w+)*(?::| =)", (ROOT / path).read_text(), re.MULTILINE)
     )
+
+
+def test_each_message_has_its_row_in_the_readme() -> None:
+    first_cells = "".join(re.findall(r"^\|([^|]*)\|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+    assert [name for name in TICKET_EVENT_TYPES if f"`{name.removeprefix('ticket.')}`" not in first_cells] == []
+    assert [name for name in ANNOUNCEMENT_TYPES if f"`{name}.…`" not in first_cells] == []
 
 
 @pytest.mark.parametrize("container", ["services", "sla"])
