@@ -170,7 +170,7 @@ class Intake(Service):
             messages=len(messages),
             events=len(outcome.events),
             dead_letters=len(outcome.dead),
-            position=outcome.position,
+            position=outcome.last_sequence,
             ms=round((time.perf_counter() - started) * 1000, 1),
         )
 
@@ -194,7 +194,7 @@ class Intake(Service):
         """Commit, and move the checkpoints. Blocks. Raises FencedError if another intake has moved them."""
         reach("intake.before_commit")
         self._store.commit(outcome, self._checkpoints)
-        self._checkpoints = {number: max(before, outcome.position) for number, before in self._checkpoints.items()}
+        self._checkpoints = {number: max(before, outcome.last_sequence) for number, before in self._checkpoints.items()}
         self._dead_lettered = {sequence for sequence in self._dead_lettered if sequence > self._committed_sequence}
         reach("intake.after_commit")
 
@@ -206,13 +206,13 @@ class Intake(Service):
     async def _skip_to(self, sequence: int) -> None:
         """Move the checkpoints to a sequence up to which these partitions have nothing more."""
         if sequence > self._committed_sequence:
-            await self.run_in_thread(self._commit, BatchOutcome(position=sequence))
+            await self.run_in_thread(self._commit, BatchOutcome(last_sequence=sequence))
 
     # ---- a batch that fails
 
     async def _process_one_by_one(self, messages: Sequence[Message]) -> BatchOutcome:
         """Find the message that makes a batch fail, dead-letter it, and let all others through."""
-        total = BatchOutcome(position=messages[-1].sequence)
+        total = BatchOutcome(last_sequence=messages[-1].sequence)
         for message in messages:
             self.record_heartbeat()
             try:
@@ -232,7 +232,7 @@ class Intake(Service):
 
     def _refuse(self, message: Message, error: Exception) -> BatchOutcome:
         if message.subject.startswith(TICK_PREFIX):
-            return BatchOutcome(position=message.sequence)  # a tick is a hint; it is sent again
+            return BatchOutcome(last_sequence=message.sequence)  # a tick is a hint; it is sent again
         text = f"{error!r}; this is a fault of the engine: report it, then `sla dead replay {message.sequence}`"
         return self._engine.refuse(message, Reason.INTERNAL, text)
 

@@ -7,7 +7,7 @@ a kind, in the order in which decisions are announced.
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, assert_never
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,13 +17,13 @@ from events.tickets import Opened
 from sla.judge import AT_RISK_PERCENT, ZERO, Cause, Clock, CycleKey, Fact, Verdict, get_cause
 from sla.log import (
     Announced,
+    AnnouncedEvent,
     Applied,
     Breached,
     BreachRetracted,
     Cancelled,
-    Decision,
+    DecidedEvent,
     EscalationRaised,
-    Event,
     Fulfilled,
     State,
     StateUpdated,
@@ -65,7 +65,7 @@ class Promise:
         """Return the number of the next announcement of a kind, from 1."""
         return self.counts.get(kind.KIND, 0) + 1
 
-    def apply(self, event: Decision) -> None:
+    def apply(self, event: DecidedEvent) -> None:
         """Assign what the event says."""
         self.state = event.state
         if isinstance(event, Announced):
@@ -79,10 +79,15 @@ class Promise:
                 self.answer, self.outcome = event, None
             case Cancelled(cause=cause):
                 self.outcome = cause
-            case TargetChanged(undoes=str()):
-                self.outcome = RUNNING_AGAIN
-            case WarningRaised(threshold_percent=percent, state=State(due_at=datetime() as due_at)):
-                self.warned[due_at] = percent
+            case TargetChanged():
+                self.outcome = self.outcome if event.undoes is None else RUNNING_AGAIN
+            case WarningRaised():
+                if event.state.due_at is not None:
+                    self.warned[event.state.due_at] = event.threshold_percent
+            case StateUpdated() | Applied() | EscalationRaised():
+                pass
+            case _:
+                assert_never(event)
 
 
 class Judgement(Struct, frozen=True):
@@ -125,12 +130,12 @@ class Comparison(Struct, frozen=True):
         return self.promise.state
 
 
-def decide(judgement: Judgement, first: Promise, others: Mapping[CycleKey, Promise]) -> list[Event]:
+def decide(judgement: Judgement, first: Promise, others: Mapping[CycleKey, Promise]) -> list[DecidedEvent]:
     """Return what is to be decided about the promises of a ticket, first about the first response; often nothing."""
     verdict = judgement.verdict
     if verdict.clock is None:
         pending = State(next_at=verdict.next_fact_at)
-        events: list[Event] = [] if pending == first.state else [StateUpdated(at=judgement.now, state=pending)]
+        events: list[DecidedEvent] = [] if pending == first.state else [StateUpdated(at=judgement.now, state=pending)]
     else:
         events = _decide_promise(judgement, first, verdict.clock)
     for key, clock in verdict.others.items():
@@ -141,11 +146,11 @@ def decide(judgement: Judgement, first: Promise, others: Mapping[CycleKey, Promi
     return events
 
 
-def _decide_promise(judgement: Judgement, promise: Promise, clock: Clock) -> list[Event]:
+def _decide_promise(judgement: Judgement, promise: Promise, clock: Clock) -> list[DecidedEvent]:
     """Return what is to be decided about one promise; a state that changes alone is a `StateUpdated`."""
     found = _compare(judgement, promise, clock)
     state = _build_state(found)
-    events = [event for decision in DECISIONS for event in decision(found, state)]
+    events: list[DecidedEvent] = [event for decision in DECISIONS for event in decision(found, state)]
     if not events and state != promise.state:
         return [StateUpdated(at=judgement.now, state=state, objective=promise.objective, cycle=promise.cycle)]
     return events
@@ -283,7 +288,7 @@ def _describe_counting(clock: Clock) -> dict[str, Any]:
 # ---- one function a kind of decision
 
 
-def retract_breach(found: Comparison, state: State) -> Sequence[Event]:
+def decide_retraction(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
     breach = found.retracted
     if breach is None:
         return ()
@@ -318,15 +323,15 @@ def _copy_breach(breach: Breached) -> dict[str, Any]:
     }
 
 
-def apply_promise(found: Comparison, state: State) -> Sequence[Event]:
+def decide_start(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
     if Applied.KIND in found.promise.counts:
         return ()
     opening = found.clock.opening
     return (Applied(**_build_common(found, state, Applied, opening.time, get_cause(opening.data), opening.id)),)
 
 
-def change_target(found: Comparison, state: State) -> Sequence[Event]:
-    """Of a clock that runs; and of one that had ended and goes on, whether its deadline moved or not."""
+def decide_target_change(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
+    """Decide that the deadline of a running clock moved, or that a clock that had ended goes on, moved or not."""
     before, clock = found.before, found.clock
     if before.due_at is None or before.target is None or clock.response or clock.closed_by:
         return ()
@@ -362,7 +367,7 @@ def _find_target_cause(found: Comparison) -> tuple[datetime, Cause, str]:
     return set_by.time, cause, set_by.asserted_by
 
 
-def raise_warning(found: Comparison, state: State) -> Sequence[Event]:
+def decide_warning(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
     percent, phase = state.warned_percent, found.clock.phase
     if percent <= found.armed_above:
         return ()
@@ -372,7 +377,7 @@ def raise_warning(found: Comparison, state: State) -> Sequence[Event]:
     return (WarningRaised(**common, threshold_percent=percent),)
 
 
-def break_promise(found: Comparison, state: State) -> Sequence[Event]:
+def decide_breach(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
     clock, phase, judgement = found.clock, found.clock.phase, found.judgement
     if clock.broken_at is None or not found.breaks_now:
         return ()
@@ -407,8 +412,8 @@ def _find_detection(judgement: Judgement, broken_at: datetime, delay: timedelta)
     return "late" if delay > LATE_AFTER else "live"
 
 
-def fulfil_promise(found: Comparison, state: State) -> Sequence[Event]:
-    """A revision too: if what was announced is not so, or was superseded since."""
+def decide_fulfilment(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
+    """Decide that it was answered; once more, as a revision, if what was announced is not so or was superseded."""
     clock, promise = found.clock, found.promise
     response, met, overdue = clock.response, clock.met, clock.overdue
     if response is None or met is None or overdue is None or state.stage != "fulfilled":
@@ -441,8 +446,8 @@ def _get_fulfilled_fields(state: State) -> tuple[object, ...]:
     return (state.responded_at, state.met, state.overdue, state.due_at, state.target, state.started_at)
 
 
-def cancel_promise(found: Comparison, state: State) -> Sequence[Event]:
-    """Of a clock that ended without an answer: closed, or excluded."""
+def decide_cancellation(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
+    """Decide that the clock ended without an answer: closed, or excluded."""
     if state.reason is None or state.stage == found.before.stage:
         return ()
     ended_by = found.clock.excluded_by or found.clock.closed_by
@@ -458,17 +463,17 @@ def cancel_promise(found: Comparison, state: State) -> Sequence[Event]:
     )
 
 
-def raise_escalations(found: Comparison, state: State) -> Sequence[Event]:
-    """Each one once, with the first response; one that is announced has happened, so that their numbers tell."""
+def decide_escalations(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
+    """Decide each escalation once, with the first response. Announced ones have happened: equal numbers mean all."""
     escalations, announced = found.judgement.verdict.escalations, found.judgement.announced_escalations
     if found.promise.objective != FIRST_RESPONSE or len(escalations) == len(announced):
         return ()
     new = [fact for fact in escalations if (fact.source, fact.id) not in announced]
     first = found.promise.get_next_number(EscalationRaised)
-    return [_raise_escalation(found, state, fact, number) for number, fact in enumerate(new, first)]
+    return [_build_escalation(found, state, fact, number) for number, fact in enumerate(new, first)]
 
 
-def _raise_escalation(found: Comparison, state: State, fact: Fact, number: int) -> EscalationRaised:
+def _build_escalation(found: Comparison, state: State, fact: Fact, number: int) -> EscalationRaised:
     return EscalationRaised(
         **_build_common(found, state, EscalationRaised, fact.time, Cause.ESCALATED, fact.id, number=number),
         number=number,
@@ -479,19 +484,19 @@ def _raise_escalation(found: Comparison, state: State, fact: Fact, number: int) 
     )
 
 
-DECISIONS: tuple[Callable[[Comparison, State], Sequence[Event]], ...] = (
-    retract_breach,     # sla.breach_retracted
-    apply_promise,      # sla.applied
-    change_target,      # sla.target_changed
-    raise_warning,      # sla.warning
-    break_promise,      # sla.breached
-    fulfil_promise,     # sla.fulfilled
-    cancel_promise,     # sla.cancelled
-    raise_escalations,  # sla.escalated
+DECISIONS: tuple[Callable[[Comparison, State], Sequence[AnnouncedEvent]], ...] = (
+    decide_retraction,     # sla.breach_retracted
+    decide_start,          # sla.applied
+    decide_target_change,  # sla.target_changed
+    decide_warning,        # sla.warning
+    decide_breach,         # sla.breached
+    decide_fulfilment,     # sla.fulfilled
+    decide_cancellation,   # sla.cancelled
+    decide_escalations,    # sla.escalated
 )  # fmt: skip
 
 
-def _cancel_vanished(judgement: Judgement, promise: Promise) -> list[Event]:
+def _cancel_vanished(judgement: Judgement, promise: Promise) -> list[DecidedEvent]:
     """
     Cancel a promise whose clock never started, as it turned out: by a late-arriving fact about what started it, or
     what stopped the one before it.
@@ -507,7 +512,7 @@ def _cancel_vanished(judgement: Judgement, promise: Promise) -> list[Event]:
         "at": judgement.now, "objective": promise.objective, "cycle": promise.cycle, "state": state,
         "time": judgement.now, "cause": Cause.CORRECTED, "cause_id": judgement.fact_id, "elapsed": ZERO,
     }  # fmt: skip
-    events: list[Event] = []
+    events: list[DecidedEvent] = []
     if breach := promise.breach:
         events.append(
             BreachRetracted(

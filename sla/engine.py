@@ -1,4 +1,4 @@
-"""From messages to decisions: which fact or tick a message is, whether it may count, and whose promise it concerns."""
+"""From messages to decisions: which fact or tick a message is, whether it may count, and which ticket it is about."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +47,7 @@ class Tick(NamedTuple):
 
 
 class InboxRow(NamedTuple):
-    """What became of one message: `key` and `digest` are None for dead letters, which claim no id."""
+    """The outcome of one message. `key` and `digest` are None for dead letters, which claim no id, and duplicates."""
 
     sequence: int
     outcome: str
@@ -68,12 +68,12 @@ class DeadLetter(NamedTuple):
 
 @dataclass(slots=True)
 class BatchOutcome:
-    """What a batch of messages leads to; all of it, and the position after it, is stored in one transaction."""
+    """What a batch of messages leads to, committed in one transaction; `last_sequence` is the checkpoint after it."""
 
     events: list[Recorded] = field(default_factory=list)
     inbox: list[InboxRow] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
-    position: int = 0
+    last_sequence: int = 0
 
 
 class EventReader(Protocol):
@@ -94,22 +94,20 @@ class Limits:
 
 class Engine:
     """
-    Takes messages in the order of the stream. Keeps the tickets it saw last in memory; whoever fails to store an
-    outcome must say so with `forget`.
+    Processes messages in the order of the stream. Keeps the tickets used last in memory: if an outcome could not be
+    stored, `forget` must be called.
     """
 
     def __init__(self, store: EventReader, limits: Limits | None = None) -> None:
         self._store, self._limits = store, limits or Limits()
         self._versions = Versions([])
-        self._tickets: OrderedDict[str, TicketSla] = OrderedDict()  # the one seen last is last
+        self._tickets: OrderedDict[str, TicketSla] = OrderedDict()  # the one used last is last
         self._facts = 0  # of these tickets
 
     def process(self, messages: Sequence[Message]) -> BatchOutcome:
-        """Everything that follows from the messages. Raises what the store raises; BadFactError never leaves."""
-        outcome = BatchOutcome(position=messages[-1].sequence)
-        self._versions = (
-            self._store.read_versions()
-        )  # after the messages came: whatever is in force for them is published
+        """Return what follows from the messages. Raises what the store raises; a BadFactError is a dead letter."""
+        outcome = BatchOutcome(last_sequence=messages[-1].sequence)
+        self._versions = self._store.read_versions()  # after the messages, so that all in force for them are known
         items = [_read_message(message) for message in messages]
         known = self._store.read_digests(
             make_fact_key(item.source, item.id) for item in items if isinstance(item, TicketEvent)
@@ -133,15 +131,15 @@ class Engine:
         self._facts = 0
 
     def refuse(self, message: Message, reason: Reason, error: str) -> BatchOutcome:
-        """The outcome of a message that is dead-lettered without being looked at."""
-        outcome = BatchOutcome(position=message.sequence)
+        """Return the outcome of a message that is dead-lettered without being looked at."""
+        outcome = BatchOutcome(last_sequence=message.sequence)
         _refuse(message, BadFactError(reason, error), outcome)
         return outcome
 
-    def _process_tick(self, id: str, now: datetime) -> list[Recorded]:
-        ticket = self._tickets[id]
+    def _process_tick(self, ticket_id: str, now: datetime) -> list[Recorded]:
+        ticket = self._tickets[ticket_id]
         if not ticket.version:
-            return []  # a forged tick, of a ticket that nobody has spoken of
+            return []  # a forged tick, of a ticket without facts
         return ticket.tick(self._versions, now, self._limits.historic_after)
 
     def _process_fact(
@@ -166,7 +164,10 @@ class Engine:
             _refuse(message, error, outcome)
 
     def _accept(self, event: TicketEvent, stored_at: datetime, known: bytes | None, digest: bytes) -> bool:
-        """False for a duplicate. Raises BadFactError in the order of section 3, after what `read` has checked."""
+        """
+        Return whether the fact is new; False for a duplicate. Raises BadFactError for the first rule that it breaks,
+        in this order, after those of `read_ticket_event`.
+        """
         ticket = self._tickets[event.ticket]
         _check_names(event, self._versions, ticket.state.policy_version, stored_at)
         check_time(event.time, stored_at, self._limits.ahead)
@@ -185,17 +186,17 @@ class Engine:
             )
         leads_elsewhere = isinstance(event.data, Opened | Corrected | PolicyChanged) or ticket.facts.moves
         if known is None and leads_elsewhere and len(self._versions) > 1 and ticket.version:
-            _check_course(event, ticket, self._versions)
+            _check_versions(event, ticket, self._versions)
         return known is None
 
-    def _load_tickets(self, ids: Sequence[str]) -> None:
-        """Brings tickets to mind, those that do not exist yet too: one question to the store for the whole batch."""
-        missing = {id for id in ids if id not in self._tickets}
+    def _load_tickets(self, tickets: Sequence[str]) -> None:
+        """Load tickets that are not in memory, with one question to the store; those that do not exist are new."""
+        missing = {ticket for ticket in tickets if ticket not in self._tickets}
         found = self._store.load_tickets(missing) if missing else {}
-        self._tickets.update((id, found.get(id) or TicketSla(id)) for id in missing)
+        self._tickets.update((ticket, found.get(ticket) or TicketSla(ticket)) for ticket in missing)
         self._facts += sum(len(ticket.facts) for ticket in found.values())
-        for id in ids:
-            self._tickets.move_to_end(id)
+        for ticket in tickets:
+            self._tickets.move_to_end(ticket)
 
 
 def _read_message(message: Message) -> TicketEvent | Tick | BadFactError:
@@ -208,7 +209,10 @@ def _read_message(message: Message) -> TicketEvent | Tick | BadFactError:
 
 
 def _read_tick(subject: str) -> Tick:
-    """The ticket is all that counts. A tick that names none concerns nobody, and leaves no trace (decision 2)."""
+    """
+    Read the ticket, which is all that counts. A tick that names none concerns nobody, and leaves no trace
+    (docs/architecture.md#decision-2).
+    """
     try:
         ticket = decode_token(subject.removeprefix(TICK_PREFIX))
     except ValueError:
@@ -217,32 +221,40 @@ def _read_tick(subject: str) -> Tick:
 
 
 def _check_names(event: TicketEvent, versions: Versions, judged_by: str | None, stored_at: datetime) -> None:
-    """Levels, priorities, reasons and versions are compared exactly; nothing gets a default."""
+    """
+    Raise BadFactError for a level, priority, reason or version that is not known. Names are compared exactly; nothing
+    gets a default. `judged_by` is the version of the ticket, None if it is not opened yet.
+    """
     if isinstance(event.data, Opened):
         policy = versions.find_for_opening(event.data, event.time, stored_at)
     else:
         policy = versions.get_in_force(event.time) if judged_by is None else versions.get_named(judged_by)
-    level: str | None = getattr(event.data, "service_level", None)
-    priority: str | None = getattr(event.data, "priority", None)
     match event.data:
         case Excluded(reason=reason) | ExclusionRevoked(reason=reason):
             if not policy.can_exclude(reason):
                 raise BadFactError(
-                    Reason.INVALID_DATA, describe_unknown("data.reason", reason, policy, policy.exclusions)
+                    Reason.INVALID_DATA, _describe_unknown("data.reason", reason, policy, policy.exclusions)
                 )
         case PolicyChanged(policy_version=version):
             if version not in (known := [each.name for each in versions]):
-                raise BadFactError(Reason.INVALID_DATA, describe_unknown("data.policy_version", version, policy, known))
+                raise BadFactError(
+                    Reason.INVALID_DATA, _describe_unknown("data.policy_version", version, policy, known)
+                )
+    level: str | None = getattr(event.data, "service_level", None)
     if level is not None and level not in policy.levels:
         raise BadFactError(
-            Reason.UNKNOWN_SERVICE_LEVEL, describe_unknown("service level", level, policy, policy.levels)
+            Reason.UNKNOWN_SERVICE_LEVEL, _describe_unknown("service level", level, policy, policy.levels)
         )
+    priority: str | None = getattr(event.data, "priority", None)
     if priority is not None and priority not in policy.priorities:
-        raise BadFactError(Reason.UNKNOWN_PRIORITY, describe_unknown("priority", priority, policy, policy.priorities))
+        raise BadFactError(Reason.UNKNOWN_PRIORITY, _describe_unknown("priority", priority, policy, policy.priorities))
 
 
-def _check_course(event: TicketEvent, ticket: TicketSla, versions: Versions) -> None:
-    """Versions may differ in their names: each that this ticket is judged by must have all that its facts name."""
+def _check_versions(event: TicketEvent, ticket: TicketSla, versions: Versions) -> None:
+    """
+    Raise BadFactError unless each version that this ticket is judged by has all that its facts name: versions may
+    differ in their names.
+    """
     fact = Fact(event.source, event.id, event.time, event.data, event.sequence, event.time)
     try:
         judge(ticket.facts.copy_with(fact), versions, AFTER_ALL)
@@ -253,13 +265,13 @@ def _check_course(event: TicketEvent, ticket: TicketSla, versions: Versions) -> 
         ) from None
 
 
-def describe_unknown(what: str, name: str, policy: Policy, names: Iterable[str]) -> str:
+def _describe_unknown(what: str, name: str, policy: Policy, names: Iterable[str]) -> str:
     return (
         f"{what} {quote_value(name)} is not in policy {policy.name} ({', '.join(names)}); add it or fix the publisher"
     )
 
 
 def _refuse(message: Message, error: BadFactError, outcome: BatchOutcome) -> None:
-    type = error.type or UNKNOWN_TYPE
-    outcome.inbox.append(InboxRow(message.sequence, "dead_letter", type, str(error.reason), None, None, None))
+    event_type = error.type or UNKNOWN_TYPE
+    outcome.inbox.append(InboxRow(message.sequence, "dead_letter", event_type, str(error.reason), None, None, None))
     outcome.dead.append(DeadLetter(message, error.reason, error.message))

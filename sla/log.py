@@ -1,4 +1,7 @@
-"""What the log keeps of a ticket: its facts, and every decision as it was made. Nothing is decided in here."""
+"""The stored events of a ticket: its facts, and every decision as it was made. Nothing is decided in here.
+
+Topics and field names are stored: a field keeps its name, and its docstring says the term where that is another one.
+"""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
@@ -14,9 +17,10 @@ from sla.policy import FIRST_RESPONSE
 
 class State(Struct, frozen=True, omit_defaults=True):
     """
-    The promise of one ticket as decided so far. Spans are support time; `next_at` is when time alone matters, `reason`
-    why it was cancelled or excluded, `flags` what is odd about the facts. Since `since`, when `used` was gone, time
-    counts by the hours of the level `judged_as`, unless it is `stopped`; as it began, if there is no `since`.
+    A promise as decided so far. Spans are support time. `next_at` is the next instant at which time alone matters, None
+    if there is none; `reason` is why it was cancelled or excluded, `flags` what is odd about the facts. The last four
+    are of the clock's phase: from `since`, when `used` was gone, time counts by the hours of the level `judged_as`, or
+    of `service_level` if that is None, unless it is `stopped`. Without a `since` it counts as it began.
     """
 
     stage: str = "pending"
@@ -46,14 +50,14 @@ class State(Struct, frozen=True, omit_defaults=True):
 
 
 class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What the log keeps. `at` is the broker's time of the message that caused it."""
+    """An event of the log. `at` is the time at which the broker stored the message that caused it."""
 
     TOPIC: ClassVar[str]
     at: datetime
 
 
 class FactRecorded(Event, frozen=True, omit_defaults=True, kw_only=True):
-    """Something happened to the ticket. `data` has what differs from the defaults of the type."""
+    """Something happened to the ticket. `data` has what differs from the defaults of its type."""
 
     TOPIC: ClassVar[str] = "fact_recorded/1"
     type: str
@@ -66,8 +70,8 @@ class FactRecorded(Event, frozen=True, omit_defaults=True, kw_only=True):
 
 class Decision(Event, frozen=True, omit_defaults=True, kw_only=True):
     """
-    What follows for one promise: an objective, and its cycle from 1. `state` is the promise after the whole judgement;
-    nothing of it is computed again at replay.
+    What was decided about one promise: an objective, and its cycle from 1. `state` is the promise after the whole
+    judgement; nothing of it is computed again at replay.
     """
 
     state: State
@@ -76,13 +80,13 @@ class Decision(Event, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class StateUpdated(Decision, frozen=True, omit_defaults=True, kw_only=True):
-    """The state moved, and there is nothing to announce: a label, or the next instant of interest."""
+    """The state changed, and there is nothing to announce: a label, or the next instant of interest."""
 
     TOPIC: ClassVar[str] = "state_updated/1"
 
 
 class Announced(Decision, frozen=True, omit_defaults=True, kw_only=True):
-    """A decision other systems are told of: the instant it is about, its cause, and the support time used by then."""
+    """A decision that is published: the instant it is about, its cause, and the support time used by then."""
 
     KIND: ClassVar[str]
     id: str
@@ -98,7 +102,7 @@ class Applied(Announced, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class TargetChanged(Announced, frozen=True, omit_defaults=True, kw_only=True):
-    """`undoes` is what the promise was last said to have come to, if it runs again after an answer."""
+    """Another deadline. `undoes` is the superseded outcome, if it runs again after an answer; None if not."""
 
     TOPIC: ClassVar[str] = "target_changed/1"
     KIND: ClassVar[str] = "target_changed"
@@ -114,7 +118,7 @@ class WarningRaised(Announced, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Breached(Announced, frozen=True, omit_defaults=True, kw_only=True):
-    """`delay` is how long the engine needed to notice; `shown_at` the time of the tick that showed it."""
+    """`delay` is how long the engine needed to notice; `shown_at` is when the tick was stored that showed it."""
 
     TOPIC: ClassVar[str] = "breached/1"
     KIND: ClassVar[str] = "breached"
@@ -129,7 +133,7 @@ class Breached(Announced, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class BreachRetracted(Announced, frozen=True, omit_defaults=True, kw_only=True):
-    """`breach` is the one withdrawn, with the labels it was announced under."""
+    """Which breach is retracted, with the labels it was announced under."""
 
     TOPIC: ClassVar[str] = "breach_retracted/1"
     KIND: ClassVar[str] = "breach_retracted"
@@ -144,7 +148,7 @@ class BreachRetracted(Announced, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Fulfilled(Announced, frozen=True, omit_defaults=True, kw_only=True):
-    """`replaced_met` is what the last one said, `undoes` what has been said of the promise since."""
+    """`replaces` and `replaced_met` are of the one before; `undoes` is the outcome since that it supersedes."""
 
     TOPIC: ClassVar[str] = "fulfilled/1"
     KIND: ClassVar[str] = "fulfilled"
@@ -158,7 +162,7 @@ class Fulfilled(Announced, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Cancelled(Announced, frozen=True, omit_defaults=True, kw_only=True):
-    """The clock ended without a response that counts; `undoes` is what was last said, if there had been one."""
+    """The clock ended without a response that counts. `undoes` is the superseded outcome, None if there was none."""
 
     TOPIC: ClassVar[str] = "cancelled/1"
     KIND: ClassVar[str] = "cancelled"
@@ -181,10 +185,14 @@ AnnouncedEvent = (
 )
 """Every event that is announced. A `match` over it ends in `assert_never`, so mypy names each place to edit."""
 
-STORED: tuple[type[Event], ...] = (FactRecorded, StateUpdated, *get_args(AnnouncedEvent))
+DecidedEvent = StateUpdated | AnnouncedEvent
+"""Every event that says what was decided about a promise."""
+
+STORED: tuple[type[Event], ...] = (FactRecorded, *get_args(DecidedEvent))
+"""Every event that the log keeps."""
 
 DECODERS = {event.TOPIC: msgspec.json.Decoder(event) for event in STORED}
-"""What reads the state of an event, by its topic."""
+"""Decoders of the state of an event, by topic."""
 
 
 class LogRow(NamedTuple):
@@ -205,7 +213,7 @@ class LogEntry(NamedTuple):
 
 
 def decode_rows(rows: Iterable[LogRow], *kinds: type[Event]) -> Iterator[LogEntry]:
-    """The events of these kinds; the others are not decoded. msgspec's errors for a broken state."""
+    """Yield the events of these kinds; the others are not decoded. Raises msgspec's errors for a broken state."""
     decoders = get_decoders(kinds)
     for position, ticket, topic, state in rows:
         if topic in decoders:

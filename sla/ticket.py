@@ -8,7 +8,7 @@ from typing import Any, Self
 from events.tickets import TICKET_EVENT_TYPES, TicketEvent
 from sla.decisions import Judgement, Promise, decide
 from sla.judge import CycleKey, Fact, Facts, judge
-from sla.log import Decision, EscalationRaised, Event, FactRecorded, Recorded, State
+from sla.log import DecidedEvent, EscalationRaised, FactRecorded, Recorded, State
 from sla.policy import FIRST_RESPONSE
 from sla.versions import Versions
 
@@ -85,11 +85,11 @@ class TicketSla:
         )
         return [self._append(event) for event in decide(judgement, self.first, self.others)]
 
-    def _append(self, event: Event) -> Recorded:
+    def _append(self, event: FactRecorded | DecidedEvent) -> Recorded:
         self.apply(event)
         return Recorded(self.id, self.version, event)
 
-    def apply(self, event: Event) -> None:
+    def apply(self, event: FactRecorded | DecidedEvent) -> None:
         """Assign what the event says."""
         self.version += 1
         self.known_at = max(self.known_at or event.at, event.at)
@@ -97,12 +97,12 @@ class TicketSla:
             self.learned_at = self.learned_at or event.at
             data = TICKET_EVENT_TYPES[event.type].model_validate(event.data)
             self.facts.add(Fact(event.source, event.id, event.time, data, event.sequence, event.at))
-        if isinstance(event, Decision):
-            self._get_promise(event).apply(event)
+            return
+        self._get_promise(event).apply(event)
         if isinstance(event, EscalationRaised) and event.cause_id is not None:
             self.announced_escalations.add((event.source, event.cause_id))
 
-    def _get_promise(self, event: Decision) -> Promise:
+    def _get_promise(self, event: DecidedEvent) -> Promise:
         if event.objective == FIRST_RESPONSE:
             return self.first
         return self.others.setdefault((event.objective, event.cycle), Promise(event.objective, event.cycle))

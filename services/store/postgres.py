@@ -192,7 +192,7 @@ class _Recorder(PostgresApplicationRecorder):
         outcome: BatchOutcome = kwargs["outcome"]
         before: Mapping[int, int] = kwargs["before"]
         events = [(s.originator_id, s.originator_version, s.topic, s.state) for s in stored_events]
-        positions = (outcome.position, list(before), list(before.values()), len(before))
+        positions = (outcome.last_sequence, list(before), list(before.values()), len(before))
         with self.datastore.get_connection() as connection, connection.transaction():
             connection.execute(_LOCK_LOG.encode())
             reach("intake.in_commit")

@@ -62,7 +62,7 @@ class _Recorder(SQLiteApplicationRecorder):
             for number, position in before.items():
                 cursor.execute(
                     "UPDATE partitions SET position = max(position, ?) WHERE number = ? AND position = ?",
-                    (outcome.position, number, position),
+                    (outcome.last_sequence, number, position),
                 )
                 if cursor.sqlite_cursor.rowcount != 1:
                     raise FencedError(explain_fencing(before))

@@ -296,7 +296,7 @@ def commit_until_stored(store: Store) -> None:
     """Try again as a service does."""
     for _ in range(3):
         with suppress(StoreError):
-            return store.commit(BatchOutcome(position=1), {0: 0})
+            return store.commit(BatchOutcome(last_sequence=1), {0: 0})
     raise AssertionError("it was held up for more than 15 s")
 
 

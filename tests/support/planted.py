@@ -14,7 +14,7 @@ from services.runtime import service
 from services.store.interface import Store
 from services.store.schema import ANNOUNCER_CHECKPOINT
 from services.store.sqlite import SqliteStore, _Recorder
-from sla.decisions import retract_breach
+from sla.decisions import decide_retraction
 from sla.engine import TICK_PREFIX, BatchOutcome, Engine, Message
 from sla.judge import Clock as Judged
 from sla.ticket import TicketSla
@@ -47,8 +47,8 @@ def position_before_store() -> None:
 
     def apart(self: SqliteStore, outcome: BatchOutcome, before: dict[int, int]) -> None:
         with self.write_view() as cursor:
-            cursor.execute("UPDATE partitions SET position = ?", (outcome.position,))
-        commit(self, outcome, dict.fromkeys(before, outcome.position))
+            cursor.execute("UPDATE partitions SET position = ?", (outcome.last_sequence,))
+        commit(self, outcome, dict.fromkeys(before, outcome.last_sequence))
 
     SqliteStore.commit = apart
 
@@ -70,7 +70,7 @@ def tick_without_queueing() -> None:
 
     def ticks_first(self: Engine, messages: Sequence[Message]) -> BatchOutcome:
         outcome = take(self, sorted(messages, key=lambda message: not message.subject.startswith(TICK_PREFIX)))
-        outcome.position = messages[-1].sequence
+        outcome.last_sequence = messages[-1].sequence
         return outcome
 
     Engine.process = ticks_first
@@ -153,7 +153,7 @@ def view_after_position() -> None:
 
 def no_retraction() -> None:
     """A breach that turned out to be untrue stays."""
-    sla.decisions.DECISIONS = tuple(each for each in sla.decisions.DECISIONS if each is not retract_breach)
+    sla.decisions.DECISIONS = tuple(each for each in sla.decisions.DECISIONS if each is not decide_retraction)
 
 
 def memory_after_a_failure() -> None:
