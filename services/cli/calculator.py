@@ -1,27 +1,80 @@
-"""The calculator of `sla due` and `sla elapsed`: one question, or JSON lines of them. Which time counts is in sla/."""
+"""The calculator: `sla due` and `sla elapsed`, one question or JSON lines of them. Which time counts is in sla/."""
 
+import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from io import FileIO
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, NoReturn
 
 import msgspec
+import typer
 
 from events.cloudevents import format_time, quote_value
 from events.promises import to_seconds
 from events.times import parse_instant
+from services.cli.options import As, CommandFailedError, Output, UsageError, create_app
+from services.cli.settings import read_policy, refuse_wrong_usage
+from services.cli.terminal import print_json
+from services.text.formats import convert_to_zone, format_utc, format_wall_time
 from sla.policy import Policy
 
 Fields = dict[str, Any]
 
-CHUNK = 1 << 16
+READ_BYTES = 1 << 16
 
+app = create_app()
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
 
+@app.command("due")
+def due_command(
+    level: Annotated[str | None, typer.Option(help="The service level.")] = None,
+    priority: Annotated[str | None, typer.Option(help="The priority.")] = None,
+    at: Annotated[str | None, typer.Option(help="When the ticket was opened, with offset.")] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="JSON lines {service_level, priority, opened_at}.")] = False,
+    output: As = Output.TABLE,
+) -> None:
+    """When a first response is due. With --batch, JSON lines on stdin come back with `due_at`."""
+    if batch:
+        if level or priority or at:
+            raise UsageError(
+                "--batch reads level, priority and time from its lines; leave out --level, --priority and --at"
+            )
+        answer_batch(make_due_answer(read_policy()))
+    if level is None or priority is None or at is None:
+        raise UsageError("sla due needs --level, --priority and --at; or --batch, and JSON lines on stdin")
+    with refuse_wrong_usage():
+        opened_at, policy = parse_instant(at), read_policy()
+        due_at = find_due(policy, level, priority, opened_at)
+    if output is Output.JSON:
+        given = {"service_level": level, "priority": priority, "opened_at": opened_at}
+        print_json({**given, "due_at": due_at, "due_at_local": convert_to_zone(due_at, policy.zone)})
+    else:
+        typer.echo(f"{format_utc(due_at)}  {format_wall_time(due_at, policy.zone)}")
+
+
+@app.command("elapsed")
+def elapsed_command(
+    batch: Annotated[bool, typer.Option("--batch", help="JSON lines {service_level, from, to}.")] = False,
+) -> None:
+    """Support time between two instants: JSON lines on stdin come back with `support_seconds`."""
+    if not batch:
+        raise UsageError("sla elapsed reads JSON lines {service_level, from, to} on stdin; call it with --batch")
+    answer_batch(make_elapsed_answer(read_policy()))
+
+
+def answer_batch(add: Callable[[Fields], None]) -> NoReturn:
+    """Answer the lines of stdin, and exit. Raises CommandFailedError if a line has an error."""
+    with open(0, "rb", buffering=0, closefd=False) as lines:
+        count, wrong = answer_lines(lines, sys.stdout.buffer, add)
+    if wrong:
+        raise CommandFailedError(f"{wrong} of {count} lines have an error")
+    raise typer.Exit
+
+
 def find_due(policy: Policy, level: str, priority: str, opened_at: datetime) -> datetime:
-    """When the first response is due. Raises ValueError for a level or priority that the policy does not have."""
+    """Return when the first response is due. Raises ValueError for a level or priority that is not in the policy."""
     try:
         target = policy.get_target(level, priority)
         return policy.get_level(level).hours.find_due(opened_at, target)
@@ -30,7 +83,7 @@ def find_due(policy: Policy, level: str, priority: str, opened_at: datetime) -> 
 
 
 def make_due_answer(policy: Policy) -> Callable[[Fields], None]:
-    """Adds `due_at` to `{service_level, priority, opened_at}`."""
+    """Return what adds `due_at` to `{service_level, priority, opened_at}`."""
 
     def add(fields: Fields) -> None:
         level, priority = _read_name(fields, "service_level"), _read_name(fields, "priority")
@@ -40,7 +93,10 @@ def make_due_answer(policy: Policy) -> Callable[[Fields], None]:
 
 
 def make_elapsed_answer(policy: Policy) -> Callable[[Fields], None]:
-    """Adds `support_seconds` to `{service_level, from, to}`: counted time in [from, to), 0 if `to` is not later."""
+    """
+    Return what adds `support_seconds` to `{service_level, from, to}`: the counted time in [from, to), 0 if `to` is not
+    later.
+    """
 
     def add(fields: Fields) -> None:
         level = _read_name(fields, "service_level")
@@ -73,8 +129,8 @@ def _read_instant(fields: Fields, field: str) -> datetime:
 
 def answer_lines(source: FileIO, sink: BinaryIO, add: Callable[[Fields], None]) -> tuple[int, int]:
     """
-    One line out for one line in, in their order; what has arrived is answered before more is waited for. A line that
-    cannot be answered comes back with `error`. Returns the number of lines, and of those with an error.
+    Write one line for each line that is read, in their order; answer what has arrived before waiting for more. A line
+    that cannot be answered comes back with `error`. Return the number of lines, and of those with an error.
     """
     count = wrong = 0
     for lines in _read_arriving(source):
@@ -96,9 +152,9 @@ def answer_lines(source: FileIO, sink: BinaryIO, add: Callable[[Fields], None]) 
 
 
 def _read_arriving(source: FileIO) -> Iterator[list[bytes]]:
-    """Whole lines, as many as have arrived."""
+    """Yield complete lines, as many as have arrived."""
     rest = b""
-    while chunk := source.read(CHUNK):
+    while chunk := source.read(READ_BYTES):
         *lines, rest = (rest + chunk).split(b"\n")
         yield lines
     if rest:

@@ -1,22 +1,181 @@
-"""What `sla policy` says of the published versions. Which one counts is in sla/versions.py."""
+"""Commands on the policy: its published versions, moves of tickets to one, backtest. Which counts: sla/versions.py."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from services.queries.backtest import Flip, Move
+import typer
+
+from events.times import parse_instant
+from services.cli.options import DEFAULT_DATA, As, CommandFailedError, Data, Output, create_app, print_message
+from services.cli.resources import read_settings_quietly, read_versions, run_on_bus
+from services.cli.settings import read_settings, refuse_wrong_usage
+from services.cli.terminal import print_json, print_pairs, print_table, show_progress
+from services.maintenance.policy_migration import PolicyMove, build_move_messages, find_moves, publish_moves
+from services.queries.backtest import Backtest, Flip
+from services.runtime.connections import find_store, open_store
+from services.store.snapshot import count_tickets
 from services.text.formats import format_wall_time, format_wall_time_briefly
 from sla.policy import FIRST_RESPONSE, Policy
-from sla.policy_file import load_policy_file
-from sla.versions import Version, Versions, flatten_policy
+from sla.policy_file import PolicyError, load_policy_file
+from sla.versions import Change, Version, VersionRefusedError, Versions, find_changes, flatten_policy, is_material
 
-COLUMNS = ("version", "in force from", "published", "material", "fingerprint")
+VERSION_COLUMNS = ("version", "in force from", "published", "material", "fingerprint")
 ALWAYS = "the beginning"
+MOVE_COLUMNS = ("ticket", "objective", "level", "priority", "version", "due", "due then", "")
+COMPLIANCE_COLUMNS = (
+    "level",
+    "priority",
+    "",
+    "met",
+    "broken",
+    "open",
+    "cancelled",
+    "excluded",
+    "unknown",
+    "compliance",
+)
+FLIP_COLUMNS = ("ticket", "level", "priority", "before", "after", "due before", "due after")
+
+app = create_app()
+policy_app = create_app(help="Support policies.")
+app.add_typer(policy_app, name="policy")
+
+
+@policy_app.command("check")
+def policy_check(file: Annotated[Path, typer.Argument(help="A policy file.")]) -> None:
+    """Validate a policy file. Problems go to stdout, one a line: FILE:LINE: what, and the rule."""
+    try:
+        policy = load_policy_file(file)
+    except PolicyError as error:
+        typer.echo(error)
+        raise typer.Exit(1) from None
+    levels, priorities = ", ".join(policy.levels), ", ".join(policy.priorities)
+    typer.echo(f"{file}: fine: {policy.name} {policy.version}, {policy.zone}; levels {levels}; priorities {priorities}")
+
+
+@policy_app.command("publish")
+def policy_publish(
+    file: Annotated[Path, typer.Argument(help="A policy file; it may say effective_from and material.")],
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Make a policy file the next version, in effect when it says, or at once. A published one is never edited."""
+    settings, policy = read_settings(), load_policy_file(file)
+    with refuse_wrong_usage():
+        store = open_store(settings, data)
+    try:
+        version = store.publish_policy(policy, lambda: datetime.now(UTC), settings.policy_notice)
+    except VersionRefusedError as error:
+        raise CommandFailedError(f"{file}: {error}") from None
+    versions, now = store.read_versions(), datetime.now(UTC)
+    store.close()
+    if output is Output.JSON:
+        print_json(describe_version(version, versions, now))
+    else:
+        print_table(VERSION_COLUMNS, [build_version_row(version, versions, now)])
+
+
+@policy_app.command("list")
+def policy_list(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None:
+    """The published versions, the oldest first; the one in force has a star."""
+    versions, now = read_versions(data), datetime.now(UTC)
+    if output is Output.JSON:
+        print_json([describe_version(version, versions, now) for version in versions])
+    else:
+        print_table(VERSION_COLUMNS, (build_version_row(version, versions, now) for version in versions))
+
+
+@policy_app.command("show")
+def policy_show(
+    version: Annotated[str | None, typer.Argument(help="A version, or a file; the one in force if not given.")] = None,
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """What a version says. With -o json as it was resolved when it was published: every date, every window."""
+    versions, now = read_versions(data), datetime.now(UTC)
+    with refuse_wrong_usage():
+        policy = versions.get_in_force(now) if version is None else find_policy(version, versions)
+    if output is Output.JSON:
+        print_json(policy.to_resolved())
+    else:
+        print_pairs(list_settings(policy, now))
+
+
+@policy_app.command("diff")
+def policy_diff(
+    before: Annotated[str, typer.Argument(help="A version, or a file.")],
+    after: Annotated[str, typer.Argument(help="Another one.")],
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """What one version says otherwise than another, and whether that is material."""
+    versions = read_versions(data)
+    with refuse_wrong_usage():
+        one, other = find_policy(before, versions), find_policy(after, versions)
+    found = find_changes(one, other)
+    if output is Output.JSON:
+        print_json({"material": is_material(one, other), "changes": [change._asdict() for change in found]})
+    else:
+        if found:
+            print_table(Change._fields, found)
+        print_message(f"{len(found)} changes, {'material' if is_material(one, other) else 'none of them material'}")
+
+
+@policy_app.command("migrate")
+def policy_migrate(
+    to: Annotated[str, typer.Option("--to", help="The version by which they shall be judged from now on.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Move the open tickets to another version, each by an event: time used is kept, the rest of the clock is new."""
+    settings, now = read_settings_quietly(), datetime.now(UTC)
+    with refuse_wrong_usage():
+        store = open_store(settings, data)
+        policy = find_in_effect(to, store.read_versions(), now)
+    moves = list(find_moves(store, policy, now))
+    store.close()
+    messages = build_move_messages(moves, policy.version, now)
+    if not dry_run and messages:
+        run_on_bus("policy migrate", data, lambda nc: publish_moves(nc, messages))
+    if output is Output.JSON:
+        print_json({"to": to, "dry_run": dry_run, "moves": [move._asdict() for move in moves]})
+    else:
+        print_table(MOVE_COLUMNS, (build_move_row(move, policy.zone) for move in moves))
+        print_message(summarise_moves(moves, dry_run))
+
+
+@app.command("backtest")
+def backtest_command(
+    policy: Annotated[Path, typer.Option("--policy", help="A policy file.")],
+    since: Annotated[str | None, typer.Option("--from", help="Only tickets opened then or later, with offset.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="Only tickets opened before, with offset.")] = None,
+    output: As = Output.TABLE,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Judge all history under another policy, and write nothing: compliance before and after, tickets that flip."""
+    other = load_policy_file(policy)
+    with refuse_wrong_usage():
+        start, end = (None if text is None else parse_instant(text) for text in (since, until))
+        store = find_store(read_settings(), data)
+    versions = read_versions(data)
+    test = Backtest(versions, other, datetime.now(UTC), start, end)
+    with store.open_snapshot() as stored:
+        for _ in show_progress("tickets", test.run(stored), count_tickets(stored)):
+            pass
+    if output is Output.JSON:
+        print_json(test.report())
+    else:
+        print_table(COMPLIANCE_COLUMNS, build_compliance_rows(test.compare_compliance()))
+        if test.flips:
+            print_table(FLIP_COLUMNS, (build_flip_row(flip, other.zone) for flip in test.flips))
+        print_message(f"{test.tickets:,} tickets, of which {len(test.flips):,} flip")
 
 
 def describe_version(version: Version, versions: Versions, now: datetime) -> dict[str, Any]:
-    """For programs; the first version has no `effective_from`."""
+    """Return a version for programs; the first version has no `effective_from`."""
     return {
         "name": version.policy.name,
         "version": version.name,
@@ -29,7 +188,7 @@ def describe_version(version: Version, versions: Versions, now: datetime) -> dic
 
 
 def build_version_row(version: Version, versions: Versions, now: datetime) -> tuple[str, ...]:
-    """In the order of COLUMNS; the one in force has a star."""
+    """Return a version in the order of VERSION_COLUMNS; the one in force has a star."""
     zone = version.policy.zone
     star = " *" if versions.get_in_force(now) is version.policy else ""
     since = ALWAYS if version.is_first else format_wall_time(version.effective_from, zone)
@@ -44,7 +203,10 @@ def build_version_row(version: Version, versions: Versions, now: datetime) -> tu
 
 
 def find_policy(name: str, versions: Versions) -> Policy:
-    """A published version, or a policy file. ValueError if there is no such version; PolicyError of the file."""
+    """
+    Return a published version, or read a policy file. Raises ValueError if there is neither, PolicyError for a file
+    that is wrong.
+    """
     if name in {version.name for version in versions}:
         return versions.get_named(name)
     if Path(name).is_file():
@@ -54,18 +216,18 @@ def find_policy(name: str, versions: Versions) -> Policy:
 
 
 def list_settings(policy: Policy, now: datetime) -> list[tuple[str, str]]:
-    """What a policy says, one setting a line, in the order of the file; holidays only of this year and the next."""
+    """List what a policy says, a setting a line, in the order of the file; holidays only of this year and the next."""
     years = (f"holidays.{now.year}", f"holidays.{now.year + 1}")
-    told = [
+    settings = [
         (what, value)
         for what, value in flatten_policy(policy)
         if not what.startswith("holidays.") or what.startswith(years)
     ]
-    return [("name", policy.name), ("version", policy.version), *told]
+    return [("name", policy.name), ("version", policy.version), *settings]
 
 
 def find_in_effect(name: str, versions: Versions, now: datetime) -> Policy:
-    """The published version of this name. ValueError if there is none, or it is not in effect yet."""
+    """Return the published version of this name. Raises ValueError if there is none, or it is not in effect yet."""
     for version in versions:
         if version.name == name and version.effective_from <= now:
             return version.policy
@@ -76,24 +238,16 @@ def find_in_effect(name: str, versions: Versions, now: datetime) -> Policy:
     raise ValueError(f"version {name!r} is not published; the versions are {', '.join(each.name for each in versions)}")
 
 
-# ---- what would be
-
-
-MOVES = ("ticket", "objective", "level", "priority", "version", "due", "due then", "")
-COMPLIANCE = ("level", "priority", "", "met", "broken", "open", "cancelled", "excluded", "unknown", "compliance")
-FLIPS = ("ticket", "level", "priority", "before", "after", "due before", "due after")
-
-
-def build_move_row(move: Move, zone: str) -> tuple[str, ...]:
-    """In the order of MOVES."""
-    said = move.why_not or ("breaks at once" if move.breaks else "")
+def build_move_row(move: PolicyMove, zone: str) -> tuple[str, ...]:
+    """Return a move in the order of MOVE_COLUMNS."""
+    note = move.why_not or ("breaks at once" if move.breaks else "")
     objective = move.objective if move.objective == FIRST_RESPONSE else f"{move.objective} {move.cycle}"
     due, then = format_wall_time_briefly(move.due_at, zone), format_wall_time_briefly(move.new_due_at, zone)
-    return move.ticket, objective, move.service_level, move.priority, move.policy_version, due, then, said
+    return move.ticket, objective, move.service_level, move.priority, move.policy_version, due, then, note
 
 
-def summarise_moves(moves: Sequence[Move], dry_run: bool) -> str:
-    """How many tickets, on one line."""
+def summarise_moves(moves: Sequence[PolicyMove], dry_run: bool) -> str:
+    """Say how many tickets move, on one line."""
     going = {move.ticket for move in moves if move.why_not is None}
     staying = {move.ticket for move in moves if move.why_not is not None}
     breaking = {move.ticket for move in moves if move.breaks}
@@ -102,7 +256,7 @@ def summarise_moves(moves: Sequence[Move], dry_run: bool) -> str:
 
 
 def build_compliance_rows(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
-    """In the order of COMPLIANCE: a line before and a line after."""
+    """Yield, in the order of COMPLIANCE_COLUMNS, a line before and a line after."""
     for row in rows:
         for when in ("before", "after"):
             labels = (row["service_level"], row["priority"]) if when == "before" else ("", "")
@@ -111,6 +265,6 @@ def build_compliance_rows(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str,
 
 
 def build_flip_row(flip: Flip, zone: str) -> tuple[str, ...]:
-    """In the order of FLIPS."""
+    """Return a flip in the order of FLIP_COLUMNS."""
     *texts, due_before, due_after = flip
     return *texts, format_wall_time_briefly(due_before, zone), format_wall_time_briefly(due_after, zone)

@@ -40,7 +40,7 @@ from services.bus.connection import Bus
 from services.bus.embedded_server import EmbeddedNats
 from services.bus.streams import DEAD_LETTERS, SLA, TICKETS, read_last_sequence
 from services.errors import BusError, FatalError, StoreError
-from services.runtime import connections as client
+from services.runtime.connections import find_bus_url, find_store, open_bus, read_credentials
 from services.runtime.settings import Settings
 from services.store.interface import Database
 from services.store.schema import ANNOUNCER_CHECKPOINT, build_created_at_key
@@ -105,7 +105,7 @@ def backup(settings: Settings, data: Path, file: Path) -> Manifest:
     Writes the file, which must not exist; a backup that is ended or fails leaves none. If the name ends with .gz or
     .tgz it is compressed. If no engine runs in the folder, its broker is started for as long as it takes.
     """
-    store = client.find_store(settings, data)
+    store = find_store(settings, data)
     if file.exists():
         raise FatalError(f"{file} exists; a backup replaces none: give it another name")
     with TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as name:
@@ -158,9 +158,7 @@ async def _connect_to_bus(settings: Settings, data: Path) -> AsyncIterator[Clien
     """The bus of the engine; if none runs in the folder, the embedded server on the same data."""
     lock = FileLock(data / "engine.lock")
     if settings.nats_url is not None or not data.is_dir() or not lock.acquire():  # noqa: ASYNC240 - nothing else runs
-        async with client.open_bus(
-            client.find_bus_url(settings, data), "backup", client.read_credentials(settings)
-        ) as nc:
+        async with open_bus(find_bus_url(settings, data), "backup", read_credentials(settings)) as nc:
             yield nc
         return
     try:
@@ -177,7 +175,7 @@ async def _run_embedded(folder: Path, lazy_sync: bool = False) -> AsyncIterator[
     server = EmbeddedNats(folder, 0, lazy_sync=lazy_sync)
     try:
         await server.start()
-        async with client.open_bus(server.url, "backup") as nc:
+        async with open_bus(server.url, "backup") as nc:
             yield nc
     finally:
         await server.stop()
@@ -250,7 +248,7 @@ def restore(settings: Settings, data: Path, file: Path) -> Manifest:
     PostgreSQL, and onto the bus of SLA_NATS_URL.
     """
     if settings.database_url is not None:
-        return _restore_into(client.find_store(settings, data), settings, file)
+        return _restore_into(find_store(settings, data), settings, file)
     if data.exists() and (not data.is_dir() or any(data.iterdir())):
         raise FatalError(f"{data} is not empty; a backup is restored where there is nothing yet")
     data = data.resolve()
@@ -331,7 +329,7 @@ async def _restore_streams(manifest: Manifest, parts: Path, folder: Path) -> dat
 
 async def _restore_onto(url: str, settings: Settings, manifest: Manifest, parts: Path) -> datetime:
     """On a bus that has none of the streams yet; when TICKETS was made, which is now."""
-    async with client.open_bus(url, "restore", client.read_credentials(settings)) as nc:
+    async with open_bus(url, "restore", read_credentials(settings)) as nc:
         for stream in IN_ORDER:
             with suppress(BusError):
                 await read_last_sequence(nc, stream)

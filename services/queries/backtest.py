@@ -2,26 +2,19 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from events.tickets import TICKET_EVENT_TYPES, PolicyChanged, build_ticket_message
-from projections.runner import catch_up
-from projections.tickets import Tickets
-from services.bus.publisher import Outgoing
-from services.errors import ReadOnlyError
-from services.store.interface import Snapshot, Store
+from events.tickets import TICKET_EVENT_TYPES
+from services.store.interface import Snapshot
 from services.store.snapshot import read_facts
-from sla.judge import Clock, CycleKey, Fact, Facts, Verdict, judge
+from sla.judge import Clock, Fact, Facts, judge
 from sla.log import FactRecorded
-from sla.policy import FIRST_RESPONSE, Policy
-from sla.versions import AFTER_ALL, PolicyOverride, Versions
+from sla.policy import Policy
+from sla.versions import PolicyOverride, Versions
 
-MIGRATION_SOURCE = "/sla/policy"
 BATCH = 1_000
-NO_LIMIT = 2**63 - 1
 
 
 class TicketFacts(NamedTuple):
@@ -149,82 +142,3 @@ def _count_shares(counts: Counter[str]) -> dict[str, Any]:
         **{name: counts[name] for name in ("met", "broken", "open", "cancelled", "excluded", "unknown")},
         "compliance": round(counts["met"] / decided, 6) if decided else None,
     }
-
-
-class Move(NamedTuple):
-    """
-    A clock under another version, of an objective and its cycle: `breaks` if more is used than that one gives; why not,
-    if its ticket cannot go.
-    """
-
-    ticket: str
-    objective: str
-    cycle: int
-    service_level: str
-    priority: str
-    policy_version: str
-    due_at: datetime
-    new_due_at: datetime | None
-    breaks: bool
-    why_not: str | None
-
-
-def find_moves(store: Store, to: Policy, now: datetime) -> Iterator[Move]:
-    """What would become of every clock that has neither ended nor broken, and is not there yet; by ticket."""
-    versions, view = store.read_versions(), Tickets()
-    first_only = all(len(version.policy.objectives) == 1 for version in versions)
-    with suppress(ReadOnlyError):
-        catch_up(store, view)
-    with store.read_view() as cursor:
-        rows = view.list_open(cursor, NO_LIMIT) if first_only else view.list_all(cursor)
-    wanted = [
-        row.ticket
-        for row in rows
-        if row.state.stage != "pending"
-        and not (first_only and (row.state.breached_at or row.state.policy_version == to.version))
-    ]
-    for start in range(0, len(wanted), BATCH):
-        for ticket, found in store.load_tickets(wanted[start : start + BATCH]).items():
-            yield from _find_ticket_moves(ticket, found.facts, versions, to, now)
-
-
-def _find_ticket_moves(ticket: str, facts: Facts, versions: Versions, to: Policy, now: datetime) -> Iterator[Move]:
-    here = {
-        spell: clock
-        for spell, clock in _list_clocks(judge(facts, versions, now))
-        if find_outcome(clock) == "open" and clock.phase.policy.version != to.version
-    }
-    if not here:
-        return
-    moved = Fact(MIGRATION_SOURCE, "", now, PolicyChanged(policy_version=to.version), None, now)
-    there, why_not = dict[CycleKey, Clock](), None
-    try:
-        facts = facts.copy_with(moved)
-        judge(facts, versions, AFTER_ALL)
-        there = dict(_list_clocks(judge(facts, versions, now + timedelta(microseconds=1))))
-    except KeyError as error:
-        why_not = str(error.args[0])
-    for spell, clock in here.items():
-        then, version, due_at = there.get(spell), clock.phase.policy.version, clock.phase.due_at
-        breaks, new_due_at = (False, None) if then is None else (then.broken_at is not None, then.phase.due_at)
-        labels = (clock.service_level.name, clock.priority)
-        yield Move(ticket, *spell, *labels, version, due_at, new_due_at, breaks, why_not)
-
-
-def _list_clocks(verdict: Verdict) -> Iterator[tuple[CycleKey, Clock]]:
-    if verdict.clock is not None:
-        yield (FIRST_RESPONSE, 1), verdict.clock
-        yield from verdict.others.items()
-
-
-def build_move_message(ticket: str, version: str, now: datetime) -> Outgoing:
-    """The event that moves a ticket; the same one for the same run."""
-    subject, headers, body = build_ticket_message(
-        PolicyChanged.type,
-        ticket,
-        source=MIGRATION_SOURCE,
-        event_id=f"{ticket}/{version}/{now.isoformat()}",
-        time=now,
-        data={"policy_version": version},
-    )
-    return Outgoing(subject, headers, body)

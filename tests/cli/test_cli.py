@@ -10,16 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import nats
 import pytest
+import typer
 
 from projections.registry import PROJECTIONS
 from services.app import SERVICES
 from services.cli import main as cli
-from services.runtime import connections as client
+from services.runtime import connections
 from tests.support.commands import Engine, Said, running, sla
 
 POLICY = Path(__file__).parents[2] / "sla" / "policies" / "cention-support.yaml"
@@ -163,12 +165,26 @@ def test_a_bus_that_does_not_answer_is_given_up(
     call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("SLA_NATS_URL", "nats://127.0.0.1:1")
-    monkeypatch.setattr(client, "CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr(connections, "CONNECT_TIMEOUT", 0.2)
     started = time.monotonic()
     said = call(*command)
     assert time.monotonic() - started < 3
     assert (said.code, said.out) == (1, "")
     assert said.err.startswith("sla: no bus at nats://127.0.0.1:1 within 0.2 s: ") and said.err.count("\n") == 1
+
+
+def test_the_list_of_commands_shows_what_the_help_of_each_begins_with() -> None:
+    group: Any = typer.main.get_command(cli.app)
+    loaded = {name: command.load() for name, command in group.commands.items()}
+    widths = (30, 50, 64)  # the last is that of `sla --help` on a wide terminal
+    listed = {name: [command.get_short_help_str(width) for width in widths] for name, command in group.commands.items()}
+    assert listed == {name: [command.get_short_help_str(width) for width in widths] for name, command in loaded.items()}
+
+
+def test_every_command_of_a_module_is_listed() -> None:
+    for module, commands in cli.COMMANDS.items():
+        group: Any = typer.main.get_command(import_module(f"services.cli.{module}").app)
+        assert set(commands) == set(group.commands), module
 
 
 def test_help_names_all_services_and_views(call: Callable[..., Said]) -> None:

@@ -1,0 +1,160 @@
+"""Commands on the whole engine: up, migrate, run, rebuild, verify, backup, restore. None is about one ticket."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from projections.registry import PROJECTIONS
+from projections.runner import rebuild
+from services.app import SERVICES, Process
+from services.cli.options import (
+    DEFAULT_DATA,
+    As,
+    CommandFailedError,
+    Data,
+    Output,
+    UsageError,
+    create_app,
+    print_message,
+)
+from services.cli.resources import read_settings_quietly, stop_on_signal
+from services.cli.settings import read_settings, refuse_wrong_usage
+from services.cli.terminal import print_json, print_table, show_progress
+from services.maintenance.backup import backup, restore
+from services.maintenance.provision import provision_bus
+from services.maintenance.verify import Discrepancy, Verify, store_result
+from services.runtime.connections import find_store, read_credentials
+from services.runtime.logging import configure
+from services.runtime.settings import Settings, parse_database_url
+from services.store.interface import Database
+from services.up import run_engine
+
+app = create_app()
+
+
+@app.command("up")
+def up_command(
+    data: Data = DEFAULT_DATA,
+    demo: Annotated[bool, typer.Option("--demo", help="Feed a bundled day of ticket events.")] = False,
+) -> None:
+    """Run everything in one process: embedded nats-server, SQLite, all services."""
+    settings = read_settings()
+    if settings.database_url is not None:
+        require_database(settings)
+    configure(settings)
+    raise typer.Exit(asyncio.run(run_engine(settings, data, demo)))
+
+
+@app.command("migrate")
+def migrate_command() -> None:
+    """Create the database schema, the streams and what else the services need; safe to repeat."""
+    settings = read_settings()
+    url, store = require_bus_url(settings), require_database(settings)
+    with refuse_wrong_usage():
+        credentials = read_credentials(settings)
+    configure(settings)
+    store.migrate(PROJECTIONS)
+    asyncio.run(provision_bus(url, credentials, settings.partitions, store.create_leases(), settings.notify))
+
+
+@app.command("run")
+def run_command(
+    services: Annotated[list[str], typer.Argument(help="Of intake, clock, announcer, metrics, notifier, board.")],
+) -> None:
+    """Run one or more services against SLA_NATS_URL and SLA_DATABASE_URL."""
+    if unknown := [name for name in services if name not in SERVICES]:
+        raise UsageError(f"{', '.join(unknown)}: no such service; the services are {', '.join(SERVICES)}")
+    settings = read_settings()
+    if "notifier" in services and not settings.notifies:
+        raise UsageError("notifier has nobody to tell; set SLA_ALERTMANAGER_URL, or SLA_NOTIFY_FILE")
+    url = require_bus_url(settings)
+    store = require_database(settings) if any(SERVICES[name].needs_store for name in services) else None
+    with refuse_wrong_usage():
+        credentials = read_credentials(settings)
+    configure(settings)
+    process = Process(list(dict.fromkeys(services)), settings, url, store, credentials)
+    raise typer.Exit(asyncio.run(process.run(lambda: print_message(f"ready: {process.http.url}"))))
+
+
+@app.command("rebuild")
+def rebuild_command(
+    views: Annotated[list[str] | None, typer.Argument(help="Of deadlines, tickets, compliance, arrivals.")] = None,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Build views again from the whole log, all of them if none is named; the engine may run meanwhile."""
+    known = {projection.name: projection for projection in PROJECTIONS}
+    if unknown := [name for name in views or [] if name not in known]:
+        raise UsageError(f"{', '.join(unknown)}: no such view; the views are {', '.join(known)}")
+    settings = read_settings()
+    with refuse_wrong_usage():
+        database = find_store(settings, data)
+    store, lock = database.open(), database.create_lock("rebuild")
+    if not lock.acquire():
+        raise CommandFailedError(f"another `sla rebuild` works on {database.name}")
+    for name in dict.fromkeys(views or known):
+        total = store.read_committed_sequence() if known[name].source == "inbox" else store.read_head()
+        for _ in show_progress(name, rebuild(store, known[name]), total):
+            lock.acquire()  # which a session that is silent for too long loses
+    store.close()
+
+
+@app.command("verify")
+def verify_command(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None:
+    """Judge every ticket again and fold every view again: does the store say the same? The engine may run meanwhile."""
+    with refuse_wrong_usage():
+        store = find_store(read_settings(), data)
+    with store.open_snapshot() as stored, Verify(stored, PROJECTIONS) as check:
+        for name, work in (("views", check.check_projections()), ("tickets", check.check_tickets())):
+            for _ in show_progress(name, work, check.head):
+                pass
+    if why_not := store_result(store, check.to_verification()):
+        print_message(f"the result was not kept in the store: {why_not}")
+    if output is Output.JSON:
+        print_json(check.to_json())
+    else:
+        if check.first:
+            print_table(Discrepancy._fields, check.first)
+        typer.echo(check.summarise())
+    raise typer.Exit(1 if check.differences else 0)
+
+
+@app.command("backup")
+def backup_command(
+    file: Annotated[Path, typer.Argument(help="The file to write; compressed if it ends with .gz or .tgz.")],
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Write the store and the streams to one file; the engine may run meanwhile."""
+    settings = read_settings_quietly()
+    with refuse_wrong_usage(), stop_on_signal():
+        print_message(f"{file}: {backup(settings, data, file).summarise()}")
+
+
+@app.command("restore")
+def restore_command(
+    file: Annotated[Path, typer.Argument(help="A file that `sla backup` has written.")], data: Data = DEFAULT_DATA
+) -> None:
+    """Put a backup in a folder in which there is nothing yet, for `sla up`."""
+    settings = read_settings_quietly()
+    with refuse_wrong_usage(), stop_on_signal():
+        print_message(f"{data}: {restore(settings, data, file).summarise()}")
+
+
+def require_bus_url(settings: Settings) -> str:
+    """Return SLA_NATS_URL. Raises UsageError if it is not set."""
+    if settings.nats_url is None:
+        raise UsageError("SLA_NATS_URL is not set; give the address of NATS, like nats://127.0.0.1:4222")
+    return settings.nats_url
+
+
+def require_database(settings: Settings) -> Database:
+    """Return the store of SLA_DATABASE_URL. Raises UsageError if that is not set, or names no store."""
+    if settings.database_url is None:
+        raise UsageError(
+            "SLA_DATABASE_URL is not set; give the store, like sqlite:///sla.db or postgresql://sla@localhost/sla"
+        )
+    try:
+        return parse_database_url(settings.database_url)
+    except ValueError as error:
+        raise UsageError(f"SLA_DATABASE_URL: {error}") from None

@@ -1,0 +1,119 @@
+"""Moves of open tickets to another version of the policy: each is an event, a fact like others. Nothing is edited."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from nats.aio.client import Client
+
+from events.tickets import PolicyChanged, build_ticket_message
+from projections.runner import catch_up
+from projections.tickets import Tickets
+from services.bus.publisher import Outgoing, Publisher
+from services.bus.streams import TICKETS
+from services.errors import ReadOnlyError
+from services.queries.backtest import find_outcome
+from services.store.interface import Store
+from sla.judge import Clock, CycleKey, Fact, Facts, Verdict, judge
+from sla.policy import FIRST_RESPONSE, Policy
+from sla.versions import AFTER_ALL, Versions
+
+MIGRATION_SOURCE = "/sla/policy"
+BATCH_TICKETS = 1_000
+NO_LIMIT = 2**63 - 1
+
+
+class PolicyMove(NamedTuple):
+    """
+    What would become of a clock, of an objective and its cycle, under another version: it `breaks` if more is used than
+    that one gives; `why_not` says why the ticket cannot move.
+    """
+
+    ticket: str
+    objective: str
+    cycle: int
+    service_level: str
+    priority: str
+    policy_version: str
+    due_at: datetime
+    new_due_at: datetime | None
+    breaks: bool
+    why_not: str | None
+
+
+def find_moves(store: Store, to: Policy, now: datetime) -> Iterator[PolicyMove]:
+    """
+    Yield, ticket by ticket, the move of every clock that has neither ended nor broken and is under another version.
+    """
+    versions, view = store.read_versions(), Tickets()
+    first_only = all(len(version.policy.objectives) == 1 for version in versions)
+    with suppress(ReadOnlyError):
+        catch_up(store, view)
+    with store.read_view() as cursor:
+        rows = view.list_open(cursor, NO_LIMIT) if first_only else view.list_all(cursor)
+    wanted = [
+        row.ticket
+        for row in rows
+        if row.state.stage != "pending"
+        and not (first_only and (row.state.breached_at or row.state.policy_version == to.version))
+    ]
+    for start in range(0, len(wanted), BATCH_TICKETS):
+        for ticket, found in store.load_tickets(wanted[start : start + BATCH_TICKETS]).items():
+            yield from _find_ticket_moves(ticket, found.facts, versions, to, now)
+
+
+def _find_ticket_moves(
+    ticket: str, facts: Facts, versions: Versions, to: Policy, now: datetime
+) -> Iterator[PolicyMove]:
+    here = {
+        key: clock
+        for key, clock in _list_clocks(judge(facts, versions, now))
+        if find_outcome(clock) == "open" and clock.phase.policy.version != to.version
+    }
+    if not here:
+        return
+    moved = Fact(MIGRATION_SOURCE, "", now, PolicyChanged(policy_version=to.version), None, now)
+    there, why_not = dict[CycleKey, Clock](), None
+    try:
+        facts = facts.copy_with(moved)
+        judge(facts, versions, AFTER_ALL)
+        there = dict(_list_clocks(judge(facts, versions, now + timedelta(microseconds=1))))
+    except KeyError as error:
+        why_not = str(error.args[0])
+    for key, clock in here.items():
+        then, version, due_at = there.get(key), clock.phase.policy.version, clock.phase.due_at
+        breaks, new_due_at = (False, None) if then is None else (then.broken_at is not None, then.phase.due_at)
+        labels = (clock.service_level.name, clock.priority)
+        yield PolicyMove(ticket, *key, *labels, version, due_at, new_due_at, breaks, why_not)
+
+
+def _list_clocks(verdict: Verdict) -> Iterator[tuple[CycleKey, Clock]]:
+    if verdict.clock is not None:
+        yield (FIRST_RESPONSE, 1), verdict.clock
+        yield from verdict.others.items()
+
+
+def build_move_messages(moves: Iterable[PolicyMove], version: str, now: datetime) -> list[Outgoing]:
+    """Build the events that move each ticket that can move, once; the same ones for the same instant."""
+    tickets = dict.fromkeys(move.ticket for move in moves if move.why_not is None)
+    return [_build_move_message(ticket, version, now) for ticket in tickets]
+
+
+def _build_move_message(ticket: str, version: str, now: datetime) -> Outgoing:
+    subject, headers, body = build_ticket_message(
+        PolicyChanged.type,
+        ticket,
+        source=MIGRATION_SOURCE,
+        event_id=f"{ticket}/{version}/{now.isoformat()}",
+        time=now,
+        data={"policy_version": version},
+    )
+    return Outgoing(subject, headers, body)
+
+
+async def publish_moves(nc: Client, messages: Sequence[Outgoing]) -> None:
+    """Publish to TICKETS, and wait until the bus has stored all."""
+    publisher = Publisher(nc, TICKETS)
+    for start in range(0, len(messages), BATCH_TICKETS):
+        await publisher.publish(messages[start : start + BATCH_TICKETS])
