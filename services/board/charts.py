@@ -12,7 +12,7 @@ from sla.calendar import get_zone
 HOUR = timedelta(hours=1)
 
 WIDTH, EDGE = 1_000, 12  # of the course of a ticket, in units of its drawing
-LETTER, LANE = 7.4, 22  # about the width of a letter, and the height of a line of words
+CHARACTER_WIDTH, LANE = 7.4, 22  # about the width of a letter, and the height of a line of words
 LANES = 4  # of words at most, above and below
 THICK = 34  # the height of the stretches
 
@@ -129,7 +129,7 @@ def _place_marks(signs: Sequence[ChartMark], x: Callable[[datetime], float]) -> 
     taken: list[list[tuple[float, float]]] = [[] for _ in range(LANES)]
     found = []
     for sign in sorted(signs, key=lambda each: (each.kind not in ("due", "answer"), each.at)):
-        at, width = x(sign.at), LETTER * len(sign.word) + 10
+        at, width = x(sign.at), CHARACTER_WIDTH * len(sign.word) + 10
         to_the_left = at + width > WIDTH
         left, right = (at - width, at + 2) if to_the_left else (at - 2, at + width)
         free = (n for n, lane in enumerate(taken) if all(right < other or end < left for other, end in lane))

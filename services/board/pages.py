@@ -38,7 +38,6 @@ _templates = Environment(
 )
 _templates.globals["assets"] = ASSETS
 
-ZERO = timedelta(0)
 MILLISECOND = timedelta(milliseconds=1)
 AT_RISK_SHARE = 0.25  # of the target is left
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -163,7 +162,7 @@ def _render(page: str, seen: BoardSnapshot, zone: str, **context: Any) -> str:
         page=page,
         now=to_milliseconds(seen.now),
         position=seen.position,
-        offset=(local.utcoffset() or ZERO) // timedelta(milliseconds=1),
+        offset=(local.utcoffset() or timedelta()) // timedelta(milliseconds=1),
         zone=f"{local:%Z}",
         day=f"{local:%a} {local.day} {local:%b}",
         clock=f"{local:%H:%M:%S}",
@@ -220,7 +219,7 @@ def _build_countdown(
 ) -> dict[str, object]:
     """Return what board.js counts down, in milliseconds; `hours` is None for a clock that stands still."""
     state, left = line.status.state, None if line.left is None else line.left // MILLISECOND
-    target = (state.target or ZERO) // MILLISECOND
+    target = (state.target or timedelta()) // MILLISECOND
     countdown = {
         "target": target,
         "warn": int(target * AT_RISK_SHARE),

@@ -224,7 +224,7 @@ class Board(Service):
         """Blocking work for a page; a long one does not keep the board from following."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, question, *arguments)
 
-    async def follow_updates(self, position: int | None, patience: float) -> AsyncIterator[BoardUpdate | None]:
+    async def follow_updates(self, position: int | None, timeout_seconds: float) -> AsyncIterator[BoardUpdate | None]:
         """
         What happens after a position, by default from now on; None each time that nothing does for so many seconds.
         Ends with the service.
@@ -237,7 +237,7 @@ class Board(Service):
                 position = self.position
                 continue
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(timeout_seconds):
                     await turned.wait()
             except TimeoutError:
                 yield None

@@ -37,7 +37,7 @@ def dead_list(
         case Output.JSON, True:
             print_json([each._asdict() for each in group_dead_letters(found)])
         case _, False:
-            print_table(dead_letters.COLUMNS, (letter.to_row() for letter in found))
+            print_table(dead_letters.DEAD_LETTER_COLUMNS, (letter.to_row() for letter in found))
         case _, True:
             print_table(DeadLetterGroup._fields, (each.to_row() for each in group_dead_letters(found)))
 
@@ -100,8 +100,8 @@ def make_choice(
     sequences: list[int] | None, reason: str | None, source: str | None, everything: bool
 ) -> DeadLetterChoice:
     """Return which dead letters are meant. Raises UsageError for an unknown reason, or unless one way is chosen."""
-    if reason is not None and reason not in dead_letters.REASONS:
-        raise UsageError(f"{reason!r} is not a reason; the reasons are {', '.join(dead_letters.REASONS)}")
+    if reason is not None and reason not in dead_letters.DEAD_LETTER_REASONS:
+        raise UsageError(f"{reason!r} is not a reason; the reasons are {', '.join(dead_letters.DEAD_LETTER_REASONS)}")
     if bool(sequences) + (reason is not None or source is not None) + everything != 1:
         raise UsageError("say which: sequences, --reason and --source, or --all")
     return DeadLetterChoice(sequences or (), reason, source)

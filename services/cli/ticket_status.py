@@ -6,7 +6,7 @@ from services.queries.ticket_status import TicketStatus
 from services.text.formats import format_span, format_time_left, format_wall_time, format_wall_time_briefly
 from sla.log import State
 
-COLUMNS = ("ticket", "state", "level", "priority", "due", "left")
+LIST_COLUMNS = ("ticket", "state", "level", "priority", "due", "left")
 """Those of `sla list`."""
 
 
@@ -42,7 +42,7 @@ def _format_objective(state: State, zone: str | None) -> str:
 
 
 def build_row(status: TicketStatus, now: datetime) -> tuple[str, ...]:
-    """Return the line of `sla list`, in the order of COLUMNS."""
+    """Return the line of `sla list`, in the order of LIST_COLUMNS."""
     state, zone = status.state, status.policy.zone if status.policy else None
     return (
         status.ticket,

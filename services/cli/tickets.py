@@ -60,7 +60,7 @@ def list_command(
     if output is Output.JSON:
         print_json([each.to_json(point.at) for each in found])
     else:
-        print_table(ticket_status.COLUMNS, (ticket_status.build_row(each, point.at) for each in found))
+        print_table(ticket_status.LIST_COLUMNS, (ticket_status.build_row(each, point.at) for each in found))
 
 
 @app.command("explain")

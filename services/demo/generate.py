@@ -15,13 +15,17 @@ from sla.policy import Policy
 from sla.policy_file import load_policy_file
 
 FILE = Path(__file__).with_name("demo.jsonl")
-TICKETS = 68  # of the day so far; the stories come on top
+TICKETS_SO_FAR = 68  # of the day so far; the stories come on top
 CUSTOMERS = {
     "NK": ("Almby Varme", "Bruket Nord", "Granit och Sand", "Kvarnholmen Bad", "Lilla Varvet"),
     "HV": ("Hotell Fyren", "Klippans Camping", "Ostra Hamnen", "Skargardsbagaren", "Tallbacken Vard"),
     "FB": ("Fjallgarden Fonder", "Isbrytaren Leasing", "Norrsken Betal", "Sparlan Kort", "Vindil Forsakring"),
 }
-REASONS = ("The customer cannot work.", "Third reminder without an answer.", "The account manager was called.")
+ESCALATION_REASONS = (
+    "The customer cannot work.",
+    "Third reminder without an answer.",
+    "The account manager was called.",
+)
 FIRST = {"NK": 48_200, "HV": 26_000, "FB": 7_000}
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -33,7 +37,7 @@ STORIES: tuple[tuple[str, str, str, float, float, tuple[tuple[float, str, dict[s
                                                 (12.0, "responded", {"by": "agent", "channel": "email"}, None))),
     # the answer was given four minutes before the deadline; the helpdesk tells us too late
     ("HV", "enterprise", "serious", 2.0, 6, ((11.5, "responded", {"by": "agent", "channel": "portal"}, 240),)),
-    ("NK", "foundation", "critical", 5.0, 9.5, ((14.0, "escalated", {"reason": REASONS[0]}, None),
+    ("NK", "foundation", "critical", 5.0, 9.5, ((14.0, "escalated", {"reason": ESCALATION_REASONS[0]}, None),
                                                 (22.0, "responded", {"by": "agent", "channel": "email"}, None))),
     # thresholds of 75, 50 and 90 % lie just ahead
     ("NK", "foundation", "minor", 2.5, 6 * 3600 + 6, ()),
@@ -47,7 +51,7 @@ STORIES: tuple[tuple[str, str, str, float, float, tuple[tuple[float, str, dict[s
     ("FB", "enterprise", "critical", 7.0, 16, ((13.5, "responded", {"by": "agent", "channel": "phone"}, None),)),
     # lowered a moment before the deadline
     ("HV", "professional", "critical", 8.0, 17, ((14.5, "priority_changed", {"priority": "minor"}, None),)),
-    ("FB", "enterprise", "serious", 9.0, 14, ((16.5, "escalated", {"reason": REASONS[2]}, None),)),
+    ("FB", "enterprise", "serious", 9.0, 14, ((16.5, "escalated", {"reason": ESCALATION_REASONS[2]}, None),)),
     ("NK", "foundation", "serious", 11.5, 17, ((27.0, "responded", {"by": "agent", "channel": "portal"}, None),)),
     # a machine's answer does not count
     ("FB", "enterprise", "critical", 10.0, 20, ((12.5, "responded", {"by": "automation", "channel": "email"}, None),
@@ -66,7 +70,7 @@ class DemoDay:
 
     def build_events(self) -> list[Event]:
         """The day in the order of the file: what has happened by the start, then the stories as they are fed."""
-        past = [event for number in range(TICKETS) for event in self._build_ticket(200 + number * 60)]
+        past = [event for number in range(TICKETS_SO_FAR) for event in self._build_ticket(200 + number * 60)]
         stories = [event for story in STORIES for event in self._build_story(*story)]
         events = [*past, *stories, *self._build_oddities(past)]
         return sorted(events, key=lambda event: event["demoat"])
@@ -92,7 +96,7 @@ class DemoDay:
             other = chance.choice([name for name in self._policy.priorities if name != priority])
             yield from self._build_if_past(ticket, "priority_changed", fed, opened + target * 0.1, {"priority": other})
         if chance.random() < 0.10:
-            reason = {"reason": chance.choice(REASONS)}
+            reason = {"reason": chance.choice(ESCALATION_REASONS)}
             yield from self._build_if_past(ticket, "escalated", fed, opened + target * 0.6, reason)
         used = chance.uniform(1.02, 1.2) if chance.random() < 0.12 else chance.uniform(0.05, 0.55)
         answer = {"by": "agent", "channel": channel}

@@ -51,7 +51,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 STORE = "sla.db"
 IN_ORDER = (SLA, DEAD_LETTERS, TICKETS)
-CHUNK = 128 * 1024
+COPY_CHUNK_BYTES = 128 * 1024
 COPIED_CHECKPOINTS = (ANNOUNCER_CHECKPOINT, build_created_at_key(TICKETS))  # projections are built again from the log
 ANSWERS_WITHIN = 30.0  # seconds for a chunk
 RESTORES_WITHIN = 3600.0  # seconds in which the broker reads a whole stream, after its last chunk
@@ -198,7 +198,7 @@ async def _take_snapshot(nc: Client, stream: str, path: Path) -> BackedUpStream:
     inbox = nc.new_inbox()
     subscription = await nc.subscribe(inbox)
     try:
-        question = {"deliver_subject": inbox, "chunk_size": CHUNK}
+        question = {"deliver_subject": inbox, "chunk_size": COPY_CHUNK_BYTES}
         answer = await _ask(nc, f"$JS.API.STREAM.SNAPSHOT.{stream}", question)
         with path.open("wb") as file:
             while (message := await subscription.next_msg(ANSWERS_WITHIN)).data:
@@ -307,7 +307,7 @@ def _unpack(file: Path, folder: Path) -> Manifest:
             raise FatalError(f"{file} has format {manifest.format}, this version reads {FORMAT}; use {manifest.engine}")
         for name in (STORE, *map(name_part, IN_ORDER)):
             with (folder / name).open("wb") as target, _open_member(tar, name) as source:
-                while chunk := source.read(CHUNK):
+                while chunk := source.read(COPY_CHUNK_BYTES):
                     target.write(chunk)
             if _describe_part(folder / name) != manifest.parts[name]:
                 raise FatalError(f"{file} is damaged: {name} is not what the manifest says")
@@ -346,7 +346,7 @@ async def _restore_all(nc: Client, manifest: Manifest, parts: Path) -> datetime:
 async def _restore(nc: Client, stream: str, found: BackedUpStream, path: Path) -> None:
     answer = await _ask(nc, f"$JS.API.STREAM.RESTORE.{stream}", {"config": found.config, "state": found.state})
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(COPY_CHUNK_BYTES):
             _answer((await nc.request(answer["deliver_subject"], chunk, timeout=ANSWERS_WITHIN)).data)
     await _ask(nc, answer["deliver_subject"], None, RESTORES_WITHIN)
     last = await read_last_sequence(nc, stream)

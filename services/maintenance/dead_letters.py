@@ -18,10 +18,10 @@ from services.errors import BusError
 from services.text.formats import format_wall_time
 from sla.engine import Message
 
-REASONS = tuple(Reason)
-COLUMNS = ("sequence", "reason", "refused", "subject", "error")
+DEAD_LETTER_REASONS = tuple(Reason)
+DEAD_LETTER_COLUMNS = ("sequence", "reason", "refused", "subject", "error")
 SILENCE = 10.0  # seconds without a message while some are missing
-CHUNK = 500
+RESEND_BATCH = 500
 AT_ONCE = 50
 NOT_THERE = 10043  # what JetStream says of a message that somebody else has deleted
 
@@ -79,7 +79,7 @@ class WaitingDeadLetter(NamedTuple):
         return {**self.to_json(), "headers": self.headers, "body": text, "body_base64": self.body}
 
     def to_row(self) -> tuple[str, ...]:
-        """For people, in the order of COLUMNS."""
+        """For people, in the order of DEAD_LETTER_COLUMNS."""
         return (
             str(self.sequence),
             self.reason,
@@ -217,8 +217,8 @@ async def replay(nc: Client, choice: DeadLetterChoice) -> list[tuple[WaitingDead
         equal[_make_digest(letter)].append(letter)
     waiting, sent = list(equal.values()), []
     publisher = Publisher(nc, TICKETS)
-    for start in range(0, len(waiting), CHUNK):
-        some = waiting[start : start + CHUNK]
+    for start in range(0, len(waiting), RESEND_BATCH):
+        some = waiting[start : start + RESEND_BATCH]
         published = await publisher.publish([same[0].build_original() for same in some])
         await _remove(nc, [letter for same in some for letter in same])
         sent += [(same[0], each.sequence) for same, each in zip(some, published, strict=True)]

@@ -14,6 +14,7 @@ from services.bus.publisher import Outgoing, Publisher
 from services.bus.streams import TICKETS
 from services.errors import ReadOnlyError
 from services.queries.backtest import find_outcome
+from services.queries.ticket_status import NO_ROW_LIMIT
 from services.store.interface import Store
 from sla.judge import Clock, CycleKey, Fact, Facts, Verdict, judge
 from sla.policy import FIRST_RESPONSE, Policy
@@ -21,7 +22,6 @@ from sla.versions import AFTER_ALL, Versions
 
 MIGRATION_SOURCE = "/sla/policy"
 BATCH_TICKETS = 1_000
-NO_LIMIT = 2**63 - 1
 
 
 class PolicyMove(NamedTuple):
@@ -51,7 +51,7 @@ def find_moves(store: Store, to: Policy, now: datetime) -> Iterator[PolicyMove]:
     with suppress(ReadOnlyError):
         catch_up(store, view)
     with store.read_view() as cursor:
-        rows = view.list_open(cursor, NO_LIMIT) if first_only else view.list_all(cursor)
+        rows = view.list_open(cursor, NO_ROW_LIMIT) if first_only else view.list_all(cursor)
     wanted = [
         row.ticket
         for row in rows

@@ -25,7 +25,7 @@ from sla.ticket import NO_LIMIT, TicketSla
 from sla.versions import Version, Versions
 
 SHOWN = 20  # differences that are kept to be shown; all are counted
-BATCH = 1_000
+VERIFY_BATCH = 1_000
 UNREADABLE = (StoreError, msgspec.MsgspecError, KeyError, TypeError, ValueError)  # what tampered events lead to
 
 Row = tuple[Any, ...]
@@ -163,7 +163,7 @@ class Verify:
         cursor = self._spare.cursor()
         for view in views:
             view.create_tables(cursor)
-        while batch := list(islice(rows, BATCH)):
+        while batch := list(islice(rows, VERIFY_BATCH)):
             for view, position in list(views.items()):
                 try:
                     view.apply(cursor, [row for row in batch if row[0] <= position])
@@ -231,7 +231,7 @@ class Verify:
             if difference := self._judge(id, events):
                 self._add_discrepancy(*difference)
             done += len(events)
-            if done % BATCH < len(events) or done == self.head:
+            if done % VERIFY_BATCH < len(events) or done == self.head:
                 yield done
 
     def _judge(self, id: str, rows: Sequence[Row]) -> Discrepancy | None:

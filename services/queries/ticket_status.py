@@ -21,7 +21,7 @@ from sla.policy import Policy
 from sla.ticket import TicketSla
 from sla.versions import Versions
 
-NO_LIMIT = 2**63 - 1
+NO_ROW_LIMIT = 2**63 - 1
 
 
 class TicketStatus(NamedTuple):
@@ -169,7 +169,7 @@ def list_waiting(store: Store, when: PointInTime, limit: int | None = None) -> I
     with suppress(ReadOnlyError):  # then it is as far as the processes that catch it up are
         catch_up(store, view)
     with store.read_view() as cursor:
-        rows = view.list_open(cursor, NO_LIMIT if limit is None else limit)
+        rows = view.list_open(cursor, NO_ROW_LIMIT if limit is None else limit)
     policy = cache(store.read_policy)
     tickets: dict[str, TicketSla] = {}
     if any(len(version.policy.objectives) > 1 for version in store.read_versions()):
@@ -184,5 +184,5 @@ def _list_waiting_then(store: Store, when: PointInTime, limit: int | None) -> It
     versions = store.read_versions()
     found = (build_ticket_status(ticket, versions, when) for ticket, _ in iterate_tickets(store, when, versions))
     waits = ((until, each.ticket, each) for each in found if (until := get_open_until(each.state)) is not None)
-    for _, _, each in nsmallest(NO_LIMIT if limit is None else limit, waits):
+    for _, _, each in nsmallest(NO_ROW_LIMIT if limit is None else limit, waits):
         yield each

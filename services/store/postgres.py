@@ -178,7 +178,7 @@ def _limit_idle_transactions(connection: Connection[Any]) -> None:
     connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_SECONDS}s'")
 
 
-class _Recorder(PostgresApplicationRecorder):
+class _PostgresRecorder(PostgresApplicationRecorder):
     """
     Stores the outcome of a batch in one transaction: Store.commit calls it with the events as rows.
 
@@ -211,7 +211,7 @@ class PostgresStore(Store):
 
     def __init__(self, database: "PostgresDatabase", *, create: bool = False) -> None:
         self._datastore = _Datastore(database)
-        super().__init__(_Recorder(self._datastore))
+        super().__init__(_PostgresRecorder(self._datastore))
         try:
             with self.read_log() as cursor:
                 _check_server(cursor, database.name)

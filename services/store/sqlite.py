@@ -46,7 +46,7 @@ class _ViewPool(_Pool):
     synchronous = "NORMAL"
 
 
-class _Recorder(SQLiteApplicationRecorder):
+class _SqliteRecorder(SQLiteApplicationRecorder):
     """Stores the outcome of a batch in one transaction: Store.commit calls it with the events as rows."""
 
     def __init__(self, datastore: SQLiteDatastore, writer: threading.Lock) -> None:
@@ -81,7 +81,7 @@ class SqliteStore(Store):
         self._writer = threading.Lock()  # SQLite lets one connection write at a time, and makes others poll
         self._facts = _open_datastore(_Pool, path)
         self._views = _open_datastore(_ViewPool, path)
-        recorder = _Recorder(self._facts, self._writer)
+        recorder = _SqliteRecorder(self._facts, self._writer)
         if create:
             recorder.create_table()
             with self._facts.transaction(commit=True) as cursor:

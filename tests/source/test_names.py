@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.source.vocabulary import BANNED, VERBS
+from tests.source.vocabulary import BANNED, KEPT, VERBS
 from tests.support.pages import parse_module
 
 pytestmark = pytest.mark.xdist_group("source")
@@ -86,6 +87,26 @@ def has_banned_word(name: Name) -> bool:
 
 def instead_of(name: Name) -> str:
     return "; ".join(f"not {word}, but {BANNED[word]}" for word in map(str.lower, name.words) if word in BANNED)
+
+
+def test_no_class_and_no_constant_is_defined_in_two_modules() -> None:
+    defined = defaultdict[str, set[str]](set)
+    for path, tree in list_modules(*PRODUCT):
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                defined[node.name].add(path)
+        for name, _ in assigned_names([node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]):
+            if name.isupper() and is_public(name) and len(name) > 1:
+                defined[name].add(path)
+    twice = [f"{name}: {', '.join(sorted(paths))}" for name, paths in sorted(defined.items()) if len(paths) > 1]
+    assert not twice, "\n".join(twice)
+
+
+def test_public_names_have_the_words_of_the_glossary() -> None:
+    found = [name for path, tree in list_modules(*PRODUCT) for name in public_names(path, tree)]
+    wrong = [name for name in found if has_banned_word(name) and name.text not in KEPT]
+    assert not wrong, "\n".join(f"{name.at} {name.text}: {instead_of(name)}" for name in wrong)
+    assert {name.text for name in found} >= set(KEPT), "an exception for a name that is gone"
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,17 @@ def test_every_path_that_the_source_names_is_there() -> None:
     assert not dead, "\n".join(dead)
 
 
+def test_the_source_names_no_document_that_is_not_here() -> None:
+    outside = re.compile(r"\bTRAPS\b|(?<![Pp]olicy )\b[Ss]ection \d|\((?:rule|decision) \d")
+    found = [
+        f"{file.relative_to(ROOT)}: {match[0]}"
+        for file in SOURCES
+        if file != Path(__file__)
+        for match in outside.finditer(read_prose(file))
+    ]
+    assert not found, "\n".join(found)
+
+
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_documented(name: str) -> None:
     pages = [ROOT / "README.md", ROOT / "docs" / "operations.md", ROOT / "docs" / "testing.md"]

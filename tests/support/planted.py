@@ -13,7 +13,7 @@ from services.bus.streams import SLA
 from services.runtime import service
 from services.store.interface import Store
 from services.store.schema import ANNOUNCER_CHECKPOINT
-from services.store.sqlite import SqliteStore, _Recorder
+from services.store.sqlite import SqliteStore, _SqliteRecorder
 from sla.decisions import decide_retraction
 from sla.engine import TICK_PREFIX, BatchOutcome, Engine, Message
 from sla.judge import Clock as Judged
@@ -103,15 +103,15 @@ def rebuild_that_announces() -> None:
 
 def no_compare_and_set() -> None:
     """Whoever writes the position last is right: an old owner that wakes up stores on."""
-    insert = _Recorder.insert_events
+    insert = _SqliteRecorder.insert_events
 
-    def anyway(self: _Recorder, stored_events: Any, **kwargs: Any) -> Any:
+    def anyway(self: _SqliteRecorder, stored_events: Any, **kwargs: Any) -> Any:
         with self.datastore.transaction(commit=False) as cursor:
             cursor.execute("SELECT number, position FROM partitions")
             before = {row[0]: row[1] for row in cursor.fetchall()}
         return insert(self, stored_events, **kwargs | {"before": before})
 
-    _Recorder.insert_events = anyway
+    _SqliteRecorder.insert_events = anyway
 
 
 def tick_once() -> None:
