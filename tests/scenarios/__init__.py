@@ -43,7 +43,7 @@ RULES = (
     Rule(3, "Only a tick breaks a promise", ticks.SCENARIOS),
     Rule(4, "Priority changed", priority.SCENARIOS),
     Rule(5, "First response wins", first_response.SCENARIOS),
-    Rule(6, "Late news", late_arriving.SCENARIOS),
+    Rule(6, "Late-arriving facts", late_arriving.SCENARIOS),
     Rule(7, "Before opened", before_opening.SCENARIOS),
     Rule(8, "Opened twice", opened_twice.SCENARIOS),
     Rule(9, "Duplicates", duplicates.SCENARIOS),

@@ -67,7 +67,7 @@ SCENARIOS = (
         },
     ),
     Scenario(
-        "late news that lowers the priority withdraws the breach; the new deadline breaks as number 2",
+        "a late-arriving fact that lowers the priority withdraws the breach; the new deadline breaks as number 2",
         rule=6,
         given=(
             opened("foundation", "critical", "2025-11-03 10:00"),
@@ -93,7 +93,7 @@ SCENARIOS = (
         },
     ),
     Scenario(
-        "late news that lowers the priority, and an answer before the new deadline: kept",
+        "a late-arriving fact that lowers the priority, and an answer before the new deadline: kept",
         rule=6,
         given=(
             opened("foundation", "critical", "2025-11-03 10:00"),
@@ -104,7 +104,7 @@ SCENARIOS = (
         also={"met": True, "breached_at": None},
     ),
     Scenario(
-        "late news that raises the priority moves the breach: number 2 in the same transaction",
+        "a late-arriving fact that raises the priority moves the breach: number 2 in the same transaction",
         rule=6,
         given=(
             opened("foundation", "serious", "2025-11-03 10:00"),
@@ -123,7 +123,7 @@ SCENARIOS = (
         },
     ),
     Scenario(
-        "late news that moves the breach to an instant that no tick has shown: number 2 waits for its tick",
+        "a late-arriving fact that moves the breach to an instant that no tick has shown: number 2 waits for its tick",
         rule=6,
         given=(
             opened("foundation", "critical", "2025-11-03 10:00"),
@@ -139,7 +139,7 @@ SCENARIOS = (
         },
     ),
     Scenario(
-        "late news upon late news: what no tick has shown waits for its tick",
+        "a late-arriving fact upon another: what no tick has shown waits for its tick",
         rule=6,
         given=(
             opened("enterprise", "minor", "2025-11-03 10:00"),
@@ -160,7 +160,7 @@ SCENARIOS = (
         also={"breached_at": None, "due_at": "2025-11-03 21:30", "next_at": "2025-11-03 21:30"},
     ),
     Scenario(
-        "late news that moves the breach of an answered ticket: retracted, breached, revised",
+        "a late-arriving fact that moves the breach of an answered ticket: retracted, breached, revised",
         rule=6,
         given=(
             opened("foundation", "serious", "2025-11-03 10:00"),
@@ -176,7 +176,7 @@ SCENARIOS = (
         },
     ),
     Scenario(
-        "late news that leaves the instant of the breach as it was leaves the breach",
+        "a late-arriving fact that leaves the instant of the breach as it was leaves the breach",
         rule=6,
         given=(
             opened("foundation", "critical", "2025-11-04 10:00"),

@@ -27,7 +27,7 @@ SCENARIOS = (
         also={"due_at": "2025-11-03 18:00", "target": "8:00:00", "policy_version": "edited"},
     ),
     Scenario(
-        "late news is judged by the policy of the opening",
+        "a late-arriving fact is judged by the policy of the opening",
         rule=13,
         given=(
             opened("foundation", "critical", "2025-11-03 10:00"),

@@ -114,7 +114,7 @@ SCENARIOS = (
         also={"warning": {"threshold_percent": 75, "time": "2025-11-03 13:10"}},
     ),
     Scenario(
-        "a warning is not withdrawn by late news",
+        "a warning is not withdrawn by a late-arriving fact",
         rule=12,
         given=(
             opened("foundation", "critical", "2025-11-03 10:00"),
