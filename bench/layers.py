@@ -128,7 +128,8 @@ class Way:
 
     def _judge(self, fact: TicketEvent, now: datetime) -> list[Recorded]:
         ticket = self._tickets.setdefault(fact.ticket, TicketSla(fact.ticket))
-        return ticket.record(fact, self._versions, now, Limits().historic_after)
+        recorded = ticket.record(fact, now)
+        return [recorded, *ticket.decide(self._versions, now, Limits().historic_after, fact.id)]
 
     async def _publish(self, messages: Sequence[Outgoing]) -> None:
         """Many as one, as the announcer does."""

@@ -113,14 +113,21 @@ class Engine:
             make_fact_key(item.source, item.id) for item in items if isinstance(item, TicketEvent)
         )
         self._load_tickets([item.ticket for item in items if not isinstance(item, BadFactError)])
+        historic_after = self._limits.historic_after
         for message, item in zip(messages, items, strict=True):
             match item:
-                case Tick(ticket):
-                    outcome.events += self._process_tick(ticket, message.stored_at)
-                case TicketEvent():
-                    self._process_fact(message, item, known, outcome)
                 case BadFactError():
                     _refuse(message, item, outcome)
+                case Tick(ticket):
+                    if self._tickets[ticket].version:  # else it is forged: the ticket has no facts
+                        outcome.events += self._tickets[ticket].decide(
+                            self._versions, message.stored_at, historic_after
+                        )
+                case TicketEvent(ticket=ticket, id=fact_id):
+                    if self._record(message, item, known, outcome):
+                        outcome.events += self._tickets[ticket].decide(
+                            self._versions, message.stored_at, historic_after, fact_id
+                        )
         while len(self._tickets) > MAX_CACHED_TICKETS or self._facts > MAX_CACHED_FACTS:
             self._facts -= len(self._tickets.popitem(last=False)[1].facts)
         return outcome
@@ -136,32 +143,23 @@ class Engine:
         _refuse(message, BadFactError(reason, error), outcome)
         return outcome
 
-    def _process_tick(self, ticket_id: str, now: datetime) -> list[Recorded]:
-        ticket = self._tickets[ticket_id]
-        if not ticket.version:
-            return []  # a forged tick, of a ticket without facts
-        return ticket.tick(self._versions, now, self._limits.historic_after)
-
-    def _process_fact(
-        self, message: Message, event: TicketEvent, known: dict[bytes, bytes], outcome: BatchOutcome
-    ) -> None:
+    def _record(self, message: Message, event: TicketEvent, known: dict[bytes, bytes], outcome: BatchOutcome) -> bool:
+        """Record a fact, if it is new and may count, with its inbox row. Return whether it was recorded."""
         key, digest = make_fact_key(event.source, event.id), make_content_digest(event)
         try:
-            if self._accept(event, message.stored_at, known.get(key), digest):
-                ticket = self._tickets[event.ticket]
-                outcome.events += ticket.record(event, self._versions, message.stored_at, self._limits.historic_after)
-                self._facts += 1
-                outcome.inbox.append(
-                    InboxRow(message.sequence, "recorded", event.type, None, key, digest, event.ticket)
-                )
-                known[key] = digest
-            else:
-                outcome.inbox.append(
-                    InboxRow(message.sequence, "duplicate", event.type, None, None, None, event.ticket)
-                )
+            is_new = self._accept(event, message.stored_at, known.get(key), digest)
         except BadFactError as error:
             error.type = event.type
             _refuse(message, error, outcome)
+            return False
+        if not is_new:
+            outcome.inbox.append(InboxRow(message.sequence, "duplicate", event.type, None, None, None, event.ticket))
+            return False
+        outcome.events.append(self._tickets[event.ticket].record(event, message.stored_at))
+        outcome.inbox.append(InboxRow(message.sequence, "recorded", event.type, None, key, digest, event.ticket))
+        known[key] = digest
+        self._facts += 1
+        return True
 
     def _accept(self, event: TicketEvent, stored_at: datetime, known: bytes | None, digest: bytes) -> bool:
         """

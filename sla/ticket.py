@@ -18,7 +18,7 @@ NO_LIMIT = timedelta.max  # as `historic_after`: no breach is historic
 @dataclass(slots=True)
 class TicketSla:
     """
-    One ticket. `record` and `tick` return what is new; `apply` only assigns, so that a replay decides nothing.
+    One ticket. `record` and `decide` return what is new; `apply` only assigns, so that a replay decides nothing.
     `known_at` is the newest broker's time that it was judged at, `learned_at` that of its first fact, None without any.
     """
 
@@ -44,13 +44,8 @@ class TicketSla:
             ticket.apply(recorded.event)
         return ticket
 
-    def record(
-        self, event: TicketEvent, versions: Versions, now: datetime, historic_after: timedelta = NO_LIMIT
-    ) -> list[Recorded]:
-        """
-        Record a fact that the broker stored at `now`, and decide what follows. A fact alone neither breaks a promise
-        nor warns (docs/architecture.md#rule-3).
-        """
+    def record(self, event: TicketEvent, now: datetime) -> Recorded:
+        """Record a fact that the broker stored at `now`. What follows from it is for `decide`, with its id."""
         fact = FactRecorded(
             at=now,
             type=event.type,
@@ -60,19 +55,16 @@ class TicketSla:
             data=event.data.model_dump(mode="json", exclude_defaults=True),
             sequence=event.sequence,
         )
-        recorded = self._append(fact)
-        return [recorded, *self._decide(versions, now, historic_after, event.id)]
+        return self._append(fact)
 
-    def tick(self, versions: Versions, now: datetime, historic_after: timedelta = NO_LIMIT) -> list[Recorded]:
-        """
-        Decide what follows from the time alone: it is `now`, by the broker. Return nothing if nothing follows, so that
-        a forged or doubled tick is harmless.
-        """
-        return self._decide(versions, now, historic_after, None)
-
-    def _decide(
-        self, versions: Versions, now: datetime, historic_after: timedelta, fact_id: str | None
+    def decide(
+        self, versions: Versions, now: datetime, historic_after: timedelta = NO_LIMIT, fact_id: str | None = None
     ) -> list[Recorded]:
+        """
+        Decide what follows at `now`, by the broker: from the fact just recorded, or without one from the time alone.
+        A fact alone neither breaks a promise nor warns (docs/architecture.md#rule-3). Return nothing if nothing
+        follows, so that a forged or doubled tick is harmless.
+        """
         now = max(now, self.known_at or now)
         judgement = Judgement(
             ticket=self.id,

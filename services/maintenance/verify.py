@@ -278,10 +278,8 @@ def judge_again(ticket: TicketSla, events: Sequence[StoredDecision], versions: V
     while place < len(events):
         event, fact = events[place]
         historic_after = guess_historic_after(ticket, events, place)
-        if fact is not None:
-            made = ticket.record(fact, versions, event.at, historic_after)
-        else:
-            made = ticket.tick(versions, event.at, historic_after)
+        made = [] if fact is None else [ticket.record(fact, event.at)]
+        made += ticket.decide(versions, event.at, historic_after, fact.id if fact else None)
         for again, told in zip_longest(made, events[place : place + max(len(made), 1)]):
             if again is None or told is None or not is_same(again.event, told.event):
                 sides = select_unlike(

@@ -69,7 +69,7 @@ class PointInTime:
         if first > self.as_of:
             raise NothingKnownError(f"nothing had happened to ticket {found.id!r}", self.as_of, first)
         then = TicketSla(found.id, facts=found.facts)
-        then.tick(versions, self.as_of)
+        then.decide(versions, self.as_of)
         return then
 
 

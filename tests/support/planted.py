@@ -78,8 +78,15 @@ def tick_without_queueing() -> None:
 
 def tick_ahead_of_time() -> None:
     """The engine believes a tick, not the broker's clock."""
-    tick = TicketSla.tick
-    TicketSla.tick = lambda self, policy, now, *more: tick(self, policy, now + timedelta(seconds=2), *more)
+    decide = TicketSla.decide
+
+    def decide_ahead(
+        self: TicketSla, versions: Versions, now: datetime, historic_after: timedelta, fact_id: str | None = None
+    ) -> list[Recorded]:
+        ahead = timedelta(0) if fact_id else timedelta(seconds=2)
+        return decide(self, versions, now + ahead, historic_after, fact_id)
+
+    TicketSla.decide = decide_ahead
     clock.CLOCK_MARGIN_MICROSECONDS = -1_000_000
 
 
