@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from random import Random
+from traceback import extract_stack
 from typing import Any
 
 import pytest
 
 import sla.engine
 import sla.judge
+import sla.ticket
 from events.tickets import Escalated, Opened, PriorityChanged
 from sla.engine import Engine, Message
 from sla.judge import Fact, Facts, Labels, judge
@@ -23,6 +25,22 @@ from tests.support.memory import POLICY, Memory
 ONE = Versions.only(POLICY)
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
+
+
+# ---- calls
+
+
+def test_from_the_engine_to_the_judgement_it_is_three_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    stacks = list[list[str]]()
+
+    def judge_here(*arguments: Any) -> Any:
+        stacks.append([frame.name for frame in extract_stack()[:-1]])
+        return judge(*arguments)
+
+    monkeypatch.setattr(sla.ticket, "judge", judge_here)
+    Kept().take("T-1", "opened", service_level="foundation", priority="critical")
+    (calls,) = stacks
+    assert [*calls[calls.index("process") :], "judge"] == ["process", "decide", "judge"]
 
 
 # ---- memory

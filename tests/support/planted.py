@@ -1,7 +1,7 @@
 """Bugs planted on purpose: each breaks the engine in this process. A harness that catches none of them is broken."""
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +17,9 @@ from services.store.sqlite import SqliteStore, _SqliteRecorder
 from sla.decisions import decide_retraction
 from sla.engine import TICK_PREFIX, BatchOutcome, Engine, Message
 from sla.judge import Clock as Judged
+from sla.log import Recorded
 from sla.ticket import TicketSla
+from sla.versions import Versions
 
 
 def mark_before_publish() -> None:
