@@ -1,4 +1,4 @@
-"""Drawings as SVG: the breaches of a day, and the course of a ticket. Every text in them is escaped."""
+"""Charts as SVG: the breaches of a day, and the timeline of a ticket. Every text in them is escaped."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,14 +11,14 @@ from sla.calendar import get_zone
 
 HOUR = timedelta(hours=1)
 
-WIDTH, EDGE = 1_000, 12  # of the course of a ticket, in units of its drawing
-CHARACTER_WIDTH, LANE = 7.4, 22  # about the width of a letter, and the height of a line of words
-LANES = 4  # of words at most, above and below
-THICK = 34  # the height of the stretches
+WIDTH, MARGIN = 1_000, 12  # of the timeline of a ticket, in units of its drawing
+CHARACTER_WIDTH, LANE_HEIGHT = 7.4, 22  # about the width of a letter, and the height of a line of words
+MAX_LANES = 4  # of words at most, above and below
+BAR_HEIGHT = 34
 
 
 def draw_hours_chart(times: Iterable[datetime], now: datetime) -> Markup:
-    """How many were within each of the last 24 hours, as bars; the newest on the right."""
+    """Draw how many were within each of the last 24 hours, as bars; the newest on the right."""
     ago = Counter(min(23, (now - at) // HOUR) for at in times if at <= now)
     most = max(ago.values(), default=0)
     bars = Markup("")
@@ -33,7 +33,7 @@ def draw_hours_chart(times: Iterable[datetime], now: datetime) -> Markup:
 
 
 class ChartSegment(NamedTuple):
-    """Time [start, end), whether it counts, and why or why not; `ahead` if it is not used, or not yet."""
+    """Time [start, end), whether it counts, and why; `ahead` if it is not used, or not yet."""
 
     start: datetime
     end: datetime
@@ -51,32 +51,32 @@ class ChartMark(NamedTuple):
 
 
 def draw_timeline(
-    stretches: Sequence[ChartSegment], facts: Sequence[ChartMark], signs: Sequence[ChartMark], zone: str
+    segments: Sequence[ChartSegment], facts: Sequence[ChartMark], marks: Sequence[ChartMark], zone: str
 ) -> Markup:
     """
-    A ticket from left to right: facts above, what counts and what does not in the middle, thresholds, deadline and now
-    below. Stretches are without gaps; what lies outside of them is not drawn.
+    Draw a ticket from left to right: facts above, what counts and what does not in the middle, thresholds, deadline and
+    now below. The segments are without gaps; what lies outside of them is not drawn.
     """
-    start, end = stretches[0].start, max(stretches[-1].end, stretches[0].start + timedelta(seconds=1))
+    start, end = segments[0].start, max(segments[-1].end, segments[0].start + timedelta(seconds=1))
 
     def x(at: datetime) -> float:
-        return round(EDGE + (WIDTH - 2 * EDGE) * ((at - start) / (end - start)), 1)
+        return round(MARGIN + (WIDTH - 2 * MARGIN) * ((at - start) / (end - start)), 1)
 
-    above, below = (_place_marks([each for each in some if start <= each.at <= end], x) for some in (facts, signs))
-    top = LANE * max((each.lane + 1 for each in above), default=0) + 6
-    bottom = top + THICK + LANE * max((each.lane + 1 for each in below), default=0) + 30
-    due = next((sign.at for sign in signs if sign.kind == "due"), None)
+    above, below = (_place_marks([each for each in some if start <= each.at <= end], x) for some in (facts, marks))
+    top = LANE_HEIGHT * max((each.lane + 1 for each in above), default=0) + 6
+    bottom = top + BAR_HEIGHT + LANE_HEIGHT * max((each.lane + 1 for each in below), default=0) + 30
+    due = next((mark.at for mark in marks if mark.kind == "due"), None)
     parts = [
         *(_draw_midnight(x(at), at, top, bottom) for at in _find_midnights(start, end, zone)),
         *(
             _draw_segment(x(part.start), x(part.end), top, part, due)
-            for each in stretches
+            for each in segments
             for part in _cut_at_deadline(each, due)
         ),
-        *(_draw_line(each, top - 20 - each.lane * LANE, top + THICK) for each in above),
-        *(_draw_line(each, top, top + THICK + 21 + each.lane * LANE) for each in below),
-        *(_draw_word(each, top - 8 - each.lane * LANE) for each in above),
-        *(_draw_word(each, top + THICK + 18 + each.lane * LANE) for each in below),
+        *(_draw_line(each, top - 20 - each.lane * LANE_HEIGHT, top + BAR_HEIGHT) for each in above),
+        *(_draw_line(each, top, top + BAR_HEIGHT + 21 + each.lane * LANE_HEIGHT) for each in below),
+        *(_draw_word(each, top - 8 - each.lane * LANE_HEIGHT) for each in above),
+        *(_draw_word(each, top + BAR_HEIGHT + 18 + each.lane * LANE_HEIGHT) for each in below),
     ]
     label = f"The course of the ticket: {len(facts)} facts; what counts and what does not is in the table below"
     return Markup('<svg class="course" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
@@ -84,23 +84,23 @@ def draw_timeline(
     )
 
 
-def _cut_at_deadline(stretch: ChartSegment, due: datetime | None) -> list[ChartSegment]:
-    """What counts after the deadline is drawn in its own colour."""
-    if due is None or not stretch.start < due < stretch.end:
-        return [stretch]
-    return [stretch._replace(end=due), stretch._replace(start=due)]
+def _cut_at_deadline(segment: ChartSegment, due: datetime | None) -> list[ChartSegment]:
+    """Cut a segment at the deadline: what counts after it has its own colour."""
+    if due is None or not segment.start < due < segment.end:
+        return [segment]
+    return [segment._replace(end=due), segment._replace(start=due)]
 
 
-def _draw_segment(left: float, right: float, top: int, stretch: ChartSegment, due: datetime | None) -> Markup:
-    late = due is not None and stretch.start >= due
-    kind = "idle" if not stretch.counted else "ahead" if stretch.ahead else "overdue" if late else "counted"
+def _draw_segment(left: float, right: float, top: int, segment: ChartSegment, due: datetime | None) -> Markup:
+    late = due is not None and segment.start >= due
+    kind = "idle" if not segment.counted else "ahead" if segment.ahead else "overdue" if late else "counted"
     return Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>').format(
-        kind, left, top, max(0.8, round(right - left, 1)), THICK, stretch.reason
+        kind, left, top, max(0.8, round(right - left, 1)), BAR_HEIGHT, segment.reason
     )
 
 
 def _find_midnights(start: datetime, end: datetime, zone: str) -> list[datetime]:
-    """Those of the local days between, at most about a dozen."""
+    """Return the midnights of the local days between, at most about a dozen."""
     first, last = start.astimezone(get_zone(zone)).date(), end.astimezone(get_zone(zone)).date()
     step = max(1, (last - first).days // 8)
     days = (first + timedelta(days=n) for n in range(1, (last - first).days + 1, step))
@@ -113,8 +113,8 @@ def _draw_midnight(x: float, at: datetime, top: int, bottom: int) -> Markup:
     )
 
 
-class _Placed(NamedTuple):
-    """A sign where it is drawn; without its word if there is no room for it."""
+class _PlacedMark(NamedTuple):
+    """A mark where it is drawn; without its word if there is no room for it."""
 
     x: float
     word: str
@@ -124,33 +124,33 @@ class _Placed(NamedTuple):
     title: str
 
 
-def _place_marks(signs: Sequence[ChartMark], x: Callable[[datetime], float]) -> list[_Placed]:
-    """Each in the first lane in which its word has room, the most important first."""
-    taken: list[list[tuple[float, float]]] = [[] for _ in range(LANES)]
+def _place_marks(marks: Sequence[ChartMark], x: Callable[[datetime], float]) -> list[_PlacedMark]:
+    """Place each mark in the first lane in which its word has room, the most important first."""
+    taken: list[list[tuple[float, float]]] = [[] for _ in range(MAX_LANES)]
     found = []
-    for sign in sorted(signs, key=lambda each: (each.kind not in ("due", "answer"), each.at)):
-        at, width = x(sign.at), CHARACTER_WIDTH * len(sign.word) + 10
+    for mark in sorted(marks, key=lambda each: (each.kind not in ("due", "answer"), each.at)):
+        at, width = x(mark.at), CHARACTER_WIDTH * len(mark.word) + 10
         to_the_left = at + width > WIDTH
         left, right = (at - width, at + 2) if to_the_left else (at - 2, at + width)
         free = (n for n, lane in enumerate(taken) if all(right < other or end < left for other, end in lane))
         lane = next(free, None)
         if lane is not None:
             taken[lane].append((left, right))
-        word = sign.word if lane is not None else ""
-        found.append(_Placed(at, word, sign.kind, lane or 0, to_the_left, sign.word))
+        word = mark.word if lane is not None else ""
+        found.append(_PlacedMark(at, word, mark.kind, lane or 0, to_the_left, mark.word))
     return found
 
 
-def _draw_line(sign: _Placed, start: int, end: int) -> Markup:
-    """A line through the stretches."""
+def _draw_line(mark: _PlacedMark, start: int, end: int) -> Markup:
+    """Draw a line through the segments."""
     return Markup('<path class="{}" d="M{} {}V{}"><title>{}</title></path>').format(
-        sign.kind, sign.x, start, end, sign.title
+        mark.kind, mark.x, start, end, mark.title
     )
 
 
-def _draw_word(sign: _Placed, y: int) -> Markup:
-    """The word beside the line."""
-    at, anchor = (sign.x - 5, "end") if sign.to_the_left else (sign.x + 5, "start")
+def _draw_word(mark: _PlacedMark, y: int) -> Markup:
+    """Draw the word beside the line."""
+    at, anchor = (mark.x - 5, "end") if mark.to_the_left else (mark.x + 5, "start")
     return Markup('<text class="{}" x="{}" y="{}" text-anchor="{}">{}</text>').format(
-        sign.kind, at, y, anchor, sign.word
+        mark.kind, at, y, anchor, mark.word
     )

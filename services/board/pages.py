@@ -1,4 +1,4 @@
-"""What the pages of the board say, in HTML: everything that came from outside is escaped by the templates."""
+"""The pages of the board, in HTML: everything that came from outside is escaped by the templates."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
@@ -44,7 +44,7 @@ DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def render_board(
-    seen: BoardSnapshot,
+    snapshot: BoardSnapshot,
     *,
     policy: Policy,
     wanted: TicketFilter,
@@ -55,10 +55,10 @@ def render_board(
     pages: Sequence[tuple[str, str | None]],
 ) -> str:
     """
-    The tickets that wait, by time left, and what has happened. `pages` are those to go to, with the cursors that ask
-    for them.
+    Return the page of the tickets that wait, by time left, and of what has happened. `pages` are the other pages of the
+    list, with the cursors that ask for them.
     """
-    now = seen.now
+    now = snapshot.now
     chosen = [
         tally
         for (level, priority), tally in tallies.items()
@@ -68,7 +68,7 @@ def render_board(
     breaches = [news for news in breaches if _is_wanted(news.event, wanted)]
     return _render(
         "board",
-        seen,
+        snapshot,
         policy.zone,
         filters=[
             ("level", "Level", _list_choices(wanted, "level", [*policy.levels])),
@@ -92,16 +92,16 @@ def _is_wanted(event: AnnouncedEvent, wanted: TicketFilter) -> bool:
     return wanted.service_level in (None, level) and wanted.priority in (None, priority)
 
 
-def render_ticket(seen: BoardSnapshot, explained: TicketExplanation, line: Line, given: Mapping[str, str]) -> str:
-    """Return the page of one ticket, and why it stands as it does; `given` is what was asked of the past, verbatim."""
-    zone, now, at, state = explained.policy.zone, seen.now, explained.when.at, line.status.state
+def render_ticket(snapshot: BoardSnapshot, explained: TicketExplanation, line: Line, given: Mapping[str, str]) -> str:
+    """Return the page of one ticket, and why it is so; `given` is what was asked of the past, verbatim."""
+    zone, now, at, state = explained.policy.zone, snapshot.now, explained.when.at, line.status.state
     hours = {line.hours: find_windows_ahead(line.hours, at)} if line.hours else {}
     row = _build_row(line, hours, at)
     if any(given.values()):
         row = row | {"hours": None}  # a countdown of the past stands still
     return _render(
         "ticket",
-        seen,
+        snapshot,
         zone,
         explained=explained,
         state=state,
@@ -121,8 +121,8 @@ def render_ticket(seen: BoardSnapshot, explained: TicketExplanation, line: Line,
     )
 
 
-def render_policy(seen: BoardSnapshot, it: Policy, versions: Sequence[Version], year: int) -> str:
-    """What is promised: hours, targets, and the days of a year on which nobody is there."""
+def render_policy(snapshot: BoardSnapshot, it: Policy, versions: Sequence[Version], year: int) -> str:
+    """Return the page of a policy: hours, targets, and the days of a year on which other hours hold."""
     levels = [
         {
             "name": level.name,
@@ -136,7 +136,7 @@ def render_policy(seen: BoardSnapshot, it: Policy, versions: Sequence[Version], 
     ]
     return _render(
         "policy",
-        seen,
+        snapshot,
         it.zone,
         policy=it,
         levels=levels,
@@ -145,23 +145,23 @@ def render_policy(seen: BoardSnapshot, it: Policy, versions: Sequence[Version], 
         year=year,
         versions=versions,
         in_force=max(
-            (each for each in versions if each.effective_from <= seen.now), key=lambda each: each.effective_from
+            (each for each in versions if each.effective_from <= snapshot.now), key=lambda each: each.effective_from
         ),
         wall=format_wall_time,
     )
 
 
 def render_error(status: int, title: str, detail: str) -> str:
-    """What is wrong, and what to do."""
+    """Return the page that says what is wrong, and what to do."""
     return _templates.get_template("error.html").render(page="", status=status, title=title, detail=detail)
 
 
-def _render(page: str, seen: BoardSnapshot, zone: str, **context: Any) -> str:
-    local = seen.now.astimezone(get_zone(zone))
+def _render(page: str, snapshot: BoardSnapshot, zone: str, **context: Any) -> str:
+    local = snapshot.now.astimezone(get_zone(zone))
     return _templates.get_template(f"{page}.html").render(
         page=page,
-        now=to_milliseconds(seen.now),
-        position=seen.position,
+        now=convert_to_milliseconds(snapshot.now),
+        position=snapshot.position,
         offset=(local.utcoffset() or timedelta()) // timedelta(milliseconds=1),
         zone=f"{local:%Z}",
         day=f"{local:%a} {local.day} {local:%b}",
@@ -170,13 +170,13 @@ def _render(page: str, seen: BoardSnapshot, zone: str, **context: Any) -> str:
     )
 
 
-def to_milliseconds(at: datetime) -> int:
-    """An instant as browsers count."""
+def convert_to_milliseconds(at: datetime) -> int:
+    """Convert an instant as browsers count: milliseconds since 1970."""
     return int(at.timestamp() * 1000)
 
 
 def build_ticket_url(ticket: str) -> str:
-    """In a query any id is safe; in a path a browser would take `..` for the folder above."""
+    """Build the address of a ticket. In a query any id is safe; in a path a browser takes `..` for the folder above."""
     return "/ticket?" + urlencode({"id": ticket})
 
 
@@ -184,7 +184,7 @@ def build_ticket_url(ticket: str) -> str:
 
 
 def _list_choices(wanted: TicketFilter, key: str, names: Iterable[str]) -> list[tuple[str, str, bool]]:
-    """Each name with the address that asks for it, and whether it is what was asked for; `all` before them."""
+    """Return each name, address, and whether it is what was asked for; `all` comes first."""
     asked = _build_query(wanted)
     return [(name or "all", _build_board_url({**asked, key: name}), name == asked[key]) for name in (None, *names)]
 
@@ -242,14 +242,14 @@ COUNTDOWN_NOTES = {"late": "late", "risk": "at risk", "ok": ""}
 
 
 def _choose_tone(left: int | None, target: int) -> str:
-    """As board.js sees it, too."""
+    """Choose the state of a countdown, in milliseconds; board.js has the same rule."""
     if left is None or left <= 0:
         return "late"
     return "risk" if left <= target * AT_RISK_SHARE else "ok"
 
 
 def format_clock(left: int | None) -> str:
-    """Support time left as a clock: `3:05:12`, and `-0:42:10` if it is over. As board.js writes it."""
+    """Format milliseconds of support time left as board.js does: `3:05:12`, and `−0:42:10` if it is over."""
     if left is None:
         return "-"
     seconds = abs(left) // 1000
@@ -257,15 +257,15 @@ def format_clock(left: int | None) -> str:
 
 
 def _list_windows(windows: Iterable[Segment], zone: str, now: datetime) -> list[list[object]]:
-    """The support windows ahead: when they open and close, and how people say when they open."""
+    """Return the support windows ahead: when they open and close, and how people say when they open."""
     return [
-        [to_milliseconds(each.start), to_milliseconds(each.end), _format_soon(each.start, now, zone)]
+        [convert_to_milliseconds(each.start), convert_to_milliseconds(each.end), _format_soon(each.start, now, zone)]
         for each in windows
     ]
 
 
 def _format_soon(at: datetime, now: datetime, zone: str) -> str:
-    """As people say it: `14:45` today, `Mon 09:00` within the week, else `Mon 4 Jan 09:00`."""
+    """Format an instant as people say it: `14:45` today, `Mon 09:00` within the week, else `Mon 4 Jan 09:00`."""
     local, today = at.astimezone(get_zone(zone)), now.astimezone(get_zone(zone)).date()
     if local.date() == today:
         return f"{local:%H:%M}"
@@ -300,7 +300,7 @@ def _describe_past(given: Mapping[str, str], at: datetime, zone: str) -> str:
 
 
 def _format_date(at: datetime, now: datetime, zone: str) -> str:
-    """`Thu 31 Dec 14:45:10`, with the year if it is another one."""
+    """Format an instant as `Thu 31 Dec 14:45:10`, with the year if it is another one."""
     local = at.astimezone(get_zone(zone))
     year = "" if local.year == now.astimezone(get_zone(zone)).year else f" {local.year}"
     return f"{local:%a} {local.day} {local:%b}{year} {local:%H:%M:%S}"
@@ -357,7 +357,7 @@ def _choose_fact_colour(fact: Fact) -> str:
 
 
 def _group_week(week: Week) -> list[tuple[str, str]]:
-    """Days with the same windows as one: `Mon-Fri`, `09:00-18:00`."""
+    """Group days with the same windows: `Mon-Fri`, `09:00-18:00`."""
     said = [", ".join(map(str, windows)) or "closed" for windows in week]
     groups = [[number for number, _ in group] for _, group in groupby(enumerate(said), key=lambda each: each[1])]
     return [
@@ -366,7 +366,7 @@ def _group_week(week: Week) -> list[tuple[str, str]]:
 
 
 def _list_targets(policy: Policy, objective: str) -> list[tuple[str, list[str]]]:
-    """One line a priority, one cell a level."""
+    """Return a line for each priority, with a cell for each level."""
     levels = policy.levels.values()
     targets = [
         level.targets if objective == FIRST_RESPONSE else level.objectives.get(objective, {}) for level in levels
@@ -375,7 +375,7 @@ def _list_targets(policy: Policy, objective: str) -> list[tuple[str, list[str]]]
 
 
 def _format_target(target: timedelta | None) -> str:
-    """As a policy file writes it: `4h`, `1h 30m`."""
+    """Format a target as a policy file does: `4h`, `1h 30m`."""
     seconds = 0 if target is None else round(target.total_seconds())
     parts = ((seconds // 3600, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"))
     return " ".join(f"{number}{unit}" for number, unit in parts if number) or "-"

@@ -1,4 +1,4 @@
-"""The board's HTTP: pages, a read-only JSON API, and news as Server-Sent Events. What is shown is in board.py."""
+"""The board's HTTP: pages, a read-only JSON API, and news as Server-Sent Events. What is shown is in service.py."""
 
 import base64
 import hmac
@@ -67,7 +67,7 @@ STATIC = {
 
 
 class ProblemError(Exception):
-    """The answer is no: an HTTP status, and what is wrong and what to do (RFC 9457)."""
+    """A refusal: an HTTP status, what is wrong and what to do (RFC 9457)."""
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -79,7 +79,7 @@ class ProblemError(Exception):
 
 
 def build_app(board: Callable[[], Board | None], token: str | None) -> ASGIApp:
-    """The board's routes. `board` is the service now, None if it does not work yet; without `token` all may ask."""
+    """Build the routes. `board` returns the service, None if it does not work yet; without `token` all may ask."""
     web = _Web(board)
     routes = [
         Route("/", web.answer_page(_show_board)),
@@ -102,7 +102,7 @@ def build_app(board: Callable[[], Board | None], token: str | None) -> ASGIApp:
 
 
 class _Guard:
-    """Every answer gets the headers that keep a browser safe; who does not have the token gets none but 401."""
+    """Adds the headers that keep a browser safe to every answer; without the token the only answer is 401."""
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app, self._token = app, token
@@ -141,12 +141,12 @@ class _Guard:
 
 
 def _parse_host(host: str) -> str:
-    """Of a Host header, without the port."""
+    """Return the name in a Host header, without the port."""
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
 def _read_token(authorization: str) -> bytes:
-    """The token in the header of a program, or in that of a browser, whose password it is."""
+    """Return the token in the header of a program, or in that of a browser, where it is the password."""
     scheme, _, value = authorization.partition(" ")
     match scheme.lower():
         case "bearer":
@@ -161,14 +161,14 @@ def _read_token(authorization: str) -> bytes:
 
 
 class _Web:
-    """Makes endpoints of questions: each is asked in a thread, and answered with 304 if nothing has happened."""
+    """Makes endpoints of questions: each runs in a thread, and is answered with 304 if nothing has happened."""
 
     def __init__(self, board: Callable[[], Board | None]) -> None:
         self._board = board
         self._process = secrets.token_hex(4)
 
     def answer_json(self, question: Callable[[Board, Request, BoardSnapshot], object]) -> Callable[[Request], Any]:
-        """JSON."""
+        """Return the endpoint that answers a question in JSON."""
 
         async def endpoint(request: Request) -> Response:
             return await self._answer(request, question, "application/json", msgspec.json.encode)
@@ -176,7 +176,7 @@ class _Web:
         return endpoint
 
     def answer_page(self, question: Callable[[Board, Request, BoardSnapshot], str]) -> Callable[[Request], Any]:
-        """HTML."""
+        """Return the endpoint that answers a question with a page."""
 
         async def endpoint(request: Request) -> Response:
             return await self._answer(request, question, "text/html; charset=utf-8", str.encode)
@@ -187,13 +187,13 @@ class _Web:
         self, request: Request, question: Callable[..., Any], type: str, encode: Callable[[Any], bytes]
     ) -> Response:
         board = self._get_board()
-        seen = BoardSnapshot(board.read_now(), board.position)
-        tag = f'W/"{self._process}-{seen.position}-{seen.now.timestamp() // 60:.0f}"'  # weak: the clock runs on
+        snapshot = BoardSnapshot(board.read_now(), board.position)
+        tag = f'W/"{self._process}-{snapshot.position}-{snapshot.now.timestamp() // 60:.0f}"'  # weak: the clock runs on
         headers = {"ETag": tag, "Vary": "Authorization"}
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         request.state.newest, request.state.breaches = board.list_newest(NEWEST), board.list_breaches()
-        return Response(encode(await board.ask(question, board, request, seen)), 200, headers, type)
+        return Response(encode(await board.ask(question, board, request, snapshot)), 200, headers, type)
 
     def _get_board(self) -> Board:
         board = self._board()
@@ -202,7 +202,7 @@ class _Web:
         return board
 
     async def stream_events(self, request: Request) -> Response:
-        """Server-Sent Events; the id of each is the position in the log, and who comes back goes on there."""
+        """Stream Server-Sent Events; the id of each is the position in the log, from which a browser resumes."""
         board = self._get_board()
         after = request.headers.get("last-event-id") or request.query_params.get("after", "")
         position = int(after) if after.isascii() and after.isdigit() and len(after) < 19 else None
@@ -258,7 +258,7 @@ OPENAPI = yaml.safe_load(files("services.board").joinpath("openapi.yaml").read_t
 
 
 async def _refuse(request: Request, problem: ProblemError) -> Response:
-    """A problem of the API as JSON, that of a page as a page."""
+    """Answer a problem of the API in JSON, that of a page with a page."""
     if request.url.path.startswith(("/api/", "/events")):
         body = {"type": "about:blank", "title": problem.title, "status": problem.status, "detail": problem.detail}
         return Response(msgspec.json.encode(body), problem.status, problem.headers, "application/problem+json")
@@ -291,14 +291,16 @@ async def _handle_transient_error(request: Request, error: Exception) -> Respons
 # ---- questions of the API; each blocks
 
 
-def _answer_tickets(board: Board, request: Request, seen: BoardSnapshot) -> object:
+def _answer_tickets(board: Board, request: Request, snapshot: BoardSnapshot) -> object:
     wanted, limit = (
         _parse_filter(request, board.store.read_versions()),
         _parse_number(request, "limit", PAGE_SIZE, MAX_PAGE_SIZE),
     )
-    when, after = _parse_point_in_time(request, seen.now), _parse_cursor(request)
+    when, after = _parse_point_in_time(request, snapshot.now), _parse_cursor(request)
     lines = (
-        board.list_lines(wanted, limit + 1, after, seen.now) if when.is_now else _list_past(board, wanted, after, when)
+        board.list_lines(wanted, limit + 1, after, snapshot.now)
+        if when.is_now
+        else _list_past(board, wanted, after, when)
     )
     return {
         "tickets": [each.status.to_json(when.at) for each in lines[:limit]],
@@ -307,7 +309,7 @@ def _answer_tickets(board: Board, request: Request, seen: BoardSnapshot) -> obje
 
 
 def _list_past(board: Board, wanted: TicketFilter, after: PageMark | None, when: PointInTime) -> list[Line]:
-    """The tickets that were open at another time."""
+    """Return the tickets that were open at another time."""
     found = (build_line(status, when.at) for status in list_waiting(board.store, when))
     start = after if after and after.until is not None else START_OF_LIST
     return [each for each in found if _is_wanted(each.status.state, wanted) and each.mark > start]
@@ -322,9 +324,9 @@ def _is_wanted(state: State, wanted: TicketFilter) -> bool:
     )
 
 
-def _answer_ticket(board: Board, request: Request, seen: BoardSnapshot) -> object:
+def _answer_ticket(board: Board, request: Request, snapshot: BoardSnapshot) -> object:
     ticket, part = _split_path(request, "/api/tickets/")
-    when = _parse_point_in_time(request, seen.now)
+    when = _parse_point_in_time(request, snapshot.now)
     match part:
         case None:
             status = read_ticket_status(board.store, ticket, when) if _is_id(ticket) else None
@@ -335,12 +337,12 @@ def _answer_ticket(board: Board, request: Request, seen: BoardSnapshot) -> objec
         case _:
             raise HTTPException(404)
     if answer is None:
-        raise _make_unknown_ticket(ticket)
+        raise _build_unknown_ticket(ticket)
     return answer
 
 
-def _answer_report(board: Board, request: Request, seen: BoardSnapshot) -> object:
-    when, period = _parse_point_in_time(request, seen.now), request.query_params.get("period", "all")
+def _answer_report(board: Board, request: Request, snapshot: BoardSnapshot) -> object:
+    when, period = _parse_point_in_time(request, snapshot.now), request.query_params.get("period", "all")
     by = [name for name in request.query_params.get("by", "").split(",") if name]
     try:
         return build_report(board.store, when, period, by)
@@ -351,44 +353,44 @@ def _answer_report(board: Board, request: Request, seen: BoardSnapshot) -> objec
 # ---- pages
 
 
-def _show_board(board: Board, request: Request, seen: BoardSnapshot) -> str:
+def _show_board(board: Board, request: Request, snapshot: BoardSnapshot) -> str:
     versions = board.store.read_versions()
     wanted = _parse_filter(request, versions)._replace(stage=OPEN_STAGES)
-    lines = board.list_lines(wanted, PAGE_SIZE + 1, _parse_cursor(request), seen.now)
+    lines = board.list_lines(wanted, PAGE_SIZE + 1, _parse_cursor(request), snapshot.now)
     others: list[tuple[str, str | None]] = [("First page", None)] if "cursor" in request.query_params else []
     if len(lines) > PAGE_SIZE:
         others.append((f"Next {PAGE_SIZE}", _encode_cursor(lines[PAGE_SIZE - 1].mark)))
     return pages.render_board(
-        seen,
-        policy=_get_policy_in_force(versions, seen.now),
+        snapshot,
+        policy=_get_policy_in_force(versions, snapshot.now),
         wanted=wanted,
         lines=lines[:PAGE_SIZE],
-        tallies=board.count_tallies(seen.now),
+        tallies=board.count_tallies(snapshot.now),
         breaches=request.state.breaches,
         newest=request.state.newest,
         pages=others,
     )
 
 
-def _show_ticket(board: Board, request: Request, seen: BoardSnapshot) -> str:
-    ticket, when = request.query_params.get("id", ""), _parse_point_in_time(request, seen.now)
+def _show_ticket(board: Board, request: Request, snapshot: BoardSnapshot) -> str:
+    ticket, when = request.query_params.get("id", ""), _parse_point_in_time(request, snapshot.now)
     explained = explain_ticket(board.store, ticket, when) if _is_id(ticket) else None
     if explained is None:
-        raise _make_unknown_ticket(ticket)
+        raise _build_unknown_ticket(ticket)
     given = {name: request.query_params.get(name, "") for name in ("as_of", "known_at")}
-    return pages.render_ticket(seen, explained, build_line(explained.status, when.at), given)
+    return pages.render_ticket(snapshot, explained, build_line(explained.status, when.at), given)
 
 
-def _show_policy(board: Board, request: Request, seen: BoardSnapshot) -> str:
+def _show_policy(board: Board, request: Request, snapshot: BoardSnapshot) -> str:
     versions = board.store.read_versions()
-    policy = _get_policy_in_force(versions, seen.now)
+    policy = _get_policy_in_force(versions, snapshot.now)
     if name := request.query_params.get("version"):
         try:
             policy = versions.get_named(name)
         except KeyError as error:
             raise ProblemError(404, str(error.args[0])) from None
-    year = _parse_number(request, "year", seen.now.astimezone(get_zone(policy.zone)).year, 2100, least=2000)
-    return pages.render_policy(seen, policy, list(versions), year)
+    year = _parse_number(request, "year", snapshot.now.astimezone(get_zone(policy.zone)).year, 2100, least=2000)
+    return pages.render_policy(snapshot, policy, list(versions), year)
 
 
 # ---- what a request says
@@ -444,13 +446,13 @@ def _parse_cursor(request: Request) -> PageMark | None:
 
 
 def _split_path(request: Request, prefix: str) -> tuple[str, str | None]:
-    """The ticket in a path, which may have a percent-encoded slash, and what stands behind the next one."""
+    """Return the ticket in a path, which may have a percent-encoded slash, and what follows the next slash."""
     raw: bytes = request.scope["raw_path"]
     token, slash, rest = raw.partition(b"?")[0][len(prefix) :].partition(b"/")
     try:
         return unquote_to_bytes(token).decode(), rest.decode("ascii", "replace") if slash else None
     except UnicodeDecodeError:
-        raise _make_unknown_ticket(token.decode("ascii", "replace")) from None
+        raise _build_unknown_ticket(token.decode("ascii", "replace")) from None
 
 
 def _parse_point_in_time(request: Request, now: datetime) -> PointInTime:
@@ -474,7 +476,7 @@ def _is_id(ticket: str) -> bool:
     return 1 <= len(ticket) <= 128 and ticket.isprintable()
 
 
-def _make_unknown_ticket(ticket: str) -> ProblemError:
+def _build_unknown_ticket(ticket: str) -> ProblemError:
     return ProblemError(
         404, f"nothing is known of a ticket {quote_value(ticket)}; see that its id is written as its helpdesk does"
     )

@@ -1,4 +1,4 @@
-"""Board: follows the log, and reads from the views what the board shows. How it looks and how it is asked, web.py."""
+"""Board: follows the log, and reads from the projections what the board shows. Its HTTP is in routes.py."""
 
 import asyncio
 from collections import deque
@@ -29,16 +29,16 @@ from sla.log import Announced, AnnouncedEvent, Breached, BreachRetracted, LogRow
 
 log = structlog.get_logger()
 
-MAX_REMEMBERED = 1_000  # announced events that a browser may have missed, and is told when it is back
+MAX_REMEMBERED = 1_000  # announced events that a browser may have missed, and gets when it is back
 DAY = timedelta(days=1)
-COALESCE_WINDOW = 0.2  # seconds in which what happens is told as one
-MAX_WINDOWS = 8  # support windows ahead that a browser is told of
+COALESCE_WINDOW = 0.2  # seconds in which what happens is one update
+MAX_WINDOWS = 8  # support windows ahead that a browser gets
 
 Pair = tuple[str, str]  # service level, priority
 
 
 class BoardSnapshot(NamedTuple):
-    """When a page was written, and up to which position it has the log."""
+    """When a page was rendered, and up to which position it has the log."""
 
     now: datetime
     position: int
@@ -53,17 +53,17 @@ class News(NamedTuple):
 
 
 class LogTail:
-    """What of the log's end the board remembers: the newest events, and the breaches of the last 24 hours."""
+    """What the board remembers of the end of the log: the newest events, and the breaches of the last 24 hours."""
 
     def __init__(self) -> None:
         self.position = 0
         self.newest: deque[News] = deque(maxlen=MAX_REMEMBERED)
         self._breaches: dict[str, News] = {}
 
-    def begin(self, store: Store, now: datetime) -> None:
+    def load_last_day(self, store: Store, now: datetime) -> None:
         """
-        With the breaches since the first event of the last 24 hours, and REMEMBERED rows before the end of the log. Of
-        a day with a million events no others are decoded.
+        Load the breaches since the first event of the last 24 hours, and begin MAX_REMEMBERED rows before the end of
+        the log. Of a day with a million events no others are decoded.
         """
         head = store.read_head()
         low, high = 0, head
@@ -75,19 +75,19 @@ class LogTail:
         while self.position < news:
             rows = store.read_log_rows(self.position, min(BATCH_ROWS, news - self.position))
             for entry in decode_rows(rows, Breached, BreachRetracted):
-                self._remember(News(*entry))
+                self._apply_breach(News(*entry))
             self.position = rows[-1].position
 
     def apply(self, rows: Sequence[LogRow]) -> None:
-        """What comes next in the log."""
+        """Apply the next rows of the log."""
         for entry in decode_rows(rows, Announced):
             news = News(*entry)
             self.newest.append(news)
-            self._remember(news)
+            self._apply_breach(news)
         if rows:
             self.position = rows[-1].position
 
-    def _remember(self, news: News) -> None:
+    def _apply_breach(self, news: News) -> None:
         match news.event:
             case Breached():
                 self._breaches[news.event.id] = news
@@ -95,13 +95,13 @@ class LogTail:
                 self._breaches.pop(news.event.breach_id, None)
 
     def list_breaches(self, now: datetime) -> list[News]:
-        """Those of the last 24 hours that stand, the newest first."""
+        """Return the breaches of the last 24 hours that are in effect, the newest first."""
         day_ago = now - DAY
         self._breaches = {id: news for id, news in self._breaches.items() if _get_broken_at(news) > day_ago}
         return sorted(self._breaches.values(), key=_get_broken_at, reverse=True)
 
     def list_between(self, after: int, until: int) -> list[News] | None:
-        """What was announced after one position and up to another; None if that is longer ago than is remembered."""
+        """Return what was announced between two positions; None if that is longer ago than is remembered."""
         if after > until or (len(self.newest) == MAX_REMEMBERED and after < self.newest[0].position):
             return None
         return [news for news in self.newest if after < news.position <= until]
@@ -113,14 +113,14 @@ def _get_broken_at(news: News) -> datetime:
 
 
 class BoardUpdate(NamedTuple):
-    """What a browser is told: how far the log is, and what was announced since; None if that is too much."""
+    """What a browser gets: how far the log is, and what was announced since; None if that is too much."""
 
     position: int
     news: list[News] | None
 
 
 class Line(NamedTuple):
-    """A ticket on the board: how it stands, support time left (negative when too late), and where it is in the list."""
+    """A ticket on the board: its status, support time left (negative when too late), and where it is in the list."""
 
     status: TicketStatus
     hours: SupportHours | None
@@ -129,7 +129,7 @@ class Line(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """The tickets of a level and priority, or of many, by how they stand; and of those that are over, how it ended."""
+    """The tickets of a level and priority, or of many, by status; and of those that are over, how it ended."""
 
     late: int = 0
     at_risk: int = 0
@@ -154,7 +154,7 @@ class Tally(NamedTuple):
 
 
 class Board(Service):
-    """Read-only: it follows the views too, where it may, and writes no fact. Any number may run."""
+    """Writes no fact, and catches up its projections itself, where it may. Any number may run."""
 
     name: ClassVar[str] = "board"
     summary: ClassVar[str] = "shows tickets and figures as pages, and answers a read-only JSON API"
@@ -166,7 +166,7 @@ class Board(Service):
         self.store, self._now = store, now
         self._views = (Tickets(), Compliance())
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="board-pages")
-        self._turned = asyncio.Event()
+        self._updated = asyncio.Event()
         self._ended = False
         self._tail = LogTail()
         self.position = 0  # up to which the log can be seen on the board
@@ -186,7 +186,7 @@ class Board(Service):
         return False
 
     async def run(self) -> None:
-        await self.run_in_thread(self._tail.begin, self.store, self.read_now())
+        await self.run_in_thread(self._tail.load_last_day, self.store, self.read_now())
         while True:
             before = self.position
             with suppress(ReadOnlyError):  # then the views are as far as those who follow them are
@@ -209,51 +209,51 @@ class Board(Service):
         await super().stop()
 
     def read_now(self) -> datetime:
-        """What this machine's clock says, in UTC."""
+        """Read this machine's clock, in UTC."""
         return from_microseconds(self._now())
 
     def _publish_update(self) -> None:
-        turned, self._turned = self._turned, asyncio.Event()
-        turned.set()
+        updated, self._updated = self._updated, asyncio.Event()
+        updated.set()
 
     def _read_checkpoints(self) -> list[int]:
-        """Blocking. How far the views are."""
+        """Read how far the projections are. Blocking."""
         return [self.store.read_checkpoint(view.name) or 0 for view in self._views]
 
     async def ask(self, question: Callable[..., T], *arguments: Any) -> T:
-        """Blocking work for a page; a long one does not keep the board from following."""
+        """Do blocking work for a page, in a thread; long work does not keep the board from catching up."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, question, *arguments)
 
-    async def follow_updates(self, position: int | None, timeout_seconds: float) -> AsyncIterator[BoardUpdate | None]:
+    async def follow_updates(self, position: int | None, idle_seconds: float) -> AsyncIterator[BoardUpdate | None]:
         """
-        What happens after a position, by default from now on; None each time that nothing does for so many seconds.
-        Ends with the service.
+        Yield what happens after a position, by default from now on; None each time that nothing does for so many
+        seconds. Ends with the service.
         """
         position = self.position if position is None else position
         while not self._ended:
-            turned = self._turned
+            updated = self._updated
             if self.position != position:
                 yield BoardUpdate(self.position, self._tail.list_between(position, self.position))
                 position = self.position
                 continue
             try:
-                async with asyncio.timeout(timeout_seconds):
-                    await turned.wait()
+                async with asyncio.timeout(idle_seconds):
+                    await updated.wait()
             except TimeoutError:
                 yield None
 
     # ---- what the pages show
 
     def list_newest(self, limit: int) -> list[News]:
-        """The events announced last, the newest first."""
+        """Return the events announced last, the newest first."""
         return list(islice(reversed(self._tail.newest), limit))
 
     def list_breaches(self) -> list[News]:
-        """Those of the last 24 hours that stand, the newest first."""
+        """Return the breaches of the last 24 hours that are in effect, the newest first."""
         return self._tail.list_breaches(self.read_now())
 
     def list_lines(self, wanted: TicketFilter, limit: int, after: PageMark | None, now: datetime) -> list[Line]:
-        """At most so many tickets of the list. Blocking."""
+        """Return at most so many tickets of the list. Blocking."""
         with self.store.read_view() as cursor:
             rows = self._views[0].list_page(cursor, wanted, limit, after)
         known = cache(self.store.read_policy)
@@ -264,7 +264,7 @@ class Board(Service):
         ]
 
     def count_tallies(self, now: datetime) -> dict[Pair, Tally]:
-        """How many tickets stand how, for each level and priority; pending ones have neither. Blocking."""
+        """Count the tickets by status, for each level and priority; pending ones have neither. Blocking."""
         tickets, compliance = self._views
         with self.store.read_view() as cursor:
             counts, sums = tickets.read_counts(cursor), compliance.read_counts(cursor)
@@ -296,7 +296,7 @@ def build_line(status: TicketStatus, now: datetime) -> Line:
 
 
 def _count_kept(sums: Mapping[Count, int], pair: Pair) -> int:
-    """First responses in time, as is known now."""
+    """Count the first responses in time, as is known now."""
     kept = sums.get(("response", *pair, "met", ""), 0)
     for (what, level, priority, before, after), n in sums.items():
         if what == "revised" and (level, priority) == pair:
@@ -305,7 +305,7 @@ def _count_kept(sums: Mapping[Count, int], pair: Pair) -> int:
 
 
 def _count_net_breaches(sums: Mapping[Count, int], pair: Pair) -> int:
-    """Breaches that stand."""
+    """Count the breaches that are in effect."""
     return sum(
         n if what == "breached" else -n
         for (what, level, priority, _, _), n in sums.items()
@@ -314,6 +314,6 @@ def _count_net_breaches(sums: Mapping[Count, int], pair: Pair) -> int:
 
 
 def find_windows_ahead(hours: SupportHours, now: datetime) -> list[Segment]:
-    """The support time ahead, at least of two weeks, as far as a browser needs it."""
+    """Return the support time ahead, at least of two weeks, as far as a browser needs it."""
     until = hours.find_due(now, timedelta(seconds=1)) + timedelta(days=14)
     return list(islice((each for each in hours.cut_segments(now, until) if each.counted), MAX_WINDOWS))

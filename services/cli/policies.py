@@ -166,7 +166,7 @@ def backtest_command(
         for _ in show_progress("tickets", test.run(stored), count_tickets(stored)):
             pass
     if output is Output.JSON:
-        print_json(test.report())
+        print_json(test.to_json())
     else:
         print_table(COMPLIANCE_COLUMNS, build_compliance_rows(test.compare_compliance()))
         if test.flips:

@@ -38,9 +38,9 @@ def write_csv(report: Json) -> None:
     writer = csv.DictWriter(sys.stdout, [*report["by"], *report["total"]], lineterminator="\n")
     writer.writeheader()
     for row in report["rows"] if report["by"] else [report["total"]]:
-        writer.writerow({name: _defuse_formula(value) for name, value in row.items()})
+        writer.writerow({name: _escape_formula(value) for name, value in row.items()})
 
 
-def _defuse_formula(value: Any) -> Any:
+def _escape_formula(value: Any) -> Any:
     """Put an apostrophe before a customer named like a formula: it is a name, to a spreadsheet too."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

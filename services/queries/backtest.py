@@ -1,4 +1,4 @@
-"""What would be under another policy: all of history judged again, or open tickets moved. Nothing is changed here."""
+"""Backtest: all of history judged under another policy, or open tickets moved to it. Nothing is written here."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ BATCH = 1_000
 
 
 class TicketFacts(NamedTuple):
-    """A ticket of the store: its facts."""
+    """The facts of a ticket of the store."""
 
     ticket: str
     facts: Facts
 
 
 def read_ticket_facts(stored: Snapshot) -> Iterator[TicketFacts]:
-    """Every ticket, in the order of their ids."""
+    """Yield the facts of every ticket, in the order of their ids."""
     for ticket, recorded in read_facts(stored):
         facts = Facts()
         for event in recorded:
@@ -39,7 +39,7 @@ def _build_fact(event: FactRecorded) -> Fact:
 
 
 def find_outcome(clock: Clock) -> str:
-    """What a promise has come to: met, broken, open, cancelled or excluded."""
+    """Return the outcome of a promise: met, broken, open, cancelled or excluded."""
     if clock.excluded_by is not None:
         return "excluded"
     if clock.broken_at is not None:
@@ -50,7 +50,7 @@ def find_outcome(clock: Clock) -> str:
 
 
 class Flip(NamedTuple):
-    """A ticket that comes to something else."""
+    """A ticket with another outcome under the other policy."""
 
     ticket: str
     service_level: str
@@ -64,9 +64,9 @@ class Flip(NamedTuple):
 @dataclass
 class Backtest:
     """
-    All tickets opened in [start, end), judged as they stand at `now`, once by the versions in force and once by the
+    All tickets opened in [start, end), judged at `now`, once by the versions in force and once by the
     other policy. `run` does the work and yields how many tickets are done. A ticket whose level or priority the other
-    policy does not have comes to `unknown` under it.
+    policy does not have has the outcome `unknown` under it.
     """
 
     versions: Versions
@@ -81,7 +81,7 @@ class Backtest:
     )
 
     def run(self, stored: Snapshot) -> Iterator[int]:
-        """Reads one picture of the store."""
+        """Judge every ticket of one snapshot of the store."""
         other = PolicyOverride(self.policy)
         for done, (ticket, facts) in enumerate(read_ticket_facts(stored), 1):
             clock = judge(facts, self.versions, self.now).clock
@@ -110,21 +110,21 @@ class Backtest:
             self.flips.append(Flip(ticket, level, priority, before, after, clock.phase.due_at, due_after))
 
     def compare_compliance(self) -> list[dict[str, Any]]:
-        """By level and priority as the facts say them: how many of which, and the share of met among met and broken."""
+        """Return the outcomes by level and priority, and the share of met among met and broken, before and after."""
         order = {name: n for n, name in enumerate((*self.policy.levels, *self.policy.priorities))}
         rows = sorted(self._counts.items(), key=lambda item: [(order.get(name, len(order)), name) for name in item[0]])
         return [
             {
                 "service_level": level,
                 "priority": priority,
-                "before": _count_shares(before),
-                "after": _count_shares(after),
+                "before": _summarise(before),
+                "after": _summarise(after),
             }
             for (level, priority), (before, after) in rows
         ]
 
-    def report(self) -> dict[str, Any]:
-        """For programs."""
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it: instants in UTC."""
         return {
             "policy_version": self.policy.version,
             "at": self.now,
@@ -136,7 +136,7 @@ class Backtest:
         }
 
 
-def _count_shares(counts: Counter[str]) -> dict[str, Any]:
+def _summarise(counts: Counter[str]) -> dict[str, Any]:
     decided = counts["met"] + counts["broken"]
     return {
         **{name: counts[name] for name in ("met", "broken", "open", "cancelled", "excluded", "unknown")},

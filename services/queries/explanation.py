@@ -51,9 +51,9 @@ class TicketExplanation(NamedTuple):
             "customer": self.status.state.customer,
             "word": self.label,
             "standing": self.status.to_json(self.when.at),
-            "facts": [_fact_to_json(entry) for entry in self.facts],
-            "decisions": [_decision_to_json(entry) for entry in self.decisions],
-            "clocks": [_clock_to_json(clock) for clock in self.clocks],
+            "facts": [_encode_fact(entry) for entry in self.facts],
+            "decisions": [_encode_decision(entry) for entry in self.decisions],
+            "clocks": [_encode_clock(clock) for clock in self.clocks],
         }
 
 
@@ -81,7 +81,7 @@ def list_details(fact: Fact) -> Json:
 # ---- as JSON
 
 
-def _fact_to_json(entry: FactEntry) -> Json:
+def _encode_fact(entry: FactEntry) -> Json:
     fact, original = entry.fact, entry.original
     return {
         "type": fact.data.type,
@@ -97,11 +97,11 @@ def _fact_to_json(entry: FactEntry) -> Json:
     }
 
 
-def _decision_to_json(entry: DecisionEntry) -> Json:
+def _encode_decision(entry: DecisionEntry) -> Json:
     decision, state = entry.decision, entry.decision.state
     return {
         "at": decision.at,
-        **_announcement_to_json(decision),
+        **_encode_announcement(decision),
         "objective": decision.objective,
         "cycle": decision.cycle,
         "stage": state.stage,
@@ -111,17 +111,17 @@ def _decision_to_json(entry: DecisionEntry) -> Json:
         "target_seconds": convert_to_seconds(state.target),
         "elapsed_seconds": None if isinstance(decision, StateUpdated) else to_seconds(decision.elapsed),
         "withdrawn_at": entry.retracted_at,
-        "details": {} if isinstance(decision, StateUpdated) else _details_to_json(decision),
+        "details": {} if isinstance(decision, StateUpdated) else _encode_details(decision),
     }
 
 
-def _announcement_to_json(decision: StateUpdated | AnnouncedEvent) -> Json:
+def _encode_announcement(decision: StateUpdated | AnnouncedEvent) -> Json:
     if isinstance(decision, StateUpdated):
         return {"kind": "state_updated", "time": decision.at, "cause": None, "cause_id": None, "id": None}
     return {"kind": decision.KIND} | {name: getattr(decision, name) for name in ("time", "cause", "cause_id", "id")}
 
 
-def _details_to_json(event: AnnouncedEvent) -> Json:
+def _encode_details(event: AnnouncedEvent) -> Json:
     """Return the fields that only this kind of announcement has."""
     details: Json = {}
     for name in event.__struct_fields__:
@@ -131,7 +131,7 @@ def _details_to_json(event: AnnouncedEvent) -> Json:
     return details
 
 
-def _clock_to_json(it: ClockExplanation) -> Json:
+def _encode_clock(it: ClockExplanation) -> Json:
     clock, phase, ended_by = it.clock, it.clock.phase, it.ended_by
     return {
         "objective": it.objective,
@@ -150,13 +150,13 @@ def _clock_to_json(it: ClockExplanation) -> Json:
         "broken_at": clock.broken_at,
         "met": it.met,
         "overdue_seconds": convert_to_seconds(it.overdue),
-        "segments": [_segment_to_json(segment) for segment in it.segments],
-        "steps": [_step_to_json(step) for step in it.steps],
+        "segments": [_encode_segment(segment) for segment in it.segments],
+        "steps": [_encode_step(step) for step in it.steps],
         "thresholds": [{"percent": percent, "at": at} for percent, at in it.thresholds],
     }
 
 
-def _segment_to_json(segment: TimeSegment) -> Json:
+def _encode_segment(segment: TimeSegment) -> Json:
     return {
         "from": segment.start,
         "to": segment.end,
@@ -169,7 +169,7 @@ def _segment_to_json(segment: TimeSegment) -> Json:
     }
 
 
-def _step_to_json(step: DeadlineStep) -> Json:
+def _encode_step(step: DeadlineStep) -> Json:
     phase = step.phase
     return {
         "at": step.at,

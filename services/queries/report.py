@@ -35,7 +35,7 @@ _PERIOD_HINT = "write 2026-10, 2026-W41, 2026-Q4, 2026, FROM..TO (dates, or time
 
 
 class Period(NamedTuple):
-    """From an instant up to another one, which is not in it; None is without limit."""
+    """Time [start, end); None is without limit."""
 
     start: datetime | None
     end: datetime | None

@@ -102,11 +102,11 @@ class TicketStatus(NamedTuple):
             "facts": self.facts,
             "reason": state.reason,
             "flags": list(state.flags),
-            "objectives": [_objective_to_json(promise) for promise in self.others],
+            "objectives": [_encode_objective(promise) for promise in self.others],
         }
 
 
-def _objective_to_json(promise: Promise) -> dict[str, object]:
+def _encode_objective(promise: Promise) -> dict[str, object]:
     """Return what `to_json` has of one other objective; `stopped_at` is when it was answered or closed."""
     state = promise.state
     return {

@@ -7,32 +7,32 @@ from sla.calendar import get_zone
 
 
 def make_printable(text: str) -> str:
-    """What a publisher wrote, on one line and without power over the terminal: escaped unless all is printable."""
+    """Return what a publisher wrote on one line, without power over the terminal: escaped unless all is printable."""
     return text if text.isprintable() else quote_value(text)
 
 
 def format_utc(at: datetime) -> str:
-    """An instant in UTC, with Z."""
+    """Format an instant in UTC, with Z."""
     return format_time(at)
 
 
 def convert_to_zone(at: datetime, zone: str | None) -> datetime:
-    """The same instant with the offset of a zone; None is this machine's."""
+    """Return the same instant with the offset of a zone; None is this machine's."""
     return at.astimezone(get_zone(zone) if zone else None)
 
 
 def format_wall_time(at: datetime | None, zone: str | None) -> str:
-    """What clocks on the wall show, in a zone or on this machine, cut to the second: `Thu 2026-12-31 14:45:10 CET`."""
+    """Format an instant in a zone (None: this machine's), cut to the second: `Thu 2026-12-31 14:45:10 CET`."""
     return "-" if at is None else f"{convert_to_zone(at, zone):%a %Y-%m-%d %H:%M:%S %Z}"
 
 
 def format_wall_time_briefly(at: datetime | None, zone: str | None) -> str:
-    """As `wall`, for narrow columns: `2026-12-31 14:45 CET`."""
+    """Format an instant for narrow columns, cut to the minute: `2026-12-31 14:45 CET`."""
     return "-" if at is None else f"{convert_to_zone(at, zone):%Y-%m-%d %H:%M %Z}"
 
 
 def format_span(length: timedelta | None) -> str:
-    """Hours, minutes and seconds, cut to the second: `31h 05m 00s`; negative if time is over."""
+    """Format hours, minutes and seconds, cut to the second: `31h 05m 00s`; negative if time is over."""
     if length is None:
         return "-"
     whole = abs(length) // timedelta(seconds=1)
@@ -42,7 +42,7 @@ def format_span(length: timedelta | None) -> str:
 
 
 def format_time_left(length: timedelta | None) -> str:
-    """Time on the wall clock: as a span, from two days on as days and hours."""
+    """Format time on the wall clock: as a span, from two days on as days and hours."""
     if length is None or abs(length) < timedelta(days=2):
         return format_span(length)
     days, hours = divmod(abs(length) // timedelta(hours=1), 24)

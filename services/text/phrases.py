@@ -1,4 +1,4 @@
-"""What an announcement is called, and what is said of it, on every surface. Whom to tell, and where, is not in here.
+"""Phrases: what an announcement is called, and the sentences about it, on every surface. Who gets it is not in here.
 
 One more announcement is asked for by the type checker in each match of this module, and nowhere else that has words.
 """

@@ -89,14 +89,14 @@ async def ask(url: str, path: str, method: str = "GET", **headers: str) -> Answe
     return await asyncio.to_thread(_ask, url, path, method, named)
 
 
-async def seen(url: str, nc: Any, store: Any) -> None:
+async def wait_until_shown(url: str, nc: Any, store: Any) -> None:
     """Waits until the board shows all that is stored now."""
     await announced(nc, store)
     newest = (await asyncio.to_thread(store.open)).read_head()
-    await until("the board shows all", lambda: _position(url) >= newest)
+    await until("the board shows all", lambda: _read_position(url) >= newest)
 
 
-def _position(url: str) -> int:
+def _read_position(url: str) -> int:
     found = re.search(r'data-position="(\d+)"', _ask(url, "/", "GET", {}).body)
     return int(found[1]) if found else -1
 
@@ -111,11 +111,11 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """An engine with tickets in every stage."""
     folder = tmp_path_factory.mktemp("board")
     with up(folder, SLA_POLICY_DIR=open_all_hours(folder / "policy")) as running:
-        asyncio.run(_happen(running))
+        asyncio.run(_publish_history(running))
         yield Live(running, running.http_url)
 
 
-async def _happen(running: Up) -> None:
+async def _publish_history(running: Up) -> None:
     async with connected(running.nats_url) as nc:
         await publish(
             nc,
@@ -138,10 +138,10 @@ async def _happen(running: Up) -> None:
 
         await until("WITHDRAWN is breached", is_breached)
         await publish(nc, responded("WITHDRAWN", ago(hours=2)))  # late news
-        await seen(running.http_url, nc, running.store)
+        await wait_until_shown(running.http_url, nc, running.store)
 
 
-async def tickets(url: str, query: str = "") -> list[dict[str, Any]]:
+async def list_tickets(url: str, query: str = "") -> list[dict[str, Any]]:
     """All pages of a list."""
     found, cursor = [], ""
     while True:
@@ -157,7 +157,7 @@ async def tickets(url: str, query: str = "") -> list[dict[str, Any]]:
 
 
 async def test_open_tickets_come_first_by_time_left_and_every_ticket_comes_once(live: Live) -> None:
-    found = await tickets(live.url)
+    found = await list_tickets(live.url)
     assert sorted(t["ticket_id"] for t in found) == sorted(
         [*(f"T-{n}" for n in range(20)), "LATE", "RISK", "FOUNDATION", "MET", "WITHDRAWN", "CLOSED", "PENDING", *ODD]
     )
@@ -185,7 +185,7 @@ async def test_open_tickets_come_first_by_time_left_and_every_ticket_comes_once(
     ],
 )
 async def test_a_list_can_be_of_a_level_a_priority_and_a_stage(live: Live, query: str, expected: set[str]) -> None:
-    assert {ticket["ticket_id"] for ticket in await tickets(live.url, query)} == expected
+    assert {ticket["ticket_id"] for ticket in await list_tickets(live.url, query)} == expected
 
 
 AGES = {"at", "elapsed_seconds", "remaining_seconds"}  # what is another one a second later
@@ -210,8 +210,12 @@ async def test_the_api_says_what_the_command_line_does(live: Live, path: str, co
 async def test_another_time_can_be_asked_about(live: Live) -> None:
     instant = ago(hours=2, minutes=30)
     then = quote(instant.isoformat())
-    assert [ticket["ticket_id"] for ticket in await tickets(live.url, f"as_of={then}")] == ["LATE", "MET", "WITHDRAWN"]
-    assert await tickets(live.url, f"as_of={then}&level=foundation") == []
+    assert [ticket["ticket_id"] for ticket in await list_tickets(live.url, f"as_of={then}")] == [
+        "LATE",
+        "MET",
+        "WITHDRAWN",
+    ]
+    assert await list_tickets(live.url, f"as_of={then}&level=foundation") == []
     found = (await ask(live.url, f"/api/tickets/MET?as_of={then}")).json
     since_opening = (instant - datetime.fromisoformat(found["started_at"])).total_seconds()
     assert (found["stage"], found["elapsed_seconds"]) == ("running", pytest.approx(since_opening, abs=0.001))
@@ -231,7 +235,7 @@ async def test_any_id_can_be_asked_for(live: Live, ticket: str) -> None:
     assert page.status == 200
 
 
-def cursor(until: int | None, ticket: str) -> str:
+def make_cursor(until: int | None, ticket: str) -> str:
     """As nobody would write it."""
     return base64.urlsafe_b64encode(json.dumps([until, ticket]).encode()).decode().rstrip("=")
 
@@ -249,9 +253,9 @@ def cursor(until: int | None, ticket: str) -> str:
         ("/api/tickets?limit=0", 400, "1 to 1000"),
         ("/api/tickets?limit=x", 400, "1 to 1000"),
         ("/api/tickets?cursor=x", 400, "cursor"),
-        (f"/api/tickets?cursor={cursor(2**63, 'a')}", 400, "cursor"),
-        (f"/api/tickets?cursor={cursor(1, chr(0))}", 400, "cursor"),
-        (f"/api/tickets?cursor={cursor(None, 'a')}&as_of=2001-01-01T00:00:00Z", 404, "nothing had happened"),
+        (f"/api/tickets?cursor={make_cursor(2**63, 'a')}", 400, "cursor"),
+        (f"/api/tickets?cursor={make_cursor(1, chr(0))}", 400, "cursor"),
+        (f"/api/tickets?cursor={make_cursor(None, 'a')}&as_of=2001-01-01T00:00:00Z", 404, "nothing had happened"),
         ("/api/tickets?as_of=yesterday", 400, "as_of: 'yesterday' is not a time"),
         ("/api/tickets/LATE?as_of=2026-13-01T00:00:00Z", 400, "as_of"),
         ("/api/tickets/LATE?as_of=2250-01-01T00:00:00Z", 400, "as_of: "),
@@ -305,7 +309,7 @@ async def test_an_answer_is_304_until_something_happens(live: Live, path: str) -
     assert (again.status, again.body) == (304, "")
     async with connected(live.up.nats_url) as nc:
         await publish(nc, fact("escalated", "T-0", ago(minutes=0)))
-        await seen(live.url, nc, live.up.store)
+        await wait_until_shown(live.url, nc, live.up.store)
     assert (await ask(live.url, path, If_None_Match=first.headers["etag"])).status == 200
 
 
@@ -368,7 +372,7 @@ async def test_free_text_is_text(live: Live) -> None:
     assert "<b>" not in closed
 
 
-def _colours() -> Iterator[tuple[str, dict[str, str]]]:
+def _read_colours() -> Iterator[tuple[str, dict[str, str]]]:
     css = STATIC["board.css"][0].decode()
     dark, light = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     named = dict(re.findall(r"--([\w-]+): (#\w{6});", dark))
@@ -376,7 +380,7 @@ def _colours() -> Iterator[tuple[str, dict[str, str]]]:
     yield "light", named | dict(re.findall(r"--([\w-]+): (#\w{6});", light))
 
 
-def _luminance(colour: str) -> float:
+def _measure_luminance(colour: str) -> float:
     parts = (int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5))
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
@@ -390,10 +394,10 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize(("theme", "colours"), list(_colours()), ids=["dark", "light"])
+@pytest.mark.parametrize(("theme", "colours"), list(_read_colours()), ids=["dark", "light"])
 def test_every_text_stands_out_from_its_ground(theme: str, colours: dict[str, str]) -> None:
     for text, ground in TEXTS:
-        one, other = sorted((_luminance(colours[text]), _luminance(colours[ground])), reverse=True)
+        one, other = sorted((_measure_luminance(colours[text]), _measure_luminance(colours[ground])), reverse=True)
         assert (one + 0.05) / (other + 0.05) >= 4.5, f"{text} on {ground}, {theme}"
 
 
@@ -412,7 +416,7 @@ def test_the_policy_page_has_hours_targets_and_the_holidays_of_a_year() -> None:
 
 
 @asynccontextmanager
-async def listening(url: str, last: int | None = None) -> AsyncIterator[AsyncIterator[dict[str, str]]]:
+async def listen(url: str, last: int | None = None) -> AsyncIterator[AsyncIterator[dict[str, str]]]:
     """What GET /events tells, one after the other."""
     host, port = urlsplit(url).netloc.split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -439,7 +443,7 @@ async def listening(url: str, last: int | None = None) -> AsyncIterator[AsyncIte
 
 async def test_news_come_within_a_second_and_who_comes_back_misses_none(live: Live) -> None:
     async with connected(live.up.nats_url) as nc:
-        async with listening(live.url) as events:
+        async with listen(live.url) as events:
             assert (await anext(events))["event"] == "beat"
             await publish(nc, opened("NEWS-1", ago(minutes=1)))
             began = asyncio.get_running_loop().time()
@@ -450,8 +454,8 @@ async def test_news_come_within_a_second_and_who_comes_back_misses_none(live: Li
         assert [(each["ticket_id"], each["event"]) for each in told["events"]] == [("NEWS-1", "applied")]
 
         await publish(nc, opened("NEWS-2", ago(minutes=1)), opened("NEWS-3", ago(minutes=1)))
-        await seen(live.url, nc, live.up.store)
-        async with listening(live.url, int(first["id"])) as events:
+        await wait_until_shown(live.url, nc, live.up.store)
+        async with listen(live.url, int(first["id"])) as events:
             assert "beat" in (await anext(events)).values()
             missed = json.loads((await anext(events))["data"])
         assert [each["ticket_id"] for each in missed["events"]] == ["NEWS-2", "NEWS-3"]
@@ -491,7 +495,7 @@ async def test_after_a_restart_the_board_knows_the_breaches_of_the_day_that_stan
 
 
 @asynccontextmanager
-async def boards(folder: Path) -> AsyncIterator[Deployment]:
+async def deploy_boards(folder: Path) -> AsyncIterator[Deployment]:
     async with nats_server(folder / "nats") as server, deployment(folder, server) as deployed:
         yield deployed
 
@@ -499,7 +503,7 @@ async def boards(folder: Path) -> AsyncIterator[Deployment]:
 @pytest.mark.parts
 async def test_with_a_token_only_who_has_it_is_answered(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("sesam\n")
-    async with boards(tmp_path) as deployed:
+    async with deploy_boards(tmp_path) as deployed:
         service = deployed.run("intake", "board", SLA_BOARD_TOKEN_FILE=str(tmp_path / "token"))
         try:
             await service.ready()
@@ -578,7 +582,7 @@ async def test_while_nats_is_away_the_board_is_still_there(tmp_path: Path) -> No
 async def test_before_it_works_the_board_says_so(tmp_path: Path) -> None:
     service = Deployment(tmp_path, None, None, {"SLA_NATS_URL": "nats://127.0.0.1:1", "SLA_DATABASE_URL": "sqlite:///x"}).run("board")  # type: ignore[arg-type]  # fmt: skip
     try:
-        answer = await until("it answers", lambda: _answered(service.http_url))
+        answer = await until("it answers", lambda: _try_to_ask(service.http_url))
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         assert "/health/ready" in answer.json["detail"]
         service.process.end()
@@ -586,7 +590,7 @@ async def test_before_it_works_the_board_says_so(tmp_path: Path) -> None:
         service.process.kill()
 
 
-def _answered(url: str) -> Answer | None:
+def _try_to_ask(url: str) -> Answer | None:
     try:
         return _ask(url, "/api/tickets", "GET", {})
     except OSError:

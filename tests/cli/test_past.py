@@ -50,7 +50,7 @@ def test_known_at_is_what_was_decided_by_then(scenario: Scenario) -> None:
     """After each message of every scenario; and both together is what was known, judged for that moment."""
     world = World()
     moments: list[tuple[datetime, State]] = []
-    scenario.play(lambda item: moments.append((item.arrives, _after(world, item))), world.next_at)
+    scenario.play(lambda item: moments.append((item.arrives, _apply_and_read(world, item))), world.next_at)
     log = world.memory.log.get(world.ticket, [])
     for n, (at, decided) in enumerate(moments):
         when = PointInTime(None, at, FAR)
@@ -59,7 +59,7 @@ def test_known_at_is_what_was_decided_by_then(scenario: Scenario) -> None:
     assert PointInTime(None, FAR, FAR).select_known(log) == log
 
 
-def _after(world: World, item: Given) -> State:
+def _apply_and_read(world: World, item: Given) -> State:
     world.put(item)
     return world.state
 
@@ -117,11 +117,17 @@ def test_a_breach_that_was_withdrawn_is_told_as_it_was_believed(engine: LocalEng
         return [bool(each.retracted_at) for each in explained.decisions if isinstance(each.decision, Breached)]
 
     assert (breaches(), breaches(known_at=BEFORE), breaches(known_at=MONDAY)) == ([True], [False], [])
-    assert [retracted(engine), retracted(engine, known_at=AFTER), retracted(engine, known_at=BEFORE)] == [1, 1, 0]
-    assert [retracted(engine, as_of=BEFORE), retracted(engine, as_of=MONDAY)] == [1, 0], "it is about Monday, 14:00"
+    assert [
+        count_retracted(engine),
+        count_retracted(engine, known_at=AFTER),
+        count_retracted(engine, known_at=BEFORE),
+    ] == [1, 1, 0]
+    assert [count_retracted(engine, as_of=BEFORE), count_retracted(engine, as_of=MONDAY)] == [1, 0], (
+        "it is about Monday, 14:00"
+    )
 
 
-def retracted(engine: LocalEngine, **when: datetime) -> object:
+def count_retracted(engine: LocalEngine, **when: datetime) -> object:
     return build_report(engine.store, PointInTime(**when, now=FAR))["total"]["retracted"]
 
 
@@ -129,7 +135,7 @@ def test_a_report_is_about_first_responses_alone(tmp_path: Path) -> None:
     # one of the other objectives breaks and is kept as the first response is
     engine = LocalEngine(new_store(tmp_path / "sla.db"), ALL_OBJECTIVES)
     engine.play("T-1", LATE)
-    assert [retracted(engine), retracted(engine, known_at=AFTER)] == [1, 1]
+    assert [count_retracted(engine), count_retracted(engine, known_at=AFTER)] == [1, 1]
     engine.store.close()
 
 

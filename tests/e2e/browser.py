@@ -51,7 +51,7 @@ async def look_at(
     page.on("dialog", dialog)
     page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
     page.on("console", lambda message: wrong.append(f"console: {message.type} {message.text}"))
-    page.on("request", lambda request: wrong.append(f"asked {request.url}") if not own(request.url, url) else None)
+    page.on("request", lambda request: wrong.append(f"asked {request.url}") if not is_own(request.url, url) else None)
     page.on("popup", lambda popup: wrong.append(f"opened {popup.url}"))
     try:
         await page.goto(url + path)
@@ -61,11 +61,11 @@ async def look_at(
         await context.close()
 
 
-def own(asked: str, url: str) -> bool:
+def is_own(asked: str, url: str) -> bool:
     return urlsplit(asked).netloc == urlsplit(url).netloc
 
 
-def policy(folder: Path) -> str:
+def write_policy(folder: Path) -> str:
     """A folder with a policy in which Enterprise is always open, critical is 8 s, and Foundation opens tomorrow."""
     folder.mkdir(parents=True, exist_ok=True)
     text = (
@@ -78,13 +78,13 @@ def policy(folder: Path) -> str:
     return str(folder)
 
 
-async def picture(page: Page, name: str) -> None:
+async def take_picture(page: Page, name: str) -> None:
     """Kept in build/board, which git ignores."""
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     await page.screenshot(path=ARTEFACTS / f"{name}.png")
 
 
-def seconds(clock: str) -> int:
+def parse_clock(clock: str) -> int:
     """`3:05:12` as seconds, negative with a minus."""
     hours, minutes, rest = map(int, re.findall(r"\d+", clock))
     length = hours * 3600 + minutes * 60 + rest

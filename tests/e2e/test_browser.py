@@ -12,7 +12,7 @@ import pytest
 from nats.aio.client import Client
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from tests.e2e.browser import CHROMIUM, PHONE, PICTURE, QUIET, look_at, picture, policy, seconds
+from tests.e2e.browser import CHROMIUM, PHONE, PICTURE, QUIET, look_at, parse_clock, take_picture, write_policy
 from tests.support.bus import (
     Service,
     Up,
@@ -93,20 +93,20 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("e2e")
-    with up(folder, SLA_POLICY_DIR=policy(folder / "policy")) as running:
+    with up(folder, SLA_POLICY_DIR=write_policy(folder / "policy")) as running:
         yield running
 
 
-def row(page: Page, ticket: str) -> Any:
+def find_row(page: Page, ticket: str) -> Any:
     return page.locator(f'tr[data-key="{ticket}"]')
 
 
-async def state(page: Page, ticket: str) -> tuple[str, str, int]:
+async def read_state(page: Page, ticket: str) -> tuple[str, str, int]:
     """Its colour, its words, and the seconds left."""
-    found = await row(page, ticket).evaluate(
+    found = await find_row(page, ticket).evaluate(
         "r => [r.dataset.state, r.querySelector('.note').textContent, r.querySelector('.clock').textContent]"
     )
-    return found[0], found[1], seconds(found[2])
+    return found[0], found[1], parse_clock(found[2])
 
 
 def test_there_are_thirty_hostile_strings() -> None:
@@ -120,25 +120,25 @@ async def test_a_ticket_is_there_within_a_second_counts_warns_turns_red_and_an_a
         await expect(page.locator("#link")).to_have_text("live")
         began = time.monotonic()
         await publish(nc, opened("LIFE", now()))
-        await expect(row(page, "LIFE")).to_be_visible(timeout=1_000)
+        await expect(find_row(page, "LIFE")).to_be_visible(timeout=1_000)
         assert time.monotonic() - began < 1
 
-        colour, words, left = await state(page, "LIFE")
+        colour, words, left = await read_state(page, "LIFE")
         assert (colour, words) == ("ok", "")
         assert 5 <= left <= 8
-        await expect(row(page, "LIFE").locator(".clock")).to_have_text("0:00:04", timeout=5_000)
-        await expect(row(page, "LIFE")).to_have_attribute("data-state", "risk", timeout=5_000)
-        assert (await state(page, "LIFE"))[1] == "at risk"
-        await expect(row(page, "LIFE")).to_have_attribute("data-state", "late", timeout=5_000)
-        assert (await state(page, "LIFE"))[1] == "late"
-        red = await row(page, "LIFE").locator(".clock").evaluate("e => getComputedStyle(e).color")
+        await expect(find_row(page, "LIFE").locator(".clock")).to_have_text("0:00:04", timeout=5_000)
+        await expect(find_row(page, "LIFE")).to_have_attribute("data-state", "risk", timeout=5_000)
+        assert (await read_state(page, "LIFE"))[1] == "at risk"
+        await expect(find_row(page, "LIFE")).to_have_attribute("data-state", "late", timeout=5_000)
+        assert (await read_state(page, "LIFE"))[1] == "late"
+        red = await find_row(page, "LIFE").locator(".clock").evaluate("e => getComputedStyle(e).color")
         assert red == "rgb(255, 138, 128)"
         await expect(page.locator("#told")).to_have_text("LIFE: breached")
         await expect(page.locator(".tiles .late dd")).to_have_text("1")
-        await expect(row(page, "LIFE").locator(".clock")).to_have_text("−0:00:02", timeout=5_000)
+        await expect(find_row(page, "LIFE").locator(".clock")).to_have_text("−0:00:02", timeout=5_000)
 
         await publish(nc, responded("LIFE", now()))
-        await expect(row(page, "LIFE")).to_have_count(0, timeout=1_000)
+        await expect(find_row(page, "LIFE")).to_have_count(0, timeout=1_000)
         await expect(page.locator(".tiles .late dd")).to_have_text("0")
         await expect(page.locator("#newest + .news li", has_text="LIFE").first).to_contain_text("answered late")
 
@@ -146,12 +146,12 @@ async def test_a_ticket_is_there_within_a_second_counts_warns_turns_red_and_an_a
 async def test_a_countdown_stands_still_outside_support_hours(live: Up, browser: Browser) -> None:
     async with connected(live.nats_url) as nc, look_at(browser, live.http_url) as page:
         await publish(nc, opened("NIGHT", now(), "serious", "foundation"))
-        await expect(row(page, "NIGHT")).to_be_visible()
-        colour, words, left = await state(page, "NIGHT")
+        await expect(find_row(page, "NIGHT")).to_be_visible()
+        colour, words, left = await read_state(page, "NIGHT")
         assert (colour, left) == ("ok", 8 * 3600)
         assert re.fullmatch(r"paused until \w{3} 09:00", words)
         await page.wait_for_timeout(2_500)
-        assert await state(page, "NIGHT") == (colour, words, left)
+        assert await read_state(page, "NIGHT") == (colour, words, left)
 
 
 async def test_a_wrong_clock_of_the_browser_does_not_matter(live: Up, browser: Browser) -> None:
@@ -159,9 +159,9 @@ async def test_a_wrong_clock_of_the_browser_does_not_matter(live: Up, browser: B
     async with connected(live.nats_url) as nc:
         await publish(nc, opened("CLOCK", now(), "minor"))
         async with look_at(browser, live.http_url) as right, look_at(browser, live.http_url, script=wrong) as other:
-            await expect(row(right, "CLOCK")).to_be_visible()
-            await expect(row(other, "CLOCK")).to_be_visible()
-            assert abs((await state(right, "CLOCK"))[2] - (await state(other, "CLOCK"))[2]) <= 1
+            await expect(find_row(right, "CLOCK")).to_be_visible()
+            await expect(find_row(other, "CLOCK")).to_be_visible()
+            assert abs((await read_state(right, "CLOCK"))[2] - (await read_state(other, "CLOCK"))[2]) <= 1
 
 
 async def test_filters_live_in_the_address(live: Up, browser: Browser) -> None:
@@ -172,18 +172,18 @@ async def test_filters_live_in_the_address(live: Up, browser: Browser) -> None:
             opened("F-2", now(), "serious"),
             opened("F-3", now(), "minor", "foundation"),
         )
-        await expect(row(page, "F-3")).to_be_visible()
+        await expect(find_row(page, "F-3")).to_be_visible()
         await page.get_by_role("link", name="minor", exact=True).click()
         await page.get_by_role("link", name="enterprise", exact=True).click()
         await page.wait_for_url("**/?level=enterprise&priority=minor")
-        await expect(row(page, "F-1")).to_be_visible()
+        await expect(find_row(page, "F-1")).to_be_visible()
         for other in ("F-2", "F-3"):
-            await expect(row(page, other)).to_have_count(0)
+            await expect(find_row(page, other)).to_have_count(0)
         await page.reload()
         await expect(page.locator('.filter [aria-current="true"]')).to_have_text(["enterprise", "minor"])
         await publish(nc, opened("F-4", now(), "minor"), opened("F-5", now(), "serious"))
-        await expect(row(page, "F-4")).to_be_visible(timeout=1_500)
-        await expect(row(page, "F-5")).to_have_count(0)
+        await expect(find_row(page, "F-4")).to_be_visible(timeout=1_500)
+        await expect(find_row(page, "F-5")).to_have_count(0)
 
 
 async def test_who_reconnects_after_a_restart_of_the_server_has_lost_nothing(tmp_path: Path, browser: Browser) -> None:
@@ -199,7 +199,7 @@ async def test_who_reconnects_after_a_restart_of_the_server_has_lost_nothing(tmp
                     "(told) => told_of.push(...told.detail.events.map((event) => event.ticket_id)))"
                 )
                 await publish(nc, opened("BEFORE", now(), "minor"))
-                await expect(row(page, "BEFORE")).to_be_visible()
+                await expect(find_row(page, "BEFORE")).to_be_visible()
                 board.process.kill()
                 await expect(page.locator("#link")).to_have_text("not connected, trying again")
                 missed = [f"MISSED-{n}" for n in range(30)]
@@ -207,9 +207,9 @@ async def test_who_reconnects_after_a_restart_of_the_server_has_lost_nothing(tmp
                 await announced(nc, deployed.store)
                 board = Service(deployed.run("board", SLA_HTTP_PORT=port).process, board.http_url)
                 await expect(page.locator("#link")).to_have_text("live", timeout=20_000)
-                await expect(row(page, "MISSED-29")).to_be_visible()
+                await expect(find_row(page, "MISSED-29")).to_be_visible()
                 for ticket in missed:
-                    await expect(row(page, ticket)).to_have_count(1)
+                    await expect(find_row(page, ticket)).to_have_count(1)
                 assert await page.evaluate("told_of") == ["BEFORE", *missed]
             board.process.end()
             engine.process.end()
@@ -250,11 +250,11 @@ async def test_ten_thousand_open_tickets_stay_usable(tmp_path: Path, browser: Br
                 first = await page.locator("tr[data-key]").first.get_attribute("data-key")
                 began = time.monotonic()
                 await page.get_by_role("link", name="Next 100").click()
-                await expect(row(page, str(first))).to_have_count(0)
+                await expect(find_row(page, str(first))).to_have_count(0)
                 print(f", the next page after {time.monotonic() - began:.2f} s")
                 await expect(page.locator("tr[data-key]")).to_have_count(100)
                 await page.get_by_role("link", name="First page").click()
-                await expect(row(page, str(first))).to_be_visible()
+                await expect(find_row(page, str(first))).to_be_visible()
             board.process.end()
         finally:
             board.process.kill()
@@ -267,7 +267,7 @@ def _fill(log: Log) -> None:
     log.store.close()
 
 
-async def _hostile(nc: Client, running: Up) -> None:
+async def _publish_hostile(nc: Client, running: Up) -> None:
     for text in HOSTILE:
         await publish(
             nc,
@@ -281,7 +281,7 @@ async def _hostile(nc: Client, running: Up) -> None:
 
 async def test_hostile_strings_are_text_on_every_page(live: Up, browser: Browser) -> None:
     async with connected(live.nats_url) as nc:
-        await _hostile(nc, live)
+        await _publish_hostile(nc, live)
         async with look_at(browser, live.http_url) as page:
             await expect(page.locator("tr[data-key]", has_text=HOSTILE[-1]).first).to_be_visible()
             shown = await page.locator("tr[data-key] bdi").all_text_contents()
@@ -299,7 +299,7 @@ async def test_hostile_strings_are_text_on_every_page(live: Up, browser: Browser
 async def test_everything_can_be_reached_with_the_keyboard(live: Up, browser: Browser) -> None:
     async with connected(live.nats_url) as nc, look_at(browser, live.http_url) as page:
         await publish(nc, opened("KEY-1", ago(hours=7), "minor"), opened("KEY-2", ago(hours=6), "minor"))
-        await expect(row(page, "KEY-2")).to_be_visible()
+        await expect(find_row(page, "KEY-2")).to_be_visible()
         await page.keyboard.press("Tab")
         await expect(page.locator(".skip")).to_be_focused()
         await page.keyboard.press("Enter")
@@ -316,7 +316,7 @@ async def test_everything_can_be_reached_with_the_keyboard(live: Up, browser: Br
         await page.keyboard.press("ArrowUp")
         await expect(focused).to_have_text(str(before))
         await publish(nc, opened("KEY-3", now(), "minor"))
-        await expect(row(page, "KEY-3")).to_be_visible()
+        await expect(find_row(page, "KEY-3")).to_be_visible()
         await expect(focused).to_have_text(str(before))  # a new page in its place does not take the focus away
         await page.keyboard.press("Enter")
         await expect(page.locator("h1 bdi")).to_have_text(str(before))
@@ -350,7 +350,7 @@ async def test_pictures(tmp_path: Path, browser: Browser) -> None:
     """Of a support desk on an ordinary day, kept in build/board."""
     with up(tmp_path) as running:
         async with connected(running.nats_url) as nc, subscribed(nc):
-            await _desk(nc)
+            await _publish_desk(nc)
             await announced(nc, running.store)
         for name, path, options in (
             ("board-dark", "/", {}),
@@ -363,14 +363,14 @@ async def test_pictures(tmp_path: Path, browser: Browser) -> None:
         ):
             async with look_at(browser, running.http_url, path, **options) as page:
                 await expect(page.locator("#link")).to_have_text("live")
-                await picture(page, name)
+                await take_picture(page, name)
         if PICTURE:
             async with look_at(browser, running.http_url, viewport={"width": 1440, "height": 810}) as page:
                 await expect(page.locator("#link")).to_have_text("live")
                 assert len(await page.screenshot(path=PICTURE)) < 200_000
 
 
-async def _desk(nc: Client) -> None:
+async def _publish_desk(nc: Client) -> None:
     """Tickets of three levels, most of them answered in time."""
     levels, priorities = ("foundation", "professional", "enterprise"), ("critical", "serious", "minor")
     for n in range(90):

@@ -1,4 +1,4 @@
-"""The story of a ticket: what is counted adds up to the elapsed time, the deadline follows, and nothing is left out."""
+"""Explanations of tickets: what is counted adds up to the elapsed time, the deadline follows, nothing is left out."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -46,12 +46,12 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 WITH_OBJECTIVES = ALL_OBJECTIVES
 
 
-def story(world: World, at: datetime) -> Explanation:
+def explain_world(world: World, at: datetime) -> Explanation:
     return explain(world.ticket_sla.facts, world.events, world.memory.read_versions(), at)
 
 
 def check(found: Explanation, at: datetime) -> None:
-    """What must be so of every story, whatever it tells."""
+    """Check what must be so of every explanation."""
     for account in found.clocks:
         _check_parts(account, at)
         clock = account.clock
@@ -87,7 +87,7 @@ def _check_steps(account: ClockExplanation) -> None:
     assert account.steps[-1].phase.due_at == account.clock.phase.due_at
 
 
-def instants(world: World, end: datetime) -> list[datetime]:
+def list_instants(world: World, end: datetime) -> list[datetime]:
     """Where things happen or are told of, and a little beside."""
     told = [event for event in world.events if isinstance(event, FactRecorded)]
     found = {at + beside for event in told for at in (event.time, event.at) for beside in (ZERO, timedelta(hours=5))}
@@ -99,12 +99,12 @@ def test_what_is_counted_adds_up_in_every_scenario(scenario: Scenario) -> None:
     world = World(policy=policy_of(scenario))
     scenario.play(world.put, world.next_at)
     end = stockholm(scenario.when)
-    for at in instants(world, end):
-        check(story(world, at), at)
+    for at in list_instants(world, end):
+        check(explain_world(world, at), at)
     world.put(Tick(end))  # a late answer that waited for it
     if world.ticket_sla.version:
         standing = build_ticket_status(world.ticket_sla, world.memory.read_versions(), PointInTime(now=end))
-        accounts = story(world, end).clocks
+        accounts = explain_world(world, end).clocks
         assert standing.measure_elapsed(end) == (accounts[0].elapsed if accounts else None)
 
 
@@ -115,7 +115,7 @@ def test_what_is_counted_adds_up_in_any_history(facts: list[Fact], at: datetime,
     for fact in sorted(facts, key=lambda fact: fact.arrives):
         world.put(fact)
     for instant in (at, max(fact.arrives for fact in facts) + 14 * DAY):
-        check(story(world, instant), instant)
+        check(explain_world(world, instant), instant)
 
 
 @examples(60)
@@ -126,17 +126,17 @@ def test_what_is_counted_adds_up_for_every_other_objective(facts: list[Fact], at
     for fact in sorted(replies, key=lambda fact: fact.arrives):
         world.put(fact)
     for instant in (at, max(fact.arrives for fact in facts) + 14 * DAY):
-        check(story(world, instant), instant)
+        check(explain_world(world, instant), instant)
 
 
-def told(*facts: Fact, policy: Policy = POLICY, when: str) -> Explanation:
-    """The story of these facts, and of the ticks of a clock until then."""
+def explain_facts(*facts: Fact, policy: Policy = POLICY, when: str) -> Explanation:
+    """Explain these facts, and the ticks of a deadline timer until then."""
     world = World(policy=policy)
     Scenario("a story", 1, facts, (), when=when).play(world.put, world.next_at)
-    return story(world, stockholm(when))
+    return explain_world(world, stockholm(when))
 
 
-def parts(found: Explanation) -> list[tuple[str, str, str]]:
+def list_segments(found: Explanation) -> list[tuple[str, str, str]]:
     """Until when, in Stockholm, of the first response; with a star what counts, with two what is overdue too."""
     return [
         (
@@ -152,13 +152,13 @@ HOURS = "foundation hours, policy 2026-01"
 
 
 def test_holidays_are_named_and_a_change_ends_a_segment() -> None:
-    found = told(
+    found = explain_facts(
         opened("foundation", "minor", "2026-04-02 17:30"),
         changed("serious", "2026-04-07 10:00"),
         responded("2026-04-07 15:05"),
         when="2026-04-08 12:00",
     )
-    assert parts(found) == [
+    assert list_segments(found) == [
         ("04-02 18:00", HOURS, "*"),
         ("04-03 00:00", "outside support hours", ""),
         ("04-04 00:00", "Good Friday", ""),
@@ -176,7 +176,7 @@ def test_holidays_are_named_and_a_change_ends_a_segment() -> None:
 
 
 def test_closed_paused_and_excluded_time_says_so() -> None:
-    found = told(
+    found = explain_facts(
         opened("foundation", "serious", "2025-11-03 09:00"),
         paused("2025-11-03 10:00"),
         resumed("2025-11-03 12:00"),
@@ -186,7 +186,7 @@ def test_closed_paused_and_excluded_time_says_so() -> None:
         policy=pausing_policy(),
         when="2025-11-03 20:00",
     )
-    assert parts(found) == [
+    assert list_segments(found) == [
         ("11-03 10:00", HOURS, "*"),
         ("11-03 12:00", "paused", ""),
         ("11-03 13:00", HOURS, "*"),
@@ -199,12 +199,12 @@ def test_closed_paused_and_excluded_time_says_so() -> None:
 
 
 def test_time_after_the_deadline_is_overdue_until_the_answer() -> None:
-    found = told(
+    found = explain_facts(
         opened("foundation", "critical", "2025-11-03 14:30"),
         responded("2025-11-04 10:00"),
         when="2025-11-05 12:00",
     )
-    assert parts(found) == [
+    assert list_segments(found) == [
         ("11-03 18:00", HOURS, "*"),
         ("11-04 09:00", "outside support hours", ""),
         ("11-04 09:30", HOURS, "*"),
@@ -213,7 +213,7 @@ def test_time_after_the_deadline_is_overdue_until_the_answer() -> None:
 
 
 def test_late_news_is_out_of_order_and_the_breach_that_it_withdraws_is_still_there() -> None:
-    found = told(
+    found = explain_facts(
         opened("foundation", "critical", "2025-11-03 10:00"),
         responded("2025-11-03 13:00", arrives="2025-11-04 10:00"),
         when="2025-11-05 12:00",
@@ -228,7 +228,7 @@ def test_late_news_is_out_of_order_and_the_breach_that_it_withdraws_is_still_the
 
 
 def test_a_corrected_fact_stands_as_it_is_right_and_says_what_it_was() -> None:
-    found = told(
+    found = explain_facts(
         opened("foundation", "critical", "2025-11-03 10:00"),
         corrected("opened-1", "2025-11-03 12:00", priority="minor"),
         when="2025-11-05 12:00",
@@ -240,7 +240,7 @@ def test_a_corrected_fact_stands_as_it_is_right_and_says_what_it_was() -> None:
 
 
 def test_a_ticket_that_nobody_has_opened_has_facts_and_no_clock() -> None:
-    found = told(responded("2025-11-03 10:00"), when="2025-11-05 12:00")
+    found = explain_facts(responded("2025-11-03 10:00"), when="2025-11-05 12:00")
     assert len(found.facts) == 1 and found.clocks == ()
 
 
