@@ -15,10 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi import checks
 
 from services.app import SERVICES
 from services.board import pages, service
@@ -315,6 +312,10 @@ async def test_an_answer_is_304_until_something_happens(live: Live, path: str) -
 
 @pytest.mark.parts
 def test_every_answer_is_as_its_own_description_says(live: Live) -> None:
+    import schemathesis  # a second to load, for this test alone
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks
+
     schema = schemathesis.openapi.from_url(f"{live.url}/api/openapi.json")
     wanted = [
         *(not_a_server_error, checks.status_code_conformance, checks.content_type_conformance),
