@@ -24,7 +24,7 @@ from services.cli.settings import read_settings, refuse_wrong_usage
 from services.cli.terminal import print_json, print_table, show_progress
 from services.maintenance.backup import backup, restore
 from services.maintenance.provision import provision_bus
-from services.maintenance.verify import Discrepancy, Verify, store_result
+from services.maintenance.verify import Discrepancy, Verifier, store_result
 from services.runtime.connections import find_store, read_credentials
 from services.runtime.logging import configure
 from services.runtime.settings import Settings, parse_database_url
@@ -105,7 +105,7 @@ def verify_command(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None
     """Judge every ticket again and fold every view again: does the store say the same? The engine may run meanwhile."""
     with refuse_wrong_usage():
         store = find_store(read_settings(), data)
-    with store.open_snapshot() as stored, Verify(stored, PROJECTIONS) as check:
+    with store.open_snapshot() as stored, Verifier(stored, PROJECTIONS) as check:
         for name, work in (("views", check.check_projections()), ("tickets", check.check_tickets())):
             for _ in show_progress(name, work, check.head):
                 pass
@@ -114,8 +114,8 @@ def verify_command(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None
     if output is Output.JSON:
         print_json(check.to_json())
     else:
-        if check.first:
-            print_table(Discrepancy._fields, check.first)
+        if check.shown:
+            print_table(Discrepancy._fields, check.shown)
         typer.echo(check.summarise())
     raise typer.Exit(1 if check.differences else 0)
 

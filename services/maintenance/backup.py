@@ -1,14 +1,16 @@
 """
-`sla backup` and `sla restore`: one file with the store and the three streams, taken while the engine runs.
+`sla backup` and `sla restore`: one file with the store and three streams, taken while the engine runs.
+
+UNDELIVERED, the fourth stream, is not in it: what a receiver refused is for people to look at, and no state.
 
 The parts are not taken at one instant, and so their order matters: each later one covers what the earlier ones rest on.
 
-1. The store, in one picture of it. It is the truth up to a message of TICKETS, which it names.
+1. The store, in one snapshot of it. It is the truth up to a message of TICKETS, which it names.
 2. SLA and DEAD_LETTERS: all that the store knows to be announced is in them. What they have beyond it was decided after
-   the picture, from messages that are in TICKETS by then.
+   the snapshot, from messages that are in TICKETS by then.
 3. TICKETS: every message that 1 and 2 came from.
 
-After a restore, intake goes on from the position of the store and judges those last messages again, with the instants
+After a restore, intake goes on from the checkpoint of the store and judges those last messages again, with the instants
 at which the broker stored them: the same events come at the same places of the log, with the same ids. The announcer
 goes on after the newest message of SLA, so that nothing is announced twice. This holds if policy and settings are the
 same as they were. A dead letter of those last messages is stored twice if the backup is more than a day old: the stream
@@ -47,14 +49,14 @@ from services.store.schema import ANNOUNCER_CHECKPOINT, build_created_at_key
 from services.store.snapshot import copy_tables
 from services.store.sqlite import FileLock, SqliteFile, SqliteStore
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-STORE = "sla.db"
-IN_ORDER = (SLA, DEAD_LETTERS, TICKETS)
+BACKUP_FORMAT = 1
+MANIFEST_FILE = "manifest.json"
+STORE_FILE = "sla.db"
+STREAMS_IN_ORDER = (SLA, DEAD_LETTERS, TICKETS)
 COPY_CHUNK_BYTES = 128 * 1024
 COPIED_CHECKPOINTS = (ANNOUNCER_CHECKPOINT, build_created_at_key(TICKETS))  # projections are built again from the log
-ANSWERS_WITHIN = 30.0  # seconds for a chunk
-RESTORES_WITHIN = 3600.0  # seconds in which the broker reads a whole stream, after its last chunk
+CHUNK_TIMEOUT = 30.0  # seconds for a chunk
+RESTORE_TIMEOUT = 3600.0  # seconds in which the broker reads a whole stream, after its last chunk
 
 
 class BackupPart(msgspec.Struct, frozen=True):
@@ -71,7 +73,7 @@ class BackedUpStream(msgspec.Struct, frozen=True):
     state: dict[str, Any]
 
     @property
-    def last(self) -> int:
+    def last_sequence(self) -> int:
         """The sequence of its newest message."""
         return int(self.state["last_seq"])
 
@@ -87,13 +89,13 @@ class Manifest(msgspec.Struct, frozen=True):
     parts: dict[str, BackupPart]
 
     def summarise(self) -> str:
-        """For people, on one line."""
-        ends = ", ".join(f"{name} up to {stream.last:,}" for name, stream in self.streams.items())
+        """Return it for people, on one line."""
+        ends = ", ".join(f"{name} up to {stream.last_sequence:,}" for name, stream in self.streams.items())
         return f"store up to message {self.position:,}; {ends}"
 
 
 def name_part(stream: str) -> str:
-    """The file with the snapshot of a stream: a tar of the broker's own, compressed."""
+    """Return the file with the snapshot of a stream: a tar of the broker's own, compressed."""
     return f"{stream}.snapshot"
 
 
@@ -102,29 +104,32 @@ def name_part(stream: str) -> str:
 
 def backup(settings: Settings, data: Path, file: Path) -> Manifest:
     """
-    Writes the file, which must not exist; a backup that is ended or fails leaves none. If the name ends with .gz or
-    .tgz it is compressed. If no engine runs in the folder, its broker is started for as long as it takes.
+    Write the file, which must not exist; a backup that is interrupted or fails leaves none. If the name ends with .gz
+    or .tgz it is compressed. If no engine runs in the folder, its broker is started for as long as it takes.
     """
     store = find_store(settings, data)
     if file.exists():
         raise FatalError(f"{file} exists; a backup replaces none: give it another name")
     with TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as name:
         folder = Path(name)
-        _copy_store(store, folder / STORE)
+        _copy_store(store, folder / STORE_FILE)
         streams, made_at = asyncio.run(_copy_streams(settings, data, folder))
-        position = _find_position(folder / STORE, streams[TICKETS], made_at)
-        names = [STORE, *map(name_part, IN_ORDER)]
+        position = _find_position(folder / STORE_FILE, streams[TICKETS], made_at)
+        names = [STORE_FILE, *map(name_part, STREAMS_IN_ORDER)]
         parts = {name: _describe_part(folder / name) for name in names}
-        manifest = Manifest(FORMAT, version("sla-engine"), datetime.now(UTC), position, streams, parts)
-        (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-        _pack(folder, [MANIFEST, *names], folder / file.name, compress=file.suffix in (".gz", ".tgz"))
+        manifest = Manifest(BACKUP_FORMAT, version("sla-engine"), datetime.now(UTC), position, streams, parts)
+        (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+        _pack(folder, [MANIFEST_FILE, *names], folder / file.name, compress=file.suffix in (".gz", ".tgz"))
         os.rename(folder / file.name, file)
-    _sync(file.parent)
+    _fsync(file.parent)
     return manifest
 
 
 def _copy_store(store: Database, copy: Path) -> None:
-    """A file of SQLite, whatever the store is. Of SQLite its online backup, in steps after which Ctrl-C is heard."""
+    """
+    Copy to a file of SQLite, whatever the store is. SQLite is copied by its online backup, in steps, so that Ctrl-C can
+    end it.
+    """
     if not isinstance(store, SqliteFile):
         SqliteFile(copy).migrate(PROJECTIONS)
         with store.open_snapshot() as source, closing(SqliteStore(copy)) as target:
@@ -138,24 +143,27 @@ def _copy_store(store: Database, copy: Path) -> None:
 
 
 async def _copy_streams(settings: Settings, data: Path, folder: Path) -> tuple[dict[str, BackedUpStream], datetime]:
-    """What the broker said of each; and when TICKETS was made."""
+    """Copy the streams. Return what the broker said of each, and when TICKETS was created."""
     async with _connect_to_bus(settings, data) as nc:
-        streams = {stream: await _take_snapshot(nc, stream, folder / name_part(stream)) for stream in IN_ORDER}
+        streams = {stream: await _take_snapshot(nc, stream, folder / name_part(stream)) for stream in STREAMS_IN_ORDER}
         return streams, await Bus(nc).read_created_at(TICKETS)
 
 
 def _find_position(copy: Path, tickets: BackedUpStream, made_at: datetime) -> int:
-    """The message of TICKETS up to which the store has everything."""
+    """
+    Return the message of TICKETS up to which the store has everything. Raises FatalError if the store is of another
+    stream.
+    """
     with closing(SqliteStore(copy)) as store:
         position = store.read_committed_sequence()
-        if position > tickets.last or not store.bind_stream(TICKETS, to_microseconds(made_at)):
+        if position > tickets.last_sequence or not store.bind_stream(TICKETS, to_microseconds(made_at)):
             raise FatalError(f"the store has not the messages of this {TICKETS}: together they are no backup")
     return position
 
 
 @asynccontextmanager
 async def _connect_to_bus(settings: Settings, data: Path) -> AsyncIterator[Client]:
-    """The bus of the engine; if none runs in the folder, the embedded server on the same data."""
+    """Connect to the bus of the engine; if none runs in the folder, to an embedded server on the same data."""
     lock = FileLock(data / "engine.lock")
     if settings.nats_url is not None or not data.is_dir() or not lock.acquire():  # noqa: ASYNC240 - nothing else runs
         async with open_bus(find_bus_url(settings, data), "backup", read_credentials(settings)) as nc:
@@ -181,12 +189,12 @@ async def _run_embedded(folder: Path, lazy_sync: bool = False) -> AsyncIterator[
         await server.stop()
 
 
-async def _ask(nc: Client, subject: str, question: object, within: float = ANSWERS_WITHIN) -> dict[str, Any]:
+async def _request(nc: Client, subject: str, question: object, within: float = CHUNK_TIMEOUT) -> dict[str, Any]:
     body = b"" if question is None else msgspec.json.encode(question)
-    return _answer((await nc.request(subject, body, timeout=within)).data)
+    return _parse_answer((await nc.request(subject, body, timeout=within)).data)
 
 
-def _answer(body: bytes) -> dict[str, Any]:
+def _parse_answer(body: bytes) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(body or b"{}")
     if "error" in found:
         raise BusError(f"the broker refuses: {found['error'].get('description', found['error'])}")
@@ -194,14 +202,17 @@ def _answer(body: bytes) -> dict[str, Any]:
 
 
 async def _take_snapshot(nc: Client, stream: str, path: Path) -> BackedUpStream:
-    """The broker sends chunks to an inbox, each to be acknowledged, and then an empty message with a status."""
+    """
+    Write the snapshot of a stream to a file. The broker sends chunks to an inbox, each to be acknowledged, and then an
+    empty message with a status.
+    """
     inbox = nc.new_inbox()
     subscription = await nc.subscribe(inbox)
     try:
         question = {"deliver_subject": inbox, "chunk_size": COPY_CHUNK_BYTES}
-        answer = await _ask(nc, f"$JS.API.STREAM.SNAPSHOT.{stream}", question)
+        answer = await _request(nc, f"$JS.API.STREAM.SNAPSHOT.{stream}", question)
         with path.open("wb") as file:
-            while (message := await subscription.next_msg(ANSWERS_WITHIN)).data:
+            while (message := await subscription.next_msg(CHUNK_TIMEOUT)).data:
                 if message.reply:
                     await nc.publish(message.reply)
                 file.write(message.data)
@@ -226,11 +237,11 @@ def _pack(folder: Path, names: list[str], target: Path, compress: bool) -> None:
     ):
         for name in names:
             tar.add(folder / name, name, recursive=False)
-    _sync(target)
+    _fsync(target)
 
 
-def _sync(path: Path) -> None:
-    """What was written to a file, or to the names in a folder, is on the disk."""
+def _fsync(path: Path) -> None:
+    """Wait until what was written to a file, or the names in a folder, is on the disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -243,35 +254,35 @@ def _sync(path: Path) -> None:
 
 def restore(settings: Settings, data: Path, file: Path) -> Manifest:
     """
-    Puts a backup where there is nothing yet. It is made ready beside the folder, and gets its name when it is complete:
-    what was interrupted is not taken for an engine's data. With SLA_DATABASE_URL it goes into that database of
-    PostgreSQL, and onto the bus of SLA_NATS_URL.
+    Restore a backup where there is nothing yet. It is prepared beside the folder, and gets its name when it is
+    complete: what was interrupted is not taken for an engine's data. With SLA_DATABASE_URL it goes into that database
+    of PostgreSQL, and onto the bus of SLA_NATS_URL.
     """
     if settings.database_url is not None:
-        return _restore_into(find_store(settings, data), settings, file)
+        return _restore_into_database(find_store(settings, data), settings, file)
     if data.exists() and (not data.is_dir() or any(data.iterdir())):
         raise FatalError(f"{data} is not empty; a backup is restored where there is nothing yet")
     data = data.resolve()
     data.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{data.name}.", dir=data.parent) as name:
-        parts, whole = Path(name) / "parts", Path(name) / "data"
+        parts, restored = Path(name) / "parts", Path(name) / "data"
         parts.mkdir()
         manifest = _unpack(file, parts)
-        made_at = asyncio.run(_restore_streams(manifest, parts, whole / "nats"))
-        for left in (path for path in (whole / "nats").iterdir() if path.is_file()):
+        made_at = asyncio.run(_restore_streams(manifest, parts, restored / "nats"))
+        for left in (path for path in (restored / "nats").iterdir() if path.is_file()):
             left.unlink()  # of the server that did it; the next one writes its own
-        os.rename(parts / STORE, whole / STORE)
-        with closing(SqliteStore(whole / STORE)) as store:
+        os.rename(parts / STORE_FILE, restored / STORE_FILE)
+        with closing(SqliteStore(restored / STORE_FILE)) as store:
             store.rebind_stream(TICKETS, to_microseconds(made_at))
-        for path in (*whole.rglob("*"), whole):
-            _sync(path)
-        os.rename(whole, data)
-    _sync(data.parent)
+        for path in (*restored.rglob("*"), restored):
+            _fsync(path)
+        os.rename(restored, data)
+    _fsync(data.parent)
     return manifest
 
 
-def _restore_into(store: Database, settings: Settings, file: Path) -> Manifest:
-    """The streams first: the rows of the store come in one transaction."""
+def _restore_into_database(store: Database, settings: Settings, file: Path) -> Manifest:
+    """Restore the streams, and then the rows of the store in one transaction."""
     if isinstance(store, SqliteFile):
         raise ValueError("SLA_DATABASE_URL names a file, and a file is restored into a folder, with --data; unset it")
     if settings.nats_url is None:
@@ -283,8 +294,8 @@ def _restore_into(store: Database, settings: Settings, file: Path) -> Manifest:
         with closing(store.open()) as target:
             if target.read_head() or target.read_committed_sequence():
                 raise FatalError(f"{store.name} is not empty; a backup is restored where there is nothing yet")
-            made_at = asyncio.run(_restore_onto(settings.nats_url, settings, manifest, parts))
-            with SqliteFile(parts / STORE).open_snapshot() as source:
+            made_at = asyncio.run(_restore_onto_bus(settings.nats_url, settings, manifest, parts))
+            with SqliteFile(parts / STORE_FILE).open_snapshot() as source:
                 copy_tables(source, target, COPIED_CHECKPOINTS)
             target.rebind_stream(TICKETS, to_microseconds(made_at))
     return manifest
@@ -300,12 +311,14 @@ def _open_archive(file: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _unpack(file: Path, folder: Path) -> Manifest:
-    """Only the files that the manifest of a format that we know must have; each as it was, by its checksum."""
+    """Unpack only the files that the manifest, of the format we know, must have; each is checked by its checksum."""
     with _open_archive(file) as tar:
-        manifest = msgspec.json.decode(_open_member(tar, MANIFEST).read(), type=Manifest)
-        if manifest.format != FORMAT:
-            raise FatalError(f"{file} has format {manifest.format}, this version reads {FORMAT}; use {manifest.engine}")
-        for name in (STORE, *map(name_part, IN_ORDER)):
+        manifest = msgspec.json.decode(_open_member(tar, MANIFEST_FILE).read(), type=Manifest)
+        if manifest.format != BACKUP_FORMAT:
+            raise FatalError(
+                f"{file} has format {manifest.format}, this version reads {BACKUP_FORMAT}; use {manifest.engine}"
+            )
+        for name in (STORE_FILE, *map(name_part, STREAMS_IN_ORDER)):
             with (folder / name).open("wb") as target, _open_member(tar, name) as source:
                 while chunk := source.read(COPY_CHUNK_BYTES):
                     target.write(chunk)
@@ -322,15 +335,18 @@ def _open_member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
 
 
 async def _restore_streams(manifest: Manifest, parts: Path, folder: Path) -> datetime:
-    """With an embedded server of their own, whose files `restore` synchronises; when TICKETS was made, which is now."""
+    """
+    Restore with an embedded server of its own, whose files `restore` writes to the disk. Return when TICKETS was
+    created, which is now.
+    """
     async with _run_embedded(folder, lazy_sync=True) as nc:
         return await _restore_all(nc, manifest, parts)
 
 
-async def _restore_onto(url: str, settings: Settings, manifest: Manifest, parts: Path) -> datetime:
-    """On a bus that has none of the streams yet; when TICKETS was made, which is now."""
+async def _restore_onto_bus(url: str, settings: Settings, manifest: Manifest, parts: Path) -> datetime:
+    """Restore onto a bus that has none of the streams yet. Return when TICKETS was created, which is now."""
     async with open_bus(url, "restore", read_credentials(settings)) as nc:
-        for stream in IN_ORDER:
+        for stream in STREAMS_IN_ORDER:
             with suppress(BusError):
                 await read_last_sequence(nc, stream)
                 raise FatalError(f"the bus has a stream {stream}; a backup is restored where there is nothing yet")
@@ -338,19 +354,19 @@ async def _restore_onto(url: str, settings: Settings, manifest: Manifest, parts:
 
 
 async def _restore_all(nc: Client, manifest: Manifest, parts: Path) -> datetime:
-    for stream in IN_ORDER:
-        await _restore(nc, stream, manifest.streams[stream], parts / name_part(stream))
+    for stream in STREAMS_IN_ORDER:
+        await _restore_stream(nc, stream, manifest.streams[stream], parts / name_part(stream))
     return await Bus(nc).read_created_at(TICKETS)
 
 
-async def _restore(nc: Client, stream: str, found: BackedUpStream, path: Path) -> None:
-    answer = await _ask(nc, f"$JS.API.STREAM.RESTORE.{stream}", {"config": found.config, "state": found.state})
+async def _restore_stream(nc: Client, stream: str, found: BackedUpStream, path: Path) -> None:
+    answer = await _request(nc, f"$JS.API.STREAM.RESTORE.{stream}", {"config": found.config, "state": found.state})
     with path.open("rb") as file:
         while chunk := file.read(COPY_CHUNK_BYTES):
-            _answer((await nc.request(answer["deliver_subject"], chunk, timeout=ANSWERS_WITHIN)).data)
-    await _ask(nc, answer["deliver_subject"], None, RESTORES_WITHIN)
+            _parse_answer((await nc.request(answer["deliver_subject"], chunk, timeout=CHUNK_TIMEOUT)).data)
+    await _request(nc, answer["deliver_subject"], None, RESTORE_TIMEOUT)
     last = await read_last_sequence(nc, stream)
-    if last < found.last:
+    if last < found.last_sequence:
         raise FatalError(
-            f"{stream} was restored up to message {last} only, and had {found.last}; the backup is damaged"
+            f"{stream} was restored up to message {last} only, and had {found.last_sequence}; the backup is damaged"
         )

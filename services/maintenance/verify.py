@@ -1,11 +1,10 @@
-"""`sla verify`: does the store say what follows from its facts? Every ticket judged again, every view folded again."""
+"""`sla verify`: compare a store with what follows from its facts: each ticket judged, each projection built again."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import groupby, islice, takewhile, zip_longest
-from operator import itemgetter
+from itertools import islice, takewhile, zip_longest
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -18,20 +17,29 @@ from projections.runner import Projection
 from services.errors import StoreError
 from services.store.event_mapper import decode_event, encode_event
 from services.store.interface import Database, Snapshot, Verification
-from sla.engine import InboxRow
+from services.store.snapshot import (
+    RECORDED_FACTS,
+    Row,
+    read_checkpoint,
+    read_head,
+    read_inbox_end,
+    read_inbox_rows,
+    read_log_rows,
+    read_ticket_rows,
+    read_version_rows,
+    select_sorted,
+)
 from sla.log import Breached, Event, FactRecorded, LogRow
 from sla.policy import Policy
 from sla.ticket import NO_LIMIT, TicketSla
 from sla.versions import Version, Versions
 
-SHOWN = 20  # differences that are kept to be shown; all are counted
+MAX_SHOWN = 20  # discrepancies that are kept to be shown; all are counted
 VERIFY_BATCH = 1_000
-UNREADABLE = (StoreError, msgspec.MsgspecError, KeyError, TypeError, ValueError)  # what tampered events lead to
-
-Row = tuple[Any, ...]
+READ_ERRORS = (StoreError, msgspec.MsgspecError, KeyError, TypeError, ValueError)  # what tampered events lead to
 
 
-class StoredDecision(NamedTuple):
+class LoggedEvent(NamedTuple):
     """An event of the log; `fact` is what it was when it arrived, if it is one."""
 
     event: Event
@@ -47,7 +55,7 @@ class Discrepancy(NamedTuple):
 
 
 def store_result(database: Database, found: Verification) -> str | None:
-    """Stores the result for the metrics; why not, if the store cannot be written."""
+    """Store the result for the metrics. Return why not, if the store cannot be written."""
     try:
         with closing(database.open()) as store:
             store.save_verification(found)
@@ -56,64 +64,59 @@ def store_result(database: Database, found: Verification) -> str | None:
     return None
 
 
-class Verify:
+class Verifier:
     """
-    Compares a whole store, in one picture of it, with what follows from its facts. `views` and `tickets` do the work,
-    and yield how many events they have done. A ticket counts once, with its first difference: the rest follows from it.
+    Compares a whole store, in one snapshot of it, with what follows from its facts. `check_projections` and
+    `check_tickets` do the work, and yield how many events they have done. A ticket counts once, with its first
+    discrepancy: the rest follows from it.
 
     From the version of the policy that was in force, and the instants that were stored, each decision has to come out
     as it was stored, with its id. One thing depends on a setting that nobody recorded: whether a breach that was over
     when the engine first heard of the ticket counted as historic (SLA_HISTORIC_AFTER). Either is accepted there, so
-    that a changed setting is no difference; a breach that the engine could have seen must not be historic.
+    that a changed setting is no discrepancy; a breach that the engine could have seen must not be historic.
 
-    A tick that never came is not missed in here: that a clock is behind is for the metrics to say.
+    A tick that never came is not missed in here: that the deadline timer is behind is for the metrics to say.
     """
 
-    def __init__(self, stored: Snapshot, views: Iterable[type[Projection]]) -> None:
-        self._stored, self._spare = stored, open_spare()
-        self._views = [view() for view in views]
+    def __init__(self, stored: Snapshot, projections: Iterable[type[Projection]]) -> None:
+        self._stored, self._rebuilt = stored, open_temporary_database()
+        self._projections = [projection() for projection in projections]
         self.head, self.tickets_seen, self.differences = 0, 0, 0
-        self.first: list[Discrepancy] = []
+        self.shown: list[Discrepancy] = []
         self._versions = Versions([])
         with self._catch_unreadable("log"):
-            self.head = self._read_one("SELECT max(rowid) FROM stored_events") or 0
+            self.head = read_head(self._stored)
             self._versions = Versions(self._read_versions())
 
     def to_verification(self) -> Verification:
-        """What is kept in the store."""
+        """Return what is kept in the store."""
         return Verification(datetime.now(UTC), self.tickets_seen, self.differences)
 
     def to_json(self) -> dict[str, Any]:
-        """For programs."""
-        first = [difference._asdict() for difference in self.first]
+        """Return the result for programs."""
+        first = [discrepancy._asdict() for discrepancy in self.shown]
         return {"differences": self.differences, "tickets": self.tickets_seen, "events": self.head, "first": first}
 
     def summarise(self) -> str:
-        """For people, on one line."""
-        more = f", of which {len(self.first)} are shown" if self.differences > len(self.first) else ""
+        """Return the result for people, on one line."""
+        more = f", of which {len(self.shown)} are shown" if self.differences > len(self.shown) else ""
         return f"{self.differences:,} differences{more}; {self.tickets_seen:,} tickets, {self.head:,} events"
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Gives back the disk that the folded views took."""
-        self._spare.close()
+        """Give back the disk that the rebuilt projections took."""
+        self._rebuilt.close()
 
     def _add_discrepancy(self, where: str, expected: str, stored: str) -> None:
         self.differences += 1
-        if len(self.first) < SHOWN:
-            self.first.append(Discrepancy(where if where.isprintable() else ascii(where), expected, stored))
-
-    def _read_one(self, statement: str, *parameters: object) -> Any:
-        row = self._stored.execute(statement, parameters).fetchone()
-        return None if row is None else row[0]
+        if len(self.shown) < MAX_SHOWN:
+            self.shown.append(Discrepancy(where if where.isprintable() else ascii(where), expected, stored))
 
     def _read_versions(self) -> Iterator[Version]:
-        for name, fingerprint, published_at, effective_from, material, resolved in self._stored.execute(
-            "SELECT version, fingerprint, published_at, effective_from, material, resolved "
-            "FROM policy_versions LEFT JOIN policies USING (fingerprint)"
-        ):
+        for row in read_version_rows(self._stored):
+            name, fingerprint, published_at, effective_from, material, resolved = row
             try:
                 policy = Policy.from_resolved(msgspec.json.decode(resolved))
                 version = Version(
@@ -131,7 +134,7 @@ class Verify:
 
     @contextmanager
     def _catch_unreadable(self, what: str) -> Iterator[None]:
-        """A part of the file that is broken is a difference, and ends only the work that reads it."""
+        """Record a part of the file that is broken as a discrepancy; it ends only the work that reads it."""
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -139,70 +142,69 @@ class Verify:
         except sqlite3.DatabaseError as error:
             self._add_discrepancy(what, "a part of the store that can be read", str(error))
 
-    # ---- views: the log and the inbox folded again, up to where each view stands
+    # ---- projections: the log and the inbox applied again, up to the checkpoint of each
 
     def check_projections(self) -> Iterator[int]:
-        """Folds every view again beside the store, and compares the tables."""
-        for source, rows in (("log", self._log), ("inbox", self._read_inbox)):
+        """Build every projection again beside the store, and compare the tables."""
+        for source, rows in (("log", self._read_log), ("inbox", lambda: read_inbox_rows(self._stored))):
             with self._catch_unreadable(source):
-                views = {view: self._read_position(view) for view in self._views if view.source == source}
-                yield from self._fold(views, rows())
-                for table in (table for view in views for table in view.tables):
+                checkpoints = {each: self._read_checkpoint(each) for each in self._projections if each.source == source}
+                yield from self._rebuild(checkpoints, rows())
+                for table in (table for projection in checkpoints for table in projection.tables):
                     with self._catch_unreadable(table):
                         self._compare(table, self._read_key(table), table, table)
 
-    def _read_position(self, view: Projection) -> int:
-        position: int | None = self._read_one("SELECT position FROM positions WHERE name = ?", view.name)
-        end = self.head if view.source == "log" else self._read_one("SELECT max(sequence) FROM inbox") or 0
-        if position is None or position > end:
-            self._add_discrepancy(f"view {view.name}", f"a position up to {end}", f"position {position}")
-        return position or 0
+    def _read_checkpoint(self, projection: Projection) -> int:
+        checkpoint = read_checkpoint(self._stored, projection.name)
+        end = self.head if projection.source == "log" else read_inbox_end(self._stored)
+        if checkpoint is None or checkpoint > end:
+            self._add_discrepancy(f"view {projection.name}", f"a position up to {end}", f"position {checkpoint}")
+        return checkpoint or 0
 
-    def _fold(self, views: dict[Projection, int], rows: Iterator[Any]) -> Iterator[int]:
-        """A view that cannot take what the log has is left out of `views`: there is nothing to compare it with."""
-        cursor = self._spare.cursor()
-        for view in views:
-            view.create_tables(cursor)
+    def _rebuild(self, checkpoints: dict[Projection, int], rows: Iterator[Any]) -> Iterator[int]:
+        """
+        Apply the rows up to the checkpoint of each projection. One that cannot take what the log has is removed from
+        `checkpoints`: there is nothing to compare it with.
+        """
+        cursor = self._rebuilt.cursor()
+        for projection in checkpoints:
+            projection.create_tables(cursor)
         while batch := list(islice(rows, VERIFY_BATCH)):
-            for view, position in list(views.items()):
+            for projection, checkpoint in list(checkpoints.items()):
                 try:
-                    view.apply(cursor, [row for row in batch if row[0] <= position])
-                except (*UNREADABLE, sqlite3.IntegrityError) as error:
-                    self._add_discrepancy(f"view {view.name}", "a log that can be folded", explain_error(error))
-                    del views[view]
+                    projection.apply(cursor, [row for row in batch if row[0] <= checkpoint])
+                except (*READ_ERRORS, sqlite3.IntegrityError) as error:
+                    self._add_discrepancy(f"view {projection.name}", "a log that can be folded", explain_error(error))
+                    del checkpoints[projection]
             if isinstance(batch[-1], LogRow):
                 yield batch[-1].position
 
-    def _log(self) -> Iterator[LogRow]:
-        """The log in its order. That an event cannot be read is for `tickets` to say; that one is gone is said here."""
+    def _read_log(self) -> Iterator[LogRow]:
+        """
+        Yield the log in its order. An event that is gone is recorded here; one that cannot be read is left out, and
+        recorded by `check_tickets`.
+        """
         before = 0
-        for position, ticket, topic, state in self._stored.execute(
-            "SELECT rowid, originator_id, topic, state FROM stored_events ORDER BY rowid"
-        ):
-            if position != before + 1:
-                self._add_discrepancy("log", f"event {before + 1}", f"event {position} comes next")
-            before = position
+        for row in read_log_rows(self._stored):
+            if row.position != before + 1:
+                self._add_discrepancy("log", f"event {before + 1}", f"event {row.position} comes next")
+            before = row.position
             try:
-                decode_event(topic, state)
-            except UNREADABLE:
+                decode_event(row.topic, row.state)
+            except READ_ERRORS:
                 continue
-            yield LogRow(position, ticket, topic, state)
-
-    def _read_inbox(self) -> Iterator[InboxRow]:
-        return (InboxRow(*row) for row in self._stored.execute("SELECT * FROM inbox ORDER BY sequence"))
+            yield row
 
     def _read_key(self, table: str) -> list[str]:
-        found = self._spare.execute("SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk", (table,))
+        found = self._rebuilt.execute("SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk", (table,))
         return [name for (name,) in found]
 
     def _compare(self, name: str, key: Sequence[str], expected: str, stored: str) -> None:
-        """The rows of a table beside the store with those of one in it. A sum of 0 is as good as none."""
-        order = ", ".join(key)
-        ours = self._spare.execute(f"SELECT * FROM {expected} ORDER BY {order}")
-        theirs = self._stored.execute(f"SELECT * FROM {stored} ORDER BY {order}")
+        """Compare the rows of a table beside the store with those of one in it. A sum of 0 is as good as none."""
+        ours, theirs = select_sorted(self._rebuilt, expected, key), select_sorted(self._stored, stored, key)
         columns = [column for column, *_ in ours.description]
         places = [columns.index(column) for column in key]
-        for pair in find_unequal(count_rows(columns, ours), count_rows(columns, theirs), places):
+        for pair in find_unequal(drop_zero_sums(columns, ours), drop_zero_sums(columns, theirs), places):
             row = pair[0] or pair[1] or ()
             where = " ".join(str(row[place]) for place in places if row[place] != "")
             one, other = (dict(zip(columns, row, strict=True)) if row else None for row in pair)
@@ -211,89 +213,83 @@ class Verify:
     # ---- tickets: each judged again, and its facts against the inbox
 
     def check_tickets(self) -> Iterator[int]:
-        """Judges every ticket again, in the order of their ids; then compares all facts with the inbox."""
-        self._spare.execute("CREATE TABLE facts (ticket TEXT, fact_key TEXT, digest TEXT)")
+        """Judge every ticket again, in the order of their ids; then compare all facts with the inbox."""
+        self._rebuilt.execute("CREATE TABLE facts (ticket TEXT, fact_key TEXT, digest TEXT)")
         with self._catch_unreadable("log"):
             yield from self._judge_all()
-        inbox = "(SELECT ticket, hex(fact_key) fact_key, hex(digest) digest FROM inbox WHERE outcome = 'recorded') told"
         with self._catch_unreadable("inbox"):
-            self._compare("fact", ["ticket", "fact_key"], "facts", inbox)
+            self._compare("fact", ["ticket", "fact_key"], "facts", RECORDED_FACTS)
 
     def _judge_all(self) -> Iterator[int]:
-        rows = self._stored.execute(
-            "SELECT originator_id, originator_version, topic, state FROM stored_events "
-            "ORDER BY originator_id, originator_version"
-        )
         done = 0
-        for id, group in groupby(rows, itemgetter(0)):
-            events = list(group)
+        for ticket, rows in read_ticket_rows(self._stored):
             self.tickets_seen += 1
-            if difference := self._judge(id, events):
-                self._add_discrepancy(*difference)
-            done += len(events)
-            if done % VERIFY_BATCH < len(events) or done == self.head:
+            if discrepancy := self._judge(ticket, rows):
+                self._add_discrepancy(*discrepancy)
+            done += len(rows)
+            if done % VERIFY_BATCH < len(rows) or done == self.head:
                 yield done
 
-    def _judge(self, id: str, rows: Sequence[Row]) -> Discrepancy | None:
-        """The first difference of a ticket. All facts that can be read are noted, whatever else is wrong."""
-        events: list[StoredDecision] = []
-        difference = None
+    def _judge(self, ticket: str, rows: Sequence[Row]) -> Discrepancy | None:
+        """Return the first discrepancy of a ticket. All facts that can be read are noted, whatever else is wrong."""
+        events: list[LoggedEvent] = []
+        discrepancy = None
         for number, (_, version, topic, state) in enumerate(rows, 1):
-            where = f"ticket {id}, event {number}"
+            where = f"ticket {ticket}, event {number}"
             if version != number:
-                difference = difference or Discrepancy(where, f"event {number}", f"event {version} comes next")
+                discrepancy = discrepancy or Discrepancy(where, f"event {number}", f"event {version} comes next")
             try:
-                events.append(identify_decision(id, decode_event(topic, state)))
-            except UNREADABLE as error:
-                difference = difference or Discrepancy(where, "an event that can be read", explain_error(error))
+                events.append(identify_fact(ticket, decode_event(topic, state)))
+            except READ_ERRORS as error:
+                discrepancy = discrepancy or Discrepancy(where, "an event that can be read", explain_error(error))
         facts = [build_fact_row(fact) for _, fact in events if fact]
-        self._spare.executemany("INSERT INTO facts VALUES (?, ?, ?)", facts)
+        self._rebuilt.executemany("INSERT INTO facts VALUES (?, ?, ?)", facts)
         try:
-            return difference or judge_again(TicketSla(id), events, self._versions)
+            return discrepancy or judge_again(TicketSla(ticket), events, self._versions)
         except Exception as error:  # noqa: BLE001 - whatever tampered events lead to, the next ticket has its turn
-            return Discrepancy(f"ticket {id}", "events that can be judged", explain_error(error))
+            return Discrepancy(f"ticket {ticket}", "events that can be judged", explain_error(error))
 
 
 def explain_error(error: Exception) -> str:
     return ascii(error)[:200]
 
 
-def identify_decision(ticket: str, event: Event) -> StoredDecision:
+def identify_fact(ticket: str, event: Event) -> LoggedEvent:
     if not isinstance(event, FactRecorded):
-        return StoredDecision(event, None)
+        return LoggedEvent(event, None)
     data = TICKET_EVENT_TYPES[event.type].model_validate(event.data)
-    return StoredDecision(
-        event, TicketEvent(event.source, event.id, event.type, ticket, event.time, data, event.sequence)
-    )
+    return LoggedEvent(event, TicketEvent(event.source, event.id, event.type, ticket, event.time, data, event.sequence))
 
 
 def build_fact_row(fact: TicketEvent) -> tuple[str, str, str]:
-    """As the inbox has it, in SQLite's spelling of bytes."""
+    """Return a fact as RECORDED_FACTS has it: bytes are written as SQLite writes them."""
     return fact.ticket, make_fact_key(fact.source, fact.id).hex().upper(), make_content_digest(fact).hex().upper()
 
 
-def judge_again(ticket: TicketSla, events: Sequence[StoredDecision], versions: Versions) -> Discrepancy | None:
-    """Each fact recorded again, and a tick wherever a decision came without one; the first event that differs."""
+def judge_again(ticket: TicketSla, events: Sequence[LoggedEvent], versions: Versions) -> Discrepancy | None:
+    """
+    Record each fact again, and tick wherever a decision came without one. Return the first event that differs.
+    """
     place = 0
     while place < len(events):
         event, fact = events[place]
         historic_after = guess_historic_after(ticket, events, place)
         made = [] if fact is None else [ticket.record(fact, event.at)]
         made += ticket.decide(versions, event.at, historic_after, fact.id if fact else None)
-        for again, told in zip_longest(made, events[place : place + max(len(made), 1)]):
-            if again is None or told is None or not is_same(again.event, told.event):
+        for again, logged in zip_longest(made, events[place : place + max(len(made), 1)]):
+            if again is None or logged is None or not is_same(again.event, logged.event):
                 sides = select_unlike(
-                    get_fields(again.event) if again else None, get_fields(told.event) if told else None
+                    get_fields(again.event) if again else None, get_fields(logged.event) if logged else None
                 )
                 return Discrepancy(f"ticket {ticket.id}, event {place + 1}", *sides)
             place += 1
     return None
 
 
-def guess_historic_after(ticket: TicketSla, events: Sequence[StoredDecision], place: int) -> timedelta:
-    """A setting with which the breaches decided at this instant count as historic, or do not, as they were stored."""
+def guess_historic_after(ticket: TicketSla, events: Sequence[LoggedEvent], place: int) -> timedelta:
+    """Return a setting with which the breaches decided at this instant come out as stored: historic, or not."""
     at = events[place][0].at
-    same = takewhile(lambda told: told.event.at == at, events[place:])
+    same = takewhile(lambda logged: logged.event.at == at, events[place:])
     found = [event for event, _ in same if isinstance(event, Breached)]
     if not any(event.detection == "historic" for event in found):
         return NO_LIMIT
@@ -310,15 +306,15 @@ def get_fields(event: Event) -> dict[str, Any]:
 
 
 def select_unlike(expected: dict[str, Any] | None, stored: dict[str, Any] | None) -> tuple[str, str]:
-    """What each side has in the fields in which they differ."""
+    """Return what each side has in the fields in which they differ."""
     one, other = flatten_state(expected or {}), flatten_state(stored or {})
     names = [name for name in one | other if one.get(name) != other.get(name)]
-    said = [", ".join(f"{name} {quote_value(side.get(name))}" for name in names) for side in (one, other)]
-    return (said[0] if expected else "nothing", said[1] if stored else "nothing")
+    texts = [", ".join(f"{name} {quote_value(side.get(name))}" for name in names) for side in (one, other)]
+    return (texts[0] if expected else "nothing", texts[1] if stored else "nothing")
 
 
 def flatten_state(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a state become fields of their own, also if the state is written as JSON."""
+    """Make the fields of a state fields of their own, also if the state is written as JSON."""
     state = fields.get("state")
     try:
         inner = msgspec.json.decode(state, type=dict[str, Any]) if isinstance(state, str | bytes) else state
@@ -328,16 +324,16 @@ def flatten_state(fields: dict[str, Any]) -> dict[str, Any]:
     return rest | {f"state.{name}": value for name, value in (inner or {}).items()}
 
 
-def open_spare() -> sqlite3.Connection:
-    """A database of its own that SQLite keeps in memory, and on the disk what is too much for that."""
-    spare = sqlite3.connect("", isolation_level=None)
+def open_temporary_database() -> sqlite3.Connection:
+    """Open a database of its own, which SQLite keeps in memory, and on the disk what is too much for that."""
+    database = sqlite3.connect("", isolation_level=None)
     for setting in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-64000"):
-        spare.execute(f"PRAGMA {setting}")
-    spare.execute("BEGIN")
-    return spare
+        database.execute(f"PRAGMA {setting}")
+    database.execute("BEGIN")
+    return database
 
 
-def count_rows(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[Row]:
+def drop_zero_sums(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[Row]:
     if "n" not in columns:
         return iter(rows)
     return (row for row in rows if row[columns.index("n")] != 0)
@@ -346,7 +342,7 @@ def count_rows(columns: Sequence[str], rows: Iterable[Row]) -> Iterator[Row]:
 def find_unequal(
     expected: Iterator[Row], stored: Iterator[Row], places: Sequence[int]
 ) -> Iterator[tuple[Row | None, Row | None]]:
-    """Pairs of rows that are not equal, from two iterators in the order of their keys; None where there is none."""
+    """Yield the pairs of rows that are not equal, from two iterators in the order of their keys; None for no row."""
 
     def key(row: Row) -> list[tuple[bool, str]]:
         return [(row[place] is not None, str(row[place])) for place in places]  # nothing comes before text in SQLite

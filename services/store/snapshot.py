@@ -1,17 +1,27 @@
-"""What is asked of a snapshot of a whole store: facts, counts, and a copy of it. Comparing one is in `sla verify`."""
+"""What is asked of a snapshot of a whole store: rows, counts, and a copy of it. Comparing one is in `sla verify`."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby, islice
 from operator import itemgetter
+from typing import Any
 
 import msgspec
 
 from services.store.interface import Snapshot, Store
 from services.store.schema import COPIED_COLUMNS
-from sla.log import FactRecorded
+from sla.engine import InboxRow
+from sla.log import FactRecorded, LogRow
+
+Row = tuple[Any, ...]
 
 COPY_ROWS = 5_000  # in one statement
 _decode_fact = msgspec.json.Decoder(FactRecorded).decode
+
+
+RECORDED_FACTS = (
+    "(SELECT ticket, hex(fact_key) fact_key, hex(digest) digest FROM inbox WHERE outcome = 'recorded') recorded_facts"
+)
+"""In place of a table, the facts of the inbox that were recorded: (ticket, fact_key, digest), bytes in hexadecimal."""
 
 
 def count_tickets(stored: Snapshot) -> int:
@@ -28,6 +38,63 @@ def read_facts(stored: Snapshot) -> Iterator[tuple[str, Iterator[FactRecorded]]]
     )
     for ticket, group in groupby(rows, itemgetter(0)):
         yield ticket, (_decode_fact(state) for _, state in group)
+
+
+def read_head(stored: Snapshot) -> int:
+    """Return the position of the newest event of the log, 0 if there is none."""
+    return int(_read_one(stored, "SELECT max(rowid) FROM stored_events") or 0)
+
+
+def read_inbox_end(stored: Snapshot) -> int:
+    """Return the sequence of the newest message of the inbox, 0 if there is none."""
+    return int(_read_one(stored, "SELECT max(sequence) FROM inbox") or 0)
+
+
+def read_checkpoint(stored: Snapshot, name: str) -> int | None:
+    """Return the checkpoint of a reader, None if it has none."""
+    position: int | None = _read_one(stored, "SELECT position FROM positions WHERE name = ?", name)
+    return position
+
+
+def _read_one(stored: Snapshot, statement: str, *parameters: object) -> Any:
+    row = stored.execute(statement, parameters).fetchone()
+    return None if row is None else row[0]
+
+
+def read_version_rows(stored: Snapshot) -> Iterator[Row]:
+    """Yield (version, fingerprint, published_at, effective_from, material, resolved policy or None), as stored."""
+    return iter(
+        stored.execute(
+            "SELECT version, fingerprint, published_at, effective_from, material, resolved "
+            "FROM policy_versions LEFT JOIN policies USING (fingerprint)"
+        )
+    )
+
+
+def read_log_rows(stored: Snapshot) -> Iterator[LogRow]:
+    """Yield the events in the order of the log, undecoded."""
+    rows = stored.execute("SELECT rowid, originator_id, topic, state FROM stored_events ORDER BY rowid")
+    return (LogRow(*row) for row in rows)
+
+
+def read_inbox_rows(stored: Snapshot) -> Iterator[InboxRow]:
+    """Yield the messages in the order of the inbox."""
+    return (InboxRow(*row) for row in stored.execute("SELECT * FROM inbox ORDER BY sequence"))
+
+
+def read_ticket_rows(stored: Snapshot) -> Iterator[tuple[str, list[Row]]]:
+    """Yield each ticket with its events (ticket, version, topic, state) in their order, by the ids of the tickets."""
+    rows = stored.execute(
+        "SELECT originator_id, originator_version, topic, state FROM stored_events "
+        "ORDER BY originator_id, originator_version"
+    )
+    for ticket, group in groupby(rows, itemgetter(0)):
+        yield ticket, list(group)
+
+
+def select_sorted(stored: Snapshot, table: str, key: Sequence[str]) -> Any:
+    """Return a cursor on the rows of a table, or of what stands for one, in the order of a key."""
+    return stored.execute(f"SELECT * FROM {table} ORDER BY {', '.join(key)}")
 
 
 def copy_tables(source: Snapshot, target: Store, checkpoints: Collection[str]) -> None:

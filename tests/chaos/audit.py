@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from nats.aio.client import Client
 
 from projections.registry import PROJECTIONS
-from services.maintenance.verify import Verify
+from services.maintenance.verify import Verifier
 from services.store.interface import Database, Store
 from sla.log import Announced
 from tests.chaos.load import Publisher
@@ -33,10 +33,10 @@ async def audit(nc: Client, place: Database, publisher: Publisher, quiet: set[st
         ):
             for problem in found:
                 yield problem
-    with place.open_snapshot() as kept, Verify(kept, PROJECTIONS) as check:
+    with place.open_snapshot() as kept, Verifier(kept, PROJECTIONS) as check:
         for _ in (*check.check_projections(), *check.check_tickets()):
             pass
-        for difference in check.first:
+        for difference in check.shown:
             yield "differs", str(difference)
 
 

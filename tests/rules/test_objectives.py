@@ -344,7 +344,7 @@ def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> Non
     assert (resolution["met"], resolution["overdue_seconds"], resolution["target_seconds"]) == (False, 3600, 8 * 3600)
     assert "resolution 1" in call("show", "T-1", SLA_DATABASE_URL=log.address).out
     log.store.close()
-    assert verified(log.database).first == []
+    assert verified(log.database).shown == []
 
 
 def test_a_breach_of_an_objective_names_it_on_the_bus() -> None:

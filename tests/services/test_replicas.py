@@ -16,7 +16,7 @@ import pytest
 from nats.aio.client import Client
 
 from projections.registry import PROJECTIONS
-from services.maintenance.verify import Verify
+from services.maintenance.verify import Verifier
 from services.runtime.settings import parse_database_url
 from services.store.interface import Database
 from services.store.postgres_leases import PARTITION_LOCK
@@ -120,7 +120,7 @@ class Crew(NamedTuple):
         broken = {life.ticket: life.broken_at for life in every if life.broken_at}
         told = {ticket: datetime.fromisoformat(at) for ticket, at in breaches.items()}
         found["breaches wrong"] = len(broken.items() ^ told.items())
-        with self.store.open_snapshot() as picture, Verify(picture, PROJECTIONS) as verify:
+        with self.store.open_snapshot() as picture, Verifier(picture, PROJECTIONS) as verify:
             for _ in (*verify.check_projections(), *verify.check_tickets()):
                 pass
         found["differences"] = verify.differences

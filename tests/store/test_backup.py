@@ -16,7 +16,7 @@ import pytest
 from nats.aio.client import Client
 
 from services.maintenance import backup as module
-from services.maintenance.backup import IN_ORDER, backup, restore
+from services.maintenance.backup import STREAMS_IN_ORDER, backup, restore
 from services.runtime.settings import Settings
 from services.store.interface import Database
 from services.store.sqlite import SqliteFile
@@ -96,7 +96,7 @@ async def test_a_backup_taken_under_load_goes_on_elsewhere(tmp_path: Path, monke
             engine.process.kill()
             sending.cancel()
             await asyncio.wait([sending])
-    last = {name: stream.last for name, stream in manifest.streams.items()}
+    last = {name: stream.last_sequence for name, stream in manifest.streams.items()}
     assert 0 < manifest.position < last["TICKETS"] - 20 < len(facts), "the backup was not taken under load"
 
     done = sla("restore", file, "--data", tmp_path / "second" / "data")
@@ -172,7 +172,7 @@ def file(stopped: Path) -> Path:
 
 def test_a_backup_is_a_tar_that_only_its_owner_can_read(file: Path) -> None:
     with tarfile.open(file) as tar:
-        assert tar.getnames() == ["manifest.json", "sla.db", *(f"{stream}.snapshot" for stream in IN_ORDER)]
+        assert tar.getnames() == ["manifest.json", "sla.db", *(f"{stream}.snapshot" for stream in STREAMS_IN_ORDER)]
     assert file.stat().st_mode & 0o077 == 0
 
 
@@ -185,7 +185,7 @@ async def test_a_stopped_engine_is_backed_up_too_and_durable_consumers_go_on(fil
             assert [json.loads(message.data)["subject"] for message in messages] == ["T-1"]
             letters = await stored(nc, "DEAD_LETTERS", "dead_letters.>")
             assert [letter.headers["Sla-Reason"] for letter in letters] == ["invalid_data"]
-            streams = {stream: (await nc.jetstream().stream_info(stream)).config for stream in IN_ORDER}
+            streams = {stream: (await nc.jetstream().stream_info(stream)).config for stream in STREAMS_IN_ORDER}
             assert streams["TICKETS"].deny_purge and streams["SLA"].allow_atomic
         assert '"event": "stream settings differ"' not in engine.process.log
 
@@ -287,7 +287,8 @@ def test_a_backup_that_is_interrupted_leaves_nothing(tmp_path: Path, number: sig
 def test_a_restore_that_fails_leaves_nothing_that_could_be_started(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "IN_ORDER", (*IN_ORDER[:2], "TICKETS", "TICKETS"))  # a stream that is there already
+    twice = (*STREAMS_IN_ORDER[:2], "TICKETS", "TICKETS")  # a stream that is there already
+    monkeypatch.setattr(module, "STREAMS_IN_ORDER", twice)
     with pytest.raises(Exception, match="already"):
         restore(Settings(), tmp_path / "data", file)
     assert nothing_left(tmp_path)

@@ -15,7 +15,7 @@ from nats.aio.client import Client
 
 from projections.registry import PROJECTIONS
 from services.errors import StoreError
-from services.maintenance.verify import Verify
+from services.maintenance.verify import Verifier
 from services.runtime.settings import parse_database_url
 from services.store.interface import Store
 from services.store.postgres import PostgresDatabase
@@ -358,7 +358,7 @@ async def check_same(nc: Client, store: Any) -> None:
     decided = [json.loads(state)["id"] for (state,) in states if b'"cause":' in state]
     assert [heard.event["id"] for heard in await stored(nc)] == decided
     assert len(decided) == len(set(decided))
-    with store.open_snapshot() as snapshot, Verify(snapshot, PROJECTIONS) as verify:
+    with store.open_snapshot() as snapshot, Verifier(snapshot, PROJECTIONS) as verify:
         for _ in (*verify.check_projections(), *verify.check_tickets()):
             pass
-    assert verify.first == []
+    assert verify.shown == []

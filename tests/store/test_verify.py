@@ -16,7 +16,7 @@ import pytest
 
 from projections.registry import PROJECTIONS
 from projections.runner import catch_up, run_batch
-from services.maintenance.verify import SHOWN, Verify, store_result
+from services.maintenance.verify import MAX_SHOWN, Verifier, store_result
 from services.store.interface import Database, Verification
 from services.store.sqlite import SqliteFile, SqliteStore
 from sla.engine import BatchOutcome, Engine, Limits
@@ -52,8 +52,8 @@ DAY = timedelta(days=1)
 def found(store: Database) -> list[str]:
     """Where the differences are."""
     check = verified(store)
-    assert check.differences == len(check.first)
-    return [difference.where for difference in check.first]
+    assert check.differences == len(check.shown)
+    return [difference.where for difference in check.shown]
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def store(original: Database, tmp_path: Path) -> Database:
 
 def test_a_store_that_nobody_touched_has_no_difference(store: Database) -> None:
     check = verified(store)
-    assert (check.differences, check.first) == (0, [])
+    assert (check.differences, check.shown) == (0, [])
     tickets, events = rows(store, "SELECT count(DISTINCT originator_id), count(*) FROM stored_events")[0]
     assert (check.tickets_seen, check.head) == (tickets, events) and tickets > 30
 
@@ -106,7 +106,7 @@ class Kept(SqliteStore):
         super().publish_policy(policy, lambda: now, lead=timedelta(0))
 
 
-def judged_twice(path: Path, scenarios: Iterable[Scenario]) -> Verify:
+def judged_twice(path: Path, scenarios: Iterable[Scenario]) -> Verifier:
     SqliteFile(path).migrate(PROJECTIONS)
     kept: Any = Kept(path)
     for number, scenario in enumerate(scenarios):
@@ -122,14 +122,14 @@ def judged_twice(path: Path, scenarios: Iterable[Scenario]) -> Verify:
 def test_no_scenario_is_judged_differently_the_second_time(tmp_path: Path) -> None:
     one_policy = [scenario for scenario in ONE_POLICY if not scenario.pauses]
     check = judged_twice(tmp_path / "sla.db", one_policy)
-    assert check.first == [] and check.tickets_seen >= 0.9 * len(one_policy)
+    assert check.shown == [] and check.tickets_seen >= 0.9 * len(one_policy)
 
 
 def test_where_versions_differ_each_ticket_is_judged_by_its_own(tmp_path: Path) -> None:
     others = [scenario for scenario in SCENARIOS if scenario.pauses or scenario not in ONE_POLICY]
     for number, scenario in enumerate(others):
         check = judged_twice(tmp_path / f"{number}.db", [scenario])
-        assert (check.first, check.tickets_seen) == ([], 1)
+        assert (check.shown, check.tickets_seen) == ([], 1)
 
 
 @pytest.mark.parametrize("view", PROJECTIONS)
@@ -145,13 +145,13 @@ def test_what_happens_meanwhile_is_not_seen(tmp_path: Path) -> None:
     with (
         living(tmp_path / "sla.db") as log,
         log.database.open_snapshot() as stored,
-        Verify(stored, PROJECTIONS) as check,
+        Verifier(stored, PROJECTIONS) as check,
     ):
         for _ in chain(check.check_projections(), check.check_tickets()):
             log.live_through(range(100, 110))
             for view in PROJECTIONS:
                 catch_up(log.store, view())
-        assert check.first == [] and check.tickets_seen == 36
+        assert check.shown == [] and check.tickets_seen == 36
 
 
 def test_a_sum_of_zero_is_as_good_as_none(store: Database) -> None:
@@ -279,21 +279,21 @@ def test_what_was_tampered_with_is_found_and_nothing_else(store: Database, what:
     statements, expected = TAMPERED[what]
     change(store, *statements)
     check = verified(store)
-    where = [re.sub("^fact (.*) [0-9A-F]+$", r"fact of \1", difference.where) for difference in check.first]
-    if check.differences <= SHOWN:
-        assert where == expected, check.first
+    where = [re.sub("^fact (.*) [0-9A-F]+$", r"fact of \1", difference.where) for difference in check.shown]
+    if check.differences <= MAX_SHOWN:
+        assert where == expected, check.shown
     else:
         assert check.differences == len(expected) and where[0].startswith(expected[0])
-    assert all(difference.expected != difference.stored for difference in check.first)
+    assert all(difference.expected != difference.stored for difference in check.shown)
 
 
 def test_one_ticket_that_cannot_be_read_hides_no_other(store: Database) -> None:
     change(store, "UPDATE stored_events SET state = X'00' WHERE originator_id IN ('T-0', 'T-20')")
     change(store, edit("T-9", 2, '"target":"PT7200S"', '"target":"PT7201S"'))
-    with store.open_snapshot() as stored, Verify(stored, ()) as check:
+    with store.open_snapshot() as stored, Verifier(stored, ()) as check:
         for _ in check.check_tickets():
             pass
-    tickets = [each.where for each in check.first if each.where.startswith("ticket")]
+    tickets = [each.where for each in check.shown if each.where.startswith("ticket")]
     assert tickets == ["ticket T-0, event 1", "ticket T-20, event 1", "ticket T-9, event 2"]
 
 
@@ -307,7 +307,7 @@ def test_a_file_that_is_broken_is_a_difference(store: Database) -> None:
         file.seek((page - 1) * size)
         file.write(os.urandom(size))
     check = verified(store)
-    assert {"inbox"} <= {each.where for each in check.first}
+    assert {"inbox"} <= {each.where for each in check.shown}
     assert check.tickets_seen > 30
 
 
@@ -381,7 +381,7 @@ def test_a_store_that_may_only_be_read_is_verified_too(original: Database) -> No
         finally:
             os.seteuid(me)
             Path(folder).chmod(0o755)
-        assert check.first == [] and check.tickets_seen == 36
+        assert check.shown == [] and check.tickets_seen == 36
         assert why_not is not None and "readonly" in why_not.replace(" ", "")
 
 

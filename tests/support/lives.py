@@ -14,7 +14,7 @@ from nats.aio.client import Client
 
 from projections.registry import PROJECTIONS
 from services.bus.reader import StreamReader
-from services.maintenance.verify import Verify
+from services.maintenance.verify import Verifier
 from services.runtime.settings import load_policy
 from services.store.interface import Database
 from sla.engine import Engine, Message
@@ -112,10 +112,10 @@ async def check_log_and_streams(nc: Client, store: Database, policy: str) -> Non
     assert said == decided and len({id for id, _ in said}) == len(said)
     dead = await stored(nc, "DEAD_LETTERS", "dead_letters.>")
     assert [int(heard.headers["Sla-Sequence"]) for heard in dead] == [each.message.sequence for each in expected.dead]
-    with store.open_snapshot() as snapshot, Verify(snapshot, PROJECTIONS) as verify:
+    with store.open_snapshot() as snapshot, Verifier(snapshot, PROJECTIONS) as verify:
         for _ in (*verify.check_projections(), *verify.check_tickets()):
             pass
-    assert verify.first == []
+    assert verify.shown == []
 
 
 def check_lives(store: Database, every: list[Life]) -> None:

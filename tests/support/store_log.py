@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from projections.registry import PROJECTIONS
-from services.maintenance.verify import Verify
+from services.maintenance.verify import Verifier
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 from services.store.interface import Database
 from sla.engine import TICK_PREFIX, Engine, Message
@@ -54,8 +54,8 @@ class Log:
         self.take(START + 5 * day, *(opened(f"OPEN-{t}", START + 5 * day) for t in ids[::10]))
 
 
-def verified(store: Database) -> Verify:
-    with store.open_snapshot() as stored, Verify(stored, PROJECTIONS) as check:
+def verified(store: Database) -> Verifier:
+    with store.open_snapshot() as stored, Verifier(stored, PROJECTIONS) as check:
         for _ in (*check.check_projections(), *check.check_tickets()):
             pass
     return check
