@@ -247,8 +247,8 @@ async def test_a_power_cut_loses_nothing_and_doubles_nothing(tmp_path: Path, dis
 
 HASTY = {
     "sync_interval removed": """
-        config = embedded.EmbeddedNats._config
-        embedded.EmbeddedNats._config = lambda self: config(self).replace("sync_interval: always, ", "")
+        config = embedded_server.EmbeddedNats._build_config
+        embedded_server.EmbeddedNats._build_config = lambda self: config(self).replace("sync_interval: always, ", "")
     """,
     "SQLite synchronous OFF": """
         sqlite._Pool.synchronous = "OFF"
@@ -260,7 +260,12 @@ HASTY = {
 def hasty(folder: Path, edit: str) -> Path:
     """The command `sla` of an engine that was edited."""
     command = folder / "hasty-sla"
-    lines = [f"#!{sys.executable}", "from services import cli, embedded, sqlite", dedent(edit), "cli.main()", ""]
+    imports = (
+        "from services.bus import embedded_server",
+        "from services.cli.main import main",
+        "from services.store import sqlite",
+    )
+    lines = [f"#!{sys.executable}", *imports, dedent(edit), "main()", ""]
     command.write_text("\n".join(lines))
     command.chmod(0o755)
     return command
