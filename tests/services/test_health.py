@@ -342,11 +342,11 @@ async def test_a_missing_permission_or_user_shows_until_it_is_given(tmp_path: Pa
                 await nc.jetstream().delete_consumer("TICKETS", consumer.name)  # or it would ask only every 30 s
             await wait_for_problem(intake, "permissions", polls.removesuffix(">").lower())
             await wait_for_problem(intake, "intake", "consumer is gone")
-            tries = intake.process.log.count('"waiting"')
+            tries = intake.process.log.count('"retrying"')
 
             async def tried_again() -> bool:
                 assert "intake" in await read_reasons(intake)  # though each time it can begin
-                return intake.process.log.count('"waiting"') > tries
+                return intake.process.log.count('"retrying"') > tries
 
             await until("it has tried again", tried_again)
             guard.allow(clock="none", intake="none")
