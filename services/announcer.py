@@ -66,7 +66,7 @@ class Announcer(Service):
 
     async def stop(self) -> None:
         await super().stop()
-        self._lock.release()
+        await asyncio.to_thread(self._lock.release)  # a store that does not answer must not stop the loop
 
     def _read_next(self, position: int, now: float) -> list[LogRow]:
         """Return what follows in the log; save the checkpoint now and then. Blocks. May raise NotLeaderError."""

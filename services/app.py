@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import closing, nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -117,8 +117,11 @@ class Process:
         self._nc = nc = await self._wait_for_bus()
         try:
             store = await self._open_store(self._database) if self._database else None
-            with closing(store) if store else nullcontext():
+            try:
                 await self._supervise(Bus(nc), store)
+            finally:
+                if store is not None:
+                    await asyncio.to_thread(store.close)
         except BaseExceptionGroup as errors:
             fatal, _ = errors.split(FatalError)
             if fatal is None:

@@ -86,7 +86,7 @@ class Intake(Service):
 
     async def stop(self) -> None:
         await super().stop()
-        self._leases.release()
+        await asyncio.to_thread(self._leases.release)  # a store that does not answer must not stop the loop
 
     async def _repartition(self, stored: Mapping[int, int], count: int) -> None:
         """Take over a new number of partitions: one intake alone processes what was stored before the change."""

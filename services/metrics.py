@@ -99,7 +99,7 @@ class Metrics(Service, Collector):
     async def stop(self) -> None:
         await super().stop()
         self._active = False
-        self._lock.release()
+        await asyncio.to_thread(self._lock.release)  # a store that does not answer must not stop the loop
 
     # ---- what a scrape shows
 

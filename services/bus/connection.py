@@ -63,7 +63,7 @@ async def connect(
     """
     last = ""
 
-    async def failed(error: Exception) -> None:
+    async def report_error(error: Exception) -> None:
         nonlocal last
         if isinstance(error, ConnectionResetError | BrokenPipeError) and last:
             return  # the broker closes connections that it refuses, and we may see that before its reason
@@ -72,14 +72,14 @@ async def connect(
             log.warning("bus", name=name, error=last)
         on_error(last)
 
-    async def connected_again() -> None:
+    async def forget_error() -> None:
         nonlocal last
         last = ""
 
     options = {
         "name": f"sla {name}",
-        "error_cb": failed,
-        "reconnected_cb": connected_again,
+        "error_cb": report_error,
+        "reconnected_cb": forget_error,
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 1,
         "ping_interval": 5,
@@ -92,7 +92,7 @@ async def connect(
         async with asyncio.timeout(within):
             while why := explain_old_server((nc := await nats.connect(url, **options)).connected_server_version):
                 await nc.close()
-                await failed(BusError(why))
+                await report_error(BusError(why))
                 await asyncio.sleep(VERSION_CHECK_INTERVAL)
             return nc
     except TimeoutError:

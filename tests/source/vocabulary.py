@@ -25,6 +25,7 @@ VERBS = frozenset(
     submit subscribe subtract sum supersede supervise swap synchronise take tally terminate test tick tidy track
     transform translate treat trim truncate try turn undo unpack unregister unseal unwrap update upgrade use
     validate verify visit wait wake walk warn watch wrap write yield
+    can correct decide learn persist summarise
     """.split()  # noqa: SIM905
 )
 

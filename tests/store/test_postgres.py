@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -22,6 +24,7 @@ from services.store.postgres import PostgresDatabase
 from services.store.sqlite import SqliteFile
 from sla.engine import BatchOutcome
 from tests.support.bus import (
+    ENDS_WITHIN,
     SLA,
     Deployment,
     ago,
@@ -298,6 +301,34 @@ def commit_until_stored(store: Store) -> None:
         with suppress(StoreError):
             return store.commit(BatchOutcome(last_sequence=1), {0: 0})
     raise AssertionError("it was held up for more than 15 s")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("service", ["intake", "announcer", "metrics"])
+async def test_a_server_that_does_not_answer_keeps_no_service_from_ending(
+    tmp_path: Path, postgres: Server, service: str
+) -> None:
+    """The session with its lock is frozen, as if the network were gone: SIGTERM ends the service within 10 s."""
+    async with nats_server(tmp_path / "nats") as nats:
+        url, policy = new_database(postgres.dsn), open_all_hours(tmp_path / "policy")
+        settings = {"SLA_NATS_URL": nats.url, "SLA_DATABASE_URL": url, "SLA_POLICY_DIR": policy}
+        deployed = Deployment(tmp_path, nats, parse_database_url(url), settings)
+        await deployed.migrate()
+        running = deployed.run(service)
+        with psycopg.connect(url, autocommit=True) as connection:
+            await running.ready()
+            held = (
+                "locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+            ((session,), *_) = connection.execute(f"SELECT DISTINCT pid FROM pg_locks WHERE {held}").fetchall()
+        os.kill(session, signal.SIGSTOP)
+        try:
+            running.process.process.terminate()
+            await asyncio.to_thread(running.process.process.wait, ENDS_WITHIN)
+            assert "Traceback" not in running.process.log
+        finally:
+            os.kill(session, signal.SIGCONT)
+            running.process.kill()
 
 
 # ---- backup and restore, between kinds of store
