@@ -236,40 +236,29 @@ class Tickets:
 
     def list_open(self, cursor: Cursor, limit: int) -> list[TicketRow]:
         """Return at most `limit` tickets that wait for a first response, by deadline; pending ones are last."""
-        cursor.execute(
-            f"SELECT ticket, facts, state FROM {self._table} WHERE open_until IS NOT NULL "
-            "ORDER BY open_until, ticket LIMIT ?",
-            (limit,),
-        )
-        return [TicketRow(ticket, facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()]
+        return self._select(cursor, "WHERE open_until IS NOT NULL ORDER BY open_until, ticket LIMIT ?", (limit,))
 
     def list_page(
         self, cursor: Cursor, wanted: TicketFilter, limit: int, after: PageMark | None = None
     ) -> list[TicketRow]:
         """Return at most `limit` tickets after a place in the list: open ones by deadline, then all others by id."""
+        conditions, values = _select_wanted(wanted)
         found: list[TicketRow] = []
         if after is None or after.until is not None:
-            found = self._select(
-                cursor, wanted, limit, "(open_until, ticket) > (?, ?)", after or START_OF_LIST, "open_until, ticket"
-            )
+            rest = f"WHERE (open_until, ticket) > (?, ?){conditions} ORDER BY open_until, ticket LIMIT ?"
+            found = self._select(cursor, rest, (*(after or START_OF_LIST), *values, limit))
             after = None
         if len(found) < limit and wanted.stage != OPEN_STAGES:
-            last = (after.ticket if after else "",)
-            found += self._select(
-                cursor, wanted, limit - len(found), "open_until IS NULL AND ticket > ?", last, "ticket"
-            )
+            rest = f"WHERE open_until IS NULL AND ticket > ?{conditions} ORDER BY ticket LIMIT ?"
+            found += self._select(cursor, rest, (after.ticket if after else "", *values, limit - len(found)))
         return found
 
-    def _select(
-        self, cursor: Cursor, wanted: TicketFilter, limit: int, place: str, after: Sequence[Any], order: str
-    ) -> list[TicketRow]:
-        stage = None if wanted.stage == OPEN_STAGES else wanted.stage
-        named = {name: value for name, value in {**wanted._asdict(), "stage": stage}.items() if value is not None}
-        where = " AND ".join([place, *(f"{name} = ?" for name in named)])
-        cursor.execute(
-            f"SELECT ticket, facts, state FROM {self._table} WHERE {where} ORDER BY {order} LIMIT ?",
-            (*after, *named.values(), limit),
-        )
+    def list_all(self, cursor: Cursor) -> list[TicketRow]:
+        """Return every ticket, by its id."""
+        return self._select(cursor, "ORDER BY ticket", ())
+
+    def _select(self, cursor: Cursor, rest: str, values: Sequence[Any]) -> list[TicketRow]:
+        cursor.execute(f"SELECT ticket, facts, state FROM {self._table} {rest}", values)
         return [TicketRow(ticket, facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()]
 
     def count_late(self, cursor: Cursor, now: datetime) -> Counter[tuple[str, str]]:
@@ -281,11 +270,6 @@ class Tickets:
         )
         return Counter({(level, priority): n for level, priority, n in cursor.fetchall()})
 
-    def list_all(self, cursor: Cursor) -> list[TicketRow]:
-        """Return every ticket, by its id."""
-        cursor.execute(f"SELECT ticket, facts, state FROM {self._table} ORDER BY ticket")
-        return [TicketRow(ticket, facts, _decoder.decode(state)) for ticket, facts, state in cursor.fetchall()]
-
     def read_counts(self, cursor: Cursor) -> dict[Label, int]:
         """Return how many tickets there are for each level, priority and stage."""
         cursor.execute(f"SELECT service_level, priority, stage, n FROM {self._counts}")
@@ -296,6 +280,13 @@ class Tickets:
         cursor.execute(f"SELECT state FROM {self._table} WHERE at_risk_at <= ?", (to_microseconds(now),))
         states = (_decoder.decode(state) for (state,) in cursor.fetchall())
         return Counter(make_label(state)[:2] for state in states)
+
+
+def _select_wanted(wanted: TicketFilter) -> tuple[str, list[str]]:
+    """Return the conditions of a filter, each after an AND, and their parameters; open stages are no condition here."""
+    stage = None if wanted.stage == OPEN_STAGES else wanted.stage
+    named = {name: value for name, value in wanted._replace(stage=stage)._asdict().items() if value is not None}
+    return "".join(f" AND {name} = ?" for name in named), list(named.values())
 
 
 def _select_period(by: Sequence[str], start: int | None, end: int | None) -> tuple[str, str, list[int]]:
