@@ -109,14 +109,14 @@ def verify_command(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None
         for name, work in (("views", check.check_projections()), ("tickets", check.check_tickets())):
             for _ in show_progress(name, work, check.head):
                 pass
-    if why_not := store_result(store, check.to_verification()):
+    if why_not := store_result(store, check.build_verification()):
         print_message(f"the result was not kept in the store: {why_not}")
     if output is Output.JSON:
         print_json(check.to_json())
     else:
         if check.shown:
             print_table(Discrepancy._fields, check.shown)
-        typer.echo(check.summarise())
+        typer.echo(check.format_summary())
     raise typer.Exit(1 if check.differences else 0)
 
 
@@ -128,7 +128,7 @@ def backup_command(
     """Write the store and the streams to one file; the engine may run meanwhile."""
     settings = read_settings_quietly()
     with refuse_wrong_usage(), stop_on_signal():
-        print_message(f"{file}: {backup(settings, data, file).summarise()}")
+        print_message(f"{file}: {backup(settings, data, file).format_summary()}")
 
 
 @app.command("restore")
@@ -138,7 +138,7 @@ def restore_command(
     """Put a backup in a folder in which there is nothing yet, for `sla up`."""
     settings = read_settings_quietly()
     with refuse_wrong_usage(), stop_on_signal():
-        print_message(f"{data}: {restore(settings, data, file).summarise()}")
+        print_message(f"{data}: {restore(settings, data, file).format_summary()}")
 
 
 def require_bus_url(settings: Settings) -> str:

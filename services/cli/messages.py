@@ -70,7 +70,6 @@ def publish_command(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Publish one ticket event, and wait until the bus has stored it."""
-
     given = {"service_level": level, "priority": priority, "by": by, "reason": reason}
     with refuse_wrong_usage():
         fact, message = build_fact(
@@ -188,7 +187,6 @@ def watch_command(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Follow what becomes of the promises, until Ctrl-C."""
-
     wanted = {name.removeprefix("sla.").replace("-", "_") for name in only or KINDS}
     if unknown := wanted.difference(KINDS):
         raise UsageError(f"{', '.join(sorted(unknown))}: no such kind; the kinds are {', '.join(KINDS)}")

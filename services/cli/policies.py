@@ -144,7 +144,7 @@ def policy_migrate(
         print_json({"to": to, "dry_run": dry_run, "moves": [move._asdict() for move in moves]})
     else:
         print_table(MOVE_COLUMNS, (build_move_row(move, policy.zone) for move in moves))
-        print_message(summarise_moves(moves, dry_run))
+        print_message(format_move_summary(moves, dry_run))
 
 
 @app.command("backtest")
@@ -246,7 +246,7 @@ def build_move_row(move: PolicyMove, zone: str) -> tuple[str, ...]:
     return move.ticket, objective, move.service_level, move.priority, move.policy_version, due, then, note
 
 
-def summarise_moves(moves: Sequence[PolicyMove], dry_run: bool) -> str:
+def format_move_summary(moves: Sequence[PolicyMove], dry_run: bool) -> str:
     """Say how many tickets move, on one line."""
     going = {move.ticket for move in moves if move.why_not is None}
     staying = {move.ticket for move in moves if move.why_not is not None}

@@ -1,4 +1,4 @@
-"""What people see: tables, wall times and spans, colours on a terminal only. What is said is for others to decide."""
+"""Output: tables, lines and progress for people, with coloured on a terminal only, and JSON. It decides nothing."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-WIDE = 4_000  # columns where there is no terminal: nothing is cut or wrapped
+UNLIMITED_WIDTH = 4_000  # columns where there is no terminal: nothing is cut or wrapped
 
 COLOURS = {
     "breached": "bold red",
@@ -26,13 +26,13 @@ COLOURS = {
 
 
 def make_console() -> "Console":
-    """stdout. Rich alone would also colour for FORCE_COLOR; NO_COLOR and TERM it knows."""
+    """Return a console on stdout. Rich alone would also colour for FORCE_COLOR; it knows NO_COLOR and TERM."""
     from rich.console import Console  # here and below: programs that read JSON need not wait for it
 
     terminal = sys.stdout.isatty()
     return Console(
         color_system="auto" if terminal else None,
-        width=None if terminal else WIDE,
+        width=None if terminal else UNLIMITED_WIDTH,
         highlight=False,
         markup=False,
         emoji=False,
@@ -40,26 +40,26 @@ def make_console() -> "Console":
 
 
 def print_json(value: object) -> None:
-    """One line on stdout, at once. Aware datetimes become RFC 3339 in UTC with Z, if they are in UTC."""
+    """Print one line, at once. Aware datetimes become RFC 3339 in UTC with Z, if they are in UTC."""
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
     sys.stdout.buffer.flush()
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns below their names."""
+    """Print columns below their names."""
     from rich.table import Table
 
-    _print(Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold"), rows)
+    _print_grid(Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold"), rows)
 
 
 def print_pairs(rows: Iterable[tuple[str, str]]) -> None:
-    """Names and values, one pair a line."""
+    """Print names and values, one pair a line."""
     from rich.table import Table
 
-    _print(Table("", "", box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False), rows)
+    _print_grid(Table("", "", box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False), rows)
 
 
-def _print(grid: "Table", rows: Iterable[Sequence[str]]) -> None:
+def _print_grid(grid: "Table", rows: Iterable[Sequence[str]]) -> None:
     from rich.text import Text
 
     for column in grid.columns:
@@ -70,7 +70,7 @@ def _print(grid: "Table", rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_line(*cells: str) -> None:
-    """One line, at once; a cell that is a state has its colour."""
+    """Print one line, at once; a cell that is a state has its colour."""
     from rich.text import Text
 
     text = Text("  ").join(Text(cell, style=COLOURS.get(cell.rstrip(), "")) for cell in cells)
@@ -78,7 +78,7 @@ def print_line(*cells: str) -> None:
 
 
 def show_progress(name: str, done: Iterable[int], total: int) -> Iterator[int]:
-    """Passes on how much is done; shows it on stderr if that is a terminal."""
+    """Pass on how much is done, and show it on stderr if that is a terminal."""
     if not sys.stderr.isatty():
         yield from done
         return

@@ -1,4 +1,4 @@
-"""Writes the day that `sla up --demo` tells: `python -m services.demo.generate`. How it is told is in playback.py."""
+"""Write the day that `sla up --demo` plays: `python -m services.demo.generate`. How it is played is in playback.py."""
 
 import random
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from uuid import UUID
 import msgspec
 
 from events.cloudevents import format_time
-from services.demo.playback import NOMINAL_START, SEED, SOURCES, Event, find_opening_with
+from services.demo.playback import NOMINAL_START, SEED, SOURCES, DemoEvent, find_opening_with
 from services.runtime.settings import SHIPPED_POLICIES
 from sla.policy import Policy
 from sla.policy_file import load_policy_file
 
-FILE = Path(__file__).with_name("demo.jsonl")
+DEMO_FILE = Path(__file__).with_name("demo.jsonl")
 TICKETS_SO_FAR = 68  # of the day so far; the stories come on top
 CUSTOMERS = {
     "NK": ("Almby Varme", "Bruket Nord", "Granit och Sand", "Kvarnholmen Bad", "Lilla Varvet"),
@@ -26,7 +26,7 @@ ESCALATION_REASONS = (
     "Third reminder without an answer.",
     "The account manager was called.",
 )
-FIRST = {"NK": 48_200, "HV": 26_000, "FB": 7_000}
+FIRST_NUMBERS = {"NK": 48_200, "HV": 26_000, "FB": 7_000}
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 # What happens while somebody watches: helpdesk, level, priority, second at which the opening is fed, seconds of support
@@ -68,15 +68,15 @@ class DemoDay:
     def __init__(self, policy: Policy) -> None:
         self._policy, self._random, self._number = policy, random.Random(SEED), 0
 
-    def build_events(self) -> list[Event]:
-        """The day in the order of the file: what has happened by the start, then the stories as they are fed."""
+    def build_events(self) -> list[DemoEvent]:
+        """Build the day in the order of the file: what has happened by the start, then the stories as they are fed."""
         past = [event for number in range(TICKETS_SO_FAR) for event in self._build_ticket(200 + number * 60)]
         stories = [event for story in STORIES for event in self._build_story(*story)]
         events = [*past, *stories, *self._build_oddities(past)]
         return sorted(events, key=lambda event: event["demoat"])
 
-    def _build_ticket(self, fed: int) -> Iterator[Event]:
-        """A ticket of the day so far; its events are fed together."""
+    def _build_ticket(self, fed: int) -> Iterator[DemoEvent]:
+        """Build a ticket of the day so far; its events are fed together."""
         chance = self._random
         prefix = chance.choice(list(SOURCES))
         level = "enterprise" if prefix == "FB" else chance.choice(("foundation", "professional", "professional"))
@@ -110,7 +110,7 @@ class DemoDay:
         fed: float,
         left: float,
         following: tuple[tuple[float, str, dict[str, str], float | None], ...],
-    ) -> Iterator[Event]:
+    ) -> Iterator[DemoEvent]:
         ticket = self._make_ticket_id(prefix)
         opened = find_opening_with(timedelta(seconds=left), self._policy.get_level(level), priority, NOMINAL_START)
         due_at = self._policy.get_level(level).hours.find_due(opened, self._policy.get_target(level, priority))
@@ -119,20 +119,22 @@ class DemoDay:
         )
         data = {"service_level": level, "priority": priority, "channel": channel}
         data["customer"] = self._random.choice(CUSTOMERS[prefix])
-        yield self._build_event(ticket, "opened", to_milliseconds(fed), opened, data) | {
-            "demoleft": to_milliseconds(left)
+        yield self._build_event(ticket, "opened", convert_to_milliseconds(fed), opened, data) | {
+            "demoleft": convert_to_milliseconds(left)
         }
         for at, name, more, before in following:
             if before is None:
-                yield self._build_event(ticket, name, to_milliseconds(at), NOMINAL_START + timedelta(seconds=at), more)
+                yield self._build_event(
+                    ticket, name, convert_to_milliseconds(at), NOMINAL_START + timedelta(seconds=at), more
+                )
             else:
                 time = due_at - timedelta(seconds=before)
-                yield self._build_event(ticket, name, to_milliseconds(at), time, more) | {
-                    "demobefore": to_milliseconds(before)
+                yield self._build_event(ticket, name, convert_to_milliseconds(at), time, more) | {
+                    "demobefore": convert_to_milliseconds(before)
                 }
 
-    def _build_oddities(self, past: list[Event]) -> Iterator[Event]:
-        """What a bus brings: a doubled delivery, an answer that overtakes its opening, a priority nobody promised."""
+    def _build_oddities(self, past: list[DemoEvent]) -> Iterator[DemoEvent]:
+        """Build what a bus brings: a doubled delivery, an answer before its opening, a priority nobody promised."""
         yield next(event for event in past if event["type"] == "ticket.responded") | {"demoat": 6_000}
         ticket = self._make_ticket_id("NK")
         yield self._build_event(
@@ -143,11 +145,13 @@ class DemoDay:
         data = {"service_level": "professional", "priority": "urgent", "channel": "portal", "customer": "Hotell Fyren"}
         yield self._build_event(self._make_ticket_id("HV"), "opened", 6_500, self._find_instant(60), data)
 
-    def _build_if_past(self, ticket: str, name: str, fed: int, time: datetime, data: dict[str, str]) -> Iterator[Event]:
+    def _build_if_past(
+        self, ticket: str, name: str, fed: int, time: datetime, data: dict[str, str]
+    ) -> Iterator[DemoEvent]:
         if time < NOMINAL_START:
             yield self._build_event(ticket, name, fed, time.replace(microsecond=0), data)
 
-    def _build_event(self, ticket: str, name: str, fed: int, time: datetime, data: dict[str, str]) -> Event:
+    def _build_event(self, ticket: str, name: str, fed: int, time: datetime, data: dict[str, str]) -> DemoEvent:
         prefix = ticket.partition("-")[0]
         return {
             "specversion": "1.0",
@@ -162,12 +166,12 @@ class DemoDay:
         }
 
     def _make_ticket_id(self, prefix: str) -> str:
-        """Each helpdesk counts its tickets from another number on."""
+        """Make an id; each helpdesk counts its tickets from another number on."""
         self._number += self._random.randint(1, 9)
-        return f"{prefix}-{FIRST[prefix] + self._number}"
+        return f"{prefix}-{FIRST_NUMBERS[prefix] + self._number}"
 
     def _make_event_id(self, prefix: str) -> str:
-        """Each helpdesk has its own way to make ids."""
+        """Make an id; each helpdesk has its own way."""
         if prefix == "NK":
             return str(UUID(int=self._random.getrandbits(128), version=4))
         if prefix == "HV":
@@ -178,15 +182,15 @@ class DemoDay:
         return (NOMINAL_START - timedelta(seconds=seconds)).replace(microsecond=0)
 
 
-def to_milliseconds(seconds: float) -> int:
+def convert_to_milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
 def render_file() -> str:
-    """The file, one event a line."""
+    """Return the file, one event a line."""
     events = DemoDay(load_policy_file(SHIPPED_POLICIES / "cention-support.yaml")).build_events()
     return "".join(msgspec.json.encode(event).decode() + "\n" for event in events)
 
 
 if __name__ == "__main__":
-    FILE.write_text(render_file(), encoding="utf-8")
+    DEMO_FILE.write_text(render_file(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`sla up --demo`: a bundled day of three helpdesks, then a steady trickle; shows what comes of it. It judges nothing.
+"""`sla up --demo`: publish a bundled day of three helpdesks, then a steady trickle; show what comes of it. No judging.
 
 `demo.jsonl` holds one CloudEvent a line, of one nominal Wednesday; `python -m services.demo.generate` wrote it. The
 real start stands for 14:30 of that day (`NOMINAL_START`). Extension attributes, CloudEvents integers, say what becomes
@@ -62,7 +62,7 @@ from sla.policy import Level, Policy
 
 log = structlog.get_logger()
 
-Event = dict[str, Any]
+DemoEvent = dict[str, Any]
 
 NOMINAL_START = datetime(2026, 3, 18, 13, 30, tzinfo=UTC)  # Wednesday 14:30 in Stockholm: all levels are open
 SOON = timedelta(minutes=1)  # a ticket with at most this left is meant to break while somebody watches
@@ -88,24 +88,24 @@ class Planned(NamedTuple):
     message: Outgoing
 
 
-def read_bundled() -> list[Event]:
-    """The day as it is in the file."""
+def read_bundled() -> list[DemoEvent]:
+    """Return the day as it is in the file."""
     text = files("services.demo").joinpath("demo.jsonl").read_text(encoding="utf-8")
     return [msgspec.json.decode(line) for line in text.splitlines()]
 
 
-def run_of(start: datetime) -> str:
-    """What the ids of one run end in: eight hexadecimal digits, other ones each second."""
+def make_run_id(start: datetime) -> str:
+    """Return what the ids of one run end in: eight hexadecimal digits, other ones each second."""
     return f"{int(start.timestamp()):08x}"
 
 
-def plan(events: Sequence[Event], policy: Policy, start: datetime) -> list[Planned]:
-    """The events as they are fed from `start` (UTC) on, in that order."""
+def plan_feed(events: Sequence[DemoEvent], policy: Policy, start: datetime) -> list[Planned]:
+    """Return the events as they are fed from `start` (UTC) on, in that order."""
     openings = {event["subject"]: event for event in reversed(events) if event["type"] == "ticket.opened"}
     planned = [
         Planned(
             start + event["demoat"] * _MILLISECOND,
-            build_demo_message(event, find_event_time(event, openings, policy, start), run_of(start)),
+            build_demo_message(event, find_event_time(event, openings, policy, start), make_run_id(start)),
         )
         for event in events
     ]
@@ -113,7 +113,7 @@ def plan(events: Sequence[Event], policy: Policy, start: datetime) -> list[Plann
 
 
 def find_opening_before(hours: SupportHours, used: timedelta, now: datetime) -> datetime:
-    """The latest instant from which on `used` support time was counted until `now`: `elapsed` the other way round."""
+    """Return the latest instant from which `used` support time was counted until `now`: the inverse of `measure`."""
     if used <= _ZERO:
         return now
     step = used
@@ -130,15 +130,17 @@ def find_opening_before(hours: SupportHours, used: timedelta, now: datetime) -> 
 
 
 def find_opening_with(left: timedelta, level: Level, priority: str, now: datetime) -> datetime:
-    """When a ticket was opened that has so much of its target left now; if its clock stands still, see `demoleft`."""
+    """
+    Return when a ticket was opened that has so much of its target left now; if its clock stands still, see `demoleft`.
+    """
     if _ZERO < left <= SOON and level.hours.measure(now, now + left) < left:
         left = _ZERO
     return find_opening_before(level.hours, level.targets[priority] - left, now)
 
 
-def find_event_time(event: Event, openings: Mapping[str, Event], policy: Policy, start: datetime) -> datetime:
+def find_event_time(event: DemoEvent, openings: Mapping[str, DemoEvent], policy: Policy, start: datetime) -> datetime:
     opening = openings.get(event["subject"], event)
-    promise = _promise(opening, policy)
+    promise = _find_promise(opening, policy)
     if promise is not None and "demoleft" in event:
         return find_opening_with(event["demoleft"] * _MILLISECOND, *promise, start)
     if promise is not None and "demobefore" in event:
@@ -148,13 +150,13 @@ def find_event_time(event: Event, openings: Mapping[str, Event], policy: Policy,
     return parse_time(event["time"]) + (start - NOMINAL_START)
 
 
-def _promise(opening: Event, policy: Policy) -> tuple[Level, str] | None:
-    """Level and priority of a ticket; None if this policy does not have them, so that they end as dead letters."""
+def _find_promise(opening: DemoEvent, policy: Policy) -> tuple[Level, str] | None:
+    """Return level and priority of a ticket; None if this policy does not have them, and it ends as a dead letter."""
     level, priority = policy.levels.get(opening["data"].get("service_level")), opening["data"].get("priority")
     return None if level is None or priority not in level.targets else (level, priority)
 
 
-def build_demo_message(event: Event, time: datetime, run: str) -> Outgoing:
+def build_demo_message(event: DemoEvent, time: datetime, run: str) -> Outgoing:
     ticket = f"{event['subject']}-{run}"
     plain = {name: value for name, value in event.items() if not name.startswith("demo")}
     plain |= {"id": f"{event['id']}-{run}", "subject": ticket, "time": format_time(time)}
@@ -165,7 +167,7 @@ def build_demo_message(event: Event, time: datetime, run: str) -> Outgoing:
 # ---- the trickle
 
 
-class _Open(NamedTuple):
+class _OpenTicket(NamedTuple):
     ticket: str
     source: str
     level: Level
@@ -176,32 +178,32 @@ class Trickle:
 
     def __init__(self, policy: Policy, run: str, seed: int = SEED) -> None:
         self._policy, self._run, self._random = policy, run, random.Random(seed)
-        self._open: deque[_Open] = deque()
+        self._open: deque[_OpenTicket] = deque()
         self._number = 0
 
     def build_next(self, now: datetime) -> Outgoing:
-        """The next event, not dated later than `now` (UTC)."""
+        """Return the next event, not dated later than `now` (UTC)."""
         self._number += 1
         if len(self._open) >= MOST_OPEN:
-            return self._build_about(self._open.popleft(), now, "ticket.responded", {"by": "agent", "channel": "email"})
+            return self._build_event(self._open.popleft(), now, "ticket.responded", {"by": "agent", "channel": "email"})
         chance = self._random.random()
         if chance < 0.45 or not self._open:
-            return self._build_opened(now)
+            return self._build_opening(now)
         ticket = self._random.choice(self._open)
         if chance < 0.80:
             self._open.remove(ticket)
-            return self._build_about(ticket, now, "ticket.responded", {"by": "agent", "channel": "email"})
+            return self._build_event(ticket, now, "ticket.responded", {"by": "agent", "channel": "email"})
         if chance < 0.87:
-            return self._build_about(ticket, now, "ticket.responded", {"by": "automation"})
+            return self._build_event(ticket, now, "ticket.responded", {"by": "automation"})
         if chance < 0.94:
             priority = self._random.choice(list(ticket.level.targets))
-            return self._build_about(ticket, now, "ticket.priority_changed", {"priority": priority})
-        return self._build_about(
+            return self._build_event(ticket, now, "ticket.priority_changed", {"priority": priority})
+        return self._build_event(
             ticket, now, "ticket.escalated", {"reason": "The customer asked when somebody will answer."}
         )
 
-    def _build_opened(self, now: datetime) -> Outgoing:
-        """Every third one comes from a system that was slow to tell: it has only seconds left."""
+    def _build_opening(self, now: datetime) -> Outgoing:
+        """Build an opening. Every third one comes from a system that was slow to publish: it has only seconds left."""
         slow = self._random.random() < 1 / 3
         levels = list(self._policy.levels.values())
         if slow:
@@ -210,15 +212,17 @@ class Trickle:
         priority = self._random.choice(list(level.targets))
         left = timedelta(seconds=self._random.uniform(3, 30)) if slow else level.targets[priority]
         prefix, source = self._random.choice(list(SOURCES.items()))
-        ticket = _Open(f"{prefix}-{900_000 + self._number}-{self._run}", source, level)
+        ticket = _OpenTicket(f"{prefix}-{900_000 + self._number}-{self._run}", source, level)
         self._open.append(ticket)
         data = {"service_level": level.name, "priority": priority, "channel": "portal"}
-        return self._build_about(ticket, find_opening_with(left, level, priority, now), "ticket.opened", data)
+        return self._build_event(ticket, find_opening_with(left, level, priority, now), "ticket.opened", data)
 
-    def _build_about(self, ticket: _Open, time: datetime, type: str, data: Mapping[str, str]) -> Outgoing:
-        id = f"trickle-{self._number}-{self._run}"
+    def _build_event(self, ticket: _OpenTicket, time: datetime, event_type: str, data: Mapping[str, str]) -> Outgoing:
+        event_id = f"trickle-{self._number}-{self._run}"
         return Outgoing(
-            *build_ticket_message(type, ticket.ticket, source=ticket.source, event_id=id, time=time, data=data)
+            *build_ticket_message(
+                event_type, ticket.ticket, source=ticket.source, event_id=event_id, time=time, data=data
+            )
         )
 
 
@@ -228,14 +232,14 @@ class Trickle:
 class Display:
     """
     Lines on stdout, above a status line if it is a terminal; colours only there, and not with NO_COLOR. A thread
-    writes, so that a reader that has stopped reading never stops the engine: lines are left out. `gone` is called when
-    nobody can read any more.
+    writes, so that a reader that has stopped reading never stops the engine: lines are left out. `on_closed` is called
+    when nobody can read any more.
     """
 
     COLOURS: ClassVar[dict[str, str]] = {"red": "31", "green": "32", "yellow": "33", "grey": "90"}
 
-    def __init__(self, gone: Callable[[], None]) -> None:
-        self._gone, self._loop = gone, asyncio.get_running_loop()
+    def __init__(self, on_closed: Callable[[], None]) -> None:
+        self._on_closed, self._loop = on_closed, asyncio.get_running_loop()
         self._file = sys.stdout.fileno()
         self.is_terminal = os.isatty(self._file) and os.environ.get("TERM") != "dumb"
         self._coloured = self.is_terminal and not os.environ.get("NO_COLOR")
@@ -243,18 +247,18 @@ class Display:
         self._thread = Thread(target=self._write, name="display", daemon=True)
         self._thread.start()
 
-    def line(self, text: str, colour: str | None = None) -> None:
-        """A line that stays."""
+    def print_line(self, text: str, colour: str | None = None) -> None:
+        """Print a line that stays."""
         if colour is not None and self._coloured:
             text = f"\x1b[{self.COLOURS[colour]}m{text}\x1b[0m"
         self._put((f"{text}\n", ""))
 
     def show_status(self, text: str) -> None:
-        """The status line from now on, on a terminal; else a line like others."""
+        """Show the status line from now on, on a terminal; else print a line like others."""
         self._put(("", text) if self.is_terminal else (f"{text}\n", ""))
 
     def close(self) -> None:
-        """Writes what is left, within a second."""
+        """Write what is left, within a second."""
         self._put(None)
         self._thread.join(1.0)
 
@@ -276,11 +280,11 @@ class Display:
                 os.write(self._file, b"\n")
         except OSError:
             with contextlib.suppress(RuntimeError):  # the loop has ended before us
-                self._loop.call_soon_threadsafe(self._gone)
+                self._loop.call_soon_threadsafe(self._on_closed)
 
 
-def describe(span: timedelta) -> str:
-    """A span for people: `3 ms`, `12.5 s`, `41 min`, `5 h 12 min`."""
+def describe_span(span: timedelta) -> str:
+    """Format a span for people: `3 ms`, `12.5 s`, `41 min`, `5 h 12 min`."""
     seconds = span.total_seconds()
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
@@ -297,39 +301,41 @@ class Reporter:
         self._zone = get_zone(policy.zone)
         self._learned: OrderedDict[str, datetime] = OrderedDict()
 
-    def line(self, message: Message) -> tuple[str, str] | None:
-        """The line for a message of SLA and its colour; None for those that are only counted."""
+    def format_line(self, message: Message) -> tuple[str, str] | None:
+        """Return the line for a message of SLA and its colour; None for those that are only counted."""
         body = msgspec.json.decode(message.body)
         data = ANNOUNCEMENT_TYPES[body["type"]].model_validate_json(msgspec.json.encode(body["data"]))
         match data:
             case SlaApplied() | SlaTargetChanged():
-                self._learn(data.ticket_id, data.detected_at)
+                self._remember(data.ticket_id, data.detected_at)
                 return None
             case SlaBreached():
                 known = max(data.breached_at, self._learned.get(data.ticket_id, data.breached_at))
                 note = "" if data.detection == "live" else f", {data.detection}"
-                noticed = f"noticed after {describe(data.detected_at - known)}{note}"
-                return self._print_row(data, f"due {self._format_local(data.due_at)}, {noticed}"), "red"
+                noticed = f"noticed after {describe_span(data.detected_at - known)}{note}"
+                return self._format_row(data, f"due {self._format_local(data.due_at)}, {noticed}"), "red"
             case SlaBreachRetracted():
-                return self._print_row(data, data.reason.replace("_", " ")), "green"
+                return self._format_row(data, data.reason.replace("_", " ")), "green"
             case SlaFulfilled(met=False):
                 late = timedelta(seconds=data.overdue_seconds)
-                how = f"{describe(late)} of support time too late" if late else "too late, while support was closed"
-                return self._print_row(data, f"due {self._format_local(data.due_at)}, answered {how}"), "yellow"
+                how = (
+                    f"{describe_span(late)} of support time too late" if late else "too late, while support was closed"
+                )
+                return self._format_row(data, f"due {self._format_local(data.due_at)}, answered {how}"), "yellow"
             case _:  # its wording has no label
                 return None
 
     def format_now(self) -> str:
-        """The time of day where the policy is."""
+        """Return the time of day where the policy is."""
         return datetime.now(self._zone).strftime("%H:%M:%S")
 
-    def _learn(self, ticket: str, at: datetime) -> None:
+    def _remember(self, ticket: str, at: datetime) -> None:
         self._learned[ticket] = at
         self._learned.move_to_end(ticket)
         if len(self._learned) > REMEMBERED:
             self._learned.popitem(last=False)
 
-    def _print_row(self, data: SlaBreached | SlaBreachRetracted | SlaFulfilled, text: str) -> str:
+    def _format_row(self, data: SlaBreached | SlaBreachRetracted | SlaFulfilled, text: str) -> str:
         label, promise = choose_wording(data).label or "", f"{data.service_level} {data.priority}"
         return f"{self.format_now()} {label:<16}  {data.ticket_id:<18}  {promise:<21}  {text}"
 
@@ -341,11 +347,16 @@ class Reporter:
 # ---- the service
 
 
-async def play(url: str, database: Database, policy: Policy, welcome: Iterable[str], gone: Callable[[], None]) -> None:
-    """Feeds and shows until it is cancelled. `welcome` is what stands at the top."""
-    display = Display(gone)
+async def play(
+    url: str, database: Database, policy: Policy, welcome: Iterable[str], on_closed: Callable[[], None]
+) -> None:
+    """
+    Feed and show until it is cancelled. `welcome` stands at the top; `on_closed` is called when nobody can read any
+    more.
+    """
+    display = Display(on_closed)
     for line in welcome:
-        display.line(line)
+        display.print_line(line)
     nc = await bus.connect(url, "demo")
     store = await asyncio.to_thread(database.open)
     demo = Demo(nc, store, policy, display)
@@ -355,12 +366,12 @@ async def play(url: str, database: Database, policy: Policy, welcome: Iterable[s
         await demo.stop()
         store.close()
         await nc.close()
-        display.line("stopped; the data stays, and the next start goes on with it")
+        display.print_line("stopped; the data stays, and the next start goes on with it")
         display.close()
 
 
 class Demo(Service):
-    """Publishes as any helpdesk does, and listens as any subscriber does; the figures come from the read models."""
+    """Publishes as any helpdesk does, and listens as any subscriber does; the figures come from the projections."""
 
     name: ClassVar[str] = "demo"
 
@@ -378,24 +389,24 @@ class Demo(Service):
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(announcements, self._handle_announcement))
             group.create_task(self._listen(dead_letters, self._handle_dead_letter))
-            group.create_task(self._summarise())
+            group.create_task(self._show_summary())
             group.create_task(self._feed())
 
     async def _feed(self) -> None:
         start = datetime.now(UTC)
-        for at, messages in group_by_instant(plan(read_bundled(), self._policy, start)):
+        for at, messages in group_by_instant(plan_feed(read_bundled(), self._policy, start)):
             await sleep_until(at)
             await self._publish(messages)
-        self._display.line(
+        self._display.print_line(
             f"{self._reporter.format_now()} the bundled day is told; now an event every {TRICKLE_EVERY:g} s", "grey"
         )
-        trickle = Trickle(self._policy, run_of(start))
+        trickle = Trickle(self._policy, make_run_id(start))
         while True:
             await asyncio.sleep(TRICKLE_EVERY)
             await self._publish([trickle.build_next(datetime.now(UTC))])
 
     async def _publish(self, messages: Sequence[Outgoing]) -> None:
-        """Until the broker has stored them: a fact that is sent twice counts once."""
+        """Publish until the broker has stored them: a fact that is sent twice counts once."""
         while True:
             try:
                 await self._publisher.publish(messages)
@@ -414,8 +425,8 @@ class Demo(Service):
                 await asyncio.sleep(1.0)
 
     def _handle_announcement(self, message: Message) -> None:
-        if found := self._reporter.line(message):
-            self._display.line(*found)
+        if found := self._reporter.format_line(message):
+            self._display.print_line(*found)
 
     def _handle_dead_letter(self, message: Message) -> None:
         self._dead_letters += 1
@@ -423,9 +434,9 @@ class Demo(Service):
             headers = message.headers or {}
             why = f"{headers.get('Sla-Reason')}: {headers.get('Sla-Error')}"
             text = f"{self._reporter.format_now()} {'dead letter':<16}  {why}"
-            self._display.line(text, "grey")
+            self._display.print_line(text, "grey")
 
-    async def _summarise(self) -> None:
+    async def _show_summary(self) -> None:
         every = 1.0 if self._display.is_terminal else 10.0
         facts = (await self.run_in_thread(self._read_figures))[1]
         while True:
@@ -436,7 +447,7 @@ class Demo(Service):
             facts = now_facts
 
     def _read_figures(self) -> tuple[str, int]:
-        """What the read models say of all tickets in the store, and how many facts they know."""
+        """Return what the projections say of all tickets in the store, and how many facts they know."""
         with self._store.read_view() as cursor:
             tickets, at_risk = self._tickets.read_counts(cursor), self._tickets.count_at_risk(cursor, datetime.now(UTC))
             sums, arrivals = self._compliance.read_counts(cursor), self._arrivals.read_counts(cursor)
@@ -457,7 +468,7 @@ class Demo(Service):
 
 
 def group_by_instant(planned: Sequence[Planned]) -> Iterator[tuple[datetime, list[Outgoing]]]:
-    """What is fed at the same instant is published at once: a ticket's answer is there before a tick can be."""
+    """Group what is fed at the same instant, to be published at once: an answer is there before a tick can be."""
     at, messages = planned[0].at, list[Outgoing]()
     for each in planned:
         if each.at != at:
@@ -468,6 +479,6 @@ def group_by_instant(planned: Sequence[Planned]) -> Iterator[tuple[datetime, lis
 
 
 async def sleep_until(at: datetime) -> None:
-    """By the wall clock, as facts are dated by it."""
+    """Sleep by the wall clock, as facts are dated by it."""
     while (left := (at - datetime.now(UTC)).total_seconds()) > 0:  # noqa: ASYNC110 - nobody wakes us
         await asyncio.sleep(min(left, 1.0))

@@ -88,7 +88,7 @@ class Manifest(msgspec.Struct, frozen=True):
     streams: dict[str, BackedUpStream]
     parts: dict[str, BackupPart]
 
-    def summarise(self) -> str:
+    def format_summary(self) -> str:
         """Return it for people, on one line."""
         ends = ", ".join(f"{name} up to {stream.last_sequence:,}" for name, stream in self.streams.items())
         return f"store up to message {self.position:,}; {ends}"

@@ -1,4 +1,4 @@
-"""Dead letters as they lie on the bus: finding, reading and grouping them, sending originals again, discarding them."""
+"""Dead letters on the bus: find and group them, publish their originals again, discard them. How they look: the CLI."""
 
 import asyncio
 from collections import defaultdict
@@ -15,24 +15,22 @@ from services.bus.publisher import Outgoing, Publisher
 from services.bus.reader import StreamReader
 from services.bus.streams import DEAD_LETTERS, TICKETS
 from services.errors import BusError
-from services.text.formats import format_wall_time
 from sla.engine import Message
 
 DEAD_LETTER_REASONS = tuple(Reason)
-DEAD_LETTER_COLUMNS = ("sequence", "reason", "refused", "subject", "error")
-SILENCE = 10.0  # seconds without a message while some are missing
+DEAD_LETTER_TIMEOUT = 10.0  # seconds without a message while some are missing
 RESEND_BATCH = 500
-AT_ONCE = 50
-NOT_THERE = 10043  # what JetStream says of a message that somebody else has deleted
+MAX_DELETES_IN_FLIGHT = 50
+MESSAGE_NOT_FOUND = 10043  # the code of JetStream for a message that somebody else has deleted
 
-_ADDED = ("sla-reason", "sla-error", "sla-subject", "sla-sequence", "nats-")
-_CONTROL = "sla-original-"  # what the broker acted on when it was sent first: it is not for a second time
+_ADDED_HEADERS = ("sla-reason", "sla-error", "sla-subject", "sla-sequence", "nats-")
+_CONTROL_HEADERS = "sla-original-"  # what the broker acted on when it was sent first: it is not for a second time
 
 
 class WaitingDeadLetter(NamedTuple):
     """
-    A message that could not count. `sequence` is that of the original, `position` that of the letter itself; `headers`
-    are what it came with.
+    A message that could not count. `sequence` is that of the original in TICKETS, `position` that of the dead letter in
+    its stream; `headers` are those the original came with.
     """
 
     sequence: int
@@ -45,7 +43,7 @@ class WaitingDeadLetter(NamedTuple):
     body: bytes
 
     def read_attributes(self) -> dict[str, str | None]:
-        """Type, source, id, ticket and time as the publisher gave them, None where they cannot be read."""
+        """Return type, source, id, ticket and time as the publisher gave them, None where they cannot be read."""
         try:
             envelope = open_envelope(self.body, self.headers)
         except BadFactError:
@@ -60,7 +58,7 @@ class WaitingDeadLetter(NamedTuple):
         }
 
     def to_json(self) -> dict[str, object]:
-        """What `sla dead list` says of it."""
+        """Return what `sla dead list -o json` prints."""
         return {
             "sequence": self.sequence,
             "reason": self.reason,
@@ -71,48 +69,21 @@ class WaitingDeadLetter(NamedTuple):
         }
 
     def to_full_json(self) -> dict[str, object]:
-        """What `sla dead show` says of it: `body` as text if it is UTF-8, and always in base64."""
+        """Return what `sla dead show -o json` prints: `body` as text if it is UTF-8, and always in base64."""
         try:
             text = self.body.decode()
         except UnicodeDecodeError:
             text = None
         return {**self.to_json(), "headers": self.headers, "body": text, "body_base64": self.body}
 
-    def to_row(self) -> tuple[str, ...]:
-        """For people, in the order of DEAD_LETTER_COLUMNS."""
-        return (
-            str(self.sequence),
-            self.reason,
-            format_wall_time(self.refused_at, None),
-            _escape(self.subject),
-            self.error,
-        )
-
-    def to_fields(self) -> list[tuple[str, str]]:
-        """For people: the reason, the headers and the body, all safe for a terminal."""
-        return [
-            ("sequence", str(self.sequence)),
-            ("reason", self.reason),
-            ("error", self.error),
-            ("subject", _escape(self.subject)),
-            ("refused", format_wall_time(self.refused_at, None)),
-            *((f"header {_escape(name)}", _escape(value)) for name, value in self.headers.items()),
-            ("body", _escape(self.body.decode(errors="backslashreplace"))),
-        ]
-
     def build_original(self) -> Outgoing:
-        """The message as it was published: the same bytes and headers, so that it is the same fact."""
-        headers = {name: value for name, value in self.headers.items() if not name.lower().startswith(_CONTROL)}
+        """Return the message as it was published: the same bytes and headers, so that it is the same fact."""
+        headers = {name: value for name, value in self.headers.items() if not name.lower().startswith(_CONTROL_HEADERS)}
         return Outgoing(self.subject, headers, self.body)
 
 
-def _escape(text: str) -> str:
-    """Without what a terminal would obey."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-
-
 async def read_dead_letters(nc: Client) -> AsyncIterator[WaitingDeadLetter]:
-    """All dead letters there are now, the oldest first."""
+    """Yield all dead letters there are now, the oldest first."""
     try:
         state = (await nc.jetstream().stream_info(DEAD_LETTERS)).state
     except nats.js.errors.NotFoundError:
@@ -122,12 +93,12 @@ async def read_dead_letters(nc: Client) -> AsyncIterator[WaitingDeadLetter]:
     reader = StreamReader(nc, DEAD_LETTERS, 0)
     try:
         while True:
-            async with asyncio.timeout(SILENCE):
-                taken = await reader.read_batch()
-            for message in taken:
+            async with asyncio.timeout(DEAD_LETTER_TIMEOUT):
+                messages = await reader.read_batch()
+            for message in messages:
                 if message.sequence <= state.last_seq:
                     yield _build_dead_letter(message)
-            if taken[-1].sequence >= state.last_seq or not reader.lag:
+            if messages[-1].sequence >= state.last_seq or not reader.lag:
                 return
     except TimeoutError:
         raise BusError(f"stream {DEAD_LETTERS} does not answer") from None
@@ -145,13 +116,13 @@ def _build_dead_letter(message: Message) -> WaitingDeadLetter:
         headers.get("Sla-Error", ""),
         headers.get("Sla-Subject", ""),
         message.stored_at,
-        {name: value for name, value in headers.items() if not name.lower().startswith(_ADDED)},
+        {name: value for name, value in headers.items() if not name.lower().startswith(_ADDED_HEADERS)},
         message.body,
     )
 
 
-async def find(nc: Client, sequences: Sequence[int]) -> list[WaitingDeadLetter]:
-    """The dead letters of these originals. Raises BusError with the sequences that are none."""
+async def find_dead_letters(nc: Client, sequences: Sequence[int]) -> list[WaitingDeadLetter]:
+    """Return the dead letters of these originals. Raises BusError with the sequences that are none."""
     found = {letter.sequence: letter async for letter in read_dead_letters(nc) if letter.sequence in sequences}
     if missing := [str(sequence) for sequence in sequences if sequence not in found]:
         raise BusError(f"{', '.join(missing)}: no such dead letter; `sla dead list` shows them")
@@ -166,10 +137,10 @@ class DeadLetterChoice(NamedTuple):
     source: str | None = None
 
 
-async def choose(nc: Client, choice: DeadLetterChoice) -> list[WaitingDeadLetter]:
-    """The letters of a choice, the oldest first. Raises BusError with the sequences that are none."""
+async def select_dead_letters(nc: Client, choice: DeadLetterChoice) -> list[WaitingDeadLetter]:
+    """Return the dead letters of a choice, the oldest first. Raises BusError with the sequences that are none."""
     if choice.sequences:
-        return await find(nc, choice.sequences)
+        return await find_dead_letters(nc, choice.sequences)
     return [
         letter
         async for letter in read_dead_letters(nc)
@@ -186,20 +157,9 @@ class DeadLetterGroup(NamedTuple):
     oldest: datetime
     newest: datetime
 
-    def to_row(self) -> tuple[str, ...]:
-        """For people, in the order of the fields."""
-        source = "-" if self.source is None else _escape(self.source).replace("\n", "\\n")
-        return (
-            str(self.letters),
-            self.reason,
-            source,
-            format_wall_time(self.oldest, None),
-            format_wall_time(self.newest, None),
-        )
-
 
 def group_dead_letters(found: Iterable[WaitingDeadLetter]) -> list[DeadLetterGroup]:
-    """By reason and source, the largest first."""
+    """Group by reason and source, the largest group first."""
     times: defaultdict[tuple[str, str | None], list[datetime]] = defaultdict(list)
     for letter in found:
         times[letter.reason, letter.read_attributes()["source"]].append(letter.refused_at)
@@ -209,11 +169,12 @@ def group_dead_letters(found: Iterable[WaitingDeadLetter]) -> list[DeadLetterGro
 
 async def replay(nc: Client, choice: DeadLetterChoice) -> list[tuple[WaitingDeadLetter, int]]:
     """
-    Sends originals again, equal ones once, and removes their letters: what is still wrong comes back as a new one. Each
-    comes with its new sequence in TICKETS. A crash in between leaves letters, and to send those again changes nothing.
+    Publish originals again, equal ones once, and remove their dead letters: what is still wrong comes back as a new
+    one. Return each with its new sequence in TICKETS. A crash in between leaves dead letters, and to publish those
+    again changes nothing.
     """
     equal: defaultdict[bytes, list[WaitingDeadLetter]] = defaultdict(list)
-    for letter in await choose(nc, choice):
+    for letter in await select_dead_letters(nc, choice):
         equal[_make_digest(letter)].append(letter)
     waiting, sent = list(equal.values()), []
     publisher = Publisher(nc, TICKETS)
@@ -226,25 +187,25 @@ async def replay(nc: Client, choice: DeadLetterChoice) -> list[tuple[WaitingDead
 
 
 async def discard(nc: Client, choice: DeadLetterChoice) -> list[WaitingDeadLetter]:
-    """Removes letters for good. What came after the choice was made stays."""
-    found = await choose(nc, choice)
+    """Remove dead letters for good, and return them. What comes while it works stays."""
+    found = await select_dead_letters(nc, choice)
     await _remove(nc, found)
     return found
 
 
 async def _remove(nc: Client, found: Sequence[WaitingDeadLetter]) -> None:
     js = nc.jetstream()
-    for start in range(0, len(found), AT_ONCE):
-        some = found[start : start + AT_ONCE]
+    for start in range(0, len(found), MAX_DELETES_IN_FLIGHT):
+        some = found[start : start + MAX_DELETES_IN_FLIGHT]
         answers = await asyncio.gather(
             *(js.delete_msg(DEAD_LETTERS, letter.position) for letter in some), return_exceptions=True
         )
         for answer in answers:
-            if isinstance(answer, BaseException) and getattr(answer, "err_code", None) != NOT_THERE:
+            if isinstance(answer, BaseException) and getattr(answer, "err_code", None) != MESSAGE_NOT_FOUND:
                 raise answer
 
 
 def _make_digest(letter: WaitingDeadLetter) -> bytes:
-    """Equal letters are of the same message, refused more than once."""
+    """Return the same digest for dead letters of the same message, refused more than once."""
     subject, headers, body = letter.build_original()
     return blake2b(repr((subject, sorted(headers.items()))).encode() + body, digest_size=16).digest()

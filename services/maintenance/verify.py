@@ -88,7 +88,7 @@ class Verifier:
             self.head = read_head(self._stored)
             self._versions = Versions(self._read_versions())
 
-    def to_verification(self) -> Verification:
+    def build_verification(self) -> Verification:
         """Return what is kept in the store."""
         return Verification(datetime.now(UTC), self.tickets_seen, self.differences)
 
@@ -97,7 +97,7 @@ class Verifier:
         first = [discrepancy._asdict() for discrepancy in self.shown]
         return {"differences": self.differences, "tickets": self.tickets_seen, "events": self.head, "first": first}
 
-    def summarise(self) -> str:
+    def format_summary(self) -> str:
         """Return the result for people, on one line."""
         more = f", of which {len(self.shown)} are shown" if self.differences > len(self.shown) else ""
         return f"{self.differences:,} differences{more}; {self.tickets_seen:,} tickets, {self.head:,} events"

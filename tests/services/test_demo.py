@@ -24,17 +24,17 @@ import pytest
 from events.cloudevents import parse_time
 from events.tickets import read_ticket_event
 from services.bus.publisher import Outgoing
-from services.demo import generate as demo_day
+from services.demo import generate
 from services.demo.playback import (
     MOST_OPEN,
     NOMINAL_START,
-    Event,
+    DemoEvent,
     Planned,
     Trickle,
-    describe,
+    describe_span,
     find_opening_before,
     find_opening_with,
-    plan,
+    plan_feed,
     read_bundled,
 )
 from services.runtime.settings import SHIPPED_POLICIES
@@ -73,7 +73,7 @@ STARTS = {
 
 
 def test_the_file_is_what_demo_day_writes() -> None:
-    assert demo_day.FILE.read_text(encoding="utf-8") == demo_day.render_file()
+    assert generate.DEMO_FILE.read_text(encoding="utf-8") == generate.render_file()
 
 
 def test_every_line_is_a_ticket_event_and_only_the_urgent_one_cannot_count() -> None:
@@ -81,7 +81,7 @@ def test_every_line_is_a_ticket_event_and_only_the_urgent_one_cannot_count() -> 
     assert 150 <= len(events) <= 300
     urgent = [event for event in events if getattr(event.data, "priority", None) == "urgent"]
     assert len(urgent) == 1
-    fed = judged(plan(read_bundled(), POLICY, NOMINAL_START))
+    fed = judged(plan_feed(read_bundled(), POLICY, NOMINAL_START))
     assert [dead.reason for dead in fed.dead] == ["unknown_priority"]
 
 
@@ -107,7 +107,7 @@ def test_an_answer_overtakes_its_opening() -> None:
 
 
 def test_on_the_nominal_day_no_time_moves() -> None:
-    planned = plan(read_bundled(), POLICY, NOMINAL_START)
+    planned = plan_feed(read_bundled(), POLICY, NOMINAL_START)
     assert [time_of(each.message) for each in planned] == [parse_time(line["time"]) for line in read_bundled()]
 
 
@@ -117,7 +117,7 @@ def test_on_the_nominal_day_no_time_moves() -> None:
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 def test_nothing_is_dated_in_the_future_or_before_its_opening(start: datetime) -> None:
     openings: dict[str, datetime] = {}
-    planned = plan(read_bundled(), POLICY, start)
+    planned = plan_feed(read_bundled(), POLICY, start)
     for at, message in planned:
         event = json.loads(message.body)
         assert parse_time(event["time"]) <= at
@@ -129,7 +129,7 @@ def test_nothing_is_dated_in_the_future_or_before_its_opening(start: datetime) -
 
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 def test_half_a_minute_shows_everything_at_any_time(start: datetime) -> None:
-    told = judged(plan(read_bundled(), POLICY, start)).told
+    told = judged(plan_feed(read_bundled(), POLICY, start)).told
     seen = [event for event in told if event.at <= start + HALF_A_MINUTE]
     breaches = [event for event in seen if isinstance(event, Breached)]
     assert len([event for event in seen if isinstance(event, WarningRaised)]) >= 2
@@ -143,7 +143,7 @@ def test_half_a_minute_shows_everything_at_any_time(start: datetime) -> None:
 
 @pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 def test_one_breach_is_withdrawn_some_seconds_after_it_was_told(start: datetime) -> None:
-    by_ticket = judged(plan(read_bundled(), POLICY, start)).by_ticket
+    by_ticket = judged(plan_feed(read_bundled(), POLICY, start)).by_ticket
     (story,) = (
         events for ticket, events in by_ticket.items() if any(isinstance(event, BreachRetracted) for event in events)
     )
@@ -158,7 +158,7 @@ def test_one_breach_is_withdrawn_some_seconds_after_it_was_told(start: datetime)
 
 def test_while_support_is_open_deadlines_pass_while_somebody_watches() -> None:
     start = STARTS["monday morning"]
-    told = judged(plan(read_bundled(), POLICY, start)).told
+    told = judged(plan_feed(read_bundled(), POLICY, start)).told
     breaches = [event for event in told if isinstance(event, Breached) and event.breached_at > start]
     assert {event.service_level for event in breaches} == set(POLICY.levels)
     assert all(event.at - event.breached_at == SLACK for event in breaches if event.cause == "deadline_passed")
@@ -166,11 +166,11 @@ def test_while_support_is_open_deadlines_pass_while_somebody_watches() -> None:
 
 
 def test_the_doubled_delivery_counts_once() -> None:
-    assert judged(plan(read_bundled(), POLICY, NOMINAL_START)).outcomes["duplicate"] == 1
+    assert judged(plan_feed(read_bundled(), POLICY, NOMINAL_START)).outcomes["duplicate"] == 1
 
 
 def test_a_second_demo_tells_of_other_tickets() -> None:
-    first, second = (plan(read_bundled(), POLICY, NOMINAL_START + timedelta(seconds=n)) for n in (0, 1))
+    first, second = (plan_feed(read_bundled(), POLICY, NOMINAL_START + timedelta(seconds=n)) for n in (0, 1))
     assert not names(first) & names(second)
     assert judged([*first, *second]).outcomes["duplicate"] == 2
 
@@ -179,7 +179,7 @@ def test_a_policy_with_other_names_makes_dead_letters_and_no_error() -> None:
     resolved = POLICY.to_resolved()
     resolved["levels"] = [level | {"name": "bronze"} for level in resolved["levels"][:1]]
     other = Policy.from_resolved(resolved)
-    found = judged(plan(read_bundled(), other, NOMINAL_START), other)
+    found = judged(plan_feed(read_bundled(), other, NOMINAL_START), other)
     assert {dead.reason for dead in found.dead} == {"unknown_service_level"}
 
 
@@ -252,7 +252,7 @@ def test_spans_read_well() -> None:
         timedelta(minutes=41),
         timedelta(hours=5, minutes=12),
     ]
-    assert [describe(span) for span in spans] == ["3 ms", "12.5 s", "41 min", "5 h 12 min"]
+    assert [describe_span(span) for span in spans] == ["3 ms", "12.5 s", "41 min", "5 h 12 min"]
 
 
 # ---- as people start it
@@ -431,7 +431,7 @@ def as_they_stand() -> list[Outgoing]:
 
 
 def names(planned: Iterable[Planned]) -> set[str]:
-    events: list[Event] = [json.loads(each.message.body) for each in planned]
+    events: list[DemoEvent] = [json.loads(each.message.body) for each in planned]
     return {event["id"] for event in events} | {event["subject"] for event in events}
 
 

@@ -377,7 +377,7 @@ def test_a_store_that_may_only_be_read_is_verified_too(original: Database) -> No
             if me == 0:
                 os.seteuid(65534)
             check = verified(SqliteFile(store))
-            why_not = store_result(SqliteFile(store), check.to_verification())
+            why_not = store_result(SqliteFile(store), check.build_verification())
         finally:
             os.seteuid(me)
             Path(folder).chmod(0o755)
