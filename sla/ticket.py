@@ -12,7 +12,7 @@ from sla.log import DecidedEvent, EscalationRaised, FactRecorded, Recorded, Stat
 from sla.policy import FIRST_RESPONSE
 from sla.versions import Versions
 
-NO_LIMIT = timedelta.max  # as `historic_after`: no breach is historic
+NEVER_HISTORIC = timedelta.max  # as `historic_after`: no breach is historic
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class TicketSla:
         return self._append(fact)
 
     def decide(
-        self, versions: Versions, now: datetime, historic_after: timedelta = NO_LIMIT, fact_id: str | None = None
+        self, versions: Versions, now: datetime, historic_after: timedelta = NEVER_HISTORIC, fact_id: str | None = None
     ) -> list[Recorded]:
         """
         Decide what follows at `now`, by the broker: from the fact just recorded, or without one from the time alone.

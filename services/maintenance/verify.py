@@ -31,7 +31,7 @@ from services.store.snapshot import (
 )
 from sla.log import Breached, Event, FactRecorded, LogRow
 from sla.policy import Policy
-from sla.ticket import NO_LIMIT, TicketSla
+from sla.ticket import NEVER_HISTORIC, TicketSla
 from sla.versions import Version, Versions
 
 MAX_SHOWN = 20  # discrepancies that are kept to be shown; all are counted
@@ -292,7 +292,7 @@ def guess_historic_after(ticket: TicketSla, events: Sequence[LoggedEvent], place
     same = takewhile(lambda logged: logged.event.at == at, events[place:])
     found = [event for event, _ in same if isinstance(event, Breached)]
     if not any(event.detection == "historic" for event in found):
-        return NO_LIMIT
+        return NEVER_HISTORIC
     learned_at = ticket.learned_at or at
     return max([learned_at - each.breached_at for each in found if each.detection != "historic"], default=timedelta(0))
 

@@ -18,9 +18,9 @@ from tests.support.commands import call
 from tests.support.examples import examples
 from tests.support.explain_page import LocalEngine
 from tests.support.histories import close_times, histories
-from tests.support.judge_checks import as_truth
-from tests.support.judge_oracle import truth
-from tests.support.memory import POLICY, World, in_turn
+from tests.support.judge_checks import read_truth
+from tests.support.judge_oracle import find_truth
+from tests.support.memory import POLICY, World, make_versions
 from tests.support.objectives import ALL as ALL_OBJECTIVES
 from tests.support.stores import new_store
 
@@ -33,16 +33,16 @@ EARLIER = stockholm("2025-11-03 09:00")
 @examples(150)
 @given(histories(), close_times)
 def test_as_of_is_what_the_oracle_says_of_all_that_had_happened(facts: list[Fact], at: datetime) -> None:
-    world = World(versions=in_turn(POLICY))
+    world = World(versions=make_versions(POLICY))
     for fact in sorted(facts, key=lambda fact: fact.arrives):
         world.put(fact)
     log, when = world.memory.log[world.ticket], PointInTime(at, None, FAR)
-    expected = truth(facts, at)
+    expected = find_truth(facts, at)
     if world.ticket_sla.facts.every[0].time > at:
         with pytest.raises(NothingKnownError):
             when.replay_ticket(log, world.memory.read_versions())
     else:
-        assert as_truth(when.replay_ticket(log, world.memory.read_versions()).state) == expected
+        assert read_truth(when.replay_ticket(log, world.memory.read_versions()).state) == expected
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -50,7 +50,7 @@ def test_known_at_is_what_was_decided_by_then(scenario: Scenario) -> None:
     """After each message of every scenario; and both together is what was known, judged for that moment."""
     world = World()
     moments: list[tuple[datetime, State]] = []
-    scenario.play(lambda item: moments.append((item.arrives, _apply_and_read(world, item))), world.next_at)
+    scenario.play(lambda item: moments.append((item.arrives, _apply_and_read(world, item))), world.find_next_instant)
     log = world.memory.log.get(world.ticket, [])
     for n, (at, decided) in enumerate(moments):
         when = PointInTime(None, at, FAR)

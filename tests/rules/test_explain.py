@@ -38,7 +38,7 @@ from tests.scenarios.scenario import (
 from tests.support import explain_page
 from tests.support.examples import examples
 from tests.support.histories import close_times, histories
-from tests.support.memory import POLICY, World, in_turn, pausing_policy, policy_of
+from tests.support.memory import POLICY, World, get_policy, make_pausing_policy, make_versions
 from tests.support.objectives import ALL as ALL_OBJECTIVES
 from tests.support.stores import new_store
 
@@ -53,7 +53,7 @@ def explain_world(world: World, at: datetime) -> Explanation:
 def check(found: Explanation, at: datetime) -> None:
     """Check what must be so of every explanation."""
     for account in found.clocks:
-        _check_parts(account, at)
+        _check_segments(account, at)
         clock = account.clock
         assert sum((part.end - part.start for part in account.segments if part.counted), ZERO) == account.elapsed
         assert account.elapsed == clock.measure_elapsed(clock.find_end(at))
@@ -65,7 +65,7 @@ def check(found: Explanation, at: datetime) -> None:
         _check_steps(account)
 
 
-def _check_parts(account: ClockExplanation, at: datetime) -> None:
+def _check_segments(account: ClockExplanation, at: datetime) -> None:
     """One after the other, from the start of the clock to its end, or to the instant of the question."""
     clock = account.clock
     answered = clock.response and not (clock.excluded_by and clock.excluded_by.time <= clock.response.time)
@@ -96,8 +96,8 @@ def list_instants(world: World, end: datetime) -> list[datetime]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_what_is_counted_adds_up_in_every_scenario(scenario: Scenario) -> None:
-    world = World(policy=policy_of(scenario))
-    scenario.play(world.put, world.next_at)
+    world = World(policy=get_policy(scenario))
+    scenario.play(world.put, world.find_next_instant)
     end = stockholm(scenario.when)
     for at in list_instants(world, end):
         check(explain_world(world, at), at)
@@ -111,7 +111,7 @@ def test_what_is_counted_adds_up_in_every_scenario(scenario: Scenario) -> None:
 @examples(200)
 @given(histories(), close_times, st.booleans())
 def test_what_is_counted_adds_up_in_any_history(facts: list[Fact], at: datetime, pauses: bool) -> None:
-    world = World(versions=in_turn(pausing_policy() if pauses else POLICY))
+    world = World(versions=make_versions(make_pausing_policy() if pauses else POLICY))
     for fact in sorted(facts, key=lambda fact: fact.arrives):
         world.put(fact)
     for instant in (at, max(fact.arrives for fact in facts) + 14 * DAY):
@@ -132,7 +132,7 @@ def test_what_is_counted_adds_up_for_every_other_objective(facts: list[Fact], at
 def explain_facts(*facts: Fact, policy: Policy = POLICY, when: str) -> Explanation:
     """Explain these facts, and the ticks of a deadline timer until then."""
     world = World(policy=policy)
-    Scenario("a story", 1, facts, (), when=when).play(world.put, world.next_at)
+    Scenario("a story", 1, facts, (), when=when).play(world.put, world.find_next_instant)
     return explain_world(world, stockholm(when))
 
 
@@ -183,7 +183,7 @@ def test_closed_paused_and_excluded_time_says_so() -> None:
         closed("2025-11-03 13:00"),
         reopened("2025-11-03 15:00"),
         excluded("training", "2025-11-03 16:00"),
-        policy=pausing_policy(),
+        policy=make_pausing_policy(),
         when="2025-11-03 20:00",
     )
     assert list_segments(found) == [

@@ -49,28 +49,28 @@ class Replayed(msgspec.Struct):
     replayed: msgspec.Raw
 
 
-def path_of(topic: str) -> Path:
+def find_path(topic: str) -> Path:
     return GOLDEN / f"{topic.replace('/', '-')}.jsonl"
 
 
 def read(topic: str) -> tuple[list[Row], bytes]:
-    *rows, last = path_of(topic).read_bytes().splitlines()
+    *rows, last = find_path(topic).read_bytes().splitlines()
     return [msgspec.json.decode(row, type=Row) for row in rows], bytes(
         msgspec.json.decode(last, type=Replayed).replayed
     )
 
 
-def decoded(rows: Sequence[Row]) -> list[Recorded]:
+def decode(rows: Sequence[Row]) -> list[Recorded]:
     stored = (StoredEvent(row.ticket, row.version, row.topic, bytes(row.state)) for row in rows)
     return [LogMapper().to_domain_event(event) for event in stored]
 
 
-def as_json(ticket: TicketSla) -> bytes:
+def encode_ticket(ticket: TicketSla) -> bytes:
     """All of the ticket, but not the types of its facts' data, which pydantic keeps to itself."""
     told: dict[str, Any] = {
         "id": ticket.id,
         "version": ticket.version,
-        "facts": [_told(fact) for fact in ticket.facts],
+        "facts": [_describe_fact(fact) for fact in ticket.facts],
         "state": ticket.state,
         "known_at": ticket.known_at,
         "learned_at": ticket.learned_at,
@@ -82,7 +82,7 @@ def as_json(ticket: TicketSla) -> bytes:
     return msgspec.json.encode(told, order="sorted")
 
 
-def _told(fact: Fact) -> dict[str, Any]:
+def _describe_fact(fact: Fact) -> dict[str, Any]:
     told = asdict(fact) | {"data": fact.data.model_dump(exclude_defaults=True)}
     return {name: value for name, value in told.items() if name != "corrected_by" or value is not None}
 
@@ -90,17 +90,17 @@ def _told(fact: Fact) -> dict[str, Any]:
 @each_topic
 def test_a_stored_history_still_replays_to_the_ticket_it_was(topic: str) -> None:
     rows, replayed = read(topic)
-    events = decoded(rows)
+    events = decode(rows)
     ticket = TicketSla.replay(None, events)
     assert ticket is not None
-    assert msgspec.json.decode(as_json(ticket)) == msgspec.json.decode(replayed)
+    assert msgspec.json.decode(encode_ticket(ticket)) == msgspec.json.decode(replayed)
     assert ticket.state == next(row.event.state for row in reversed(events) if isinstance(row.event, Decision))
 
 
 @each_topic
 def test_a_stored_row_is_written_as_it_was_read(topic: str) -> None:
     rows, _ = read(topic)
-    for row, event in zip(rows, decoded(rows), strict=True):
+    for row, event in zip(rows, decode(rows), strict=True):
         stored = LogMapper().to_stored_event(event)
         assert (stored.originator_id, stored.originator_version, stored.topic) == (row.ticket, row.version, row.topic)
         assert stored.state == bytes(row.state)
@@ -109,7 +109,7 @@ def test_a_stored_row_is_written_as_it_was_read(topic: str) -> None:
 @each_topic
 def test_a_stored_decision_has_the_id_it_would_get_today(topic: str) -> None:
     counts: dict[str, int] = {}
-    for ticket, _, event in decoded(read(topic)[0]):
+    for ticket, _, event in decode(read(topic)[0]):
         if isinstance(event, Announced):
             counts[event.KIND] = number = counts.get(event.KIND, 0) + 1
             if isinstance(event, Breached | BreachRetracted | EscalationRaised):
@@ -124,23 +124,23 @@ def test_every_topic_has_a_history_with_it(topic: str) -> None:
 
 
 def test_no_history_is_of_a_topic_that_can_no_longer_be_read() -> None:
-    assert {path.name for path in GOLDEN.iterdir()} == {path_of(topic).name for topic in TOPICS}
+    assert {path.name for path in GOLDEN.iterdir()} == {find_path(topic).name for topic in TOPICS}
 
 
 def write(topic: str) -> None:
     """Never over an existing file: stored events stay as they are, another form is another version of the topic."""
     scenario = next(scenario for scenario in SCENARIOS if scenario.name == HISTORIES[topic])
     world = World("Ärende 1/é")
-    scenario.play(world.put, world.next_at)
+    scenario.play(world.put, world.find_next_instant)
     lines = []
     for recorded in world.memory.log[world.ticket]:
         stored = LogMapper().to_stored_event(recorded)
         row = Row(recorded.originator_id, stored.originator_version, stored.topic, msgspec.Raw(stored.state))
         lines.append(msgspec.json.encode(row))
-    lines.append(msgspec.json.encode(Replayed(msgspec.Raw(as_json(world.ticket_sla)))))
-    path_of(topic).write_bytes(b"\n".join(lines) + b"\n")
+    lines.append(msgspec.json.encode(Replayed(msgspec.Raw(encode_ticket(world.ticket_sla)))))
+    find_path(topic).write_bytes(b"\n".join(lines) + b"\n")
 
 
 if __name__ == "__main__":
-    for missing in (topic for topic in TOPICS if not path_of(topic).exists()):
+    for missing in (topic for topic in TOPICS if not find_path(topic).exists()):
         write(missing)

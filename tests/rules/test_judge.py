@@ -24,28 +24,28 @@ from tests.scenarios.scenario import (
     tick,
 )
 from tests.support.judge_checks import ONE_POLICY, check_ids, check_step, follow
-from tests.support.memory import World, policy_of
+from tests.support.memory import World, get_policy
 
 each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 
 
-def played(scenario: Scenario, forgets: bool = False) -> World:
-    world = World(policy=policy_of(scenario), forgets=forgets)
-    scenario.play(world.put, world.next_at)
+def play_scenario(scenario: Scenario, forgets: bool = False) -> World:
+    world = World(policy=get_policy(scenario), forgets=forgets)
+    scenario.play(world.put, world.find_next_instant)
     return world
 
 
 @each_scenario
 def test_what_follows_is_what_the_scenario_says(scenario: Scenario) -> None:
-    world = played(scenario)
-    check(scenario, world.announced(), world.state, world.memory.inbox)
+    world = play_scenario(scenario)
+    check(scenario, world.list_announced(), world.state, world.memory.inbox)
 
 
 @each_scenario
 def test_every_announcement_is_a_valid_message(scenario: Scenario) -> None:
-    world = played(scenario)
+    world = play_scenario(scenario)
     decided = [event for event in world.events if isinstance(event, AnnouncedEvent)]
-    for event, announced in zip(decided, world.announced(), strict=True):
+    for event, announced in zip(decided, world.list_announced(), strict=True):
         check_message(world.ticket, event, announced)
 
 
@@ -62,7 +62,7 @@ def check_message(ticket: str, event: AnnouncedEvent, announced: Announced) -> N
 
 @each_scenario
 def test_the_log_alone_gives_the_same_ticket(scenario: Scenario) -> None:
-    world = played(scenario)
+    world = play_scenario(scenario)
     replayed = TicketSla.replay(None, world.memory.log.get(world.ticket, ()))
     if replayed is not None:
         assert replayed == world.ticket_sla
@@ -70,14 +70,14 @@ def test_the_log_alone_gives_the_same_ticket(scenario: Scenario) -> None:
 
 @each_scenario
 def test_an_engine_that_remembers_nothing_decides_the_same(scenario: Scenario) -> None:
-    assert played(scenario, forgets=True).events == played(scenario).events
+    assert play_scenario(scenario, forgets=True).events == play_scenario(scenario).events
 
 
 @each_scenario
 def test_what_every_history_must_keep_to(scenario: Scenario) -> None:
-    world = World(policy=policy_of(scenario))
+    world = World(policy=get_policy(scenario))
     steps = []
-    scenario.play(lambda item: steps.append((item, world.put(item), world.state)), world.next_at)
+    scenario.play(lambda item: steps.append((item, world.put(item), world.state)), world.find_next_instant)
     standing: set[str] = set()
     for item, new, state in steps:
         check_step(isinstance(item, Fact), new)
@@ -88,22 +88,22 @@ def test_what_every_history_must_keep_to(scenario: Scenario) -> None:
 
 @each_scenario
 def test_a_tick_once_more_does_nothing(scenario: Scenario) -> None:
-    world = World(policy=policy_of(scenario))
+    world = World(policy=get_policy(scenario))
 
     def twice(item: Given) -> None:
         world.put(item)
         if isinstance(item, Tick):
             assert world.put(item) == []
 
-    scenario.play(twice, world.next_at)
+    scenario.play(twice, world.find_next_instant)
 
 
 @pytest.mark.parametrize("scenario", ONE_POLICY, ids=lambda scenario: scenario.name)
 def test_a_batch_decides_what_its_messages_decide_one_by_one(scenario: Scenario) -> None:
-    alone, together = World(policy=policy_of(scenario)), World(policy=policy_of(scenario))
+    alone, together = World(policy=get_policy(scenario)), World(policy=get_policy(scenario))
     items: list[Given] = []
-    scenario.play(lambda item: (items.append(item), alone.put(item)), alone.next_at)
-    together.take([together.message(item) for item in items])
+    scenario.play(lambda item: (items.append(item), alone.put(item)), alone.find_next_instant)
+    together.take([together.make_message(item) for item in items])
     assert together.events == alone.events
 
 
@@ -127,12 +127,12 @@ def test_no_two_scenarios_have_one_name() -> None:
 
 @each_scenario
 def test_the_clock_of_a_scenario_is_never_early(scenario: Scenario) -> None:
-    world = World(policy=policy_of(scenario))
+    world = World(policy=get_policy(scenario))
 
     def put(item: Given) -> None:
         if item not in scenario.given:
-            due = world.next_at()
+            due = world.find_next_instant()
             assert due is not None and item.arrives >= due + timedelta(milliseconds=1)
         world.put(item)
 
-    scenario.play(put, world.next_at)
+    scenario.play(put, world.find_next_instant)

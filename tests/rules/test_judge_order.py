@@ -32,10 +32,10 @@ from tests.scenarios.scenario import (
     stockholm,
 )
 from tests.support.examples import ALL_EXAMPLES, examples
-from tests.support.histories import close_times, end_of, histories, said_time
-from tests.support.judge_checks import ONE_POLICY, as_truth, check_ids, check_step, follow, outcome
-from tests.support.judge_oracle import truth
-from tests.support.memory import POLICY, World, in_turn, pausing_policy, policy_of
+from tests.support.histories import close_times, find_end, histories, list_corrected_times
+from tests.support.judge_checks import ONE_POLICY, check_ids, check_step, follow, get_outcome, read_truth
+from tests.support.judge_oracle import find_truth
+from tests.support.memory import POLICY, World, get_policy, make_pausing_policy, make_versions
 
 SECOND, MINUTE, HOUR, DAY = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
@@ -123,11 +123,11 @@ HISTORIES: dict[str, tuple[Fact, ...]] = {
 NAMED = pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
 
 
-def told(
+def play_in_order(
     items: Sequence[Fact | Tick], end: datetime, policy: Policy = POLICY, edited_at: datetime | None = None
 ) -> World:
     """The world after these messages, a tick after each, and a last one at the end; checks each step on the way."""
-    world, standing = World(versions=in_turn(policy, edited_at)), set[str]()
+    world, standing = World(versions=make_versions(policy, edited_at)), set[str]()
 
     def put(item: Fact | Tick) -> None:
         nonlocal standing
@@ -147,19 +147,19 @@ def told(
 @NAMED
 def test_every_order_of_arrival_ends_alike(history: tuple[Fact, ...]) -> None:
     """All permutations or, with a part of the examples, each seventh; a tick after each fact, some facts told twice."""
-    history = numbered(history)
-    end = end_of(history)
+    history = number_facts(history)
+    end = find_end(history)
     start = max(fact.time for fact in history) + MINUTE
-    expected = truth(history, end)
+    expected = find_truth(history, end)
     states = set()
     for n, order in islice(enumerate(permutations(history)), 0, None, 1 if ALL_EXAMPLES else 7):
-        world = told(list(_with_ticks_and_repeats(order, start, n)), end)
-        assert as_truth(world.state) == expected
-        states.add(outcome(world.state))
+        world = play_in_order(list(_add_ticks_and_repeats(order, start, n)), end)
+        assert read_truth(world.state) == expected
+        states.add(get_outcome(world.state))
     assert len(states) == 1
 
 
-def _with_ticks_and_repeats(order: Sequence[Fact], start: datetime, n: int) -> list[Fact | Tick]:
+def _add_ticks_and_repeats(order: Sequence[Fact], start: datetime, n: int) -> list[Fact | Tick]:
     """A fact every ten seconds, its tick after it; one of them, another each time, comes once more at a later place."""
     items: list[Fact | Tick] = []
     for place, fact in enumerate(order):
@@ -170,7 +170,7 @@ def _with_ticks_and_repeats(order: Sequence[Fact], start: datetime, n: int) -> l
     return items
 
 
-def numbered(history: tuple[Fact, ...]) -> tuple[Fact, ...]:
+def number_facts(history: tuple[Fact, ...]) -> tuple[Fact, ...]:
     """The facts with ids, as a scenario gives them."""
     facts = sorted(history, key=lambda fact: fact.arrives)
     return Scenario("a history", 11, tuple(facts), ()).given  # type: ignore[return-value]
@@ -179,14 +179,14 @@ def numbered(history: tuple[Fact, ...]) -> tuple[Fact, ...]:
 @pytest.mark.parametrize("scenario", ONE_POLICY, ids=lambda scenario: scenario.name)
 def test_every_scenario_ends_as_the_oracle_says(scenario: Scenario) -> None:
     """Not a second look at `also`: here every field of the state is compared, two weeks after the end."""
-    world = World(policy=policy_of(scenario))
-    scenario.play(world.put, world.next_at)
+    world = World(policy=get_policy(scenario))
+    scenario.play(world.put, world.find_next_instant)
     end = stockholm(scenario.when) + 14 * DAY
     world.put(Tick(end))
     refused = {reason.value for reason in Reason}
     facts = [item for item in scenario.given if isinstance(item, Fact)]
     recorded = [fact for fact, outcome in zip(facts, world.memory.inbox, strict=True) if outcome not in refused]
-    assert as_truth(world.state) == truth(recorded, end, scenario.pauses)
+    assert read_truth(world.state) == find_truth(recorded, end, scenario.pauses)
     assert world.state.next_at is None
 
 
@@ -205,14 +205,14 @@ def test_any_history_ends_as_the_oracle_says(
     repeats = [facts[n % len(facts)] for n in repeated]
     again = [replace(fact, arrives=fact.arrives + (n + 1) * HOUR) for n, fact in enumerate(repeats)]
     items: list[Any] = sorted([*facts, *again, *map(Tick, ticks)], key=lambda item: item.arrives)
-    end = end_of(facts, [item.arrives for item in items])
-    policy = pausing_policy() if pauses else POLICY
-    world = told(items, end, policy, edited_at)
-    assert as_truth(world.state) == truth(facts, end, pauses, edited_at)
+    end = find_end(facts, [item.arrives for item in items])
+    policy = make_pausing_policy() if pauses else POLICY
+    world = play_in_order(items, end, policy, edited_at)
+    assert read_truth(world.state) == find_truth(facts, end, pauses, edited_at)
     assert world.state.next_at is None
-    at_once = [replace(fact, arrives=max([fact.time, *said_time(fact)])) for fact in facts]
-    in_order = told(sorted(at_once, key=lambda fact: fact.arrives), end, policy, edited_at)
-    assert outcome(world.state) == outcome(in_order.state)
+    at_once = [replace(fact, arrives=max([fact.time, *list_corrected_times(fact)])) for fact in facts]
+    in_order = play_in_order(sorted(at_once, key=lambda fact: fact.arrives), end, policy, edited_at)
+    assert get_outcome(world.state) == get_outcome(in_order.state)
     replayed = TicketSla.replay(None, world.memory.log[world.ticket])
     assert replayed == world.ticket_sla
 
@@ -221,14 +221,14 @@ def test_any_history_ends_as_the_oracle_says(
 @given(histories())
 def test_at_any_time_a_tick_leaves_what_the_oracle_says(facts: list[Fact]) -> None:
     """Not only at the end: after each tick the state is the truth about the facts known by then."""
-    world = World(versions=in_turn(POLICY))
+    world = World(versions=make_versions(POLICY))
     arrived: list[Fact] = []
     for fact in sorted(facts, key=lambda fact: fact.arrives):
         world.put(fact)
         arrived.append(fact)
         at = fact.arrives + SECOND
         world.put(Tick(at))
-        assert as_truth(world.state) == truth(arrived, at)
+        assert read_truth(world.state) == find_truth(arrived, at)
 
 
 @examples(100)
@@ -237,11 +237,11 @@ def test_a_clock_that_ticks_when_asked_leaves_nothing_undone(facts: list[Fact]) 
     """The clock's own ticks are enough: another one, at any time, would find nothing but a warning passed over."""
     given = tuple(sorted(facts, key=lambda fact: fact.arrives))
     scenario = Scenario("any", 11, given, (), when="2025-12-24 12:00")
-    world = World(versions=in_turn(POLICY))
-    scenario.play(world.put, world.next_at)
+    world = World(versions=make_versions(POLICY))
+    scenario.play(world.put, world.find_next_instant)
     end = stockholm(scenario.when)
     assert world.put(Tick(end)) == []
-    assert as_truth(world.state) == truth(facts, end)
+    assert read_truth(world.state) == find_truth(facts, end)
 
 
 def test_there_are_scenarios_for_the_oracle() -> None:

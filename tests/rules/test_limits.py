@@ -59,7 +59,7 @@ class Kept:
         sent = Sent(kind, data, START, START, f"f{n}", "/a", None)
         self.memory.save(self.engine.process([Message(n, START, *sent.message(ticket))]))
 
-    def facts(self) -> dict[str, int]:
+    def count_facts(self) -> dict[str, int]:
         return {id: len(ticket.facts) for id, ticket in self.engine._tickets.items()}
 
 
@@ -73,7 +73,7 @@ def test_few_tickets_of_many_facts_do_not_fill_the_memory(kept: Kept) -> None:
     for n in range(60):
         ticket = f"T-{n % 3}"
         kept.take(ticket, "escalated", reason=f"number {n}")
-        assert sum(kept.facts().values()) <= 10 and kept.facts().get(ticket, 0) in (0, n // 3 + 1)
+        assert sum(kept.count_facts().values()) <= 10 and kept.count_facts().get(ticket, 0) in (0, n // 3 + 1)
     assert {id: len(ticket.facts) for id, ticket in kept.memory.load_tickets(["T-0", "T-1", "T-2"]).items()} == {
         "T-0": 20,
         "T-1": 20,
@@ -84,7 +84,7 @@ def test_few_tickets_of_many_facts_do_not_fill_the_memory(kept: Kept) -> None:
 def test_what_was_told_of_tickets_that_are_never_opened_is_forgotten_and_found_again(kept: Kept) -> None:
     for n in range(100):
         kept.take(f"ORPHAN-{n}", "escalated", reason="nobody knows this ticket")
-    assert list(kept.facts()) == [f"ORPHAN-{n}" for n in range(90, 100)]
+    assert list(kept.count_facts()) == [f"ORPHAN-{n}" for n in range(90, 100)]
     kept.take("ORPHAN-0", "opened", service_level="enterprise", priority="critical")
     kinds = [recorded.event.KIND for recorded in kept.memory.log["ORPHAN-0"] if hasattr(recorded.event, "KIND")]
     assert kinds == ["applied", "escalated"]
@@ -96,13 +96,13 @@ def test_what_could_not_be_stored_is_neither_kept_nor_counted(kept: Kept) -> Non
     kept.engine.forget()
     for n in range(5):
         kept.take("T-2", "escalated", reason=f"number {n}")
-    assert kept.facts() == {"T-2": 5}
+    assert kept.count_facts() == {"T-2": 5}
 
 
 # ---- the work for one fact
 
 
-def facts(rng: Random, number: int) -> Iterator[Fact]:
+def generate_facts(rng: Random, number: int) -> Iterator[Fact]:
     """A ticket whose priority is changed again and again while its promise runs, and that is escalated meanwhile."""
     yield Fact("/a", "0", START, Opened(service_level="foundation", priority="minor"), None, START)
     for n in range(1, number):
@@ -126,14 +126,14 @@ def folds(monkeypatch: pytest.MonkeyPatch) -> list[Fact]:
 
 def test_each_fact_of_a_ticket_is_folded_once_if_they_arrive_in_their_order(folds: list[Fact]) -> None:
     known = Facts()
-    for fact in facts(Random(1), 1_000):
+    for fact in generate_facts(Random(1), 1_000):
         known.add(fact)
         judge(known, ONE, fact.time)
     assert len(folds) == len({fact.id for fact in folds}) > 300
 
 
 def test_a_fact_that_arrives_late_is_folded_with_those_that_happened_after_it(folds: list[Fact]) -> None:
-    every, known = list(facts(Random(1), 301)), Facts()
+    every, known = list(generate_facts(Random(1), 301)), Facts()
     late = every.pop(200)
     for fact in every:
         known.add(fact)
@@ -147,7 +147,7 @@ def test_a_fact_that_arrives_late_is_folded_with_those_that_happened_after_it(fo
 @pytest.mark.parametrize("seed", range(20))
 def test_what_is_remembered_changes_no_verdict(seed: int) -> None:
     rng = Random(seed)
-    every = list(facts(rng, 30))
+    every = list(generate_facts(rng, 30))
     every += [
         Fact("/b", fact.id, fact.time, fact.data, rng.choice(("1", None)), START) for fact in rng.sample(every, 5)
     ]

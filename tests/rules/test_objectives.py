@@ -41,8 +41,8 @@ from tests.scenarios.scenario import excluded as excluded_for
 from tests.support.bus import fact as sent
 from tests.support.commands import call
 from tests.support.examples import examples
-from tests.support.histories import DAY, end_of, histories, said_time
-from tests.support.judge_checks import outcome
+from tests.support.histories import DAY, find_end, histories, list_corrected_times
+from tests.support.judge_checks import get_outcome
 from tests.support.memory import SHIPPED, World
 from tests.support.objectives import ALL, RULES, doubled, with_objectives
 from tests.support.store_log import HOUR, START, Log, verified
@@ -55,21 +55,23 @@ def customer_replied(time: str, **more: str) -> Fact:
     return fact("customer_replied", {}, time, **more)
 
 
-def told(policy: Policy, facts: Sequence[Fact]) -> World:
+def play(policy: Policy, facts: Sequence[Fact]) -> World:
     """The facts as they arrive, the ticks that a clock would send, and one long after the last fact."""
     world = World(policy=policy)
     given = tuple(sorted(facts, key=lambda each: each.arrives))
-    end = end_of(facts, [each.arrives for each in facts]) + 30 * DAY
-    Scenario("any", 14, given, (), when=f"{end.astimezone(STOCKHOLM):%Y-%m-%d %H:%M}").play(world.put, world.next_at)
+    end = find_end(facts, [each.arrives for each in facts]) + 30 * DAY
+    Scenario("any", 14, given, (), when=f"{end.astimezone(STOCKHOLM):%Y-%m-%d %H:%M}").play(
+        world.put, world.find_next_instant
+    )
     world.put(Tick(end))
     return world
 
 
-def state(world: World, objective: str, cycle: int = 1) -> State:
+def get_state(world: World, objective: str, cycle: int = 1) -> State:
     return world.ticket_sla.others[objective, cycle].state
 
 
-def said(world: World, objective: str) -> list[tuple[str, int]]:
+def list_announced(world: World, objective: str) -> list[tuple[str, int]]:
     """What was announced of an objective, with the cycle."""
     events = (event for event in world.events if isinstance(event, Announced) and event.objective == objective)
     return [(event.KIND, event.cycle) for event in events if event.KIND != "warning"]
@@ -80,7 +82,7 @@ def said(world: World, objective: str) -> list[tuple[str, int]]:
 
 def test_the_next_response_runs_from_each_reply_of_the_customer_to_the_answer() -> None:
     """Foundation, serious: 8 hours."""
-    world = told(
+    world = play(
         with_objectives("next_response"),
         [
             opened("foundation", "serious", "2025-11-03 09:00"),
@@ -93,17 +95,17 @@ def test_the_next_response_runs_from_each_reply_of_the_customer_to_the_answer() 
             responded("2025-11-05 09:00"),
         ],
     )
-    assert said(world, "next_response") == [
+    assert list_announced(world, "next_response") == [
         ("applied", 1), ("fulfilled", 1), ("applied", 2), ("breached", 2), ("fulfilled", 2),
     ]  # fmt: skip
-    first, second = state(world, "next_response"), state(world, "next_response", 2)
+    first, second = get_state(world, "next_response"), get_state(world, "next_response", 2)
     assert (first.met, first.started_at, first.target) == (True, stockholm("2025-11-03 11:00"), 8 * DAY / 24)
     assert (second.met, second.due_at) == (False, stockholm("2025-11-04 17:00"))
     assert world.state.met is True
 
 
 def test_nobody_waits_for_a_next_response_before_the_first_one() -> None:
-    world = told(
+    world = play(
         with_objectives("next_response"),
         [opened("foundation", "serious", "2025-11-03 09:00"), customer_replied("2025-11-03 09:30")],
     )
@@ -112,7 +114,7 @@ def test_nobody_waits_for_a_next_response_before_the_first_one() -> None:
 
 def test_late_news_takes_a_cycle_away_and_withdraws_its_breach() -> None:
     """There was an answer to the second reply: the same one as to the first, which came later than we were told."""
-    world = told(
+    world = play(
         with_objectives("next_response"),
         [
             opened("foundation", "serious", "2025-11-03 09:00"),
@@ -127,16 +129,16 @@ def test_late_news_takes_a_cycle_away_and_withdraws_its_breach() -> None:
             ),
         ],
     )
-    assert said(world, "next_response") == [
+    assert list_announced(world, "next_response") == [
         ("applied", 1), ("fulfilled", 1), ("applied", 2), ("breached", 2), ("fulfilled", 1),
         ("breach_retracted", 2), ("cancelled", 2),
     ]  # fmt: skip
-    gone = state(world, "next_response", 2)
+    gone = get_state(world, "next_response", 2)
     assert (gone.stage, gone.reason, gone.breached_at, gone.next_at) == ("cancelled", "corrected", None, None)
 
 
 def test_a_reply_at_the_instant_of_an_answer_was_before_it() -> None:
-    world = told(
+    world = play(
         with_objectives("next_response"),
         [
             opened("foundation", "serious", "2025-11-03 09:00"),
@@ -147,11 +149,11 @@ def test_a_reply_at_the_instant_of_an_answer_was_before_it() -> None:
             customer_replied("2025-11-03 10:30"),
         ],
     )
-    assert said(world, "next_response") == [("applied", 1), ("fulfilled", 1)]
+    assert list_announced(world, "next_response") == [("applied", 1), ("fulfilled", 1)]
 
 
 def test_another_opening_gives_a_reply_other_labels() -> None:
-    world = told(
+    world = play(
         with_objectives("next_response"),
         [
             opened("foundation", "serious", "2025-11-03 09:00"),
@@ -161,11 +163,14 @@ def test_another_opening_gives_a_reply_other_labels() -> None:
             responded("2025-11-03 13:30"),
         ],
     )
-    assert (state(world, "next_response").target, state(world, "next_response").priority) == (4 * HOUR, "critical")
+    assert (get_state(world, "next_response").target, get_state(world, "next_response").priority) == (
+        4 * HOUR,
+        "critical",
+    )
 
 
 def test_an_escalation_is_told_once_whatever_is_promised() -> None:
-    world = told(
+    world = play(
         with_objectives("resolution"),
         [
             opened("foundation", "serious", "2025-11-03 09:00"),
@@ -174,7 +179,7 @@ def test_an_escalation_is_told_once_whatever_is_promised() -> None:
         ],
     )
     assert [event.objective for event in world.events if isinstance(event, EscalationRaised)] == ["first_response"]
-    assert state(world, "resolution").escalation_level == 1
+    assert get_state(world, "resolution").escalation_level == 1
 
 
 # ---- resolution
@@ -182,7 +187,7 @@ def test_an_escalation_is_told_once_whatever_is_promised() -> None:
 
 def test_a_resolution_runs_on_when_the_ticket_is_opened_again() -> None:
     """Foundation, critical: 16 hours; nine a day."""
-    world = told(
+    world = play(
         with_objectives("resolution"),
         [
             opened("foundation", "critical", "2025-11-03 09:00"),
@@ -192,16 +197,16 @@ def test_a_resolution_runs_on_when_the_ticket_is_opened_again() -> None:
             closed("2025-11-06 18:00"),
         ],
     )
-    assert said(world, "resolution") == [
+    assert list_announced(world, "resolution") == [
         ("applied", 1), ("fulfilled", 1), ("target_changed", 1), ("breached", 1), ("fulfilled", 1),
     ]  # fmt: skip
-    found = state(world, "resolution")
+    found = get_state(world, "resolution")
     assert (found.due_at, found.met, str(found.overdue)) == (stockholm("2025-11-06 16:00"), False, "2:00:00")
     assert world.state.stage == "fulfilled" and world.state.met is True
 
 
 def test_a_resolution_that_pauses_waits_and_the_first_response_does_not() -> None:
-    world = told(
+    world = play(
         with_objectives("resolution"),
         [
             opened("foundation", "critical", "2025-11-03 09:00"),
@@ -209,12 +214,12 @@ def test_a_resolution_that_pauses_waits_and_the_first_response_does_not() -> Non
             resumed("2025-11-05 10:00"),
         ],
     )
-    assert state(world, "resolution").due_at == stockholm("2025-11-06 16:00")
+    assert get_state(world, "resolution").due_at == stockholm("2025-11-06 16:00")
     assert world.state.due_at == stockholm("2025-11-03 13:00")
 
 
 def test_a_resolution_that_repeats_begins_again_with_each_reopening() -> None:
-    world = told(
+    world = play(
         with_objectives("each_resolution"),
         [
             opened("foundation", "critical", "2025-11-03 09:00"),
@@ -224,19 +229,19 @@ def test_a_resolution_that_repeats_begins_again_with_each_reopening() -> None:
             closed("2025-11-06 10:00"),
         ],
     )
-    first, second = state(world, "each_resolution"), state(world, "each_resolution", 2)
+    first, second = get_state(world, "each_resolution"), get_state(world, "each_resolution", 2)
     assert (first.met, first.responded_at) == (True, stockholm("2025-11-03 12:00"))
     assert (second.started_at, second.due_at) == (stockholm("2025-11-05 12:00"), stockholm("2025-11-10 17:00"))
     assert second.met is True
 
 
 def test_an_exclusion_is_for_all_objectives() -> None:
-    world = told(
+    world = play(
         with_objectives("resolution"),
         [opened("foundation", "critical", "2025-11-03 09:00"), excluded_for("training", "2025-11-07 09:00")],
     )
-    assert {world.state.stage, state(world, "resolution").stage} == {"excluded"}
-    assert said(world, "resolution")[-2:] == [("breach_retracted", 1), ("cancelled", 1)]
+    assert {world.state.stage, get_state(world, "resolution").stage} == {"excluded"}
+    assert list_announced(world, "resolution")[-2:] == [("breach_retracted", 1), ("cancelled", 1)]
 
 
 # ---- the same function
@@ -245,10 +250,10 @@ def test_an_exclusion_is_for_all_objectives() -> None:
 @examples(100)
 @given(histories())
 def test_an_objective_with_the_rules_of_the_first_response_is_judged_as_it(facts: list[Fact]) -> None:
-    world = told(with_objectives("twin"), facts)
+    world = play(with_objectives("twin"), facts)
     if world.ticket_sla.others:
-        twin = state(world, "twin")
-        assert outcome(twin) == outcome(State(**_fields(world.state) | {"flags": ()}))
+        twin = get_state(world, "twin")
+        assert get_outcome(twin) == get_outcome(State(**_list_fields(world.state) | {"flags": ()}))
 
 
 @examples(100)
@@ -260,11 +265,11 @@ def test_whatever_the_order_of_arrival_each_objective_ends_the_same(facts: list[
         for n, each in enumerate(data.draw(replies))
     ]
     facts = [*facts, *more]
-    in_order = [replace(each, arrives=max([each.time, *said_time(each)])) for each in facts]
-    one, other = told(ALL, facts), told(ALL, in_order)
+    in_order = [replace(each, arrives=max([each.time, *list_corrected_times(each)])) for each in facts]
+    one, other = play(ALL, facts), play(ALL, in_order)
     for world in (one, other):
         check_world(world)
-    alive = [{key: outcome(each.state) for key, each in world.ticket_sla.others.items() if not _is_gone(each.state)}
+    alive = [{key: get_outcome(each.state) for key, each in world.ticket_sla.others.items() if not _is_gone(each.state)}
              for world in (one, other)]  # fmt: skip
     assert alive[0] == alive[1]
     assert TicketSla.replay(None, one.memory.log[one.ticket]) == one.ticket_sla
@@ -296,7 +301,7 @@ def _is_gone(found: State) -> bool:
     return (found.stage, found.reason) == ("cancelled", "corrected")
 
 
-def _fields(found: State) -> dict[str, Any]:
+def _list_fields(found: State) -> dict[str, Any]:
     return {name: getattr(found, name) for name in State.__struct_fields__}
 
 
@@ -348,8 +353,8 @@ def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> Non
 
 
 def test_a_breach_of_an_objective_names_it_on_the_bus() -> None:
-    world = told(with_objectives("resolution"), [opened("foundation", "critical", "2025-11-03 09:00")])
-    first, resolution = [each for each in world.announced() if each.kind == "breached"]
+    world = play(with_objectives("resolution"), [opened("foundation", "critical", "2025-11-03 09:00")])
+    first, resolution = [each for each in world.list_announced() if each.kind == "breached"]
     assert (first.value_of("objective"), resolution.value_of("objective")) == ("first_response", "resolution")
     assert first.envelope["id"] != resolution.envelope["id"] and resolution.value_of("cycle") == 1
     assert resolution.subject == first.subject
@@ -381,19 +386,21 @@ objectives:
 )
 def test_an_objective_that_makes_no_sense_is_refused(tmp_path: Path, old: str, new: str, why: str) -> None:
     with pytest.raises(PolicyError, match=why):
-        load_policy_file(written(tmp_path, old, new))
+        load_policy_file(write_policy(tmp_path, old, new))
 
 
 def test_a_file_with_objectives_is_judged_like_its_resolved_form(tmp_path: Path) -> None:
     policy = load_policy_file(
-        written(tmp_path, "    # no targets", "    objectives: {resolution: {critical: 16h, serious: 9h, minor: 1h}}")
+        write_policy(
+            tmp_path, "    # no targets", "    objectives: {resolution: {critical: 16h, serious: 9h, minor: 1h}}"
+        )
     )
     assert policy.objectives["resolution"]._asdict() == {"name": "resolution"} | RULES["resolution"]
     again = Policy.from_resolved(json.loads(policy.canonical))
     assert again.fingerprint == policy.fingerprint and again.get_target("foundation", "minor", "resolution") == DAY / 24
 
 
-def written(folder: Path, old: str, new: str) -> Path:
+def write_policy(folder: Path, old: str, new: str) -> Path:
     """The shipped policy with a resolution, but no targets for it."""
     text = SHIPPED.read_text(encoding="utf-8").replace("objectives:\n  first_response: {pauses: false}\n", OBJECTIVES)
     text = text.replace("    targets:\n", "    # no targets\n    targets:\n")
@@ -418,9 +425,9 @@ def test_a_next_response_is_judged_by_the_version_the_ticket_was_moved_to_before
         customer_replied("2025-11-05 09:00", id="c"),
     ):
         world.put(each)
-    found = state(world, "next_response")
+    found = get_state(world, "next_response")
     assert (found.policy_version, found.target) == ("doubled", 8 * HOUR)
-    assert state(world, "resolution").policy_version == "doubled"
+    assert get_state(world, "resolution").policy_version == "doubled"
 
 
 def test_an_objective_that_the_other_version_does_not_have_goes_on_under_the_one_before() -> None:
@@ -434,15 +441,15 @@ def test_an_objective_that_the_other_version_does_not_have_goes_on_under_the_one
     ):
         world.put(each)
     assert world.memory.inbox == ["recorded"] * 4
-    assert (world.state.policy_version, state(world, "next_response").target) == ("doubled", 4 * HOUR)
+    assert (world.state.policy_version, get_state(world, "next_response").target) == ("doubled", 4 * HOUR)
 
 
 # ---- levels: the label of every clock
 
 
 def test_a_level_that_changes_is_for_all_objectives() -> None:
-    world = told(
+    world = play(
         with_objectives("resolution"),
         [opened("foundation", "critical", "2025-11-03 09:00"), levelled("enterprise", "2025-11-03 10:00")],
     )
-    assert state(world, "resolution").due_at == stockholm("2025-11-03 17:00")
+    assert get_state(world, "resolution").due_at == stockholm("2025-11-03 17:00")

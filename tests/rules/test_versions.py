@@ -30,7 +30,7 @@ from sla.versions import (
 from tests.scenarios.scenario import stockholm
 from tests.support.bus import fact, now, opened, responded, up
 from tests.support.commands import Said, call, sla
-from tests.support.memory import POLICY, SHIPPED, edited_policy
+from tests.support.memory import POLICY, SHIPPED, make_edited_policy
 from tests.support.objectives import doubled, with_objectives
 from tests.support.store_log import HOUR, START, Log
 from tests.support.stores import new_store, rows, tables
@@ -63,7 +63,7 @@ def test_the_first_version_covers_all_history() -> None:
 
 
 def test_each_instant_has_the_version_in_force() -> None:
-    later = Version(edited_policy(), NOW, NOW + DAY, material=True)
+    later = Version(make_edited_policy(), NOW, NOW + DAY, material=True)
     versions = Versions([later, *ONE])
     assert versions.get_in_force(NOW + DAY - timedelta(microseconds=1)) is POLICY
     assert versions.get_in_force(NOW + DAY) is later.policy and versions.get_in_force(BEFORE_ALL) is POLICY
@@ -84,14 +84,14 @@ def test_an_opening_that_its_version_cannot_judge_has_the_first_one_since_that_c
 
 
 def test_a_version_takes_effect_as_soon_as_it_may() -> None:
-    assert following(edited_policy()).effective_from == NOW + MIN_LEAD
-    assert following(edited_policy(), notice=30 * DAY).effective_from == NOW + 30 * DAY
-    assert following(replace(edited_policy(), effective_from=NOW + DAY)).effective_from == NOW + DAY
+    assert following(make_edited_policy()).effective_from == NOW + MIN_LEAD
+    assert following(make_edited_policy(), notice=30 * DAY).effective_from == NOW + 30 * DAY
+    assert following(replace(make_edited_policy(), effective_from=NOW + DAY)).effective_from == NOW + DAY
 
 
 def test_what_is_not_material_needs_no_notice() -> None:
     assert following(variant(warn_at=[80]), notice=30 * DAY).effective_from == NOW + MIN_LEAD
-    assert following(replace(edited_policy(), material=False), notice=30 * DAY).effective_from == NOW + MIN_LEAD
+    assert following(replace(make_edited_policy(), material=False), notice=30 * DAY).effective_from == NOW + MIN_LEAD
 
 
 @pytest.mark.parametrize(
@@ -99,14 +99,14 @@ def test_what_is_not_material_needs_no_notice() -> None:
     [
         (variant(version="2026-01"), DAY * 0, "version 2026-01 is published, and a published version is never edited"),
         (POLICY, DAY * 0, "never edited; give the file another version"),
-        (replace(edited_policy(), effective_from=NOW - DAY), DAY * 0, "lies before the publication"),
+        (replace(make_edited_policy(), effective_from=NOW - DAY), DAY * 0, "lies before the publication"),
         (
-            replace(edited_policy(), effective_from=NOW + MIN_LEAD / 2),
+            replace(make_edited_policy(), effective_from=NOW + MIN_LEAD / 2),
             DAY * 0,
             "too soon for the engine to know; give 2026",
         ),
         (
-            replace(edited_policy(), effective_from=NOW + DAY),
+            replace(make_edited_policy(), effective_from=NOW + DAY),
             2 * DAY,
             "SLA_POLICY_NOTICE is 2 days, 0:00:00; give 2026",
         ),
@@ -118,13 +118,13 @@ def test_what_cannot_be_published_is_refused_with_the_rule(policy: Policy, notic
 
 
 def test_two_versions_do_not_take_effect_at_one_instant() -> None:
-    first = following(replace(edited_policy(), effective_from=NOW + DAY))
+    first = following(replace(make_edited_policy(), effective_from=NOW + DAY))
     with pytest.raises(VersionRefusedError, match="version edited takes effect at 2026-11-25T09:00:00Z too"):
         following(replace(variant(), effective_from=NOW + DAY), Versions([*ONE, first]))
 
 
 def test_what_differs_is_named_as_a_policy_file_says_it() -> None:
-    found = [tuple(change) for change in find_changes(POLICY, edited_policy())]
+    found = [tuple(change) for change in find_changes(POLICY, make_edited_policy())]
     assert ("levels.foundation.targets.critical", "4h", "8h") in found and len(found) == 9
     resolved = POLICY.to_resolved()
     resolved["holidays"] |= {"2026-12-24": "Christmas Eve"}
@@ -232,7 +232,7 @@ def test_another_process_sees_what_is_published(log: Log) -> None:
     with closing(log.database.open()) as other:
         before = other.read_versions()
         assert other.read_versions() is before
-        log.store.publish_policy(edited_policy(), lambda: NOW)
+        log.store.publish_policy(make_edited_policy(), lambda: NOW)
         assert [version.name for version in other.read_versions()] == ["2026-01", "edited"]
 
 
@@ -317,7 +317,7 @@ def test_what_another_policy_cannot_judge_is_unknown_under_it(log: Log, tmp_path
 
 def test_a_ticket_that_was_moved_is_tried_under_the_other_policy_like_any_other(log: Log, tmp_path: Path) -> None:
     """A move within its 1.5 h to a version with doubled targets: 4 h now, 1 h under the file."""
-    log.store.publish_policy(replace(edited_policy(), effective_from=START + 6 * DAY), lambda: START + 5 * DAY)
+    log.store.publish_policy(replace(make_edited_policy(), effective_from=START + 6 * DAY), lambda: START + 5 * DAY)
     log.take(START + 7 * DAY, fact("policy_changed", "T-0", START + HOUR, policy_version="edited"))
     report = json.loads(on(log, "backtest", "--policy", written(tmp_path, critical_2h="1h"), "-o", "json").out)
     (flip,) = [flip for flip in report["flips"] if flip["ticket"] == "T-0"]
@@ -389,7 +389,7 @@ def test_tickets_cannot_move_to_a_version_without_their_names_or_not_in_effect(t
     file = written(tmp_path)
     file.write_text(file.read_text().replace("minor", "low"), encoding="utf-8")
     log.store.publish_policy(load_policy_file(file), lambda: at - timedelta(minutes=1))
-    log.store.publish_policy(replace(edited_policy(), effective_from=at + DAY), lambda: at)
+    log.store.publish_policy(replace(make_edited_policy(), effective_from=at + DAY), lambda: at)
     said = on(log, "policy", "migrate", "--to", "2027-01")
     assert (
         "priority 'minor' is not in policy" in said.out

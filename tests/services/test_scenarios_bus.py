@@ -31,9 +31,9 @@ EVERY = {f"SCENARIO-{number}": scenario for number, scenario in enumerate(SCENAR
 def in_memory(ticket: str) -> World:
     """The facts arrive when the scenario says it, and the clock runs on until today."""
     world, scenario = World(ticket), EVERY[ticket]
-    scenario.play(world.put, world.next_at)
+    scenario.play(world.put, world.find_next_instant)
     today, time = now(), stockholm(scenario.when)
-    while (due := world.next_at()) and due < today:
+    while (due := world.find_next_instant()) and due < today:
         time = max(due, time) + BEHIND
         world.put(Tick(time))
     return world

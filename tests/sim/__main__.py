@@ -14,7 +14,7 @@ import structlog
 
 from services.bus.streams import SLA, TICKETS
 from services.faults import POINTS
-from tests.sim.audit import Problem, audit
+from tests.sim.audit import Problem, find_problems
 from tests.sim.world import World
 from tests.support.planted import BUGS
 
@@ -37,14 +37,14 @@ def run(seed: int) -> Run:
     world = World(seed)
     try:
         world.run()
-        problems = audit(world)
+        problems = find_problems(world)
     finally:
         world.close()
     streams = {f"messages in {name}": world.broker.streams[name].newest for name in (TICKETS, SLA)}
     return Run(seed, problems, world.seen + Counter(streams))
 
 
-def runs(seeds: Iterable[int], processes: int, seconds: float) -> Iterator[Run]:
+def run_seeds(seeds: Iterable[int], processes: int, seconds: float) -> Iterator[Run]:
     """One after the other as they finish, until there are no more seeds or the time is over."""
     give_up = time.monotonic() + seconds
     with multiprocessing.get_context("fork").Pool(processes) as pool:
@@ -57,7 +57,7 @@ def runs(seeds: Iterable[int], processes: int, seconds: float) -> Iterator[Run]:
 def simulate(seeds: Iterable[int], processes: int, seconds: float) -> int:
     """The table of all runs; the number of problems."""
     started, done, kinds, seen = time.monotonic(), 0, Counter[str](), Counter[str]()
-    for found in runs(seeds, processes, seconds):
+    for found in run_seeds(seeds, processes, seconds):
         done += 1
         seen += found.seen
         for kind, story in found.problems:
@@ -73,7 +73,7 @@ def simulate(seeds: Iterable[int], processes: int, seconds: float) -> int:
     return sum(kinds.values()) + len(missed)
 
 
-def planted(names: Iterable[str]) -> int:
+def try_planted_bugs(names: Iterable[str]) -> int:
     """Each bug in processes of its own; the number of those that nobody noticed."""
     unnoticed = 0
     for name in names:
@@ -99,7 +99,7 @@ def main() -> int:
     parser.add_argument("--planted", nargs="*", metavar="BUG", help=f"planted, one after the other: {', '.join(BUGS)}")
     given = parser.parse_args()
     if given.planted is not None:
-        return planted(given.planted or list(BUGS))
+        return try_planted_bugs(given.planted or list(BUGS))
     if given.seed is not None:
         return simulate([given.seed], 1, float("inf"))
     return simulate(range(given.seeds), os.cpu_count() or 1, given.seconds)

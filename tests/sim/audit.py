@@ -15,30 +15,30 @@ from sla.log import Announced, LogEntry, Recorded
 from tests.scenarios.scenario import Fact
 from tests.sim.bus import Stored
 from tests.sim.world import MINUTE, World
-from tests.support.judge_checks import as_truth
-from tests.support.judge_oracle import truth
+from tests.support.judge_checks import read_truth
+from tests.support.judge_oracle import find_truth
 from tests.support.memory import Memory
 
 Problem = tuple[str, str]  # lost, doubled, false, early, stuck, differs; and the story
 
 
-def audit(world: World) -> list[Problem]:
+def find_problems(world: World) -> list[Problem]:
     """All that is wrong with a finished run."""
     if world.unexpected:
         return [("stuck", text) for text in world.unexpected]
-    accepted, refused = _arrivals(world)
+    accepted, refused = _sort_arrivals(world)
     return [
-        *_dead_letters(world, refused),
-        *_facts(world, accepted),
-        *_announced_once(world),
-        *_breaches(world, accepted),
-        *_not_early(world),
-        *_replay(world),
-        *_views(world),
+        *_check_dead_letters(world, refused),
+        *_check_facts(world, accepted),
+        *_check_announcements(world),
+        *_check_breaches(world, accepted),
+        *_check_not_early(world),
+        *_check_replay(world),
+        *_check_projections(world),
     ]
 
 
-def _arrivals(world: World) -> tuple[dict[str, list[Fact]], dict[int, str]]:
+def _sort_arrivals(world: World) -> tuple[dict[str, list[Fact]], dict[int, str]]:
     """By the order of the stream: the facts that count, by ticket; and the reason for each message that does not."""
     first: dict[tuple[str, str, str | None], Fact] = {}
     accepted, refused = defaultdict[str, list[Fact]](list), {}
@@ -59,7 +59,7 @@ def _arrivals(world: World) -> tuple[dict[str, list[Fact]], dict[int, str]]:
     return accepted, refused
 
 
-def _dead_letters(world: World, refused: dict[int, str]) -> Iterator[Problem]:
+def _check_dead_letters(world: World, refused: dict[int, str]) -> Iterator[Problem]:
     letters = [
         (int(each.headers["Sla-Sequence"]), each.headers["Sla-Reason"])
         for each in world.broker.streams[DEAD_LETTERS].messages
@@ -67,7 +67,7 @@ def _dead_letters(world: World, refused: dict[int, str]) -> Iterator[Problem]:
     yield from _compare(Counter(refused.items()), Counter(letters), "dead letter")
 
 
-def _facts(world: World, accepted: dict[str, list[Fact]]) -> Iterator[Problem]:
+def _check_facts(world: World, accepted: dict[str, list[Fact]]) -> Iterator[Problem]:
     expected = Counter((ticket, fact.source, fact.id) for ticket, facts in accepted.items() for fact in facts)
     tickets = world.store.load_tickets(world.facts)
     found = Counter(
@@ -83,27 +83,27 @@ def _compare(expected: Counter, found: Counter, what: str) -> Iterator[Problem]:
         yield ("doubled" if each in expected else "false"), f"{what} {each}, {times} times more"
 
 
-def _announced_once(world: World) -> Iterator[Problem]:
+def _check_announcements(world: World) -> Iterator[Problem]:
     """The stream SLA is the log's announcements: each once, in the log's order."""
-    log = [entry.event.id for entry in _entries(world) if isinstance(entry.event, Announced)]
+    log = [entry.event.id for entry in _read_entries(world) if isinstance(entry.event, Announced)]
     heard = [each.headers["Nats-Msg-Id"] for each in world.broker.streams[SLA].messages]
     yield from _compare(Counter(log), Counter(heard), "announcement")
     if log != heard and sorted(log) == sorted(heard):
         yield "differs", "announcements are not in the order of the log"
 
 
-def _entries(world: World) -> list[LogEntry]:
+def _read_entries(world: World) -> list[LogEntry]:
     return world.store.read_log_entries(0, 1_000_000)
 
 
-def _said(stored: Stored) -> dict:
+def _decode(stored: Stored) -> dict:
     return msgspec.json.decode(stored.body)
 
 
-def _breaches(world: World, accepted: dict[str, list[Fact]]) -> Iterator[Problem]:
+def _check_breaches(world: World, accepted: dict[str, list[Fact]]) -> Iterator[Problem]:
     """What was announced, less what was withdrawn, is what the oracle says; so is the state of each ticket."""
     standing: dict[str, tuple[str, str]] = {}
-    for event in map(_said, world.broker.streams[SLA].messages):
+    for event in map(_decode, world.broker.streams[SLA].messages):
         data = event["data"]
         if event["type"] == "sla.breached":
             if any(ticket == data["ticket_id"] for ticket, _ in standing.values()):
@@ -114,24 +114,24 @@ def _breaches(world: World, accepted: dict[str, list[Fact]]) -> Iterator[Problem
     expected = {}
     tickets = world.store.load_tickets(world.facts)
     for ticket, facts in accepted.items():
-        oracle = truth(facts, world.time(), edited_at=world.edited_at)
+        oracle = find_truth(facts, world.time(), edited_at=world.edited_at)
         if oracle.breached_at is not None:
             expected[ticket] = oracle.breached_at.isoformat().replace("+00:00", "Z")
-        if ticket in tickets and as_truth(tickets[ticket].state) != oracle:
+        if ticket in tickets and read_truth(tickets[ticket].state) != oracle:
             yield "differs", f"{ticket} is {tickets[ticket].state}, and should be {oracle}"
     yield from _compare(Counter(expected.items()), Counter(standing.values()), "net breach")
 
 
-def _not_early(world: World) -> Iterator[Problem]:
+def _check_not_early(world: World) -> Iterator[Problem]:
     for stored in world.broker.streams[SLA].messages:
-        event = _said(stored)
+        event = _decode(stored)
         if event["type"] in ("sla.breached", "sla.warning") and not from_microseconds(stored.at).isoformat() > event[
             "time"
         ].replace("Z", "+00:00"):
             yield "early", f"stored at {from_microseconds(stored.at)}: {event}"
 
 
-def _replay(world: World) -> Iterator[Problem]:
+def _check_replay(world: World) -> Iterator[Problem]:
     """The stream judged again from its first message, one by one and without faults, gives the same log."""
     memory = Memory(world.store.read_versions())
     engine = Engine(memory)
@@ -140,14 +140,14 @@ def _replay(world: World) -> Iterator[Problem]:
             engine.process([Message(each.sequence, from_microseconds(each.at), each.subject, each.headers, each.body)])
         )
     live = defaultdict[str, list[Recorded]](list)
-    for entry in _entries(world):
+    for entry in _read_entries(world):
         live[entry.ticket].append(entry.event)
     for ticket in {*live, *memory.log}:
         if live[ticket] != [recorded.event for recorded in memory.log.get(ticket, [])]:
             yield "differs", f"{ticket}: replay has another log"
 
 
-def _views(world: World) -> Iterator[Problem]:
+def _check_projections(world: World) -> Iterator[Problem]:
     """Each view, built again from nothing, has the same rows."""
     for view in PROJECTIONS:
         live, again = view(), view("_audit")

@@ -33,8 +33,8 @@ from sla.versions import AFTER_ALL, BEFORE_ALL
 from tests.scenarios.scenario import Fact
 from tests.sim.bus import Broker, SimBus
 from tests.sim.loop import Crashed, SimLoop
-from tests.support.judge_oracle import Truth, truth
-from tests.support.memory import POLICY, edited_policy
+from tests.support.judge_oracle import Truth, find_truth
+from tests.support.memory import POLICY, make_edited_policy
 
 SECOND, MINUTE, HOUR, DAY = (timedelta(seconds=n) for n in (1, 60, 3600, 86400))
 MICROSECOND = timedelta(microseconds=1)
@@ -180,7 +180,9 @@ class World:
         self.store = SqliteStore(path)
         within = timedelta(days=6) * self.rng.random()
         self.edited_at = self.time() + within if self.rng.random() < 0.5 else AFTER_ALL
-        self.store.publish_policy(replace(edited_policy(), effective_from=self.edited_at), self.time, lead=timedelta(0))
+        self.store.publish_policy(
+            replace(make_edited_policy(), effective_from=self.edited_at), self.time, lead=timedelta(0)
+        )
 
     def now(self) -> int:
         """The broker's time: microseconds since 1970."""
@@ -319,7 +321,7 @@ class World:
         return from_microseconds(self.now())
 
     def truth(self, ticket: str) -> Truth:
-        return truth(self.facts[ticket], self.time(), edited_at=self.edited_at)
+        return find_truth(self.facts[ticket], self.time(), edited_at=self.edited_at)
 
     async def _heal(self) -> None:
         """Nothing fails any more; what is dead is started; long after every deadline all must be done."""
@@ -401,7 +403,7 @@ class World:
         elif kind in ("excluded", "exclusion_revoked"):
             data = {"reason": rng.choice(("third_party", "training"))}
         elif kind == "policy_changed":
-            data = {"policy_version": rng.choice((POLICY.version, edited_policy().version))}
+            data = {"policy_version": rng.choice((POLICY.version, make_edited_policy().version))}
         elif kind == "corrected":
             data = self._correction(ticket)
         elif kind == "responded" and rng.random() < 0.2:

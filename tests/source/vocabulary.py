@@ -6,8 +6,8 @@ VERBS = frozenset(
     abort accept acknowledge acquire act add adjust admit advance align allow announce answer append apply ask
     assert assign attach await backtest begin bind block buffer build cache calculate call cancel capture cast
     catch chain change check choose clean clear close collect combine come commit compare compile complete compute
-    confirm connect consume contain convert copy count cover create cross cut declare decode define delete deliver
-    deny derive describe detach detect determine differ disable discard disconnect dispatch display divide do
+    confirm connect consume contain convert copy count cover create cross cut decide declare decode define delete
+    deliver deny derive describe detach detect determine differ disable discard disconnect dispatch display divide do
     drain draw drop dump emit enable encode end enforce ensure enter erase escalate escape estimate evaluate evict
     examine exclude execute exit expand expect explain export expose extend extract fail feed fetch fill filter
     find finish fix flag flatten flush fold follow forget format forward freeze fulfil gather generate get give go

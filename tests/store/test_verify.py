@@ -40,7 +40,7 @@ from tests.support.bus import (
 )
 from tests.support.commands import Said, call
 from tests.support.judge_checks import ONE_POLICY
-from tests.support.memory import World, policy_of
+from tests.support.memory import World, get_policy
 from tests.support.store_log import HOUR, START, Log, verified
 from tests.support.stores import ON_POSTGRES, address, change, copied, path_of
 
@@ -111,10 +111,10 @@ def judged_twice(path: Path, scenarios: Iterable[Scenario]) -> Verifier:
     kept: Any = Kept(path)
     for number, scenario in enumerate(scenarios):
         if not number:
-            kept.publish(policy_of(scenario), START)
+            kept.publish(get_policy(scenario), START)
         world = World(f"SCENARIO-{number}")
         world.memory, world.sequence, world.engine = kept, kept.read_committed_sequence(), Engine(kept)
-        scenario.play(world.put, world.next_at)
+        scenario.play(world.put, world.find_next_instant)
     kept.close()
     return verified(SqliteFile(path))
 

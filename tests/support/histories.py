@@ -11,7 +11,7 @@ from tests.scenarios.scenario import Fact, stockholm
 HOUR, DAY, AHEAD = timedelta(hours=1), timedelta(days=1), timedelta(minutes=5)
 
 
-def end_of(history: Sequence[Fact], arrivals: Sequence[datetime] = ()) -> datetime:
+def find_end(history: Sequence[Fact], arrivals: Sequence[datetime] = ()) -> datetime:
     """Long after every deadline."""
     return max([fact.time for fact in history] + list(arrivals)) + 14 * DAY
 
@@ -69,10 +69,10 @@ def histories(draw: st.DrawFn) -> list[Fact]:
         time = draw(close_times if n else st.sampled_from([BASE + HOUR, BASE + 2 * HOUR, BASE + 30 * HOUR]))
         arrives = time + draw(delays)
         fact = Fact(kind, data, time, arrives, f"f{n}", draw(anybody), draw(sequences))
-        facts.append(replace(fact, arrives=max([arrives, *said_time(fact)])))
+        facts.append(replace(fact, arrives=max([arrives, *list_corrected_times(fact)])))
     return facts
 
 
-def said_time(fact: Fact) -> list[datetime]:
+def list_corrected_times(fact: Fact) -> list[datetime]:
     """The time that a correction gives."""
     return [datetime.fromisoformat(fact.data["time"])] if "time" in fact.data else []

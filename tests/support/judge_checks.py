@@ -48,16 +48,16 @@ def check_ids(events: list[Event]) -> None:
     assert [event.replaces for event in fulfilled] == [None, *(event.id for event in fulfilled)][: len(fulfilled)]
 
 
-def outcome(state: State) -> State:
+def get_outcome(state: State) -> State:
     """The state apart from what depends on when the engine was told: which warnings were sent."""
-    return replaced(state, warned_percent=0, next_at=None)
+    return replace_fields(state, warned_percent=0, next_at=None)
 
 
-def replaced(state: State, **changes: object) -> State:
+def replace_fields(state: State, **changes: object) -> State:
     return State(**{name: getattr(state, name) for name in State.__struct_fields__} | changes)
 
 
-def as_truth(state: State) -> Truth:
+def read_truth(state: State) -> Truth:
     said = {name: getattr(state, name) for name in Truth.__dataclass_fields__}
     if state.opening_id is not None:
         said["opening_id"] = state.opening_id.rpartition("/")[2]

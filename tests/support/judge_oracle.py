@@ -45,27 +45,27 @@ class Truth:
     reason: str | None = None
 
 
-def truth(told: Sequence[Fact], now: datetime, pauses: bool = False, edited_at: datetime | None = None) -> Truth:
+def find_truth(told: Sequence[Fact], now: datetime, pauses: bool = False, edited_at: datetime | None = None) -> Truth:
     """
     Each rule in its own words. Duplicates are dropped; facts that have not happened yet do not count. `pauses`: the
     policy says that the budget waits between paused and resumed. From `edited_at` on the version `edited` is in force,
     whose targets are doubled.
     """
     known = {(fact.source, fact.id): fact for fact in told}
-    facts = [fact for fact in _as_corrected(list(known.values())) if fact.time <= now]
-    openings = _in_order(facts, "opened")
+    facts = [fact for fact in _correct_facts(list(known.values())) if fact.time <= now]
+    openings = _sort_facts(facts, "opened")
     if not openings:
         return Truth("pending")
     opening = openings[0]  # rules 7 and 8: the earliest; the others are ignored
     history = _History(
-        opening, [fact for fact in _in_order(facts, *CHANGES) if fact.time >= opening.time], pauses, edited_at
+        opening, [fact for fact in _sort_facts(facts, *CHANGES) if fact.time >= opening.time], pauses, edited_at
     )
     answers = [fact for fact in facts if fact.kind == "responded" and fact.data.get("by", "agent") == "agent"]
     answered_at = min(
         (fact.time for fact in answers if not history.is_closed_around(fact.time)), default=None
     )  # rule 5
-    excluded_for = _excluded_for(facts)
-    promise = history.promise(answered_at)
+    excluded_for = _find_exclusion(facts)
+    promise = history.find_promise(answered_at)
     in_time = answered_at is not None and answered_at <= promise.due_at  # rule 1
     broken = not in_time and promise.runs and now > promise.due_at and excluded_for is None  # rule 2
     level, priority, closed_for, waits, _ = history.now
@@ -91,7 +91,7 @@ def truth(told: Sequence[Fact], now: datetime, pauses: bool = False, edited_at: 
         breached_at=promise.due_at if broken else None,
         responded_at=answered_at if answered else None,
         met=in_time if answered else None,
-        overdue=history.open_time(promise, answered_at) if answered and answered_at else None,
+        overdue=history.measure_open_time(promise, answered_at) if answered and answered_at else None,
         escalation_level=sum(fact.kind == "escalated" for fact in facts),  # rule 10
         reason={"excluded": excluded_for, "cancelled": closed_for}.get(stage),
     )
@@ -108,9 +108,9 @@ SAYS = {  # what a correction can change of each kind
 }
 
 
-def _as_corrected(facts: Sequence[Fact]) -> Iterator[Fact]:
+def _correct_facts(facts: Sequence[Fact]) -> Iterator[Fact]:
     """Rule 14: the fact is replaced from the start, whenever the correction came; the last correction is right."""
-    corrections = _in_order(facts, "corrected")
+    corrections = _sort_facts(facts, "corrected")
     for fact in facts:
         for correction in corrections:
             if (correction.source, correction.data["corrects"]) == (fact.source, fact.id) and fact.kind != "corrected":
@@ -122,7 +122,7 @@ def _as_corrected(facts: Sequence[Fact]) -> Iterator[Fact]:
         yield fact
 
 
-def _in_order(facts: Sequence[Fact], *kinds: str) -> list[Fact]:
+def _sort_facts(facts: Sequence[Fact], *kinds: str) -> list[Fact]:
     """The order of facts (docs/architecture.md): by time; then the sequence as text, none first; then source and id."""
     found = [fact for fact in facts if fact.kind in kinds]
     for key in ("id", "source"):
@@ -132,10 +132,10 @@ def _in_order(facts: Sequence[Fact], *kinds: str) -> list[Fact]:
     return found
 
 
-def _excluded_for(facts: Sequence[Fact]) -> str | None:
+def _find_exclusion(facts: Sequence[Fact]) -> str | None:
     """Rule 14: an exclusion for a listed reason holds from the start, unless revoked after it; the last that holds."""
     standing: dict[str, None] = {}
-    for fact in _in_order(facts, "excluded", "exclusion_revoked"):
+    for fact in _sort_facts(facts, "excluded", "exclusion_revoked"):
         standing.pop(fact.data["reason"], None)
         if fact.kind == "excluded" and fact.data["reason"] in EXCLUDED_FOR:
             standing[fact.data["reason"]] = None
@@ -186,12 +186,12 @@ class _History:
         until = [labels for since, labels in self._from.items() if since <= time]
         return bool(before) and before[-1][2] is not None and until[-1][2] is not None
 
-    def promise(self, answered_at: datetime | None) -> Promise:
+    def find_promise(self, answered_at: datetime | None) -> Promise:
         """Rules 4 and 14, walked forward from one change of hours, target or being open to the next."""
         over = None if answered_at is None else max(answered_at, min(self._from))
         parts: list[tuple[datetime, tuple[str, timedelta, bool]]] = []
         for since, (level, priority, closed, waits, times) in self._from.items():
-            holds = (level, times * _target(level, priority), closed is None and not waits)
+            holds = (level, times * _get_target(level, priority), closed is None and not waits)
             if (over is None or since <= over) and (not parts or parts[-1][1] != holds):
                 parts.append((since, holds))
         gone, due_at, promise = NOTHING, None, None
@@ -200,47 +200,47 @@ class _History:
                 is_open = True  # answered as it was closed
                 since = over
             if is_open or promise is None or promise.runs:  # closed once more it is due as it was
-                due_at = first_with(level, since, max(target - gone, NOTHING))
+                due_at = find_first_with(level, since, max(target - gone, NOTHING))
             if not is_open:
                 promise = Promise(level, target, due_at, None, False)
                 continue
-            at_risk_at = first_with(level, since, max(target * 3 / 4 - gone, NOTHING))
+            at_risk_at = find_first_with(level, since, max(target * 3 / 4 - gone, NOTHING))
             promise = Promise(level, target, due_at, at_risk_at, True)
             if following is None or due_at < following[0]:
                 return promise
-            gone += used(level, since, following[0])
+            gone += measure_used(level, since, following[0])
         assert promise is not None, "the opening gives a part"
         return promise
 
-    def open_time(self, promise: Promise, until: datetime) -> timedelta:
+    def measure_open_time(self, promise: Promise, until: datetime) -> timedelta:
         """Support time from the deadline on, but for the time in which the ticket was closed or waited."""
         total, starts = NOTHING, list(self._from.items())
         for (since, (_, _, closed, waits, _)), following in zip_longest(starts, starts[1:]):
             end = until if following is None else min(until, following[0])
             if closed is None and not waits:
-                total += used(promise.level, max(since, promise.due_at), end)
+                total += measure_used(promise.level, max(since, promise.due_at), end)
         return total
 
 
-def _target(level: str, priority: str) -> timedelta:
+def _get_target(level: str, priority: str) -> timedelta:
     return LEVELS[level][3][priority] * HOUR
 
 
-def used(level: str, start: datetime, end: datetime) -> timedelta:
+def measure_used(level: str, start: datetime, end: datetime) -> timedelta:
     """Support time in [start, end); nothing if end is not after start."""
     total = NOTHING
-    for opens, closes in _windows(level, start):
+    for opens, closes in _iterate_windows(level, start):
         if opens >= end:
             return total
         total += max(min(closes, end) - max(opens, start), NOTHING)
     raise AssertionError("there is always a next window")
 
 
-def first_with(level: str, start: datetime, amount: timedelta) -> datetime:
+def find_first_with(level: str, start: datetime, amount: timedelta) -> datetime:
     """The first instant at which so much has been used since `start`."""
     if not amount:
         return start
-    for opens, closes in _windows(level, start):
+    for opens, closes in _iterate_windows(level, start):
         open_for = max(closes - max(opens, start), NOTHING)
         if open_for >= amount:
             return max(opens, start) + amount
@@ -248,26 +248,26 @@ def first_with(level: str, start: datetime, amount: timedelta) -> datetime:
     raise AssertionError("there is always a next window")
 
 
-def _windows(level: str, start: datetime) -> Iterator[tuple[datetime, datetime]]:
+def _iterate_windows(level: str, start: datetime) -> Iterator[tuple[datetime, datetime]]:
     day = start.astimezone(STOCKHOLM).date()
     while True:
-        if (window := _window(level, day)) is not None:
+        if (window := _find_window(level, day)) is not None:
             yield window
         day += DAY
 
 
 @cache
-def _window(level: str, day: date) -> tuple[datetime, datetime] | None:
+def _find_window(level: str, day: date) -> tuple[datetime, datetime] | None:
     days, opens, closes, _ = LEVELS[level]
     if day.weekday() not in days or day in _holidays(day.year):
         return None
-    return _wall(day, opens), _wall(day, closes)
+    return _convert_from_wall(day, opens), _convert_from_wall(day, closes)
 
 
 _holidays = cache(swedish_holidays)
 
 
-def _wall(day: date, hour: int) -> datetime:
+def _convert_from_wall(day: date, hour: int) -> datetime:
     """The instant at which clocks in Stockholm show this hour; no window starts or ends while they are changed."""
     day, hour = (day + DAY, 0) if hour == 24 else (day, hour)
     return datetime(day.year, day.month, day.day, hour, tzinfo=STOCKHOLM).astimezone(UTC)

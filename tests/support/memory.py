@@ -26,7 +26,7 @@ POLICY = load_policy_file(SHIPPED)
 
 
 @cache
-def edited_policy(policy: Policy = POLICY) -> Policy:
+def make_edited_policy(policy: Policy = POLICY) -> Policy:
     """A later version of the policy, in which every target is doubled."""
     resolved = policy.to_resolved() | {"version": "edited"}
     for level in resolved["levels"]:
@@ -35,20 +35,20 @@ def edited_policy(policy: Policy = POLICY) -> Policy:
 
 
 @cache
-def pausing_policy() -> Policy:
+def make_pausing_policy() -> Policy:
     """The shipped policy, in which a pause stops the clock."""
     return Policy.from_resolved(POLICY.to_resolved() | {"objectives": {"first_response": {"pauses": True}}})
 
 
-def in_turn(policy: Policy, edited_at: datetime | None = None) -> Versions:
+def make_versions(policy: Policy, edited_at: datetime | None = None) -> Versions:
     """The policy, and a version with doubled targets to which a ticket may be moved; in force from `edited_at` on."""
-    later = Version(edited_policy(policy), START_OF_ALL, edited_at or AFTER_ALL, material=True)
+    later = Version(make_edited_policy(policy), START_OF_ALL, edited_at or AFTER_ALL, material=True)
     return Versions([*Versions.only(policy), later])
 
 
-def policy_of(scenario: Scenario) -> Policy:
+def get_policy(scenario: Scenario) -> Policy:
     """The policy under which a scenario begins."""
-    return pausing_policy() if scenario.pauses else POLICY
+    return make_pausing_policy() if scenario.pauses else POLICY
 
 
 @dataclass
@@ -97,14 +97,14 @@ class World:
         """Hands over one fact or tick; returns what was recorded because of it."""
         match item:
             case Edited(arrives=now):
-                self.memory.publish(edited_policy(), now)
+                self.memory.publish(make_edited_policy(), now)
                 return []
             case Fact() | Tick():
-                return self.take([self.message(item)])
+                return self.take([self.make_message(item)])
             case _:
                 raise TypeError(f"{item} is for the clock")
 
-    def message(self, item: Fact | Tick) -> Message:
+    def make_message(self, item: Fact | Tick) -> Message:
         self.sequence += 1
         if isinstance(item, Tick):
             return Message(self.sequence, item.arrives, f"{TICK_PREFIX}{encode_token(self.ticket)}", None, b"")
@@ -125,7 +125,7 @@ class World:
         """Of the first response."""
         return self.states.get(("first_response", 1), State())
 
-    def next_at(self) -> datetime | None:
+    def find_next_instant(self) -> datetime | None:
         return min((state.next_at for state in self.states.values() if state.next_at), default=None)
 
     @property
@@ -134,11 +134,11 @@ class World:
         self.engine._load_tickets([self.ticket])
         return self.engine._tickets[self.ticket]
 
-    def announced(self) -> list[Announced]:
-        return list(_announced(self.ticket, self.events))
+    def list_announced(self) -> list[Announced]:
+        return list(_read_announced(self.ticket, self.events))
 
 
-def _announced(ticket: str, events: Iterable[Event]) -> Iterator[Announced]:
+def _read_announced(ticket: str, events: Iterable[Event]) -> Iterator[Announced]:
     for position, event in enumerate(events, 1):
         if isinstance(event, AnnouncedEvent):
             message = build_announcement(LogEntry(position, ticket, event))
