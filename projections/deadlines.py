@@ -1,11 +1,12 @@
 """When must the deadline timer look at a ticket next? One row for each promise that time alone can change."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar, NamedTuple
 
 from events.times import to_microseconds
 from projections.runner import Cursor
-from sla.log import Decision, LogRow, decode_rows
+from sla.log import Decision, LogRow, Quarantined, decode_rows
 from sla.policy import FIRST_RESPONSE
 
 
@@ -43,9 +44,15 @@ class Deadlines:
         )
 
     def apply(self, cursor: Cursor, batch: Sequence[LogRow]) -> None:
-        last = {
-            (ticket, _name_promise(event)): event.state.next_at for _, ticket, event in decode_rows(batch, Decision)
-        }
+        last: dict[tuple[str, str], datetime | None] = {}
+        quarantined: list[tuple[str]] = []
+        for _, ticket, event in decode_rows(batch, Decision, Quarantined):
+            if isinstance(event, Quarantined):
+                quarantined.append((ticket,))
+                last = {key: at for key, at in last.items() if key[0] != ticket}
+            else:
+                last[ticket, _name_promise(event)] = event.state.next_at
+        cursor.executemany(f"DELETE FROM {self._table} WHERE ticket IN (VALUES (?))", quarantined)
         cursor.executemany(f"DELETE FROM {self._table} WHERE (ticket, promise) IN (VALUES (?, ?))", list(last))
         rows = [(*key, to_microseconds(at)) for key, at in last.items() if at is not None]
         cursor.executemany(f"INSERT INTO {self._table} VALUES (?, ?, ?)", rows)

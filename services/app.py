@@ -10,7 +10,7 @@ from functools import partial
 
 import structlog
 from nats.aio.client import Client
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.types import ASGIApp
 
 from services import faults
@@ -64,6 +64,7 @@ class Process:
         self._stopping = asyncio.Event()
         policy, registry = load_policy(settings.policy_dir), CollectorRegistry()
         registry.register(Readiness(tuple(names), self.find_problems))
+        ProcessCollector(registry=registry)  # its start time shows a process that begins again and again
         setup = Setup(settings, policy, registry, self._open_connection, access.build_inbox_prefix(nats_url))
         self._builders = {name: SERVICES[name].prepare(setup) for name in names}
         if settings.fault is not None:

@@ -6,7 +6,7 @@ A `BadFactError` (events/cloudevents.py) is never retried: the message is at fau
 import sqlite3
 
 import nats.errors
-from eventsourcing.persistence import InterfaceError, InternalError, OperationalError
+from eventsourcing.persistence import PersistenceError
 
 from projections.runner import NotMigratedError
 
@@ -35,14 +35,21 @@ class ReadOnlyError(StoreError):
     """The store may be read and not written by this user."""
 
 
+class SuspicionError(Exception):
+    """
+    So many messages in a row met a fault of the engine that they are not to blame; the text says what to do. Transient:
+    the process stays, tries again, and is not ready.
+    """
+
+
 class FatalError(Exception):
     """The process cannot go on, and waiting does not help; the text says what to do. It ends with 1."""
 
 
 BUS_ERRORS = (BusError, nats.errors.Error)
-STORE_ERRORS = (StoreError, NotMigratedError, InterfaceError, InternalError, OperationalError, sqlite3.OperationalError)
+STORE_ERRORS = (StoreError, NotMigratedError, PersistenceError, sqlite3.Error)
 
-TRANSIENT_ERRORS = (*BUS_ERRORS, *STORE_ERRORS, OSError)
+TRANSIENT_ERRORS = (*BUS_ERRORS, *STORE_ERRORS, SuspicionError, OSError)
 """Waiting can help: the work is retried, and no message is blamed for it."""
 
 ENVIRONMENT_ERRORS = (FatalError, *TRANSIENT_ERRORS)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from math import inf
@@ -14,13 +15,14 @@ from events.cloudevents import Reason
 from events.times import to_microseconds
 from services.bus.connection import Bus
 from services.bus.publisher import Outgoing
+from services.bus.reader import StreamReader
 from services.bus.streams import DEAD_LETTERS, TICKETS, split_partition
-from services.errors import ENVIRONMENT_ERRORS, FatalError
+from services.errors import STORE_ERRORS, FatalError, SuspicionError
 from services.faults import reach
 from services.runtime.service import Replication, Service
 from services.runtime.setup import Backends, Setup
 from services.store.interface import PartitionLeases, Store
-from sla.engine import TICK_PREFIX, BatchOutcome, DeadLetter, Engine, Limits, Message
+from sla.engine import TICK_PREFIX, BatchOutcome, DeadLetter, Engine, Limits, Message, OwnFaultError
 from sla.policy import Policy
 from sla.versions import VersionRefusedError
 
@@ -28,6 +30,34 @@ log = structlog.get_logger()
 
 READ_TIMEOUT = 0.9  # seconds after which intake comes round though nothing has arrived: at each heartbeat of the broker
 LEASE_CHECK_INTERVAL = 0.5  # seconds between two checks of the leases
+MAX_BLAMED = 3  # messages in a row that are set aside; the next one is not to blame
+MAX_ATTEMPTS = 2  # times that a message may end the process while it is judged alone
+SUSPECTS = StreamReader.MAX_MESSAGES  # messages that may have been under way when an intake ended uncleanly
+
+
+class Blame:
+    """
+    How many messages in a row met a fault of the engine, and the partitions that this process reads: both outlive the
+    service, which is built again after an error.
+    """
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+        self.reading: frozenset[int] = frozenset()
+
+    def acquit(self) -> None:
+        """Record that a message was processed."""
+        self._in_a_row = 0
+
+    def put(self, message: Message, fault: str) -> None:
+        """Blame a message. Raises SuspicionError if MAX_BLAMED messages before it were blamed."""
+        if self._in_a_row >= MAX_BLAMED:
+            raise SuspicionError(
+                f"{MAX_BLAMED} messages in a row met a fault of the engine and were set aside, and so does message "
+                f"{message.sequence}: {fault}. The messages are not to blame, and nothing is lost: see the log, mend "
+                "what is wrong, and start intake again"
+            )
+        self._in_a_row += 1
 
 
 class Intake(Service):
@@ -52,8 +82,10 @@ class Intake(Service):
         limits: Limits,
         leases: PartitionLeases,
         notice: timedelta = timedelta(0),
+        blame: Blame | None = None,
     ) -> None:
         super().__init__()
+        self._blame = blame or Blame()
         self._bus, self._store, self._policy, self._leases, self._notice = bus, store, policy, leases, notice
         self._engine = Engine(store, limits)
         self._dead_letters = bus.get_publisher(DEAD_LETTERS)
@@ -64,7 +96,8 @@ class Intake(Service):
     def prepare(cls, setup: Setup) -> Callable[[Backends], Self]:
         """Return what builds an intake for the policy of SLA_POLICY_DIR."""
         settings, limits = setup.settings, Limits(setup.settings.max_ahead, setup.settings.historic_after)
-        return lambda at: cls(at.bus, at.store, setup.policy, limits, at.find_leases(), settings.policy_notice)
+        notice, blame = settings.policy_notice, Blame()
+        return lambda at: cls(at.bus, at.store, setup.policy, limits, at.find_leases(), notice, blame)
 
     async def run(self) -> None:
         while True:
@@ -117,6 +150,7 @@ class Intake(Service):
         )
         some = sorted(leased) if len(leased) < len(stored) else []
         reader = self._bus.create_reader(TICKETS, self._committed_sequence, some)
+        suspects = SUSPECTS if await self._begin_reading(leased) else 0
         loop_time, check_at = asyncio.get_running_loop().time, 0.0
         try:
             await self.run_to_completion(reader.start())
@@ -127,12 +161,31 @@ class Intake(Service):
                         return
                     check_at = loop_time() + LEASE_CHECK_INTERVAL
                 if messages := await reader.read_batch(READ_TIMEOUT):
-                    if new := self._select_new(messages):
-                        await self.run_to_completion(self._process(new))
+                    new = self._select_new(messages)
+                    if new:
+                        await self.run_to_completion(self._process(new, alone=suspects > 0))
+                        suspects -= len(new)
                 elif some:
                     await self._skip_to(await self.run_to_completion(reader.find_caught_up_sequence()))
+            await self._end_reading(leased)
+        except asyncio.CancelledError:
+            await self._end_reading(leased)
+            raise
         finally:
             await reader.close()
+
+    async def _begin_reading(self, leased: frozenset[int]) -> bool:
+        """Return whether an intake before this process may have been ended by a message of these partitions."""
+        was_unclean = await self.run_in_thread(self._store.begin_reading, leased)
+        was_other = not leased <= self._blame.reading
+        self._blame.reading |= leased
+        return was_unclean and was_other
+
+    async def _end_reading(self, leased: frozenset[int]) -> None:
+        """Record that no message has ended this process."""
+        with suppress(*STORE_ERRORS):  # the next intake is more careful than it need be
+            await asyncio.to_thread(self._store.end_reading, leased)
+            self._blame.reading -= leased
 
     def _select_new(self, messages: Sequence[Message]) -> list[Message]:
         """
@@ -146,23 +199,19 @@ class Intake(Service):
                 new.append(message._replace(subject=subject))
         return new
 
-    async def _process(self, messages: Sequence[Message]) -> None:
+    async def _process(self, messages: Sequence[Message], *, alone: bool = False) -> None:
         """
-        Decide and persist what follows from a batch, then nudge; if the batch fails, message by message. Runs to
-        completion as a whole, so that its steps need not be shielded again.
+        Decide and persist what follows from a batch, then nudge; message by message if one of them meets a fault of
+        ours, or if `alone`. Runs to completion as a whole, so that its steps need not be shielded again. Raises
+        whatever else goes wrong: that is an outage, and no message is blamed for it (docs/architecture.md#decision-8).
         """
         reach("intake.taken")
         started = time.perf_counter()
         try:
-            outcome = await asyncio.get_running_loop().run_in_executor(self._thread, self._decide, messages)
-            if outcome.dead:
-                await self._persist(outcome)
-        except Exception as error:
-            self._engine.forget()
-            if isinstance(error, ENVIRONMENT_ERRORS):
-                raise
-            log.error("batch failed", error=repr(error), messages=len(messages))
-            outcome = await self._process_one_by_one(messages)
+            outcome = await (self._process_each(messages, alone) if alone else self._process_batch(messages))
+        except OwnFaultError as fault:
+            log.error("batch failed", error=str(fault), messages=len(messages))
+            outcome = await self._process_each(messages, alone)
         if outcome.events:
             await self._bus.nudge()
         log.info(
@@ -174,9 +223,27 @@ class Intake(Service):
             ms=round((time.perf_counter() - started) * 1000, 1),
         )
 
-    def _decide(self, messages: Sequence[Message]) -> BatchOutcome:
-        """Return what follows, committed unless there are dead letters to publish first. Blocks."""
-        outcome = self._engine.process(messages)
+    async def _process_batch(self, messages: Sequence[Message], attempt: bool = False) -> BatchOutcome:
+        try:
+            outcome = await self.start_in_thread(self._decide, messages, attempt)
+            if outcome.dead:
+                await self._persist(outcome)
+        except BaseException:
+            self._engine.forget()
+            raise
+        self._blame.acquit()
+        return outcome
+
+    def _decide(self, messages: Sequence[Message], attempt: bool) -> BatchOutcome:
+        """
+        Return what follows, committed unless there are dead letters to publish first. With `attempt`, the store knows
+        meanwhile that the first message is judged. Blocks.
+        """
+        try:
+            outcome = self._engine.process(messages, self.record_heartbeat)
+        finally:
+            if attempt:
+                self._store.end_attempt(messages[0].sequence)
         if not outcome.dead:
             self._commit(outcome)
         return outcome
@@ -188,7 +255,7 @@ class Intake(Service):
             await self._dead_letters.publish([build_dead_letter(dead) for dead in new])
             self._dead_lettered.update(dead.message.sequence for dead in new)
         reach("intake.after_dead_letters")
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._commit, outcome)
+        await self.start_in_thread(self._commit, outcome)
 
     def _commit(self, outcome: BatchOutcome) -> None:
         """Commit, and move the checkpoints. Blocks. Raises FencedError if another intake has moved them."""
@@ -208,33 +275,42 @@ class Intake(Service):
         if sequence > self._committed_sequence:
             await self.run_in_thread(self._commit, BatchOutcome(last_sequence=sequence))
 
-    # ---- a batch that fails
+    # ---- a message that fails, hangs or kills
 
-    async def _process_one_by_one(self, messages: Sequence[Message]) -> BatchOutcome:
-        """Find the message that makes a batch fail, dead-letter it, and let all others through."""
+    async def _process_each(self, messages: Sequence[Message], attempt: bool) -> BatchOutcome:
+        """
+        Process each message alone, and set aside those that meet a fault of ours. With `attempt`, also those that hang
+        or kill: the store knows how often each was begun and not ended.
+        """
         total = BatchOutcome(last_sequence=messages[-1].sequence)
         for message in messages:
             self.record_heartbeat()
-            try:
-                outcome = await asyncio.get_running_loop().run_in_executor(self._thread, self._decide, [message])
-                if outcome.dead:
-                    await self._persist(outcome)
-            except Exception as error:
-                self._engine.forget()
-                if isinstance(error, ENVIRONMENT_ERRORS):
-                    raise
-                log.error("message failed", error=repr(error), sequence=message.sequence, exc_info=True)
-                outcome = self._refuse(message, error)
-                await self._persist(outcome)
+            if attempt and await self.start_in_thread(self._store.begin_attempt, message.sequence) > MAX_ATTEMPTS:
+                outcome = await self._set_aside(message, f"it has ended intake {MAX_ATTEMPTS} times", is_judging=False)
+            else:
+                try:
+                    outcome = await self._process_batch([message], attempt)
+                except OwnFaultError as fault:
+                    log.error("message failed", error=str(fault), sequence=message.sequence, exc_info=True)
+                    outcome = await self._set_aside(message, str(fault), is_judging=fault.is_judging)
             total.events += outcome.events
             total.dead += outcome.dead
         return total
 
-    def _refuse(self, message: Message, error: Exception) -> BatchOutcome:
-        if message.subject.startswith(TICK_PREFIX):
-            return BatchOutcome(last_sequence=message.sequence)  # a tick is a hint; it is sent again
-        text = f"{error!r}; this is a fault of the engine: report it, then `sla dead replay {message.sequence}`"
-        return self._engine.refuse(message, Reason.INTERNAL, text)
+    async def _set_aside(self, message: Message, fault: str, *, is_judging: bool) -> BatchOutcome:
+        """
+        Quarantine the ticket of a message that was read and could not be judged, and of a tick, which leaves no dead
+        letter; dead-letter any other. Raises SuspicionError if that would be one too many in a row.
+        """
+        self._blame.put(message, fault)
+        if is_judging or message.subject.startswith(TICK_PREFIX):
+            outcome = await self.start_in_thread(self._engine.quarantine, message, fault)
+            log.error("ticket quarantined", sequence=message.sequence, error=fault, hint="see `sla quarantine list`")
+        else:
+            text = f"{fault}; this is a fault of the engine: report it, then `sla dead replay {message.sequence}`"
+            outcome = self._engine.refuse(message, Reason.INTERNAL, text)
+        await self._persist(outcome)
+        return outcome
 
     # ---- what must be so before anything is read
 

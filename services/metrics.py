@@ -23,6 +23,7 @@ from projections.arrivals import Arrivals
 from projections.compliance import DELAY_BUCKETS, Compliance, name_outcome
 from projections.counters import Count
 from projections.deadlines import Deadlines
+from projections.quarantine import Quarantine
 from projections.runner import Projection
 from projections.tickets import NO_LEVEL, Tickets
 from services.bus.connection import Bus
@@ -45,7 +46,13 @@ CAUSES = (str(Cause.CLOSED), str(Cause.EXCLUDED))
 RESPONSE_OUTCOMES = (*OUTCOMES, *CAUSES, RUNNING_AGAIN)  # of a promise to which there was an answer
 OBJECTIVE_EVENTS = {name.removeprefix("sla.") for name in ANNOUNCEMENT_TYPES} - {"fulfilled", "escalated"} | {*OUTCOMES}
 MIN_REFRESH_INTERVAL = 0.25  # seconds between two times that the projections catch up
-SHOWN_CHECKPOINTS = (Deadlines.name, ANNOUNCER_CHECKPOINT, Tickets.name, Compliance.name)  # those in the log
+SHOWN_CHECKPOINTS = (
+    Deadlines.name,
+    ANNOUNCER_CHECKPOINT,
+    Tickets.name,
+    Compliance.name,
+    Quarantine.name,
+)  # those in the log
 
 
 class Metrics(Service, Collector):
@@ -54,13 +61,14 @@ class Metrics(Service, Collector):
     name: ClassVar[str] = "metrics"
     summary: ClassVar[str] = "keeps the figures for Prometheus, and shows them"
     streams: ClassVar[tuple[str, ...]] = (TICKETS,)
-    projections: ClassVar[tuple[type[Projection], ...]] = (Tickets, Compliance, Arrivals)
+    projections: ClassVar[tuple[type[Projection], ...]] = (Tickets, Compliance, Arrivals, Quarantine)
     replication: ClassVar[Replication] = Replication.LEADER
 
     def __init__(self, bus: Bus, store: Store, policy: Policy, lock: Lock, now: Now = read_wall_clock) -> None:
         super().__init__()
         self._bus, self._store, self._policy, self._lock, self._now = bus, store, policy, lock, now
         self._tickets, self._compliance, self._arrivals = Tickets(), Compliance(), Arrivals()
+        self._quarantine = Quarantine()
         self._policies = [policy]
         self._active = False
         self._stored = 0  # messages in TICKETS, as last seen
@@ -85,7 +93,7 @@ class Metrics(Service, Collector):
         await self.acquire_leadership(self._lock)
         self._active = True
         while True:
-            for projection in (self._tickets, self._compliance, self._arrivals):
+            for projection in (self._tickets, self._compliance, self._arrivals, self._quarantine):
                 await self.catch_up(self._store, projection, self._lock)
             self._stored, self._dead_letters = await self.run_to_completion(
                 asyncio.gather(
@@ -131,6 +139,7 @@ class Metrics(Service, Collector):
             sums = self._compliance.read_counts(cursor)
             arrivals = self._arrivals.read_counts(cursor)
             following = Deadlines().find_next_after(cursor, 0)
+            quarantined = self._quarantine.count(cursor)
         yield self._make_gauge(
             "sla_tickets",
             "Tickets by stage.",
@@ -151,6 +160,11 @@ class Metrics(Service, Collector):
             "Messages that cannot count and wait for somebody: see sla dead list --group.",
             ("reason",),
             {(str(reason),): self._dead_letters.get(f"dead_letters.{reason}", 0) for reason in Reason},
+        )
+        yield GaugeMetricFamily(
+            "sla_quarantined_tickets",
+            "Tickets that could not be judged and wait for somebody: see sla quarantine list.",
+            quarantined,
         )
         yield from self._collect_verification()
         yield from self._collect_lags(following)

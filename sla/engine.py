@@ -1,7 +1,8 @@
 """From messages to decisions: which fact or tick a message is, whether it may count, and which ticket it is about."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
@@ -27,6 +28,7 @@ from sla.versions import AFTER_ALL, Versions
 MAX_FACTS = 10_000  # of one ticket
 MAX_CACHED_TICKETS, MAX_CACHED_FACTS = 20_000, 200_000  # in memory between two batches; 0.8 kB a fact, measured
 TICK_PREFIX = "clock.due."
+RETRY_HEADER = "Sla-Retry"  # of a tick: judge the ticket again, should it be quarantined
 UNKNOWN_TYPE = "unknown"  # of a message that is not one of ours
 
 
@@ -41,9 +43,35 @@ class Message(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """It may be time to look at a ticket. No ticket has the empty id."""
+    """It may be time to look at a ticket; with `retries` at one that is quarantined too. No ticket has the empty id."""
 
     ticket: str
+    retries: bool = False
+
+
+class OwnFaultError(Exception):
+    """
+    A fault of the engine, met by reading or judging one message: neither the store nor the bus is to blame. The text is
+    what was raised; `is_judging` says that the message was read, and that it may be recorded.
+    """
+
+    def __init__(self, text: str, *, is_judging: bool) -> None:
+        super().__init__(text)
+        self.is_judging = is_judging
+
+
+@contextmanager
+def blame_message(*, is_judging: bool) -> Iterator[None]:
+    """
+    Raise OwnFaultError for whatever else than BadFactError is raised in here: only pure work on one message is done in
+    it, so that nothing else can be at fault (docs/architecture.md#decision-8).
+    """
+    try:
+        yield
+    except (BadFactError, MemoryError):
+        raise
+    except Exception as error:
+        raise OwnFaultError(repr(error), is_judging=is_judging) from error
 
 
 class InboxRow(NamedTuple):
@@ -104,33 +132,57 @@ class Engine:
         self._tickets: OrderedDict[str, TicketSla] = OrderedDict()  # the one used last is last
         self._facts = 0  # of these tickets
 
-    def process(self, messages: Sequence[Message]) -> BatchOutcome:
-        """Return what follows from the messages. Raises what the store raises; a BadFactError is a dead letter."""
+    def process(self, messages: Sequence[Message], progress: Callable[[], None] = lambda: None) -> BatchOutcome:
+        """
+        Return what follows from the messages; `progress` is called before each. Raises what the store raises, and
+        OwnFaultError if it is a message that cannot be processed; a BadFactError is a dead letter.
+        """
         outcome = BatchOutcome(last_sequence=messages[-1].sequence)
+        items, known = self._prepare(messages)
+        for message, item in zip(messages, items, strict=True):
+            progress()
+            if isinstance(item, BadFactError):
+                _refuse(message, item, outcome)
+                continue
+            ticket, fact_id = self._tickets[item.ticket], None
+            if isinstance(item, TicketEvent):
+                if not self._record(message, item, known, outcome):
+                    continue
+                fact_id = item.id
+            elif not ticket.version:
+                continue  # a tick that is forged: the ticket has no facts
+            elif item.retries and ticket.quarantined:
+                outcome.events.append(ticket.release(message.stored_at))
+            with blame_message(is_judging=True):
+                outcome.events += ticket.decide(self._versions, message.stored_at, self._limits.historic_after, fact_id)
+        while len(self._tickets) > MAX_CACHED_TICKETS or self._facts > MAX_CACHED_FACTS:
+            self._facts -= len(self._tickets.popitem(last=False)[1].facts)
+        return outcome
+
+    def quarantine(self, message: Message, error: str) -> BatchOutcome:
+        """
+        Return the outcome of a message that cannot be judged: its fact is recorded, and its ticket is set aside. Raises
+        what `process` raises.
+        """
+        outcome = BatchOutcome(last_sequence=message.sequence)
+        (item,), known = self._prepare([message])
+        if isinstance(item, TicketEvent):
+            self._record(message, item, known, outcome)
+        if not isinstance(item, BadFactError) and (ticket := self._tickets[item.ticket]).version:
+            outcome.events.append(ticket.quarantine(error, message.stored_at))
+        return outcome
+
+    def _prepare(
+        self, messages: Sequence[Message]
+    ) -> tuple[list[TicketEvent | Tick | BadFactError], dict[bytes, bytes]]:
+        """Return what the messages are, and the digests of the facts that are known; all their tickets are loaded."""
         self._versions = self._store.read_versions()  # after the messages, so that all in force for them are known
         items = [_read_message(message) for message in messages]
         known = self._store.read_digests(
             make_fact_key(item.source, item.id) for item in items if isinstance(item, TicketEvent)
         )
         self._load_tickets([item.ticket for item in items if not isinstance(item, BadFactError)])
-        historic_after = self._limits.historic_after
-        for message, item in zip(messages, items, strict=True):
-            match item:
-                case BadFactError():
-                    _refuse(message, item, outcome)
-                case Tick(ticket):
-                    if self._tickets[ticket].version:  # else it is forged: the ticket has no facts
-                        outcome.events += self._tickets[ticket].decide(
-                            self._versions, message.stored_at, historic_after
-                        )
-                case TicketEvent(ticket=ticket, id=fact_id):
-                    if self._record(message, item, known, outcome):
-                        outcome.events += self._tickets[ticket].decide(
-                            self._versions, message.stored_at, historic_after, fact_id
-                        )
-        while len(self._tickets) > MAX_CACHED_TICKETS or self._facts > MAX_CACHED_FACTS:
-            self._facts -= len(self._tickets.popitem(last=False)[1].facts)
-        return outcome
+        return items, known
 
     def forget(self) -> None:
         """Drop what is in memory: an outcome was not stored, so tickets may be ahead of the log."""
@@ -147,7 +199,8 @@ class Engine:
         """Record a fact, if it is new and may count, with its inbox row. Return whether it was recorded."""
         key, digest = make_fact_key(event.source, event.id), make_content_digest(event)
         try:
-            is_new = self._accept(event, message.stored_at, known.get(key), digest)
+            with blame_message(is_judging=False):
+                is_new = self._accept(event, message.stored_at, known.get(key), digest)
         except BadFactError as error:
             error.type = event.type
             _refuse(message, error, outcome)
@@ -155,7 +208,8 @@ class Engine:
         if not is_new:
             outcome.inbox.append(InboxRow(message.sequence, "duplicate", event.type, None, None, None, event.ticket))
             return False
-        outcome.events.append(self._tickets[event.ticket].record(event, message.stored_at))
+        with blame_message(is_judging=False):
+            outcome.events.append(self._tickets[event.ticket].record(event, message.stored_at))
         outcome.inbox.append(InboxRow(message.sequence, "recorded", event.type, None, key, digest, event.ticket))
         known[key] = digest
         self._facts += 1
@@ -183,7 +237,7 @@ class Engine:
                 f"ticket {quote_value(event.ticket)} has {MAX_FACTS} facts, the limit; look at the publisher",
             )
         leads_elsewhere = isinstance(event.data, Opened | Corrected | PolicyChanged) or ticket.facts.moves
-        if known is None and leads_elsewhere and len(self._versions) > 1 and ticket.version:
+        if known is None and leads_elsewhere and len(self._versions) > 1 and ticket.version and not ticket.quarantined:
             _check_versions(event, ticket, self._versions)
         return known is None
 
@@ -199,14 +253,15 @@ class Engine:
 
 def _read_message(message: Message) -> TicketEvent | Tick | BadFactError:
     try:
-        if message.subject.startswith(TICK_PREFIX):
-            return _read_tick(message.subject)
-        return read_ticket_event(message.body, message.headers, message.subject)
+        with blame_message(is_judging=False):
+            if message.subject.startswith(TICK_PREFIX):
+                return _read_tick(message.subject, RETRY_HEADER in (message.headers or {}))
+            return read_ticket_event(message.body, message.headers, message.subject)
     except BadFactError as error:
         return error
 
 
-def _read_tick(subject: str) -> Tick:
+def _read_tick(subject: str, retries: bool) -> Tick:
     """
     Read the ticket, which is all that counts. A tick that names none concerns nobody, and leaves no trace
     (docs/architecture.md#decision-2).
@@ -215,7 +270,7 @@ def _read_tick(subject: str) -> Tick:
         ticket = decode_token(subject.removeprefix(TICK_PREFIX))
     except ValueError:
         ticket = ""
-    return Tick(ticket if ticket.isprintable() else "")  # no id of a ticket; a store need not know such a text
+    return Tick(ticket if ticket.isprintable() else "", retries)  # no id of a ticket; a store need not know such a text
 
 
 def _check_names(event: TicketEvent, versions: Versions, judged_by: str | None, stored_at: datetime) -> None:

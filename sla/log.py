@@ -68,6 +68,19 @@ class FactRecorded(Event, frozen=True, omit_defaults=True, kw_only=True):
     sequence: str | None = None
 
 
+class Quarantined(Event, frozen=True, omit_defaults=True, kw_only=True):
+    """Judging the ticket failed by a fault of the engine: its facts are recorded, and nothing is judged any more."""
+
+    TOPIC: ClassVar[str] = "quarantined/1"
+    error: str
+
+
+class Released(Event, frozen=True, omit_defaults=True, kw_only=True):
+    """The ticket was judged again, and that went well; what followed comes after this."""
+
+    TOPIC: ClassVar[str] = "released/1"
+
+
 class Decision(Event, frozen=True, omit_defaults=True, kw_only=True):
     """
     What was decided about one promise: an objective, and its cycle from 1. `state` is the promise after the whole
@@ -188,7 +201,9 @@ AnnouncedEvent = (
 DecidedEvent = StateUpdated | AnnouncedEvent
 """Every event that says what was decided about a promise."""
 
-STORED: tuple[type[Event], ...] = (FactRecorded, *get_args(DecidedEvent))
+StoredEvent = FactRecorded | Quarantined | Released | DecidedEvent
+
+STORED: tuple[type[Event], ...] = get_args(StoredEvent)
 """Every event that the log keeps."""
 
 DECODERS = {event.TOPIC: msgspec.json.Decoder(event) for event in STORED}

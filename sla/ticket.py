@@ -5,10 +5,21 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self
 
+from msgspec.structs import replace
+
 from events.tickets import TICKET_EVENT_TYPES, TicketEvent
 from sla.decisions import Judgement, Promise, decide
 from sla.judge import CycleKey, Fact, Facts, judge
-from sla.log import DecidedEvent, EscalationRaised, FactRecorded, Recorded, State
+from sla.log import (
+    DecidedEvent,
+    EscalationRaised,
+    FactRecorded,
+    Quarantined,
+    Recorded,
+    Released,
+    State,
+    StoredEvent,
+)
 from sla.policy import FIRST_RESPONSE
 from sla.versions import Versions
 
@@ -20,6 +31,7 @@ class TicketSla:
     """
     One ticket. `record` and `decide` return what is new; `apply` only assigns, so that a replay decides nothing.
     `known_at` is the newest broker's time that it was judged at, `learned_at` that of its first fact, None without any.
+    While it is `quarantined` nothing is decided (docs/architecture.md#decision-8).
     """
 
     id: str
@@ -30,6 +42,7 @@ class TicketSla:
     known_at: datetime | None = None
     learned_at: datetime | None = None
     announced_escalations: set[tuple[str, str]] = field(default_factory=set)
+    quarantined: Quarantined | None = None
 
     @property
     def state(self) -> State:
@@ -65,6 +78,8 @@ class TicketSla:
         A fact alone neither breaks a promise nor warns (docs/architecture.md#rule-3). Return nothing if nothing
         follows, so that a forged or doubled tick is harmless.
         """
+        if self.quarantined is not None:
+            return []
         now = max(now, self.known_at or now)
         judgement = Judgement(
             ticket=self.id,
@@ -77,11 +92,19 @@ class TicketSla:
         )
         return [self._append(event) for event in decide(judgement, self.first, self.others)]
 
-    def _append(self, event: FactRecorded | DecidedEvent) -> Recorded:
+    def quarantine(self, error: str, now: datetime) -> Recorded:
+        """Set the ticket aside: judging it failed."""
+        return self._append(Quarantined(at=now, error=error))
+
+    def release(self, now: datetime) -> Recorded:
+        """Let the ticket be judged again; `decide` does it."""
+        return self._append(Released(at=now))
+
+    def _append(self, event: StoredEvent) -> Recorded:
         self.apply(event)
         return Recorded(self.id, self.version, event)
 
-    def apply(self, event: FactRecorded | DecidedEvent) -> None:
+    def apply(self, event: StoredEvent) -> None:
         """Assign what the event says."""
         self.version += 1
         self.known_at = max(self.known_at or event.at, event.at)
@@ -89,6 +112,11 @@ class TicketSla:
             self.learned_at = self.learned_at or event.at
             data = TICKET_EVENT_TYPES[event.type].model_validate(event.data)
             self.facts.add(Fact(event.source, event.id, event.time, data, event.sequence, event.at))
+            return
+        if isinstance(event, Quarantined | Released):
+            self.quarantined = event if isinstance(event, Quarantined) else None
+            for promise in (self.first, *self.others.values()):  # no tick comes; once released, it is decided anew
+                promise.state = replace(promise.state, next_at=None)
             return
         self._get_promise(event).apply(event)
         if isinstance(event, EscalationRaised) and event.cause_id is not None:

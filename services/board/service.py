@@ -20,7 +20,7 @@ from projections.tickets import PageMark, TicketFilter, TicketRow, Tickets, make
 from services.errors import ReadOnlyError
 from services.queries.ticket_status import TicketStatus
 from services.runtime.http_server import is_loopback
-from services.runtime.service import POLL_INTERVAL, Now, Service, T, read_wall_clock
+from services.runtime.service import POLL_INTERVAL, Now, Service, T, call_without_stop, read_wall_clock
 from services.runtime.settings import Settings
 from services.runtime.setup import Backends, Setup
 from services.store.interface import Store
@@ -222,7 +222,7 @@ class Board(Service):
 
     async def ask(self, question: Callable[..., T], *arguments: Any) -> T:
         """Do blocking work for a page, in a thread; long work does not keep the board from catching up."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, question, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, call_without_stop, question, *arguments)
 
     async def follow_updates(self, position: int | None, idle_seconds: float) -> AsyncIterator[BoardUpdate | None]:
         """

@@ -80,7 +80,9 @@ def run_command(
 
 @app.command("rebuild")
 def rebuild_command(
-    views: Annotated[list[str] | None, typer.Argument(help="Of deadlines, tickets, compliance, arrivals.")] = None,
+    views: Annotated[
+        list[str] | None, typer.Argument(help="Of deadlines, tickets, compliance, arrivals, quarantine.")
+    ] = None,
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Build views again from the whole log, all of them if none is named; the engine may run meanwhile."""

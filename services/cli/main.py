@@ -44,6 +44,9 @@ COMMANDS = {
     "dead_letters": {
         "dead": "Messages that could not count, with the reason.",
     },
+    "quarantine": {
+        "quarantine": "Tickets that could not be judged, by a fault of the engine.",
+    },
 }
 
 

@@ -31,6 +31,7 @@ def list_fields(status: TicketStatus, now: datetime) -> list[tuple[str, str]]:
         ("policy", f"{policy.name} {state.policy_version}" if policy else "-"),
         ("facts", str(status.facts)),
         ("look at", ", ".join(state.flags) or "-"),
+        *([("quarantined", status.quarantined.error)] if status.quarantined else []),
         *((f"{each.objective} {each.cycle}", _format_objective(each.state, zone)) for each in status.others),
     ]
 

@@ -29,7 +29,7 @@ from services.store.snapshot import (
     read_version_rows,
     select_sorted,
 )
-from sla.log import Breached, Event, FactRecorded, LogRow
+from sla.log import Breached, Event, FactRecorded, LogRow, Quarantined, Released
 from sla.policy import Policy
 from sla.ticket import NEVER_HISTORIC, TicketSla
 from sla.versions import Version, Versions
@@ -275,6 +275,11 @@ def judge_again(ticket: TicketSla, events: Sequence[LoggedEvent], versions: Vers
         event, fact = events[place]
         historic_after = guess_historic_after(ticket, events, place)
         made = [] if fact is None else [ticket.record(fact, event.at)]
+        following = events[place + len(made)].event if place + len(made) < len(events) else None
+        if isinstance(following, Quarantined):
+            made.append(ticket.quarantine(following.error, following.at))  # the fault may be mended by now
+        elif isinstance(event, Released):
+            made = [ticket.release(event.at)]
         made += ticket.decide(versions, event.at, historic_after, fact.id if fact else None)
         for again, logged in zip_longest(made, events[place : place + max(len(made), 1)]):
             if again is None or logged is None or not is_same(again.event, logged.event):

@@ -16,7 +16,7 @@ from services.store.interface import Store
 from sla.calendar import SupportHours
 from sla.decisions import Promise
 from sla.judge import judge
-from sla.log import State
+from sla.log import Quarantined, State
 from sla.policy import Policy
 from sla.ticket import TicketSla
 from sla.versions import Versions
@@ -28,6 +28,7 @@ class TicketStatus(NamedTuple):
     """
     The status of a ticket: its state as decided, the number of its facts, its policy (None while it is pending), and
     what is promised beside the first response. `used` is the support time used before it was excluded, if it is.
+    While it is `quarantined` its state is as it was before, and nothing is judged.
     """
 
     ticket: str
@@ -36,6 +37,7 @@ class TicketStatus(NamedTuple):
     policy: Policy | None
     others: tuple[Promise, ...] = ()
     used: timedelta | None = None
+    quarantined: Quarantined | None = None
 
     @property
     def hours(self) -> SupportHours | None:
@@ -64,6 +66,8 @@ class TicketStatus(NamedTuple):
     def get_label(self, now: datetime) -> str:
         """Return the stage as people say it (docs/policy.md), with the reason of one that has a reason."""
         state = self.state
+        if self.quarantined is not None:
+            return "quarantined"
         match state.stage, state.met:
             case "fulfilled", met:
                 return "met" if met else "answered late"
@@ -102,6 +106,7 @@ class TicketStatus(NamedTuple):
             "facts": self.facts,
             "reason": state.reason,
             "flags": list(state.flags),
+            "quarantined_at": self.quarantined.at if self.quarantined else None,
             "objectives": [_encode_objective(promise) for promise in self.others],
         }
 
@@ -150,7 +155,7 @@ def build_ticket_status(ticket: TicketSla, versions: Versions, when: PointInTime
     used = None
     if state.stage == "excluded" and (clock := judge(ticket.facts, versions, when.at).clock):
         used = clock.measure_elapsed(clock.find_end(when.at))
-    return TicketStatus(ticket.id, state, facts, policy, _list_other_promises(ticket), used)
+    return TicketStatus(ticket.id, state, facts, policy, _list_other_promises(ticket), used, ticket.quarantined)
 
 
 def _list_other_promises(ticket: TicketSla) -> tuple[Promise, ...]:

@@ -119,7 +119,14 @@ class Service(ABC):
 
     async def run_in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         """Run blocking work in the one thread of this service, to completion."""
-        return await self.run_to_completion(asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments))
+        return await self.run_to_completion(self.start_in_thread(work, *arguments))
+
+    def start_in_thread(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """
+        Start blocking work in the one thread of this service. A StopIteration comes out as RuntimeError: on a future it
+        would never come out (docs/upstream-behaviour.md#x1).
+        """
+        return asyncio.get_running_loop().run_in_executor(self._thread, call_without_stop, work, *arguments)
 
     async def catch_up(self, store: Store, projection: Projection, lock: Lock | None = None) -> None:
         """
@@ -158,6 +165,14 @@ class Service(ABC):
             if not task.cancelled() and (error := task.exception()):
                 log.warning("failed while stopping", service=self.name, error=str(error) or type(error).__name__)
             raise
+
+
+def call_without_stop(work: Callable[..., T], *arguments: Any) -> T:
+    """Call the work. Raises RuntimeError instead of StopIteration."""
+    try:
+        return work(*arguments)
+    except StopIteration as stop:
+        raise RuntimeError("StopIteration in work for a thread: a search found nothing") from stop
 
 
 def ensure_leader(lock: Lock) -> None:

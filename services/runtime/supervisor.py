@@ -1,11 +1,11 @@
-"""The supervisor of one service: it builds a new one after a transient error. What the service does is not in here."""
+"""The supervisor of one service: it builds a new one after an error. What the service does is not in here."""
 
 import asyncio
 from collections.abc import Callable
 
 import structlog
 
-from services.errors import TRANSIENT_ERRORS
+from services.errors import TRANSIENT_ERRORS, FatalError
 from services.runtime.service import Service
 
 log = structlog.get_logger()
@@ -15,8 +15,9 @@ RETRY_BACKOFF = (0.2, 5.0)  # seconds before a failed service starts again: the 
 
 class Supervisor:
     """
-    Builds its service again after a transient error, with exponential backoff. The service counts as recovered after
-    its second heartbeat: the first one only says that it could begin.
+    Builds its service again after any error but a FatalError, with exponential backoff: an outage has more classes than
+    a list of them (docs/architecture.md#decision-8). The service counts as recovered after its second heartbeat: the
+    first one only says that it could begin.
     """
 
     def __init__(self, name: str, build: Callable[[], Service]) -> None:
@@ -43,17 +44,21 @@ class Supervisor:
             self.service.wake()
 
     async def run(self) -> None:
-        """Run until cancelled, or until the service raises an error that is not transient."""
+        """Run until cancelled, or until the service raises a FatalError."""
         pause = RETRY_BACKOFF[0]
         while True:
             self.service = service = self._build()
             self.built += 1
             try:
                 await service.run()
-            except TRANSIENT_ERRORS as error:
+            except FatalError:
+                raise
+            except Exception as error:
                 pause = RETRY_BACKOFF[0] if self.problem is None else min(pause * 2, RETRY_BACKOFF[1])
-                service.problem = self._last_error = str(error) or type(error).__name__
-                log.warning("retrying", service=self.name, reason=service.problem, seconds=pause)
+                unexpected = None if isinstance(error, TRANSIENT_ERRORS) else error
+                reason = repr(error) if unexpected else str(error) or type(error).__name__
+                service.problem = self._last_error = reason
+                log.warning("retrying", service=self.name, reason=reason, seconds=pause, exc_info=unexpected)
             finally:
                 await service.stop()
             await asyncio.sleep(pause)

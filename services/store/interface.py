@@ -1,7 +1,7 @@
 """What a store can do, whichever kind it is: the log, the inbox, published policies and checkpoints."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -169,6 +169,38 @@ class Store(ABC):
             cursor.execute("DELETE FROM partitions")
             cursor.executemany("INSERT INTO partitions VALUES (?, ?)", [(number, position) for number in range(count)])
 
+    def begin_reading(self, partitions: Collection[int]) -> bool:
+        """Record that an intake reads these partitions. Return whether one that did has not ended in peace."""
+        names = [_name_reading(number) for number in partitions]
+        with self.write_view() as cursor:
+            cursor.execute(f"SELECT count(*) FROM positions WHERE name IN ({_make_marks(names)})", names)
+            was_unclean = bool(cursor.fetchone()[0])
+            cursor.executemany(
+                "INSERT INTO positions VALUES (?, ?) ON CONFLICT (name) DO NOTHING", [(name, 1) for name in names]
+            )
+        return was_unclean
+
+    def end_reading(self, partitions: Collection[int]) -> None:
+        """Record that the intake that read these partitions ends in peace."""
+        self._delete_positions([_name_reading(number) for number in partitions])
+
+    def begin_attempt(self, sequence: int) -> int:
+        """Record that a message is processed alone. Return how often that was begun, and never ended before."""
+        name = _name_attempt(sequence)
+        with self.write_view() as cursor:
+            one_more = "ON CONFLICT (name) DO UPDATE SET position = positions.position + 1"
+            cursor.execute(f"INSERT INTO positions VALUES (?, 1) {one_more}", (name,))
+            cursor.execute("SELECT position FROM positions WHERE name = ?", (name,))
+            return int(cursor.fetchone()[0])
+
+    def end_attempt(self, sequence: int) -> None:
+        """Record that a message neither hangs nor kills."""
+        self._delete_positions([_name_attempt(sequence)])
+
+    def _delete_positions(self, names: Sequence[str]) -> None:
+        with self.write_view() as cursor:
+            cursor.execute(f"DELETE FROM positions WHERE name IN ({_make_marks(names)})", names)
+
     def read_digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """Return the content digest of each fact that is recorded already, by its idempotency key."""
         rows = self._select_all("SELECT fact_key, digest FROM inbox WHERE fact_key IN ({})", keys)
@@ -304,7 +336,7 @@ class Store(ABC):
         with self.read_log() as cursor:
             for start in range(0, len(wanted), 500):
                 some = wanted[start : start + 500]
-                cursor.execute(statement.format(",".join("?" * len(some))), some)
+                cursor.execute(statement.format(_make_marks(some)), some)
                 rows += cursor.fetchall()
         return rows
 
@@ -361,6 +393,18 @@ class Store(ABC):
             cursor.execute("SELECT position FROM positions WHERE name = ?", (name,))
             row = cursor.fetchone()
         return None if row is None else int(row[0])
+
+
+def _name_reading(partition: int) -> str:
+    return f"intake reads {partition}"
+
+
+def _name_attempt(sequence: int) -> str:
+    return f"intake tries {sequence}"
+
+
+def _make_marks(values: Sequence[Any]) -> str:
+    return ",".join("?" * len(values))
 
 
 def explain_fencing(before: Mapping[int, int]) -> str:

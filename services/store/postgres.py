@@ -77,7 +77,7 @@ ROLES = {
         "stored_events": "SELECT, INSERT",
         "inbox": "SELECT, INSERT",
         "partitions": "SELECT, INSERT, UPDATE, DELETE",
-        "positions": "SELECT, INSERT",
+        "positions": WRITE,
         "policies": "SELECT, INSERT",
         "policy_versions": "SELECT, INSERT, DELETE",
     },

@@ -29,7 +29,7 @@ POLICY = Path(__file__).parents[2] / "sla" / "policies" / "cention-support.yaml"
 KEYS = [
     "ticket_id", "service_level", "priority", "stage", "breached", "breached_at", "breaches", "started_at", "due_at",
     "target_seconds", "elapsed_seconds", "responded_at", "met", "overdue_seconds", "escalation_level",
-    "policy_version", "facts", "reason", "flags", "objectives",
+    "policy_version", "facts", "reason", "flags", "quarantined_at", "objectives",
 ]  # fmt: skip
 
 
@@ -353,6 +353,7 @@ def test_what_is_published_is_shown(engine: Engine) -> None:
         "facts": 2,
         "reason": None,
         "flags": [],
+        "quarantined_at": None,
         "objectives": [],
     }
 

@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,16 +16,25 @@ from nats.aio.client import Client
 
 import sla.engine
 from events.cloudevents import Reason
+from events.tickets import TicketEvent, read_ticket_event
+from events.times import to_microseconds
+from projections.deadlines import DeadlineRow, Deadlines
 from projections.registry import PROJECTIONS
+from projections.runner import catch_up
 from services.bus.connection import Bus, connect
 from services.bus.publisher import Outgoing, Published, Publisher
 from services.bus.streams import provision
-from services.errors import BusError
-from services.intake import Intake
+from services.errors import STORE_ERRORS, BusError, SuspicionError
+from services.intake import MAX_ATTEMPTS, Blame, Intake
+from services.maintenance.quarantine import Retried, list_quarantined, retry
+from services.maintenance.verify import Verifier
+from services.queries.point_in_time import PointInTime
+from services.queries.ticket_status import read_ticket_status
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 from services.store.interface import Database, Store
 from sla.engine import Limits
-from sla.policy import Policy
+from sla.log import Recorded
+from sla.ticket import TicketSla
 from tests.support.bus import (
     Fact,
     Heard,
@@ -33,11 +43,14 @@ from tests.support.bus import (
     announced,
     binary,
     connected,
+    deployment,
     fact,
     nats_server,
     now,
     open_all_hours,
     opened,
+    position,
+    process,
     publish,
     responded,
     rows,
@@ -47,7 +60,7 @@ from tests.support.bus import (
     until,
     up,
 )
-from tests.support.stores import Alone, new_store
+from tests.support.stores import Alone, new_store, path_of
 
 pytestmark = [pytest.mark.stores, pytest.mark.anyio, pytest.mark.xdist_group("poison")]
 
@@ -373,55 +386,208 @@ def outcomes(store: Store) -> list[tuple[Any, ...]]:
     return [(row.ticket, row.outcome, row.reason) for row in store.read_inbox(0, 1000)]
 
 
-async def test_a_fault_of_the_engine_puts_aside_only_the_message_that_meets_it(
-    own: tuple[Client, Store, Database], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nc, store, place = own
-    good_target = Policy.get_target
+def plant_fault(monkeypatch: pytest.MonkeyPatch, name: str, facts: int) -> None:
+    """Judging a ticket of so many facts fails."""
+    decide = TicketSla.decide
 
-    def faulty(policy: Policy, level: str, priority: str, *objective: str) -> timedelta:
-        if (level, priority) == ("foundation", "minor"):
+    def fail(ticket: TicketSla, *arguments: Any) -> list[Recorded]:
+        if ticket.id == name and len(ticket.facts) >= facts and not ticket.quarantined:
             raise ZeroDivisionError("a fault in a rule")
-        return good_target(policy, level, priority, *objective)
+        return decide(ticket, *arguments)
 
-    monkeypatch.setattr(Policy, "get_target", faulty)
-    facts = [opened(f"T-{n}", ago(hours=1)) for n in range(20)]
-    facts[7] = poison = opened("T-7", ago(hours=1), "minor", "foundation", id="poison")
-    facts[8] = responded("T-7", ago(hours=0.5))
-    await publish(nc, *facts)  # before intake starts: one batch
+    monkeypatch.setattr(TicketSla, "decide", fail)
+
+
+def list_set_aside(store: Store) -> list[tuple[str, str]]:
+    return [(row.ticket, row.error) for row in list_quarantined(store)]
+
+
+def count_differences(place: Database) -> int:
+    """What `sla verify` finds in the tickets."""
+    with place.open_snapshot() as kept, Verifier(kept, PROJECTIONS) as check:
+        assert list(check.check_tickets()) and check.tickets_seen
+        return check.differences
+
+
+FAULT = "ZeroDivisionError('a fault in a rule')"
+
+
+async def test_a_ticket_that_cannot_be_judged_is_recorded_and_set_aside_until_it_can(
+    own: tuple[Client, Store, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nc, store, place = own
+    facts = [opened(f"T-{n}", ago(hours=3)) for n in range(20)]
+    facts[8] = fact("escalated", "T-7", ago(hours=2))
     async with working(nc, store):
+        await publish(nc, facts[7])
         await taken(nc, place)
-        others = {f"T-{n}" for n in range(20)} - {"T-8"}
-        recorded = {ticket for ticket, outcome, _ in outcomes(store) if outcome == "recorded"}
-        assert recorded == others  # T-7 has its response
-        letter = await dead_letter(nc, 8)
-        assert letter.subject == "dead_letters.internal" and letter.body == poison.body
-        assert "ZeroDivisionError" in letter.headers["Sla-Error"]
-        assert (await nc.jetstream().stream_info("DEAD_LETTERS")).state.messages == 1
-        pending = store.load_ticket("T-7")
-        assert pending is not None and pending.state.stage == "pending" and len(pending.facts) == 1
+        catch_up(store, Deadlines())
+        assert [row.ticket for row in read_deadlines(store)] == ["T-7"]
+    plant_fault(monkeypatch, "T-7", 2)
+    await publish(nc, *facts[:7], *facts[8:])  # before intake starts: one batch
+    async with working(nc, store) as intake:
+        await taken(nc, place)
+        assert {outcome for _, outcome, _ in outcomes(store)} == {"recorded"} and intake.problem is None
+        assert list_set_aside(store) == [("T-7", FAULT)]
+        for _ in range(3):  # neither a tick nor a fact tries it again
+            await nc.jetstream().publish("clock.due.T-7", b"")
+            await publish(nc, fact("escalated", "T-7", ago(hours=1)))
+        await taken(nc, place)
+        catch_up(store, Deadlines())
+        assert "T-7" not in [row.ticket for row in read_deadlines(store)]  # no tick is sent for it
+        assert len(list_set_aside(store)) == 1 and count_differences(place) == 0
+        found = read_ticket_status(store, "T-7", PointInTime())
+        assert found is not None and found.get_label(now()) == "quarantined" and found.facts == 5
 
+        (row,) = list_quarantined(store)
+        assert await retry(nc, store, ["T-7"]) == [Retried("T-7", FAULT)]
+        assert list_quarantined(store)[0].since > row.since
         monkeypatch.undo()
-        await publish(nc, poison)
+        assert await retry(nc, store, ["T-7"]) == [Retried("T-7", None)]
+    judged = store.load_ticket("T-7")
+    assert judged is not None and judged.state.breached_at is not None and judged.state.escalation_level == 4
+    assert list_set_aside(store) == [] and count_differences(place) == 0
+    assert (await nc.jetstream().stream_info("DEAD_LETTERS")).state.messages == 0
+
+
+def read_deadlines(store: Store) -> list[DeadlineRow]:
+    with store.read_view() as cursor:
+        return Deadlines().read_until(cursor, to_microseconds(now()), 100)
+
+
+async def test_a_ticket_that_is_released_has_its_deadline_again(
+    own: tuple[Client, Store, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nc, store, place = own
+    plant_fault(monkeypatch, "T-1", 1)
+    async with working(nc, store):
+        await publish(nc, opened("T-1", ago(minutes=1)))
         await taken(nc, place)
-        assert outcomes(store)[-1] == ("T-7", "recorded", None)
-        repaired = store.load_ticket("T-7")
-        assert repaired is not None and repaired.state.stage == "fulfilled" and repaired.state.met
+        assert list_set_aside(store) == [("T-1", FAULT)]
+        monkeypatch.undo()
+        assert await retry(nc, store, ["T-1"]) == [Retried("T-1", None)]
+    catch_up(store, Deadlines())
+    with store.read_view() as cursor:
+        assert Deadlines().find_next_after(cursor, 0) is not None
 
 
-async def test_a_tick_that_meets_a_fault_stops_nothing(
+async def test_a_tick_that_cannot_be_judged_sets_its_ticket_aside(
     own: tuple[Client, Store, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nc, store, place = own
     async with working(nc, store):
-        await publish(nc, opened("T-1", ago(hours=1), "minor", "foundation"))
+        await publish(nc, opened("T-1", ago(hours=1)))
         await taken(nc, place)
-        monkeypatch.setattr(Policy, "get_target", lambda *_: 1 / 0)
+        plant_fault(monkeypatch, "T-1", 1)
         await nc.jetstream().publish("clock.due.T-1", b"")
         await publish(nc, responded("T-2", ago(hours=1)))
         await taken(nc, place)
     assert outcomes(store) == [("T-1", "recorded", None), ("T-2", "recorded", None)]
+    assert list_set_aside(store) == [("T-1", FAULT)]
     assert (await nc.jetstream().stream_info("DEAD_LETTERS")).state.messages == 0
+
+
+def fail_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a message with the word `unreadable` fails."""
+    read = read_ticket_event
+
+    def fail(body: bytes, *arguments: Any) -> TicketEvent:
+        if b"unreadable" in body:
+            raise ZeroDivisionError("a fault in a rule")
+        return read(body, *arguments)
+
+    monkeypatch.setattr(sla.engine, "read_ticket_event", fail)
+
+
+async def test_a_message_that_cannot_be_read_by_a_fault_of_the_engine_is_put_aside_alone(
+    own: tuple[Client, Store, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nc, store, place = own
+    fail_to_read(monkeypatch)
+    facts = [opened(f"T-{n}", ago(hours=1)) for n in range(20)]
+    facts[7] = poison = opened("T-7", ago(hours=1), id="unreadable")
+    await publish(nc, *facts)
+    async with working(nc, store):
+        await taken(nc, place)
+        assert [ticket for ticket, outcome, _ in outcomes(store) if outcome == "dead_letter"] == [None]
+        letter = await dead_letter(nc, 8)
+        assert letter.subject == "dead_letters.internal" and letter.body == poison.body
+        assert "ZeroDivisionError" in letter.headers["Sla-Error"]
+        monkeypatch.undo()
+        await publish(nc, poison)
+        await taken(nc, place)
+    assert outcomes(store)[-1] == ("T-7", "recorded", None) and list_set_aside(store) == []
+
+
+async def test_after_three_in_a_row_no_message_is_blamed(
+    own: tuple[Client, Store, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nc, store, place = own
+    fail_to_read(monkeypatch)
+    unreadable = [opened(f"T-{n}", ago(hours=1), id=f"unreadable {n}") for n in range(6)]
+    await publish(nc, *unreadable[:2], opened("T-GOOD", ago(hours=1)), *unreadable[2:])
+    blame = Blame()
+    for _ in range(3):  # the process runs intake again after each
+        intake = Intake(Bus(nc), store, load_policy(SHIPPED_POLICIES), Limits(), Alone(), blame=blame)
+        with pytest.raises(SuspicionError, match=r"message 7: ZeroDivisionError.*not to blame"):
+            async with asyncio.timeout(10):
+                await intake.run()
+        await intake.stop()
+        assert [outcome for _, outcome, _ in outcomes(store)] == 2 * ["dead_letter"] + ["recorded"] + 3 * [
+            "dead_letter"
+        ]
+    monkeypatch.undo()
+    async with working(nc, store):
+        await taken(nc, place)
+    assert outcomes(store)[6:] == [("T-5", "recorded", None)]
+
+
+@pytest.mark.on_file
+async def test_a_damaged_store_blames_no_message(own: tuple[Client, Store, Database]) -> None:
+    """Every error that is not of our own reading and judging is an outage, whatever its class."""
+    nc, store, place = own
+    file = path_of(place)
+    async with working(nc, store):
+        await publish(nc, *(opened(f"T-{n}", ago(hours=1)) for n in range(200)))
+        await taken(nc, place)
+    with store.write_log() as cursor:
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with file.open("r+b") as damaged:  # all pages but the first, which has the schema
+        damaged.seek(4096)
+        damaged.write(b"\xa5" * (file.stat().st_size - 4096))
+    await publish(nc, opened("T-0", ago(hours=1), id="another"))
+    with closing(place.open()) as opened_again:
+        intake = Intake(Bus(nc), opened_again, load_policy(SHIPPED_POLICIES), Limits(), Alone())
+        with pytest.raises(STORE_ERRORS, match=r"malformed|not a database"):
+            async with asyncio.timeout(10):
+                await intake.run()
+        await intake.stop()
+    assert (await nc.jetstream().stream_info("DEAD_LETTERS")).state.messages == 0
+
+
+@pytest.mark.parts
+async def test_a_message_that_kills_intake_is_set_aside_and_the_others_count(tmp_path: Path) -> None:
+    deadly = (sys.executable, "-m", "tests.support.deadly")
+    async with nats_server(tmp_path / "nats") as server, deployment(tmp_path, server) as deployed:  # noqa: SIM117
+        async with connected(server.url) as nc:
+            await publish(nc, *(opened(f"{name}-{n}", ago(hours=1)) for n in range(3) for name in ("GOOD", "DEADLY")))
+            ends = 0
+            for _ in range(20):
+                settings = deployed.settings | {"SLA_HTTP_PORT": "0", "PYTHONPATH": str(Path(__file__).parents[2])}
+                with process(tmp_path, "run", "intake", command=deadly, **settings) as intake:
+                    await until(
+                        "it has ended, or stored all",
+                        lambda: not intake.running() or position(deployed.store, "intake") == 6,
+                    )
+                    if intake.running():
+                        intake.end()
+                        break
+                    ends += 1
+            inbox = rows(deployed.store, "SELECT outcome, reason, ticket FROM inbox ORDER BY sequence")
+            assert [row[2] for row in inbox if row[0] == "recorded"] == ["GOOD-0", "GOOD-1", "GOOD-2"]
+            assert [row[1] for row in inbox if row[0] == "dead_letter"] == 3 * ["internal"]
+            assert ends == 1 + 3 * MAX_ATTEMPTS  # once in a batch, then each alone
+            assert "it has ended intake 2 times" in (await dead_letter(nc, 2)).headers["Sla-Error"]
 
 
 async def test_an_outage_while_a_dead_letter_is_published_blames_no_message(

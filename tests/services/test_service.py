@@ -50,6 +50,19 @@ def test_a_request_that_fails_while_its_service_stops_leaves_no_traceback() -> N
     assert unhandled == []
 
 
+def test_a_search_that_finds_nothing_in_a_thread_is_an_error_and_no_hang() -> None:
+    async def search() -> None:
+        service = FailingRequest()
+        try:
+            async with asyncio.timeout(5):
+                await service.run_in_thread(next, iter(()))
+        finally:
+            await service.stop()
+
+    with pytest.raises(RuntimeError, match="found nothing"):
+        asyncio.run(search())
+
+
 def test_a_lock_whose_file_was_deleted_is_no_longer_held(tmp_path: Path) -> None:
     first, second = FileLock(tmp_path / "role.lock"), FileLock(tmp_path / "role.lock")
     assert first.acquire() and first.acquire() and not second.acquire()

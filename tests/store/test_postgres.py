@@ -170,8 +170,8 @@ def test_each_role_may_do_what_it_needs_and_nothing_else(postgres: Server) -> No
     urls = create_roles(postgres)
     expected = {
         "intake": {
-            **dict.fromkeys(("stored_events", "inbox", "policies", "positions"), "SI"),
-            "partitions": "SIUD",
+            **dict.fromkeys(("stored_events", "inbox", "policies"), "SI"),
+            **dict.fromkeys(("partitions", "positions"), "SIUD"),
             "policy_versions": "SID",
         },
         "clock": {"positions": "SU", **dict.fromkeys(VIEW_TABLES, "SIUD")},

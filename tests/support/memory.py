@@ -10,7 +10,7 @@ import msgspec
 
 from events.cloudevents import encode_token
 from services.announcer import build_announcement
-from sla.engine import TICK_PREFIX, BatchOutcome, Engine, Message
+from sla.engine import RETRY_HEADER, TICK_PREFIX, BatchOutcome, Engine, Message
 from sla.log import Announced as AnnouncedEvent
 from sla.log import Decision, Event, LogEntry, Recorded, State
 from sla.policy import Policy
@@ -113,12 +113,25 @@ class World:
     def take(self, messages: list[Message]) -> list[Event]:
         if self.forgets:
             self.engine.forget()
-        outcome = self.engine.process(messages)
+        return self._save(self.engine.process(messages))
+
+    def _save(self, outcome: BatchOutcome) -> list[Event]:
         self.memory.save(outcome)
         new = [recorded.event for recorded in outcome.events]
         self.events += new
         self.states |= {(event.objective, event.cycle): event.state for event in new if isinstance(event, Decision)}
         return new
+
+    def set_aside(self, fault: str, item: Fact | Tick | None = None) -> list[Event]:
+        """Hands over one fact or tick that cannot be judged; by default a tick at the newest instant that is known."""
+        return self._save(self.engine.quarantine(self.make_message(item or self._make_tick()), fault))
+
+    def retry(self) -> list[Event]:
+        """Has the ticket judged again."""
+        return self.take([self.make_message(self._make_tick())._replace(headers={RETRY_HEADER: "1"})])
+
+    def _make_tick(self) -> Tick:
+        return Tick(max(event.at for event in self.events))
 
     @property
     def state(self) -> State:

@@ -70,8 +70,9 @@ def tick_without_queueing() -> None:
     """Ticks go before the facts that were stored before them."""
     take = Engine.process
 
-    def ticks_first(self: Engine, messages: Sequence[Message]) -> BatchOutcome:
-        outcome = take(self, sorted(messages, key=lambda message: not message.subject.startswith(TICK_PREFIX)))
+    def ticks_first(self: Engine, messages: Sequence[Message], *progress: Callable[[], None]) -> BatchOutcome:
+        ticks_first = sorted(messages, key=lambda message: not message.subject.startswith(TICK_PREFIX))
+        outcome = take(self, ticks_first, *progress)
         outcome.last_sequence = messages[-1].sequence
         return outcome
 

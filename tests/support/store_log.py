@@ -40,8 +40,14 @@ class Log:
         self.sequence = before + len(messages)
         self.store.commit(self._engine.process(messages), {0: before})
 
+    def set_aside(self, at: datetime, ticket: str) -> None:
+        """A tick that cannot be judged."""
+        self.sequence += 1
+        tick = Message(self.sequence, at, f"{TICK_PREFIX}{ticket}", {}, b"")
+        self.store.commit(self._engine.quarantine(tick, "ZeroDivisionError('a fault')"), {0: tick.sequence - 1})
+
     def live_through(self, tickets: range) -> None:
-        """Openings, breaches, answers in time, too late and corrected, escalations, duplicates and bad messages."""
+        """Openings, breaches, answers in time, too late and corrected, duplicates and bad messages."""
         ids = [f"T-{n}" for n in tickets]
         day = timedelta(days=1)
         first = [opened(t, START + n * HOUR / 60, ("critical", "serious", "minor")[n % 3]) for n, t in enumerate(ids)]
