@@ -99,7 +99,7 @@ class Crew:
 
     def hand_over(self) -> None:
         """A standby that waits for its fault gets the work: whoever has it, and no fault, is killed."""
-        waiting = {copy.role for copy in self.copies if copy.fault}
+        waiting = {copy.role for copy in self.copies if copy.fault and not copy.paused}
         for copy in self.copies:
             if copy.role in waiting and not copy.fault and not copy.paused and copy.service.process.running():
                 copy.send(signal.SIGKILL)
@@ -118,7 +118,7 @@ class Crew:
             self._start(copy)
         elif copy.stands_still and not copy.paused:
             self.seen[f"{copy.role} stopped at {copy.fault}"] += 1
-            copy.fault, copy.paused = None, True
+            copy.paused = True
             self._soon(self._supersede(copy))
         elif copy.fault and copy.fault.endswith(":fail") and "injected at" in process.log:
             self.seen[f"{copy.role} failed at {copy.fault}"] += 1
@@ -148,10 +148,10 @@ class Crew:
         with suppress(AssertionError):
             await until("it is refused", lambda: "another intake works on this store" in process.log, REFUSED_WITHIN)
             self.seen["an old intake woke up, and was refused"] += 1
-            copy.paused = False
+            copy.fault, copy.paused = None, False
             return
-        copy.fault, copy.paused = "intake.before_commit:stop", False  # something else broke just then: once more
-        process.kill()
+        copy.paused = False
+        process.kill()  # something else broke just then: once more
 
     async def _kill(self, copy: Copy) -> None:
         await asyncio.sleep(0.5)
