@@ -172,7 +172,7 @@ class Store(ABC):
     def begin_reading(self, partitions: Collection[int]) -> bool:
         """Record that an intake reads these partitions. Return whether one that did has not ended in peace."""
         names = [_name_reading(number) for number in partitions]
-        with self.write_view() as cursor:
+        with self.write_log() as cursor:
             cursor.execute(f"SELECT count(*) FROM positions WHERE name IN ({_make_marks(names)})", names)
             was_unclean = bool(cursor.fetchone()[0])
             cursor.executemany(
@@ -187,7 +187,7 @@ class Store(ABC):
     def begin_attempt(self, sequence: int) -> int:
         """Record that a message is processed alone. Return how often that was begun, and never ended before."""
         name = _name_attempt(sequence)
-        with self.write_view() as cursor:
+        with self.write_log() as cursor:
             one_more = "ON CONFLICT (name) DO UPDATE SET position = positions.position + 1"
             cursor.execute(f"INSERT INTO positions VALUES (?, 1) {one_more}", (name,))
             cursor.execute("SELECT position FROM positions WHERE name = ?", (name,))
@@ -198,7 +198,7 @@ class Store(ABC):
         self._delete_positions([_name_attempt(sequence)])
 
     def _delete_positions(self, names: Sequence[str]) -> None:
-        with self.write_view() as cursor:
+        with self.write_log() as cursor:
             cursor.execute(f"DELETE FROM positions WHERE name IN ({_make_marks(names)})", names)
 
     def read_digests(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
