@@ -14,10 +14,10 @@ import structlog
 from events.cloudevents import Reason
 from events.times import to_microseconds
 from services.bus.connection import Bus
-from services.bus.publisher import Outgoing
+from services.bus.publisher import Outgoing, chain_sequences
 from services.bus.reader import StreamReader
 from services.bus.streams import DEAD_LETTERS, TICKETS, split_partition
-from services.errors import STORE_ERRORS, FatalError, SuspicionError
+from services.errors import STORE_ERRORS, FatalError, PublishRefusedError, SuspicionError
 from services.faults import reach
 from services.runtime.service import Replication, Service
 from services.runtime.setup import Backends, Setup
@@ -91,6 +91,7 @@ class Intake(Service):
         self._dead_letters = bus.get_publisher(DEAD_LETTERS)
         self._checkpoints: dict[int, int] = {}  # of the partitions that are read
         self._dead_lettered: set[int] = set()  # messages whose dead letter was published before this batch
+        self._last_dead_letter = 0  # sequence of DEAD_LETTERS up to which that is known
 
     @classmethod
     def prepare(cls, setup: Setup) -> Callable[[Backends], Self]:
@@ -145,9 +146,7 @@ class Intake(Service):
         await self._check_stream(await self.run_to_completion(self._bus.read_created_at(TICKETS)))
         stored = await self.run_in_thread(self._store.read_partitions)
         self._checkpoints = {number: stored[number] for number in leased}
-        self._dead_lettered = await self.run_to_completion(
-            self._bus.find_dead_letter_sequences(self._committed_sequence)
-        )
+        await self.run_to_completion(self._read_dead_letters())
         some = sorted(leased) if len(leased) < len(stored) else []
         reader = self._bus.create_reader(TICKETS, self._committed_sequence, some)
         suspects = SUSPECTS if await self._begin_reading(leased) else 0
@@ -249,13 +248,29 @@ class Intake(Service):
         return outcome
 
     async def _persist(self, outcome: BatchOutcome) -> None:
-        """Publish the dead letters, then commit: after a crash between the two, DEAD_LETTERS says which are there."""
-        new = [dead for dead in outcome.dead if dead.message.sequence not in self._dead_lettered]
-        if new:
-            await self._dead_letters.publish([build_dead_letter(dead) for dead in new])
-            self._dead_lettered.update(dead.message.sequence for dead in new)
+        """
+        Publish the dead letters, then commit: after a crash between the two, DEAD_LETTERS says which are there. They
+        are published directly after the last one that is known: an intake that was paused for long, and whose place
+        another one has taken, is refused, and learns what that one has published.
+        """
+        while new := [dead for dead in outcome.dead if dead.message.sequence not in self._dead_lettered]:
+            letters = chain_sequences([build_dead_letter(dead) for dead in new], self._last_dead_letter)
+            try:
+                published = await self._dead_letters.publish(letters)
+            except PublishRefusedError:
+                known = self._last_dead_letter
+                await self._read_dead_letters()
+                if self._last_dead_letter == known:
+                    raise
+            else:
+                self._last_dead_letter = published[-1].sequence
+                self._dead_lettered.update(dead.message.sequence for dead in new)
         reach("intake.after_dead_letters")
         await self.start_in_thread(self._commit, outcome)
+
+    async def _read_dead_letters(self) -> None:
+        self._last_dead_letter = await self._bus.read_last_sequence(DEAD_LETTERS)
+        self._dead_lettered = await self._bus.find_dead_letter_sequences(self._committed_sequence)
 
     def _commit(self, outcome: BatchOutcome) -> None:
         """Commit, and move the checkpoints. Blocks. Raises FencedError if another intake has moved them."""

@@ -24,7 +24,7 @@ from projections.runner import catch_up
 from services.bus.connection import Bus, connect
 from services.bus.publisher import Outgoing, Published, Publisher
 from services.bus.streams import provision
-from services.errors import STORE_ERRORS, BusError, SuspicionError
+from services.errors import STORE_ERRORS, BusError, FencedError, SuspicionError
 from services.intake import MAX_ATTEMPTS, Blame, Intake
 from services.maintenance.quarantine import Retried, list_quarantined, retry
 from services.maintenance.verify import Verifier
@@ -616,6 +616,36 @@ async def test_an_outage_while_a_dead_letter_is_published_blames_no_message(
     async with working(nc, store):
         await taken(nc, place)
     assert outcomes(store) == [(None, "dead_letter", "unknown_priority"), ("T-2", "recorded", None)]
+
+
+async def test_an_intake_that_wakes_after_another_one_took_its_place_doubles_no_dead_letter(
+    own: tuple[Client, Store, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so long that the broker has forgotten the id of the dead letter that the other one published."""
+    nc, store, place = own
+    publishing, is_asleep, may_wake = Publisher.publish, asyncio.Event(), asyncio.Event()
+
+    async def sleep_before(publisher: Publisher, messages: Sequence[Outgoing]) -> list[Published]:
+        if not is_asleep.is_set():
+            is_asleep.set()
+            await may_wake.wait()
+            for message in messages:
+                message.headers["Nats-Msg-Id"] += " that is forgotten"
+        return await publishing(publisher, messages)
+
+    monkeypatch.setattr(Publisher, "publish", sleep_before)
+    await publish(nc, opened("T-1", ago(hours=1), "urgent"))
+    sleeper = Intake(Bus(nc), store, load_policy(SHIPPED_POLICIES), Limits(), Alone())
+    asleep = asyncio.create_task(sleeper.run())
+    await is_asleep.wait()
+    async with working(nc, store):
+        await taken(nc, place)
+        may_wake.set()
+        with pytest.raises(FencedError):
+            await asleep
+        await sleeper.stop()
+    assert (await nc.jetstream().stream_info("DEAD_LETTERS")).state.messages == 1
+    assert outcomes(store) == [(None, "dead_letter", "unknown_priority")]
 
 
 async def test_a_ticket_with_too_many_facts_takes_duplicates_but_no_more_facts(

@@ -330,7 +330,6 @@ class World:
         for process in self.processes:
             process.resume_at, process.bus.chance, process.skew = 0.0, 0.0, 0
         self._supervise(1.1)
-        await asyncio.sleep(PAUSES[-1] + 1.0)  # or who is paused would have slept for the 20 days
         self.jump(20 * DAY)
         give_up = self.loop.time() + 400
         while not (done := self.drained()) and self.loop.time() < give_up:
