@@ -10,6 +10,7 @@ from math import inf
 from typing import ClassVar, Self
 
 import structlog
+from prometheus_client import CollectorRegistry, Gauge
 
 from events.cloudevents import Reason
 from events.times import to_microseconds
@@ -17,11 +18,12 @@ from services.bus.connection import Bus
 from services.bus.publisher import Outgoing, chain_sequences
 from services.bus.reader import StreamReader
 from services.bus.streams import DEAD_LETTERS, TICKETS, split_partition
-from services.errors import STORE_ERRORS, FatalError, PublishRefusedError, SuspicionError
+from services.errors import STORE_ERRORS, BusError, FatalError, PublishRefusedError, SuspicionError
 from services.faults import reach
 from services.runtime.service import Replication, Service
 from services.runtime.setup import Backends, Setup
 from services.store.interface import PartitionLeases, Store
+from services.store.schema import ACCEPTED_LOSS
 from sla.engine import TICK_PREFIX, BatchOutcome, DeadLetter, Engine, Limits, Message, OwnFaultError
 from sla.policy import Policy
 from sla.versions import VersionRefusedError
@@ -83,9 +85,10 @@ class Intake(Service):
         leases: PartitionLeases,
         notice: timedelta = timedelta(0),
         blame: Blame | None = None,
+        gap_messages: Gauge | None = None,
     ) -> None:
         super().__init__()
-        self._blame = blame or Blame()
+        self._blame, self._gap_messages = blame or Blame(), gap_messages or make_gap_gauge(None)
         self._bus, self._store, self._policy, self._leases, self._notice = bus, store, policy, leases, notice
         self._engine = Engine(store, limits)
         self._dead_letters = bus.get_publisher(DEAD_LETTERS)
@@ -97,8 +100,8 @@ class Intake(Service):
     def prepare(cls, setup: Setup) -> Callable[[Backends], Self]:
         """Return what builds an intake for the policy of SLA_POLICY_DIR."""
         settings, limits = setup.settings, Limits(setup.settings.max_ahead, setup.settings.historic_after)
-        notice, blame = settings.policy_notice, Blame()
-        return lambda at: cls(at.bus, at.store, setup.policy, limits, at.find_leases(), notice, blame)
+        notice, blame, gap = settings.policy_notice, Blame(), make_gap_gauge(setup.registry)
+        return lambda at: cls(at.bus, at.store, setup.policy, limits, at.find_leases(), notice, blame, gap)
 
     async def run(self) -> None:
         while True:
@@ -146,6 +149,7 @@ class Intake(Service):
         await self._check_stream(await self.run_to_completion(self._bus.read_created_at(TICKETS)))
         stored = await self.run_in_thread(self._store.read_partitions)
         self._checkpoints = {number: stored[number] for number in leased}
+        await self._check_gap()
         await self.run_to_completion(self._read_dead_letters())
         some = sorted(leased) if len(leased) < len(stored) else []
         reader = self._bus.create_reader(TICKETS, self._committed_sequence, some)
@@ -159,7 +163,11 @@ class Intake(Service):
                     if not await self.run_in_thread(keep_leases):
                         return
                     check_at = loop_time() + LEASE_CHECK_INTERVAL
+                    if some:
+                        await self._check_gap()
                 if messages := await reader.read_batch(READ_TIMEOUT):
+                    if not some and messages[-1].sequence - len(messages) != self._committed_sequence:
+                        await self._check_gap()
                     new = self._select_new(messages)
                     if new:
                         await self.run_to_completion(self._process(new, alone=suspects > 0))
@@ -353,6 +361,25 @@ class Intake(Service):
     def _is_published(self) -> bool:
         return self._policy.fingerprint in {version.policy.fingerprint for version in self._store.read_versions()}
 
+    async def _check_gap(self) -> None:
+        """
+        Raise BusError if messages were acknowledged, and are gone before they were recorded, unless an operator has
+        accepted that.
+        """
+        after = self._committed_sequence
+        gap = await self.run_to_completion(self._bus.find_gap(TICKETS, after))
+        accepted = await self.run_in_thread(self._store.read_checkpoint, ACCEPTED_LOSS) if gap else None
+        is_accepted = gap is None or (accepted is not None and gap.last <= accepted)
+        self._gap_messages.set(0 if is_accepted or gap is None else gap.messages)
+        if gap is None:
+            return
+        if not is_accepted:
+            raise BusError(
+                f"{gap.messages} messages of stream {TICKETS}, from {gap.first} to {gap.last}, were acknowledged, and "
+                "are gone before they were recorded: restore the stream, or accept that with `sla accept-loss`"
+            )
+        log.warning("loss accepted", messages=gap.messages, first=gap.first, last=gap.last)
+
     async def _check_stream(self, created_at: datetime) -> None:
         """Raise FatalError for another stream of the same name: its first messages would never be read."""
         if not await self.run_in_thread(self._store.bind_stream, TICKETS, to_microseconds(created_at)):
@@ -360,6 +387,11 @@ class Intake(Service):
                 f"stream {TICKETS} was made anew at {created_at:%Y-%m-%dT%H:%M:%SZ}, and this store belongs to the one "
                 "before it; restore both from one backup with `sla restore`, or start with an empty store"
             )
+
+
+def make_gap_gauge(registry: CollectorRegistry | None) -> Gauge:
+    text = "Messages of TICKETS that were acknowledged and are gone before they were recorded; must be 0."
+    return Gauge("sla_stream_gap_messages", text, registry=registry)
 
 
 def build_dead_letter(dead: DeadLetter) -> Outgoing:

@@ -21,7 +21,9 @@ from services.bus.streams import (
     REQUEST_TIMEOUT,
     STREAMS,
     TICKETS,
+    Gap,
     find_drift,
+    find_gap,
     read_last_sequence,
     read_partition_count,
     read_stream_info,
@@ -141,6 +143,10 @@ class Bus:
         finally:
             await reader.close()
         return found
+
+    async def find_gap(self, stream: str, after: int) -> Gap | None:
+        """Return which messages after a sequence are gone, None if none is."""
+        return await find_gap(self._nc, stream, after)
 
     @property
     def close_reason(self) -> str | None:

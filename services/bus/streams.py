@@ -1,8 +1,10 @@
 """The streams as the engine creates them, and the partitions of TICKETS. What their messages are is not in here."""
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 import nats.js.errors
 from nats.aio.client import Client
@@ -89,6 +91,30 @@ async def read_stream_info(nc: Client, stream: str, subjects: str | None = None)
 async def read_last_sequence(nc: Client, stream: str) -> int:
     """Return the sequence of the newest message, 0 if there never was one. Raises BusError without the stream."""
     return (await read_stream_info(nc, stream)).state.last_seq
+
+
+class Gap(NamedTuple):
+    """Messages that a stream had acknowledged, and has no more: the first, the last, and how many of those between."""
+
+    first: int
+    last: int
+    messages: int
+
+
+async def find_gap(nc: Client, stream: str, after: int) -> Gap | None:
+    """Return which messages after a sequence are gone, None if none is. Raises BusError without the stream."""
+    state = (await read_stream_info(nc, stream)).state
+    missing = range(after + 1, state.first_seq)  # the first sequence of an empty stream is the next one
+    deleted: list[int] = []
+    if state.num_deleted:
+        request = json.dumps({"deleted_details": True}).encode()
+        answer = await nc.request(f"$JS.API.STREAM.INFO.{stream}", request, timeout=REQUEST_TIMEOUT)
+        found = json.loads(answer.data).get("state", {}).get("deleted") or []
+        deleted = [sequence for sequence in found if sequence > max(after, state.first_seq)]
+    if not missing and not deleted:
+        return None
+    first, last = min([*missing[:1], *deleted]), max([*missing[-1:], *deleted])
+    return Gap(first, last, len(missing) + len(deleted))
 
 
 def split_partition(subject: str) -> tuple[int, str]:

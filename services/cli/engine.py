@@ -9,6 +9,7 @@ import typer
 from projections.registry import PROJECTIONS
 from projections.runner import rebuild
 from services.app import SERVICES, Process
+from services.bus.streams import TICKETS, find_gap
 from services.cli.options import (
     DEFAULT_DATA,
     As,
@@ -19,16 +20,17 @@ from services.cli.options import (
     create_app,
     print_message,
 )
-from services.cli.resources import read_settings_quietly, stop_on_signal
+from services.cli.resources import read_settings_quietly, run_on_bus, stop_on_signal
 from services.cli.settings import read_settings, refuse_wrong_usage
 from services.cli.terminal import print_json, print_table, show_progress
 from services.maintenance.backup import backup, restore
 from services.maintenance.provision import provision_bus
 from services.maintenance.verify import Discrepancy, Verifier, store_result
-from services.runtime.connections import find_store, read_credentials
+from services.runtime.connections import find_store, open_store, read_credentials
 from services.runtime.logging import configure
 from services.runtime.settings import Settings, parse_database_url
 from services.store.interface import Database
+from services.store.schema import ACCEPTED_LOSS
 from services.up import run_engine
 
 app = create_app()
@@ -100,6 +102,26 @@ def rebuild_command(
         for _ in show_progress(name, rebuild(store, known[name]), total):
             lock.acquire()  # which a session that is silent for too long loses
     store.close()
+
+
+@app.command("accept-loss")
+def accept_loss_command(
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it, only say what is gone.")] = False,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Let intake go on though messages that were acknowledged are gone from TICKETS: they will never count."""
+    with refuse_wrong_usage():
+        store = open_store(read_settings(), data)
+    committed = store.read_committed_sequence()
+    gap = run_on_bus("accept-loss", data, lambda nc: find_gap(nc, TICKETS, committed))
+    if gap is None:
+        print_message("nothing is gone: intake has recorded every message of TICKETS, or can")
+        return
+    what = f"{gap.messages} messages of {TICKETS}, from {gap.first} to {gap.last}"
+    if not yes:
+        raise UsageError(f"{what}, would never count; restore the stream if you can, or add --yes")
+    store.save_checkpoint(ACCEPTED_LOSS, gap.last)
+    print_message(f"{what}, are given up; intake goes on within 5 seconds")
 
 
 @app.command("verify")

@@ -39,6 +39,8 @@ INITIAL_STATEMENTS = (
 
 ANNOUNCER_CHECKPOINT = "announcements"  # key in `positions`: up to there in the log everything is announced
 
+ACCEPTED_LOSS = "TICKETS lost up to"  # key in `positions`: messages up to there may be gone, an operator has said
+
 
 def build_created_at_key(stream: str) -> str:
     """Return the key in `positions` under which the creation time of a stream is stored."""

@@ -23,15 +23,16 @@ from projections.registry import PROJECTIONS
 from projections.runner import catch_up
 from services.bus.connection import Bus, connect
 from services.bus.publisher import Outgoing, Published, Publisher
-from services.bus.streams import provision
+from services.bus.streams import STREAMS, Gap, provision
 from services.errors import STORE_ERRORS, BusError, FencedError, SuspicionError
-from services.intake import MAX_ATTEMPTS, Blame, Intake
+from services.intake import MAX_ATTEMPTS, Blame, Intake, make_gap_gauge
 from services.maintenance.quarantine import Retried, list_quarantined, retry
 from services.maintenance.verify import Verifier
 from services.queries.point_in_time import PointInTime
 from services.queries.ticket_status import read_ticket_status
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 from services.store.interface import Database, Store
+from services.store.schema import ACCEPTED_LOSS
 from sla.engine import Limits
 from sla.log import Recorded
 from sla.ticket import TicketSla
@@ -563,6 +564,47 @@ async def test_a_damaged_store_blames_no_message(own: tuple[Client, Store, Datab
                 await intake.run()
         await intake.stop()
     assert (await nc.jetstream().stream_info("DEAD_LETTERS")).state.messages == 0
+
+
+@pytest.mark.parametrize("where", ["at the beginning", "in the middle"])
+async def test_acknowledged_messages_that_are_gone_stop_intake_until_that_is_accepted(
+    own: tuple[Client, Store, Database], where: str
+) -> None:
+    nc, store, place = own
+    js = nc.jetstream()
+    await js.delete_stream("TICKETS")
+    (wanted,) = (config for config in STREAMS if config.name == "TICKETS")
+    await js.add_stream(replace(wanted, deny_delete=False, deny_purge=False))
+    await publish(nc, *(opened(f"T-{n}", ago(hours=1)) for n in range(1, 3)))
+    async with working(nc, store):
+        await taken(nc, place)
+    await publish(nc, *(opened(f"T-{n}", ago(hours=1)) for n in range(3, 13)))
+    if where == "at the beginning":
+        await js.purge_stream("TICKETS", seq=6)
+    else:
+        await asyncio.gather(*(js.delete_msg("TICKETS", sequence) for sequence in (7, 9)))
+    lost = {"at the beginning": Gap(3, 5, 3), "in the middle": Gap(7, 9, 2)}[where]
+    gauge = make_gap_gauge(None)
+    for _ in range(2):
+        with pytest.raises(BusError, match=f"{lost.messages} messages of .*, from {lost.first} to {lost.last},"):
+            async with asyncio.timeout(10):
+                await stop_after(
+                    Intake(Bus(nc), store, load_policy(SHIPPED_POLICIES), Limits(), Alone(), gap_messages=gauge)
+                )
+        assert gauge._value.get() == lost.messages and len(outcomes(store)) == 2
+    store.save_checkpoint(ACCEPTED_LOSS, lost.last)
+    async with working(nc, store):
+        await taken(nc, place)
+    assert len(outcomes(store)) == 12 - lost.messages
+    assert await Bus(nc).find_gap("TICKETS", 12) is None
+
+
+async def stop_after(intake: Intake) -> None:
+    """Runs until it fails."""
+    try:
+        await intake.run()
+    finally:
+        await intake.stop()
 
 
 @pytest.mark.parts

@@ -115,6 +115,9 @@ class SimBus:
         await self.hop("request")
         return 1
 
+    async def find_gap(self, stream: str, after: int) -> None:
+        await self.hop("request")
+
     async def find_dead_letter_sequences(self, sequence: int) -> set[int]:
         await self.hop("request")
         messages = self.broker.streams[TICKETS].messages[sequence : sequence + 1]
