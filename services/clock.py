@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import structlog
+from prometheus_client import CollectorRegistry, Gauge
 
 from events.cloudevents import encode_token
 from events.times import to_microseconds
@@ -27,6 +28,8 @@ MAX_DUE = 10_000  # tickets looked at together: those of an instant
 CLOCK_MARGIN_MICROSECONDS = 10  # after the instant: a deadline has passed only when it is over
 MIN_CATCH_UP_INTERVAL = 0.05  # seconds between two times that the projection catches up
 MAX_RESEND_INTERVAL = 60.0  # seconds between two ticks for the same instant
+SKEW_INTERVAL = 10.0  # seconds between two looks at the broker's clock
+JUMP_MICROSECONDS = 100_000  # by which our clock may move against the loop's, which never jumps, before another look
 
 
 @dataclass(slots=True)
@@ -48,6 +51,9 @@ class DeadlineTimer(Service):
     then its tick is sent again, after 1, 2, 4 … 60 s, if intake has committed the one before. Several timers may run:
     the same tick has the same id. The projection catches up every MIN_CATCH_UP_INTERVAL at most; an instant that has
     come does not wait for it, and a sleep is at most POLL_INTERVAL long, should the machine's clock be set.
+
+    Instants are those of the broker's clock, from which ours may differ either way; by how much is measured with each
+    answer, as far as the time that it took allows.
     """
 
     name: ClassVar[str] = "clock"
@@ -55,19 +61,23 @@ class DeadlineTimer(Service):
     streams: ClassVar[tuple[str, ...]] = (TICKETS,)
     projections: ClassVar[tuple[type[Projection], ...]] = (Deadlines,)
 
-    def __init__(self, bus: Bus, store: Store, now: Now = read_wall_clock) -> None:
+    def __init__(self, bus: Bus, store: Store, now: Now = read_wall_clock, gauge: Gauge | None = None) -> None:
         super().__init__()
         self._bus, self._store, self._now = bus, store, now
         self._deadlines = Deadlines()
         self._publisher = bus.get_publisher(TICKETS)
         self._batches = False
         self._sent: dict[str, SentTick] = {}
-        self._behind = 0  # microseconds by which the broker's clock is behind ours, as last seen
+        self._skew = 0  # microseconds by which the broker's clock is ahead of ours, as far as is known
+        self._gauge = gauge or make_skew_gauge(None)
+        self._looked_at = -SKEW_INTERVAL  # when we last looked at the broker's clock, by the loop's time
+        self._offset = 0  # of our clock from the loop's then, in microseconds
 
     @classmethod
     def prepare(cls, setup: Setup) -> Callable[[Backends], Self]:
         """Return what builds a deadline timer."""
-        return lambda at: cls(at.bus, at.store)
+        gauge = make_skew_gauge(setup.registry)
+        return lambda at: cls(at.bus, at.store, gauge=gauge)
 
     async def run(self) -> None:
         self._batches = await self.run_to_completion(self._bus.accepts_batches(TICKETS))
@@ -77,6 +87,7 @@ class DeadlineTimer(Service):
                 committed_sequence = await self.run_in_thread(self._store.read_committed_sequence) if self._sent else 0
                 await self.catch_up(self._store, self._deadlines)
                 caught_up_at, log_has_grown = _read_loop_time(), False
+            await self._look_at_clock()
             rows, next_instant = await self.run_in_thread(self._read_due)
             await self._send_due(rows, committed_sequence)
             self.record_heartbeat()
@@ -88,7 +99,25 @@ class DeadlineTimer(Service):
 
     def _estimate_bus_time(self) -> int:
         """Return the broker's time as far as we know it, in microseconds since 1970."""
-        return self._now() - CLOCK_MARGIN_MICROSECONDS - self._behind
+        return self._now() - CLOCK_MARGIN_MICROSECONDS + self._skew
+
+    async def _look_at_clock(self) -> None:
+        """Measure the skew now and then, and when our clock was set."""
+        offset = self._now() - round(_read_loop_time() * 1e6)
+        has_jumped = abs(offset - self._offset) > JUMP_MICROSECONDS
+        if has_jumped or _read_loop_time() >= self._looked_at + SKEW_INTERVAL:
+            asked_at = self._now()
+            told = to_microseconds(await self.run_to_completion(self._bus.read_clock(TICKETS)))
+            self._narrow_skew(told - self._now(), told - asked_at)
+            self._looked_at, self._offset = _read_loop_time(), offset
+
+    def _narrow_skew(self, least: int, most: int) -> None:
+        """
+        Take in that the broker's clock is ahead of ours by at least and at most so many microseconds. The time between
+        question and answer lies between the two: what was known stays if it may be so.
+        """
+        self._skew = min(max(self._skew, least), most)
+        self._gauge.set(self._skew / 1e6)
 
     def _read_due(self) -> tuple[list[DeadlineRow], int | None]:
         """Return the rows whose instant has come, and the next instant, None if there is none. Blocks."""
@@ -155,7 +184,7 @@ class DeadlineTimer(Service):
         stored = to_microseconds(await self.run_to_completion(self._bus.read_stored_at(TICKETS, last.sequence)))
         missing = rows[-1].at - stored
         if not last.duplicate:
-            self._behind = max(0, sent_at - stored)
+            self._narrow_skew(stored - self._now(), stored - sent_at)
         if missing >= 0:
             for row in rows:
                 sent = self._sent[row.ticket]
@@ -164,6 +193,11 @@ class DeadlineTimer(Service):
             log.warning(
                 "tick stored early", seconds=missing / 1e6, hint="the broker's clock is behind that of the sender"
             )
+
+
+def make_skew_gauge(registry: CollectorRegistry | None) -> Gauge:
+    text = "By how much the broker's clock is ahead of that of this machine; breaches are on time by the broker's."
+    return Gauge("sla_clock_skew_seconds", text, registry=registry)
 
 
 def _read_loop_time() -> float:

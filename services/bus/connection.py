@@ -1,6 +1,7 @@
 """The connection to NATS, and the Bus on it: all that a service asks of the broker. What messages mean is not here."""
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -12,6 +13,7 @@ import structlog
 from nats.aio.client import Client, ServerVersion
 from nats.aio.msg import Msg
 
+from events.times import parse_instant
 from services.bus.credentials import ANONYMOUS, Credentials
 from services.bus.publisher import Publisher
 from services.bus.reader import StreamReader
@@ -198,6 +200,14 @@ class Bus:
         stored_at = (await self._nc.jetstream(timeout=REQUEST_TIMEOUT).get_msg(stream, sequence)).time
         assert stored_at is not None
         return stored_at
+
+    async def read_clock(self, stream: str) -> datetime:
+        """Return the time by the clock of the broker that stores a stream."""
+        answer = await self._nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=REQUEST_TIMEOUT)
+        found = json.loads(answer.data)
+        if "ts" not in found:
+            raise BusError(f"the broker does not say what time it is for {stream}: {found.get('error', found)}")
+        return parse_instant(found["ts"])
 
     async def nudge(self) -> None:
         """Wake all services, here and elsewhere: the log has grown. It may be lost, and so services also poll."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,14 @@ from projections.runner import catch_up
 from services.bus.connection import Bus
 from services.bus.publisher import Outgoing, Published, Publisher
 from services.bus.streams import TICKETS
-from services.clock import DeadlineTimer
+from services.clock import DeadlineTimer, make_skew_gauge
 from services.intake import Intake
-from services.runtime.service import Service
-from services.runtime.settings import SHIPPED_POLICIES, load_policy
+from services.runtime.service import Service, read_wall_clock
+from services.runtime.settings import load_policy
 from services.store.interface import Store
 from services.store.sqlite import FileLeases, FileLock
 from sla.engine import Limits
-from tests.support.bus import ago, connected, deployment, nats_server, opened, publish, until
+from tests.support.bus import ago, connected, deployment, nats_server, now, open_all_hours, opened, publish, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("clock")]
 
@@ -48,11 +49,12 @@ class Due:
     """MANY tickets that are late and not judged; the bus they came on, and intake."""
 
     def __init__(self, nc: Client, store: Store, folder: Path) -> None:
-        self.bus, self.store, self._folder = Bus(nc), store, folder
+        self.nc, self.bus, self.store, self._folder = nc, Bus(nc), store, folder
+        self._policy = Path(open_all_hours(folder / "policy"))
 
     def make_intake(self) -> Intake:
         leases = FileLeases(FileLock(self._folder / "intake.lock"))
-        return Intake(self.bus, self.store, load_policy(SHIPPED_POLICIES), Limits(), leases)
+        return Intake(self.bus, self.store, load_policy(self._policy), Limits(), leases)
 
     async def count_ticks(self) -> list[int]:
         """How often each was sent."""
@@ -113,6 +115,26 @@ async def test_a_second_clock_sends_what_the_first_has_not(due: Due, batches: li
     async with run_service(clock):
         await until("it has sent them", lambda: clock.heartbeats >= 1)
     assert (batches, await due.count_ticks()) == ([MANY], [1] * MANY), "refused as a whole, then sent one by one"
+
+
+@pytest.mark.parametrize("seconds", [-20, 20])
+async def test_a_tick_is_sent_by_the_broker_s_clock_whichever_way_ours_is_wrong(due: Due, seconds: int) -> None:
+    due_at = now() + timedelta(seconds=2)
+    await publish(due.nc, opened("SOON", due_at - timedelta(hours=2)))
+    async with run_service(due.make_intake()):
+        await until("it is stored", lambda: due.store.read_committed_sequence() == MANY + 1)
+    gauge = make_skew_gauge(None)
+    clock = DeadlineTimer(due.bus, due.store, lambda: read_wall_clock() + seconds * 1_000_000, gauge)
+    async with run_service(clock), run_service(due.make_intake()):
+        await until("it is judged", lambda: has_breached(due.store, "SOON"), within=60)
+    _, stored_at = await due.bus.read_newest(TICKETS, "clock.due.SOON") or ({}, now())
+    assert due_at < stored_at < due_at + timedelta(seconds=10)
+    assert gauge._value.get() == pytest.approx(-seconds, abs=1)
+
+
+def has_breached(store: Store, name: str) -> bool:
+    ticket = store.load_ticket(name)
+    return ticket is not None and ticket.state.breached_at is not None
 
 
 def read_first_instant(due: Due) -> int:

@@ -145,6 +145,10 @@ class SimBus:
         await self.hop("request")
         return from_microseconds(self.broker.streams[stream].messages[sequence - 1].at)
 
+    async def read_clock(self, stream: str) -> datetime:
+        await self.hop("request")
+        return from_microseconds(self.broker.now())
+
     async def nudge(self) -> None:
         """Core NATS: it may be lost."""
         for connection in self.broker.connections:
