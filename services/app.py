@@ -70,7 +70,8 @@ class Process:
         if settings.fault is not None:
             faults.plan(settings.fault)
         pages = self._build_pages() if Board.name in names else None
-        self.http = HttpServer(settings.http_host, settings.http_port, self.find_problems, registry, pages)
+        asked_by = settings.find_variable("http_port")
+        self.http = HttpServer(settings.http_host, settings.http_port, self.find_problems, registry, pages, asked_by)
 
     def find_problems(self) -> dict[str, str]:
         """Return why the process is not ready, by service or part."""

@@ -38,7 +38,7 @@ async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> in
     run_file.unlink(missing_ok=True)
     store = parse_database_url(settings.database_url) if settings.database_url else SqliteFile(folder / "sla.db")
     await asyncio.to_thread(store.migrate, PROJECTIONS)
-    server = EmbeddedNats(folder / "nats", settings.nats_port)
+    server = EmbeddedNats(folder / "nats", settings.nats_port, asked_by=settings.find_variable("nats_port"))
     try:
         await server.start()
         await provision_bus(server.url, notify=settings.notify)

@@ -24,11 +24,11 @@ class EmbeddedNats:
     A nats-server as a child process, with its data in `folder`. `url` is empty until it is started.
 
     Each acknowledged message is on the disk (docs/upstream-behaviour.md#n1). With `lazy_sync` it is not: the caller has
-    to sync the files after the server has ended.
+    to sync the files after the server has ended. A port that was `asked_by` a setting is not replaced by another.
     """
 
-    def __init__(self, folder: Path, port: int, *, lazy_sync: bool = False) -> None:
-        self._folder, self._port = folder.resolve(), port
+    def __init__(self, folder: Path, port: int, *, asked_by: str | None = None, lazy_sync: bool = False) -> None:
+        self._folder, self._port, self._asked_by = folder.resolve(), port, asked_by
         self._sync_interval = '"1m"' if lazy_sync else "always"
         self._process: asyncio.subprocess.Process | None = None
         self.url = ""
@@ -57,7 +57,7 @@ class EmbeddedNats:
         self.url = json.loads(ports.read_text(encoding="utf-8"))["nats"][0]
 
     def _build_config(self) -> str:
-        with listen("127.0.0.1", self._port) as free:
+        with listen("127.0.0.1", self._port, self._asked_by) as free:
             port = free.getsockname()[1]
         folder, synced = json.dumps(str(self._folder)), self._sync_interval
         return (

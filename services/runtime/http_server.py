@@ -46,7 +46,7 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """
     The HTTP port of a process. `problems` says what does not work now, by service; empty means ready. `pages` answers
-    everywhere else.
+    everywhere else. A port that was `asked_by` a setting is not replaced by another.
     """
 
     def __init__(
@@ -56,8 +56,9 @@ class HttpServer:
         problems: Callable[[], dict[str, str]],
         registry: CollectorRegistry,
         pages: ASGIApp | None = None,
+        asked_by: str | None = None,
     ) -> None:
-        self._socket = listen(host, port)
+        self._socket = listen(host, port, asked_by)
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
             _build_app(problems, registry, pages),

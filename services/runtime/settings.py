@@ -78,6 +78,10 @@ class Settings(BaseSettings):
     log_format: Annotated[str, Field(pattern="^(json|console)$")] = "json"
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
 
+    def find_variable(self, name: str) -> str | None:
+        """Return the variable that a setting was given by, None if it has its default."""
+        return f"SLA_{name.upper()}" if name in self.model_fields_set else None
+
     @property
     def notifies(self) -> bool:
         """Whether there is anybody to notify."""
