@@ -1,11 +1,13 @@
 """The board's HTTP: pages, a read-only JSON API, and news as Server-Sent Events. What is shown is in service.py."""
 
+import asyncio
 import base64
 import hmac
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from http import HTTPStatus
 from importlib.resources import files
@@ -33,6 +35,13 @@ from services.queries.explanation import explain_ticket
 from services.queries.point_in_time import NothingKnownError, PointInTime
 from services.queries.report import build_report
 from services.queries.ticket_status import list_waiting, read_ticket_status
+from services.runtime.http_limits import (
+    GUESS_DELAY,
+    GuessLimit,
+    PeerLimit,
+    count_allowed_connections,
+    identify_peer,
+)
 from services.runtime.http_server import is_loopback
 from services.text.phrases import write_news
 from sla.calendar import get_zone
@@ -102,10 +111,11 @@ def build_app(board: Callable[[], Board | None], token: str | None) -> ASGIApp:
 
 
 class _Guard:
-    """Adds the headers that keep a browser safe to every answer; without the token the only answer is 401."""
+    """Adds the headers that keep a browser safe to every answer; without the token the only answer is 401, or 429."""
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app, self._token = app, token
+        self._guesses = GuessLimit()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def safely(message: Message) -> None:
@@ -116,11 +126,11 @@ class _Guard:
                 headers.setdefault("Cache-Control", "private, no-cache")
             await send(message)
 
-        problem = self._check_access(Headers(scope=scope))
+        problem = await self._check_access(Headers(scope=scope), identify_peer(scope["client"]))
         app: ASGIApp = self._app if problem is None else await _refuse(Request(scope), problem)
         await app(scope, receive, safely)
 
-    def _check_access(self, headers: Headers) -> ProblemError | None:
+    async def _check_access(self, headers: Headers, peer: str) -> ProblemError | None:
         if self._token is None:
             if is_loopback(_parse_host(headers.get("host", ""))):
                 return None
@@ -129,9 +139,19 @@ class _Guard:
                 "without SLA_BOARD_TOKEN the board answers only to localhost and 127.0.0.1, so that no other site can "
                 "ask in your name; use one of these names, or set a token",
             )
+        if seconds := self._guesses.find_lockout(peer):
+            return ProblemError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"there were too many wrong tokens from your address; try again in {seconds} s",
+                {"Retry-After": str(seconds)},
+            )
         if hmac.compare_digest(_read_token(headers.get("authorization", "")), self._token.encode()):
             return None
-        what = "the token is wrong" if "authorization" in headers else "there is no token"
+        what = "there is no token"
+        if "authorization" in headers:
+            what = "the token is wrong"
+            self._guesses.record(peer)
+            await asyncio.sleep(GUESS_DELAY)
         return ProblemError(
             HTTPStatus.UNAUTHORIZED,
             f"{what}; send the header `Authorization: Bearer TOKEN` with that of SLA_BOARD_TOKEN, or in a browser give "
@@ -166,6 +186,7 @@ class _Web:
     def __init__(self, board: Callable[[], Board | None]) -> None:
         self._board = board
         self._process = secrets.token_hex(4)
+        self._streams = PeerLimit(count_allowed_connections() // 4)
 
     def answer_json(self, question: Callable[[Board, Request, BoardSnapshot], object]) -> Callable[[Request], Any]:
         """Return the endpoint that answers a question in JSON."""
@@ -203,11 +224,28 @@ class _Web:
 
     async def stream_events(self, request: Request) -> Response:
         """Stream Server-Sent Events; the id of each is the position in the log, from which a browser resumes."""
-        board = self._get_board()
+        board, peer = self._get_board(), identify_peer(request.scope["client"])
         after = request.headers.get("last-event-id") or request.query_params.get("after", "")
         position = int(after) if after.isascii() and after.isdigit() and len(after) < 19 else None
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_stream(board, position), 200, headers, "text/event-stream")
+        if not self._streams.acquire(peer):
+            raise ProblemError(
+                503, "too many pages follow the news already; close some of them, or wait", {"Retry-After": "10"}
+            )
+        return _EventStream(_stream(board, position), partial(self._streams.release, peer))
+
+
+class _EventStream(StreamingResponse):
+    """An answer that ends with its connection; `release` is called then, whatever ends it."""
+
+    def __init__(self, events: AsyncIterator[bytes], release: Callable[[], None]) -> None:
+        super().__init__(events, 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}, "text/event-stream")
+        self._release = release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._release()
 
 
 async def _stream(board: Board, position: int | None) -> AsyncIterator[bytes]:

@@ -14,6 +14,7 @@ from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from services.ports import listen
+from services.runtime.http_limits import ACCEPTED_AT_ONCE, MAX_REQUEST_BYTES, LimitedProtocol, handle_loop_error
 
 log = structlog.get_logger()
 
@@ -62,9 +63,15 @@ class HttpServer:
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
             _build_app(problems, registry, pages),
+            http=LimitedProtocol,
+            ws="none",
             log_config=None,
+            log_level="error",  # it would warn of each request that is none
             lifespan="off",
             access_log=False,
+            proxy_headers=False,  # limits are for who is connected, not for who is named
+            backlog=ACCEPTED_AT_ONCE,
+            h11_max_incomplete_event_size=MAX_REQUEST_BYTES,
             timeout_graceful_shutdown=2,
         )
         self._server = _Server(config)
@@ -72,6 +79,7 @@ class HttpServer:
 
     async def start(self) -> None:
         """Answer from now on."""
+        asyncio.get_running_loop().set_exception_handler(handle_loop_error)
         self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
     async def stop(self) -> None:
