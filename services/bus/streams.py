@@ -137,8 +137,7 @@ async def provision(nc: Client, partitions: int | None = None, consumers: Iterab
         try:
             found = (await js.stream_info(wanted.name)).config
         except nats.js.errors.NotFoundError:
-            transform = build_partition_transform(partitions or 1) if wanted.name == TICKETS else None
-            await js.add_stream(replace(wanted, subject_transform=transform))
+            await js.add_stream(build_stream(wanted.name, partitions or 1))
             continue
         drift += find_drift(
             wanted, found, (*BREAKING_SETTINGS, "max_msg_size", "deny_delete", "deny_purge", "allow_atomic")
@@ -150,6 +149,12 @@ async def provision(nc: Client, partitions: int | None = None, consumers: Iterab
         except nats.js.errors.NotFoundError:
             await js.add_consumer(SLA, consumer)
     return drift
+
+
+def build_stream(name: str, partitions: int = 1) -> StreamConfig:
+    """Return a stream as the engine creates it, TICKETS in so many partitions."""
+    (found,) = (each for each in STREAMS if each.name == name)
+    return replace(found, subject_transform=build_partition_transform(partitions)) if name == TICKETS else found
 
 
 def build_partition_transform(partitions: int) -> SubjectTransform | None:

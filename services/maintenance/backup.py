@@ -10,6 +10,9 @@ The parts are not taken at one instant, and so their order matters: each later o
    the snapshot, from messages that are in TICKETS by then.
 3. TICKETS: every message that 1 and 2 came from.
 
+A restore takes a backup for data, which anybody may have written: rows, into tables that our code creates, and
+messages, into streams as our code creates them. No schema, no trigger and no setting of a stream in it has an effect.
+
 After a restore, intake goes on from the checkpoint of the store and judges those last messages again, with the instants
 at which the broker stored them: the same events come at the same places of the log, with the same ids. The announcer
 goes on after the newest message of SLA, so that nothing is announced twice. This holds if policy and settings are the
@@ -22,30 +25,43 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import tarfile
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import IO, Annotated, Any
+from urllib.parse import quote
 
 import msgspec
 from nats.aio.client import Client
+from nats.js.api import ConsumerInfo, StreamConfig, SubjectTransform
+from nats.js.errors import NotFoundError
 
 from events.times import to_microseconds
 from projections.registry import PROJECTIONS
 from services.bus.connection import Bus
 from services.bus.embedded_server import EmbeddedNats
-from services.bus.streams import DEAD_LETTERS, SLA, TICKETS, read_last_sequence
-from services.errors import BusError, FatalError, StoreError
+from services.bus.streams import (
+    DEAD_LETTERS,
+    SLA,
+    TICKETS,
+    build_stream,
+    read_last_sequence,
+    read_partition_count,
+    read_stream_info,
+)
+from services.errors import BUS_ERRORS, BusError, FatalError, StoreError
 from services.runtime.connections import find_bus_url, find_store, open_bus, read_credentials
 from services.runtime.settings import Settings
-from services.store.interface import Database
-from services.store.schema import ANNOUNCER_CHECKPOINT, build_created_at_key
+from services.store.interface import Database, Store
+from services.store.schema import ANNOUNCER_CHECKPOINT, COPIED_COLUMNS, build_created_at_key
 from services.store.snapshot import copy_tables
 from services.store.sqlite import FileLock, SqliteFile, SqliteStore
 
@@ -54,37 +70,51 @@ MANIFEST_FILE = "manifest.json"
 STORE_FILE = "sla.db"
 STREAMS_IN_ORDER = (SLA, DEAD_LETTERS, TICKETS)
 COPY_CHUNK_BYTES = 128 * 1024
+MAX_MANIFEST_BYTES = 1024 * 1024
+MAX_PARTITIONS = 256
 COPIED_CHECKPOINTS = (ANNOUNCER_CHECKPOINT, build_created_at_key(TICKETS))  # projections are built again from the log
 CHUNK_TIMEOUT = 30.0  # seconds for a chunk
 RESTORE_TIMEOUT = 3600.0  # seconds in which the broker reads a whole stream, after its last chunk
 
 
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class BackupPart(msgspec.Struct, frozen=True):
     """A file in the backup."""
 
-    bytes: int
+    bytes: Count
     sha256: str
 
 
+class StreamState(msgspec.Struct, frozen=True):
+    """What was in a stream when its snapshot began."""
+
+    messages: Count
+    bytes: Count
+    first_seq: Count
+    last_seq: Count
+
+
 class BackedUpStream(msgspec.Struct, frozen=True):
-    """What the broker said of a stream when its snapshot began; it wants that back to restore it."""
+    """What the broker said of a stream when its snapshot began. Its settings are for people: see _build_config."""
 
     config: dict[str, Any]
-    state: dict[str, Any]
+    state: StreamState
 
     @property
     def last_sequence(self) -> int:
         """The sequence of its newest message."""
-        return int(self.state["last_seq"])
+        return self.state.last_seq
 
 
 class Manifest(msgspec.Struct, frozen=True):
     """What a backup consists of. `position` is the message of TICKETS up to which the store has everything."""
 
     format: int
-    engine: str
+    engine: Annotated[str, msgspec.Meta(pattern=r"^[\w.+-]{1,50}$")]
     made_at: datetime
-    position: int
+    position: Count
     streams: dict[str, BackedUpStream]
     parts: dict[str, BackupPart]
 
@@ -221,7 +251,7 @@ async def _take_snapshot(nc: Client, stream: str, path: Path) -> BackedUpStream:
             raise BusError(f"the snapshot of {stream} failed: {status} {(message.headers or {}).get('Description')}")
     finally:
         await subscription.unsubscribe()
-    return BackedUpStream(answer["config"], answer["state"])
+    return BackedUpStream(answer["config"], msgspec.convert(answer["state"], StreamState))
 
 
 def _describe_part(path: Path) -> BackupPart:
@@ -267,13 +297,14 @@ def restore(settings: Settings, data: Path, file: Path) -> Manifest:
     with TemporaryDirectory(prefix=f".{data.name}.", dir=data.parent) as name:
         parts, restored = Path(name) / "parts", Path(name) / "data"
         parts.mkdir()
+        restored.mkdir(mode=0o700)
         manifest = _unpack(file, parts)
         made_at = asyncio.run(_restore_streams(manifest, parts, restored / "nats"))
         for left in (path for path in (restored / "nats").iterdir() if path.is_file()):
             left.unlink()  # of the server that did it; the next one writes its own
-        os.rename(parts / STORE_FILE, restored / STORE_FILE)
+        SqliteFile(restored / STORE_FILE).migrate(PROJECTIONS)
         with closing(SqliteStore(restored / STORE_FILE)) as store:
-            store.rebind_stream(TICKETS, to_microseconds(made_at))
+            _restore_rows(parts / STORE_FILE, store, made_at)
         for path in (*restored.rglob("*"), restored):
             _fsync(path)
         os.rename(restored, data)
@@ -282,7 +313,7 @@ def restore(settings: Settings, data: Path, file: Path) -> Manifest:
 
 
 def _restore_into_database(store: Database, settings: Settings, file: Path) -> Manifest:
-    """Restore the streams, and then the rows of the store in one transaction."""
+    """Restore the streams, then the rows of the store in one transaction; then let the streams take messages again."""
     if isinstance(store, SqliteFile):
         raise ValueError("SLA_DATABASE_URL names a file, and a file is restored into a folder, with --data; unset it")
     if settings.nats_url is None:
@@ -294,11 +325,38 @@ def _restore_into_database(store: Database, settings: Settings, file: Path) -> M
         with closing(store.open()) as target:
             if target.read_head() or target.read_committed_sequence():
                 raise FatalError(f"{store.name} is not empty; a backup is restored where there is nothing yet")
-            made_at = asyncio.run(_restore_onto_bus(settings.nats_url, settings, manifest, parts))
-            with SqliteFile(parts / STORE_FILE).open_snapshot() as source:
-                copy_tables(source, target, COPIED_CHECKPOINTS)
-            target.rebind_stream(TICKETS, to_microseconds(made_at))
+            asyncio.run(_restore_onto_bus(settings, manifest, parts, target))
     return manifest
+
+
+def _restore_rows(file: Path, target: Store, made_at: datetime) -> None:
+    with _open_rows(file) as source:
+        copy_tables(source, target, COPIED_CHECKPOINTS)
+    target.rebind_stream(TICKETS, to_microseconds(made_at))
+
+
+@contextmanager
+def _open_rows(file: Path) -> Iterator[sqlite3.Connection]:
+    """
+    Open the store of a backup for its rows. Its schema may have SQL of anybody: a view or a virtual table in the place
+    of a table is refused, the rest is not looked at.
+    """
+    address = f"file:{quote(str(file))}?mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as source:
+            source.execute("PRAGMA trusted_schema = OFF")
+            source.execute("PRAGMA cell_size_check = ON")
+            ((found,),) = source.execute("PRAGMA quick_check(1)")
+            if found != "ok":
+                raise FatalError(f"the store in the backup is damaged: {found}")
+            plain = "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0 AND sql LIKE 'CREATE TABLE %'"
+            if missing := COPIED_COLUMNS.keys() - {name for (name,) in source.execute(plain)}:
+                raise FatalError(f"the store in the backup has no table {', '.join(sorted(missing))}")
+            yield source
+    except sqlite3.OperationalError:
+        raise  # of the store that is written, too: the disk is full
+    except sqlite3.DatabaseError as error:
+        raise FatalError(f"the store in the backup is damaged: {error}") from None
 
 
 @contextmanager
@@ -311,26 +369,60 @@ def _open_archive(file: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _unpack(file: Path, folder: Path) -> Manifest:
-    """Unpack only the files that the manifest, of the format we know, must have; each is checked by its checksum."""
+    """Unpack the files that a backup has, and refuse any other; each is what the manifest says, in size and content."""
+    names = (STORE_FILE, *map(name_part, STREAMS_IN_ORDER))
     with _open_archive(file) as tar:
-        manifest = msgspec.json.decode(_open_member(tar, MANIFEST_FILE).read(), type=Manifest)
+        members = _list_members(file, tar, (MANIFEST_FILE, *names))
+        if members[MANIFEST_FILE].size > MAX_MANIFEST_BYTES:
+            raise FatalError(f"{file} is no backup: its manifest has {members[MANIFEST_FILE].size:,} bytes")
+        manifest = msgspec.json.decode(_open_member(tar, members[MANIFEST_FILE]).read(), type=Manifest)
         if manifest.format != BACKUP_FORMAT:
             raise FatalError(
                 f"{file} has format {manifest.format}, this version reads {BACKUP_FORMAT}; use {manifest.engine}"
             )
-        for name in (STORE_FILE, *map(name_part, STREAMS_IN_ORDER)):
-            with (folder / name).open("wb") as target, _open_member(tar, name) as source:
+        if manifest.streams.keys() != set(STREAMS_IN_ORDER) or manifest.parts.keys() != set(names):
+            raise FatalError(f"{file} is damaged: its manifest does not name the parts of a backup")
+        needed, free = sum(members[name].size for name in names), shutil.disk_usage(folder).free
+        if needed > free:
+            raise FatalError(f"{file} has {needed:,} bytes, and there is room for {free:,} in {folder.parent}")
+        for name in names:
+            with (folder / name).open("wb") as target, _open_member(tar, members[name]) as source:
                 while chunk := source.read(COPY_CHUNK_BYTES):
                     target.write(chunk)
             if _describe_part(folder / name) != manifest.parts[name]:
                 raise FatalError(f"{file} is damaged: {name} is not what the manifest says")
+    _check_position(folder / STORE_FILE, manifest)
     return manifest
 
 
-def _open_member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
-    found = tar.extractfile(name)
-    if found is None:
-        raise KeyError(f"{name} is no file")
+def _check_position(store: Path, manifest: Manifest) -> None:
+    """Raise FatalError unless store and manifest agree on how far the store is, and TICKETS is at least as far."""
+    with _open_rows(store) as source:
+        ((position,),) = source.execute("SELECT min(position) FROM partitions")
+    if position != manifest.position or position > manifest.streams[TICKETS].last_sequence:
+        raise FatalError(
+            f"the backup contradicts itself: the store is at message {position} of {TICKETS}, the manifest says "
+            f"{manifest.position} of {manifest.streams[TICKETS].last_sequence}"
+        )
+
+
+def _list_members(file: Path, tar: tarfile.TarFile, names: Sequence[str]) -> dict[str, tarfile.TarInfo]:
+    """Return the members by name. Raises FatalError for a name that is no part of a backup, and for what is no file."""
+    found: dict[str, tarfile.TarInfo] = {}
+    for member in tar:
+        if member.name not in names or member.name in found:
+            raise FatalError(f"{file} is no backup: it has {member.name[:100]!r}, or has it twice")
+        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.sparse is not None:
+            raise FatalError(f"{file} is no backup: {member.name} in it is no plain file")
+        found[member.name] = member
+    if missing := set(names) - found.keys():
+        raise KeyError(f"it has no {', '.join(sorted(missing))}")
+    return found
+
+
+def _open_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    found = tar.extractfile(member)
+    assert found is not None  # which it is for a folder or a device
     return found
 
 
@@ -340,27 +432,75 @@ async def _restore_streams(manifest: Manifest, parts: Path, folder: Path) -> dat
     created, which is now.
     """
     async with _run_embedded(folder, lazy_sync=True) as nc:
-        return await _restore_all(nc, manifest, parts)
+        made_at = await _restore_closed(nc, manifest, parts)
+        await _open_streams(nc, manifest)
+        return made_at
 
 
-async def _restore_onto_bus(url: str, settings: Settings, manifest: Manifest, parts: Path) -> datetime:
-    """Restore onto a bus that has none of the streams yet. Return when TICKETS was created, which is now."""
-    async with open_bus(url, "restore", read_credentials(settings)) as nc:
+async def _restore_onto_bus(settings: Settings, manifest: Manifest, parts: Path, target: Store) -> None:
+    """Restore onto a bus that has none of the streams yet. If the rows are refused, it has none afterwards."""
+    assert settings.nats_url is not None
+    async with open_bus(settings.nats_url, "restore", read_credentials(settings)) as nc:
         for stream in STREAMS_IN_ORDER:
-            with suppress(BusError):
-                await read_last_sequence(nc, stream)
+            with suppress(NotFoundError):
+                await nc.jetstream().consumers_info(stream)  # for which a user may lack the permission
                 raise FatalError(f"the bus has a stream {stream}; a backup is restored where there is nothing yet")
-        return await _restore_all(nc, manifest, parts)
+        try:
+            made_at = await _restore_closed(nc, manifest, parts)
+            await asyncio.to_thread(_restore_rows, parts / STORE_FILE, target, made_at)
+        except BaseException:
+            await _delete_closed(nc)
+            raise
+        await _open_streams(nc, manifest)
 
 
-async def _restore_all(nc: Client, manifest: Manifest, parts: Path) -> datetime:
+async def _restore_closed(nc: Client, manifest: Manifest, parts: Path) -> datetime:
+    """
+    Restore the streams under subjects on which nobody publishes: until all is there and was looked through, no message
+    comes in, from a publisher or from a consumer in the backup. Return when TICKETS was created, which is now.
+    """
     for stream in STREAMS_IN_ORDER:
         await _restore_stream(nc, stream, manifest.streams[stream], parts / name_part(stream))
     return await Bus(nc).read_created_at(TICKETS)
 
 
+async def _open_streams(nc: Client, manifest: Manifest) -> None:
+    """Give the streams the subjects and the partitions that they have to have."""
+    for stream in STREAMS_IN_ORDER:
+        await nc.jetstream().update_stream(_build_config(stream, manifest.streams[stream]))
+
+
+async def _delete_closed(nc: Client) -> None:
+    """Delete the streams that were restored and not opened. One that cannot be deleted does no harm."""
+    js = nc.jetstream()
+    for stream in STREAMS_IN_ORDER:
+        with suppress(*BUS_ERRORS):
+            if (await read_stream_info(nc, stream)).config.subjects == [_name_closed(stream)]:
+                await js.delete_stream(stream)
+
+
+def _name_closed(stream: str) -> str:
+    return f"restoring.{stream}"
+
+
+def _build_config(stream: str, found: BackedUpStream) -> StreamConfig:
+    """
+    Return a stream as the code has it, with room for all that is in the backup. Of the settings in the backup only the
+    number of partitions is data. Raises FatalError for one that cannot be.
+    """
+    transform = found.config.get("subject_transform")
+    dest = transform.get("dest") if isinstance(transform, dict) else None
+    partitions = read_partition_count(StreamConfig(subject_transform=SubjectTransform("", str(dest)[:100])))
+    if not 1 <= partitions <= MAX_PARTITIONS:
+        raise FatalError(f"the backup has {partitions} partitions of {stream}; there are 1 to {MAX_PARTITIONS}")
+    wanted = build_stream(stream, partitions)
+    return replace(wanted, max_bytes=max(wanted.max_bytes or 0, found.state.bytes))
+
+
 async def _restore_stream(nc: Client, stream: str, found: BackedUpStream, path: Path) -> None:
-    answer = await _request(nc, f"$JS.API.STREAM.RESTORE.{stream}", {"config": found.config, "state": found.state})
+    closed = replace(_build_config(stream, found), subjects=[_name_closed(stream)], subject_transform=None)
+    question = {"config": closed.as_dict(), "state": msgspec.to_builtins(found.state)}
+    answer = await _request(nc, f"$JS.API.STREAM.RESTORE.{stream}", question)
     with path.open("rb") as file:
         while chunk := file.read(COPY_CHUNK_BYTES):
             _parse_answer((await nc.request(answer["deliver_subject"], chunk, timeout=CHUNK_TIMEOUT)).data)
@@ -370,3 +510,14 @@ async def _restore_stream(nc: Client, stream: str, found: BackedUpStream, path: 
         raise FatalError(
             f"{stream} was restored up to message {last} only, and had {found.last_sequence}; the backup is damaged"
         )
+    await _drop_pushing_consumers(nc, stream)
+
+
+async def _drop_pushing_consumers(nc: Client, stream: str) -> None:
+    """Delete the consumers whose messages the broker would send by itself, to wherever the backup says."""
+    js, consumers = nc.jetstream(), list[ConsumerInfo]()
+    while page := await js.consumers_info(stream, len(consumers)):
+        consumers += page
+    for each in consumers:
+        if each.config.deliver_subject:
+            await js.delete_consumer(stream, each.name)

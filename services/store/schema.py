@@ -1,5 +1,7 @@
 """The schema of the store: its tables, what an empty store begins with, and the keys of its checkpoints."""
 
+from types import UnionType
+
 TABLES = {
     "inbox": """CREATE TABLE IF NOT EXISTS inbox (
         sequence INTEGER PRIMARY KEY, outcome TEXT NOT NULL, type TEXT NOT NULL, reason TEXT,
@@ -20,16 +22,33 @@ committed sequence of each partition of TICKETS: every message up to it is store
 the readers of the log. Times are in microseconds since 1970, UTC.
 """
 
-COPIED_COLUMNS = {
-    "stored_events": "rowid, originator_id, originator_version, topic, state",
-    "inbox": "sequence, outcome, type, reason, fact_key, digest, ticket",
-    "partitions": "number, position",
-    "positions": "name, position",
-    "policies": "fingerprint, name, resolved",
-    "policy_versions": "version, fingerprint, published_at, effective_from, material",
-    "verifications": "at, tickets, differences",
+COPIED_COLUMNS: dict[str, dict[str, type | UnionType]] = {
+    "stored_events": {"rowid": int, "originator_id": str, "originator_version": int, "topic": str, "state": bytes},
+    "inbox": {
+        "sequence": int,
+        "outcome": str,
+        "type": str,
+        "reason": str | None,
+        "fact_key": bytes | None,
+        "digest": bytes | None,
+        "ticket": str | None,
+    },
+    "partitions": {"number": int, "position": int},
+    "positions": {"name": str, "position": int},
+    "policies": {"fingerprint": str, "name": str, "resolved": bytes},
+    "policy_versions": {
+        "version": str,
+        "fingerprint": str,
+        "published_at": int,
+        "effective_from": int,
+        "material": int,
+    },
+    "verifications": {"at": int, "tickets": int, "differences": int},
 }
-"""What a copy of a store needs. Projections are not in it: they are built again from the log."""
+"""
+What a copy of a store needs, with the types that its values have to have: SQLite takes any. Projections are not in it:
+they are built again from the log.
+"""
 
 INITIAL_STATEMENTS = (
     "CREATE UNIQUE INDEX IF NOT EXISTS inbox_fact ON inbox (fact_key) WHERE fact_key IS NOT NULL",

@@ -1,12 +1,14 @@
 """What is asked of a snapshot of a whole store: rows, counts, and a copy of it. Comparing one is in `sla verify`."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from operator import itemgetter
+from types import UnionType
 from typing import Any
 
 import msgspec
 
+from services.errors import StoreError
 from services.store.interface import Snapshot, Store
 from services.store.schema import COPIED_COLUMNS
 from sla.engine import InboxRow
@@ -15,6 +17,7 @@ from sla.log import FactRecorded, LogRow
 Row = tuple[Any, ...]
 
 COPY_ROWS = 5_000  # in one statement
+STORAGE_CLASSES = {int: "INTEGER", float: "REAL", str: "TEXT", bytes: "BLOB", type(None): "NULL"}
 _decode_fact = msgspec.json.Decoder(FactRecorded).decode
 
 
@@ -98,12 +101,27 @@ def select_sorted(stored: Snapshot, table: str, key: Sequence[str]) -> Any:
 
 
 def copy_tables(source: Snapshot, target: Store, checkpoints: Collection[str]) -> None:
-    """Copy all but the projections into an empty store of either kind, and of the checkpoints only those named."""
+    """
+    Copy all but the projections into an empty store of either kind, and of the checkpoints only those named. Raises
+    StoreError, and copies nothing, if a value has not the type of its column.
+    """
     with target.write_log() as cursor:
         cursor.execute("DELETE FROM partitions")
-        for table, columns in COPIED_COLUMNS.items():
-            rows = iter(source.execute(f"SELECT {columns} FROM {table}"))
+        for table, types in COPIED_COLUMNS.items():
+            columns, marks = ", ".join(types), ", ".join("?" * len(types))
+            rows = _check_rows(table, types, source.execute(f"SELECT {columns} FROM {table}"))
             while some := list(islice(rows, COPY_ROWS)):
-                marks = ", ".join("?" * len(some[0]))
                 kept = [row for row in some if table != "positions" or row[0] in checkpoints]
                 cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", kept)
+
+
+def _check_rows(table: str, types: Mapping[str, type | UnionType], rows: Iterable[Row]) -> Iterator[Row]:
+    for number, row in enumerate(rows, 1):
+        if not all(map(isinstance, row, types.values())):
+            wrong = [
+                f"{column} is {STORAGE_CLASSES[type(value)]}"
+                for (column, wanted), value in zip(types.items(), row, strict=True)
+                if not isinstance(value, wanted)
+            ]
+            raise StoreError(f"row {number} of the table {table} has the wrong types: {', '.join(wrong)}")
+        yield row

@@ -8,18 +8,22 @@ import os
 import signal
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig, RePublish
 
+from services.bus.streams import build_stream
 from services.maintenance import backup as module
 from services.maintenance.backup import STREAMS_IN_ORDER, backup, restore
 from services.runtime.settings import Settings
 from services.store.interface import Database
 from services.store.sqlite import SqliteFile
+from tests.support.backups import PLANTED, edit_store, rewritten
 from tests.support.bus import (
     SLA,
     Fact,
@@ -29,12 +33,15 @@ from tests.support.bus import (
     connected,
     environment,
     fact,
+    nats_server,
     open_all_hours,
     opened,
     position,
     publish,
+    rows,
     settled,
     stored,
+    subscribed,
     until,
     up,
 )
@@ -224,17 +231,6 @@ def test_a_store_and_a_bus_of_different_engines_are_no_backup(stopped: Path, tmp
     assert not (tmp_path / "b.tar").exists() and not (tmp_path / "x").exists()
 
 
-def rewritten(file: Path, target: Path, **members: bytes | None) -> Path:
-    """The same tar with other contents under some names; None leaves one out."""
-    with tarfile.open(file) as source, tarfile.open(target, "w") as tar:
-        for member in source:
-            content = members.get(member.name.replace(".", "_"), source.extractfile(member).read())  # type: ignore[union-attr]
-            if content is not None:
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    return target
-
-
 def damaged(file: Path, folder: Path) -> Iterator[tuple[str, Path]]:
     """What a backup may have become, and what is said of it."""
     whole = bytearray(file.read_bytes())
@@ -265,6 +261,190 @@ def test_a_backup_that_is_not_whole_is_refused_and_leaves_nothing(file: Path, tm
         assert expected in refused("restore", path, "--data", tmp_path / "data"), path.name
         assert nothing_left(tmp_path, "files"), path.name
     assert "No such file" in refused("restore", files / "never", "--data", tmp_path / "data")
+
+
+# ---- a backup is data: whoever writes one gets rows and messages in, and nothing else
+
+
+async def test_sql_in_a_backup_has_no_effect(file: Path, tmp_path: Path) -> None:
+    planted = edit_store(file, tmp_path / "planted.tar", *PLANTED)
+    done = await asyncio.to_thread(sla, "restore", planted, "--data", tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    made = {name for (name,) in rows(SqliteFile(tmp_path / "data" / "sla.db"), "SELECT name FROM sqlite_master")}
+    assert not made & {"quiet", "deaf", "planted", "seen", "once"}
+    with up(tmp_path, SLA_POLICY_DIR=open_all_hours(tmp_path / "policy")) as engine:
+        async with connected(engine.nats_url) as nc, subscribed(nc) as heard:
+            await publish(nc, opened("T-8", ago(hours=3)), opened("T-9", ago(hours=3)))
+            await heard.first("T-8", "breached")
+            await heard.first("T-9", "breached")
+            await settled(nc, engine.store)
+        assert (await asyncio.to_thread(sla, "verify", "--data", engine.data)).returncode == 0
+
+
+AS_A_VIEW = ("ALTER TABLE stored_events RENAME TO kept", "CREATE VIEW stored_events AS SELECT rowid, * FROM kept")
+AGAIN = "CREATE TABLE {0}_ AS SELECT * FROM {0}; DROP TABLE {0}; ALTER TABLE {0}_ RENAME TO {0}"
+REFUSED = {
+    "a view as a table": (AS_A_VIEW, "no table stored_events"),
+    "a virtual table": (
+        ("DROP TABLE verifications", "CREATE VIRTUAL TABLE verifications USING fts5(at, tickets, differences)"),
+        "no table verifications",
+    ),
+    "no table": (("DROP TABLE policies",), "no table policies"),
+    "no column": (("ALTER TABLE inbox DROP COLUMN digest",), "no such column: digest"),
+    "text in an integer": (
+        ("UPDATE verifications SET tickets = 0", "INSERT INTO verifications VALUES (7, 'seven', 0)"),
+        "row 1 of the table verifications has the wrong types: tickets is TEXT",
+    ),
+    "a number in a text": (
+        (*AGAIN.format("inbox").split("; "), "UPDATE inbox SET ticket = x'00', type = NULL WHERE sequence = 2"),
+        "row 2 of the table inbox has the wrong types: type is NULL, ticket is BLOB",
+    ),
+    "a row twice": (
+        (*AGAIN.format("inbox").split("; "), "INSERT INTO inbox SELECT * FROM inbox WHERE sequence = 1"),
+        "UNIQUE constraint failed",
+    ),
+    "text that is none": (("UPDATE inbox SET ticket = CAST(x'ff' AS TEXT) WHERE sequence = 2",), "decode to UTF-8"),
+    "another checkpoint": (("UPDATE partitions SET position = 4",), "contradicts itself: the store is at message 4"),
+    "no checkpoint": (("DELETE FROM partitions",), "contradicts itself"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_store_that_is_not_one_of_ours_is_refused_and_leaves_nothing(file: Path, tmp_path: Path, what: str) -> None:
+    statements, expected = REFUSED[what]
+    edited = edit_store(file, tmp_path / "edited.tar", *statements)
+    message = refused("restore", edited, "--data", tmp_path / "data")
+    assert expected in message and len(message.splitlines()) == 1, message
+    assert nothing_left(tmp_path, "edited.tar")
+
+
+async def test_settings_of_streams_come_from_the_code_and_not_from_a_backup(tmp_path: Path) -> None:
+    """Somebody has set the streams so that the broker copies and pushes messages by itself; then came the backup."""
+    with up(tmp_path / "first", SLA_POLICY_DIR=open_all_hours(tmp_path / "policy")) as engine:
+        async with connected(engine.nats_url) as nc:
+            js = nc.jetstream()
+            for stream in STREAMS_IN_ORDER:
+                config = (await js.stream_info(stream)).config
+                config = replace(
+                    config, republish=RePublish(src=">", dest="stolen.>"), max_age=86_400 * 365, max_consumers=9
+                )
+                await js.update_stream(replace(config, metadata={"planted": "yes"}))
+            await js.add_consumer("SLA", ConsumerConfig(durable_name="push", deliver_subject="tickets.opened.planted"))
+            await js.add_consumer("SLA", ConsumerConfig(durable_name="pull", ack_policy=AckPolicy.EXPLICIT))
+            await publish(nc, opened("T-1", ago(hours=3)))
+            await settled(nc, engine.store)
+        saved = await asyncio.to_thread(sla, "backup", tmp_path / "b.tar", "--data", engine.data)
+        assert saved.returncode == 0, saved.stderr
+    with tarfile.open(tmp_path / "b.tar") as tar:
+        manifest = json.loads(tar.extractfile("manifest.json").read())  # type: ignore[union-attr]
+    for found in manifest["streams"].values():
+        found["config"] |= {"sources": [{"name": "OTHER"}], "subjects": [">"], "max_msgs": 1, "discard": "old"}
+        found["config"] |= {"subject_transform": {"src": ">", "dest": "sla.breached.x.y.z"}, "deny_purge": False}
+    rewritten(tmp_path / "b.tar", tmp_path / "c.tar", manifest_json=json.dumps(manifest).encode())
+    for file in ("b.tar", "c.tar"):
+        data = tmp_path / file.removesuffix(".tar") / "data"
+        done = await asyncio.to_thread(sla, "restore", tmp_path / file, "--data", data)
+        assert done.returncode == 0, done.stderr
+        with up(data.parent, SLA_POLICY_DIR=str(tmp_path / "policy")) as engine:
+            async with connected(engine.nats_url) as nc:
+                js = nc.jetstream()
+                for stream in STREAMS_IN_ORDER:
+                    config = (await js.stream_info(stream)).config
+                    wanted = build_stream(stream)
+                    set_by_us = {name for name, value in vars(wanted).items() if value is not None}
+                    assert {name: getattr(config, name) for name in set_by_us} == {
+                        name: getattr(wanted, name) for name in set_by_us
+                    }
+                    assert (config.republish, config.sources, config.mirror, config.subject_transform) == (None,) * 4
+                    assert (config.max_age, config.max_msgs, config.max_consumers) == (0, -1, -1)
+                assert {"pull"} <= {each.name for each in await js.consumers_info("SLA")}
+                assert not any(each.config.deliver_subject for each in await js.consumers_info("SLA"))
+                await publish(nc, opened("T-2", ago(hours=3)))
+                await settled(nc, engine.store)
+                assert {message.subject for message in await stored(nc, "TICKETS", ">")} <= {
+                    "tickets.opened.T-1", "tickets.opened.T-2", "clock.due.T-1", "clock.due.T-2",
+                }  # fmt: skip
+
+
+async def test_the_number_of_partitions_is_kept_and_there_is_room_for_all(tmp_path: Path) -> None:
+    settings = {"SLA_DATABASE_URL": f"sqlite:///{tmp_path}/sla.db"}
+    async with nats_server(tmp_path / "nats") as server:
+        settings["SLA_NATS_URL"] = server.url
+        migrated = await asyncio.to_thread(sla, "migrate", SLA_PARTITIONS="3", **settings)
+        assert migrated.returncode == 0, migrated.stderr
+        saved = await asyncio.to_thread(sla, "backup", tmp_path / "b.tar", **settings)
+        assert saved.returncode == 0, saved.stderr
+    larger = lie(  # as if it had been given more room than the code gives it, and had used that
+        tmp_path / "b.tar", tmp_path / "c.tar", lambda found: found["streams"]["TICKETS"]["state"].update(bytes=3 << 30)
+    )
+    assert (await asyncio.to_thread(sla, "restore", larger, "--data", tmp_path / "data")).returncode == 0
+    with up(tmp_path) as engine:
+        async with connected(engine.nats_url) as nc:
+            config = (await nc.jetstream().stream_info("TICKETS")).config
+            assert config.subject_transform == build_stream("TICKETS", 3).subject_transform
+            assert config.subjects == build_stream("TICKETS").subjects and config.max_bytes == 3 << 30
+
+
+def lie(file: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    with tarfile.open(file) as tar:
+        manifest = json.loads(tar.extractfile("manifest.json").read())  # type: ignore[union-attr]
+    change(manifest)
+    return rewritten(file, target, manifest_json=json.dumps(manifest).encode())
+
+
+LIES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "partitions": (
+        lambda found: found["streams"]["TICKETS"]["config"].update(
+            subject_transform={"dest": "{{partition(257,3)}}.x"}
+        ),
+        "257 partitions of TICKETS; there are 1 to 256",
+    ),
+    "a position": (lambda found: found.update(position=99), "contradicts itself"),
+    "an escape sequence": (lambda found: found.update(engine="\x1b[2J", format=7), "is not a whole backup"),
+    "a stream more": (lambda found: found["streams"].update(X=found["streams"]["SLA"]), "does not name the parts"),
+    "a stream less": (lambda found: found["streams"].pop("SLA"), "does not name the parts"),
+    "a part more": (lambda found: found["parts"].update(x=found["parts"]["sla.db"]), "does not name the parts"),
+    "a negative size": (lambda found: found["parts"]["sla.db"].update(bytes=-1), "is not a whole backup"),
+    "a text for a number": (lambda found: found["streams"]["SLA"]["state"].update(last_seq="9"), "not a whole backup"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_a_manifest_that_lies_is_refused(file: Path, tmp_path: Path, what: str) -> None:
+    change, expected = LIES[what]
+    message = refused("restore", lie(file, tmp_path / "lie.tar", change), "--data", tmp_path / "data")
+    assert expected in message and "\x1b" not in message and len(message.splitlines()) == 1, message
+    assert nothing_left(tmp_path, "lie.tar")
+
+
+def add_member(file: Path, target: Path, name: str, **attributes: Any) -> Path:
+    target.write_bytes(file.read_bytes())
+    with tarfile.open(target, "a") as tar:
+        member = tarfile.TarInfo(name)
+        for attribute, value in attributes.items():
+            setattr(member, attribute, value)
+        tar.addfile(member, io.BytesIO(b"x" * member.size))
+    return target
+
+
+def test_a_member_that_no_backup_has_is_refused(file: Path, tmp_path: Path) -> None:
+    link = {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}
+    for number, (name, attributes) in enumerate(
+        [("../../evil", {"size": 3}), ("/etc/evil", {"size": 3}), ("sla.db", {"size": 3}), ("sla.db-wal", {"size": 3}),
+         ("more", link), ("\x1b[2J", {"size": 3})]
+    ):  # fmt: skip
+        path = add_member(file, tmp_path / f"{number}.tar", name, **attributes)
+        message = refused("restore", path, "--data", tmp_path / "data")
+        assert f"is no backup: it has {name!r}" in message, message
+        path.unlink()
+    with tarfile.open(file) as source, tarfile.open(tmp_path / "link.tar", "w") as tar:
+        for member in source:
+            content = source.extractfile(member)
+            if member.name == "sla.db":
+                member.type, member.linkname, member.size = tarfile.SYMTYPE, "/etc/passwd", 0
+            tar.addfile(member, content if member.size else None)
+    assert "sla.db in it is no plain file" in refused("restore", tmp_path / "link.tar", "--data", tmp_path / "data")
+    assert nothing_left(tmp_path, "link.tar")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

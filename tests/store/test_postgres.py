@@ -16,6 +16,7 @@ import pytest
 from nats.aio.client import Client
 
 from projections.registry import PROJECTIONS
+from services.bus.streams import build_stream
 from services.errors import StoreError
 from services.maintenance.verify import Verifier
 from services.runtime.settings import parse_database_url
@@ -23,6 +24,7 @@ from services.store.interface import Store
 from services.store.postgres import PostgresDatabase
 from services.store.sqlite import SqliteFile
 from sla.engine import BatchOutcome
+from tests.support.backups import PLANTED, edit_store
 from tests.support.bus import (
     ENDS_WITHIN,
     SLA,
@@ -393,3 +395,36 @@ async def check_same(nc: Client, store: Any) -> None:
         for _ in (*verify.check_projections(), *verify.check_tickets()):
             pass
     assert verify.shown == []
+
+
+@pytest.mark.anyio
+async def test_a_backup_that_is_refused_leaves_neither_streams_nor_rows(tmp_path: Path, postgres: Server) -> None:
+    """Rows that SQLite takes and PostgreSQL does not, and such as are no rows of ours: then a good one is restored."""
+    with up(tmp_path / "file") as engine:
+        async with connected(engine.nats_url) as nc:
+            await publish(nc, opened("T-1", ago(hours=3)), opened("T-2", ago(hours=3)))
+            await settled(nc, engine.store)
+    good = tmp_path / "good.tar"
+    assert run_sla("backup", good, "--data", engine.data).returncode == 0
+    planted = edit_store(good, tmp_path / "planted.tar", *PLANTED)
+    refused = {
+        "UPDATE inbox SET ticket = 'a' || char(0) WHERE sequence = 2": "NUL",
+        "UPDATE inbox SET type = x'00' WHERE sequence = 2": "row 2 of the table inbox has the wrong types: type",
+        "UPDATE partitions SET position = 1": "contradicts itself",
+    }
+    url = new_database(postgres.dsn)
+    async with nats_server(tmp_path / "nats") as nats, connected(nats.url) as nc:
+        settings = {"SLA_NATS_URL": nats.url, "SLA_DATABASE_URL": url}
+        for statement, expected in refused.items():
+            edited = edit_store(good, tmp_path / "edited.tar", statement)
+            done = await asyncio.to_thread(run_sla, "restore", edited, **settings)
+            assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and expected in done.stderr, done.stderr
+            assert await nc.jetstream().streams_info() == []
+            assert rows(parse_database_url(url), "SELECT count(*) FROM stored_events") == [(0,)]
+        done = await asyncio.to_thread(run_sla, "restore", planted, **settings)
+        assert done.returncode == 0, done.stderr
+        for stream in ("TICKETS", "SLA", "DEAD_LETTERS"):
+            config = (await nc.jetstream().stream_info(stream)).config
+            assert config.subjects == build_stream(stream).subjects
+    ((kept,),) = rows(SqliteFile(engine.data / "sla.db"), "SELECT count(*) FROM stored_events")
+    assert rows(parse_database_url(url), "SELECT count(*) FROM stored_events") == [(kept,)]
