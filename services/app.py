@@ -62,6 +62,7 @@ class Process:
         self._bus_error = "nobody listens there"
         self._fatal: str | None = None
         self._stopping = asyncio.Event()
+        self._is_announced = False
         policy, registry = load_policy(settings.policy_dir), CollectorRegistry()
         registry.register(Readiness(tuple(names), self.find_problems))
         ProcessCollector(registry=registry)  # its start time shows a process that begins again and again
@@ -74,7 +75,10 @@ class Process:
         self.http = HttpServer(settings.http_host, settings.http_port, self.find_problems, registry, pages, asked_by)
 
     def find_problems(self) -> dict[str, str]:
-        """Return why the process is not ready, by service or part."""
+        """Return why the process is not ready, by service or part. It is not before it has said where it is found."""
+        return self._find_faults() or ({} if self._is_announced else dict.fromkeys(self._names, "starting"))
+
+    def _find_faults(self) -> dict[str, str]:
         found = self._problems | {name: each.problem for name, each in self._supervisors.items() if each.problem}
         if self._watchdog is not None:
             found |= self._watchdog.problems
@@ -83,19 +87,26 @@ class Process:
             found["bus"] = f"the connection to {url} is lost, and it is being made again: {self._bus_error}"
         return found
 
-    def stop(self) -> None:
-        """Ask the process to end."""
+    def stop(self, error: str | None = None) -> None:
+        """Ask the process to end: with 0, or because of an error with 1. The first one who asks decides that."""
+        if error is not None and not self._stopping.is_set():
+            log.error("stopped", error=error)
+            self._fatal = error
         self._stopping.set()
 
-    async def run(self, ready: Callable[[], None] | None = None) -> int:
-        """Run until SIGINT, SIGTERM, `stop`, or a FatalError (then return 1). `ready` is called once, when all work."""
+    async def run(self, ready: Callable[[], None]) -> int:
+        """
+        Run until SIGINT, SIGTERM, `stop`, or a FatalError (then return 1). `ready` is called once, when all work, and
+        before /health/ready says so.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
         await self.http.start()
-        working = [asyncio.create_task(self._run_services(), name="services")]
-        if ready is not None:
-            working.append(asyncio.create_task(self._call_when_ready(ready)))
+        working = [
+            asyncio.create_task(self._run_services(), name="services"),
+            asyncio.create_task(self._call_when_ready(ready), name="ready"),
+        ]
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([working[0], stopping], return_when=asyncio.FIRST_COMPLETED)
         for task in [*working, stopping]:
@@ -111,9 +122,13 @@ class Process:
         return 1 if self._fatal else 0
 
     async def _call_when_ready(self, ready: Callable[[], None]) -> None:
-        while self.find_problems():  # noqa: ASYNC110 - many may be at fault; it is asked until none is
+        while self._find_faults():  # noqa: ASYNC110 - many may be at fault; it is asked until none is
             await asyncio.sleep(0.02)
-        ready()
+        try:
+            ready()
+        except OSError as error:
+            self.stop(f"that the process is ready could not be written: {error}")
+        self._is_announced = True
 
     async def _run_services(self) -> None:
         self._nc = nc = await self._wait_for_bus()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -30,7 +31,7 @@ async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> in
     """
     if demo and "log_level" not in settings.model_fields_set:
         configure(settings.model_copy(update={"log_level": "warning"}))
-    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs yet
+    _prepare_folder(folder)
     lock = FileLock(folder / "engine.lock")
     if not lock.acquire():
         raise FatalError(f"another engine works in {folder}; stop it, or give this one its own folder with --data")
@@ -62,6 +63,13 @@ async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> in
         run_file.unlink(missing_ok=True)
         await server.stop()
         lock.release()
+
+
+def _prepare_folder(folder: Path) -> None:
+    """Create the folder. One that is there keeps its mode, with a warning if everybody on the machine may look in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.stat().st_mode & 0o007:
+        log.warning("folder is open to everybody on this machine", remedy=f"chmod -R o= {shlex.quote(str(folder))}")
 
 
 async def _play_demo(
@@ -97,13 +105,14 @@ async def _end_demo(playing: asyncio.Task[None] | None) -> bool:
 
 
 async def _watch_server(server: EmbeddedNats, process: Process) -> None:
-    code = await server.wait()
-    log.error("nats-server ended", error=f"nats-server ended with {code}")
-    process.stop()
+    process.stop(f"nats-server ended with {await server.wait()}")
 
 
 def _write_run_file(process: Process, nats_url: str, run_file: Path) -> None:
+    """Put the file in its place as a whole: whoever finds it can read all of it."""
     addresses = {"nats_url": nats_url, "http_url": process.http.url, "pid": os.getpid()}
-    run_file.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
+    new = run_file.with_name(f"{run_file.name}.new")
+    new.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
+    new.replace(run_file)
     http = process.http.url
     sys.stderr.write(f"ready: board {http}/, bus {nats_url}, metrics {http}/metrics, addresses in {run_file}\n")

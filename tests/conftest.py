@@ -17,7 +17,15 @@ pytest.register_assert_rewrite("tests.support", "tests.scenarios.scenario")  # a
 from tests.support.commands import SLA, Engine, clean_environment
 from tests.support.stores import ON_POSTGRES, address, new_store
 
+os.umask(UMASK := os.umask(0o077))
 STARTS_WITHIN = 30.0  # seconds; it takes about 2 on a quiet machine
+
+
+@pytest.fixture(autouse=True)
+def keep_umask() -> Iterator[None]:
+    """Undo what the command does that is called within this process."""
+    yield
+    os.umask(UMASK)
 
 
 @pytest.fixture(scope="session")

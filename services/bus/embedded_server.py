@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import hashlib
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ class EmbeddedNats:
     def __init__(self, folder: Path, port: int, *, asked_by: str | None = None, lazy_sync: bool = False) -> None:
         self._folder, self._port, self._asked_by = folder.resolve(), port, asked_by
         self._sync_interval = '"1m"' if lazy_sync else "always"
+        self._name = f"sla-{hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:16]}"  # plain in a list of processes
         self._process: asyncio.subprocess.Process | None = None
         self.url = ""
 
@@ -37,13 +39,13 @@ class EmbeddedNats:
         """Start the server, and wait until it accepts connections. Raises FatalError if it cannot be started."""
         self._folder.mkdir(parents=True, exist_ok=True)
         config = self._folder / "nats.conf"
-        await self._end_orphan(config)
+        await self._end_orphan()
         for stale in self._folder.glob("*.ports"):
             stale.unlink()
-        config.write_text(self._build_config(), encoding="utf-8")
+        config.write_text(self._build_config(), encoding="ascii")
         self._process = await asyncio.create_subprocess_exec(
             find_binary(),
-            *("-c", str(config), "-l", str(self._folder / "nats.log")),
+            *("-n", self._name, "-c", str(config), "-l", str(self._folder / "nats.log")),
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C reaches the engine alone, which ends the server last
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
@@ -59,19 +61,19 @@ class EmbeddedNats:
     def _build_config(self) -> str:
         with listen("127.0.0.1", self._port, self._asked_by) as free:
             port = free.getsockname()[1]
-        folder, synced = json.dumps(str(self._folder)), self._sync_interval
+        folder, synced = _quote(self._folder), self._sync_interval
         return (
             f"host: 127.0.0.1\nport: {port}\nports_file_dir: {folder}\nmax_payload: 1MB\n"
             f"jetstream {{ store_dir: {folder}, sync_interval: {synced}, max_file_store: {STORE_BYTES} }}\n"
         )
 
-    async def _end_orphan(self, config: Path) -> None:
+    async def _end_orphan(self) -> None:
         """End a server that outlived a killed engine: it would write the same files as the new one."""
         try:
             pid = int((self._folder / "nats.pid").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return
-        while str(config) in await asyncio.to_thread(_read_command, pid):
+        while self._name in await asyncio.to_thread(_read_command, pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
             await asyncio.sleep(0.05)
@@ -94,6 +96,14 @@ class EmbeddedNats:
             await self._process.wait()
 
 
+def _quote(path: Path) -> str:
+    """Return a path as a string of nats-server's configuration, which knows no \\u (docs/upstream-behaviour.md#x9)."""
+    plain = range(0x20, 0x7F)
+    return (
+        '"' + "".join(chr(b) if b in plain and chr(b) not in '"\\' else f"\\x{b:02x}" for b in os.fsencode(path)) + '"'
+    )
+
+
 def _end_with_parent() -> None:
     """In the child, on Linux: have SIGTERM sent when the engine dies, whatever of (prctl PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
@@ -102,8 +112,8 @@ def _end_with_parent() -> None:
 def _read_command(pid: int) -> str:
     if not shutil.which("ps"):
         return ""
-    found = subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True, check=False)
-    return found.stdout
+    found = subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, check=False)
+    return found.stdout.decode("ascii", "replace")
 
 
 def find_binary() -> str:

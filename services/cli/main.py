@@ -1,5 +1,6 @@
 """The command line `sla`: data on stdout, messages on stderr; 0 is yes, 1 is no, 2 is wrong usage."""
 
+import os
 import sys
 from importlib import import_module
 from typing import Annotated, Any
@@ -113,6 +114,7 @@ def list_failures() -> tuple[type[Exception], ...]:
 
 def main() -> None:
     """Run the command of the process: exit with 0 for yes, 1 for no, 2 for wrong usage."""
+    os.umask(0o077)  # what is stored is what customers wrote: nobody else on the machine may read what we create
     try:
         app()
     except UsageError as error:

@@ -8,6 +8,7 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from services.runtime.settings import parse_database_url
 from services.store.interface import Database
@@ -43,7 +44,7 @@ def path_of(store: Database) -> Path:
 def rows(store: Database, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """What a store holds, read beside the engine."""
     if isinstance(store, SqliteFile):
-        with closing(sqlite3.connect(f"file:{store.path}?mode=ro", uri=True, timeout=30)) as connection:
+        with closing(sqlite3.connect(f"file:{quote(str(store.path))}?mode=ro", uri=True, timeout=30)) as connection:
             return connection.execute(statement, parameters).fetchall()
     return _on_postgres(store, statement, parameters)
 
