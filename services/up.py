@@ -11,6 +11,7 @@ import structlog
 
 from projections.registry import PROJECTIONS
 from services.app import SERVICES, Process
+from services.bus.connection import strip_credentials
 from services.bus.embedded_server import EmbeddedNats
 from services.demo.playback import play
 from services.errors import FatalError
@@ -47,10 +48,12 @@ async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> in
         process = Process(names, settings, server.url, store)
         watching = asyncio.create_task(_watch_server(server, process))
         ready = asyncio.Event()
-        playing = asyncio.create_task(_play_demo(process, server.url, store, settings, ready)) if demo else None
+        playing = (
+            asyncio.create_task(_play_demo(process, server.url, store, settings, ready, run_file)) if demo else None
+        )
 
         def announce_ready() -> None:
-            _write_run_file(process, server.url, run_file)
+            _write_run_file(process, server, run_file)
             ready.set()
 
         try:
@@ -73,7 +76,7 @@ def _prepare_folder(folder: Path) -> None:
 
 
 async def _play_demo(
-    process: Process, nats_url: str, store: Database, settings: Settings, ready: asyncio.Event
+    process: Process, nats_url: str, store: Database, settings: Settings, ready: asyncio.Event, run_file: Path
 ) -> None:
     """Play the demo as soon as the engine is ready; if it cannot go on, or nobody can see it, end the engine."""
     policy = load_policy(settings.policy_dir)
@@ -81,7 +84,7 @@ async def _play_demo(
     welcome = (
         "SLA engine: a day of three helpdesks, dated back from now, then a steady trickle; Ctrl-C stops it",
         f"board    {process.http.url}/",
-        f"bus      {nats_url}",
+        f"bus      {strip_credentials(nats_url)}, user and password in {run_file}",
         f"metrics  {process.http.url}/metrics",
         f"health   {process.http.url}/health/ready",
         f"policy   {policy.name} {policy.version}, times in {policy.zone}",
@@ -108,11 +111,12 @@ async def _watch_server(server: EmbeddedNats, process: Process) -> None:
     process.stop(f"nats-server ended with {await server.wait()}")
 
 
-def _write_run_file(process: Process, nats_url: str, run_file: Path) -> None:
+def _write_run_file(process: Process, server: EmbeddedNats, run_file: Path) -> None:
     """Put the file in its place as a whole: whoever finds it can read all of it."""
-    addresses = {"nats_url": nats_url, "http_url": process.http.url, "pid": os.getpid()}
+    access = {"nats_url": server.url, "nats_user": server.user, "nats_password": server.password}
+    addresses = {"http_url": process.http.url, "pid": os.getpid(), **access}
     new = run_file.with_name(f"{run_file.name}.new")
     new.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
     new.replace(run_file)
-    http = process.http.url
-    sys.stderr.write(f"ready: board {http}/, bus {nats_url}, metrics {http}/metrics, addresses in {run_file}\n")
+    http, bus = process.http.url, strip_credentials(server.url)
+    sys.stderr.write(f"ready: board {http}/, bus {bus}, metrics {http}/metrics, addresses and password in {run_file}\n")

@@ -5,6 +5,7 @@ import ctypes
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,8 @@ STORE_BYTES = 8 * 1024**3
 
 class EmbeddedNats:
     """
-    A nats-server as a child process, with its data in `folder`. `url` is empty until it is started.
+    A nats-server as a child process, with its data in `folder`. It lets in one user, whose name and password are made
+    for it. `url` has both, and is empty until the server is started.
 
     Each acknowledged message is on the disk (docs/upstream-behaviour.md#n1). With `lazy_sync` it is not: the caller has
     to sync the files after the server has ended. A port that was `asked_by` a setting is not replaced by another.
@@ -33,6 +35,7 @@ class EmbeddedNats:
         self._sync_interval = '"1m"' if lazy_sync else "always"
         self._name = f"sla-{hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:16]}"  # plain in a list of processes
         self._process: asyncio.subprocess.Process | None = None
+        self.user, self.password = f"sla-{secrets.token_hex(4)}", secrets.token_hex(16)
         self.url = ""
 
     async def start(self) -> None:
@@ -42,6 +45,7 @@ class EmbeddedNats:
         await self._end_orphan()
         for stale in self._folder.glob("*.ports"):
             stale.unlink()
+        config.unlink(missing_ok=True)  # whoever could read the old one has not the password of the new one
         config.write_text(self._build_config(), encoding="ascii")
         self._process = await asyncio.create_subprocess_exec(
             find_binary(),
@@ -56,7 +60,8 @@ class EmbeddedNats:
             if self._process.returncode is not None:
                 raise FatalError(f"nats-server ended with {self._process.returncode}; see {self._folder / 'nats.log'}")
             await asyncio.sleep(0.01)
-        self.url = json.loads(ports.read_text(encoding="utf-8"))["nats"][0]
+        (address,) = json.loads(ports.read_text(encoding="utf-8"))["nats"]
+        self.url = address.replace("//", f"//{self.user}:{self.password}@")
 
     def _build_config(self) -> str:
         with listen("127.0.0.1", self._port, self._asked_by) as free:
@@ -64,6 +69,7 @@ class EmbeddedNats:
         folder, synced = _quote(self._folder), self._sync_interval
         return (
             f"host: 127.0.0.1\nport: {port}\nports_file_dir: {folder}\nmax_payload: 1MB\n"
+            f'authorization {{ user: "{self.user}", password: "{self.password}" }}\n'
             f"jetstream {{ store_dir: {folder}, sync_interval: {synced}, max_file_store: {STORE_BYTES} }}\n"
         )
 

@@ -19,7 +19,10 @@ CONNECT_TIMEOUT = 4.0  # seconds for a connection: somebody waits at the termina
 
 
 def find_bus_url(settings: Settings, data: Path) -> str:
-    """Return SLA_NATS_URL, or what the engine in the folder wrote. ValueError if empty, FatalError if none runs."""
+    """
+    Return SLA_NATS_URL, or what the engine in the folder wrote, with user and password. ValueError if empty, FatalError
+    if none runs.
+    """
     if settings.nats_url is None:
         return _read_run_file(data)
     if not settings.nats_url.strip():
@@ -33,17 +36,23 @@ def _read_run_file(data: Path) -> str:
         url = json.loads(file.read_text(encoding="utf-8"))["nats_url"]
     except FileNotFoundError:
         raise FatalError(f"no engine runs in {data} (no {RUN_FILE}); start `sla up`, or set SLA_NATS_URL") from None
+    except PermissionError:
+        raise FatalError(f"{file} can be read by the user alone who started the engine; ask them") from None
     except (ValueError, KeyError, TypeError):
         raise FatalError(f"{file} does not name a bus; start `sla up` again, or set SLA_NATS_URL") from None
     return str(url)
 
 
 def read_credentials(settings: Settings) -> Credentials:
-    """Return our credentials for the bus. Raises ValueError for settings that cannot work."""
+    """
+    Return our credentials for the bus of SLA_NATS_URL; an embedded one has its own. Raises ValueError for settings that
+    cannot work.
+    """
+    if settings.nats_url is None:
+        return ANONYMOUS
     names = ("user", "password", "credentials", "ca", "cert", "key")
     found = Credentials(**{name: getattr(settings, f"nats_{name}") for name in names})
-    if settings.nats_url is not None:
-        found.check(settings.nats_url)
+    found.check(settings.nats_url)
     return found
 
 

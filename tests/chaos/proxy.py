@@ -18,7 +18,8 @@ class Proxy:
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        port = self._server.sockets[0].getsockname()[1]
+        self.url = self._target.geturl().replace(f":{self._target.port}", f":{port}")  # with user and password
 
     def cut(self) -> None:
         """From now on nothing passes; the connections stay."""

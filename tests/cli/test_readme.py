@@ -1,4 +1,4 @@
-"""What the README shows, run as it stands against a running engine. Only the address of the bus is replaced."""
+"""What the README shows, run as it stands against a running engine. Only the folder of its data is replaced."""
 
 import re
 import subprocess
@@ -17,7 +17,8 @@ pytestmark = pytest.mark.xdist_group("engine")
 def snippet(word: str, engine: Engine) -> str:
     """The Python block of the README that has this word."""
     (found,) = [block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if word in block]
-    return str(found).replace("nats://127.0.0.1:4222", engine.nats_url)
+    assert ".sla/run.json" in found
+    return str(found).replace(".sla/run.json", str(engine.data / "run.json"))
 
 
 def sla(engine: Engine, *arguments: str) -> str:

@@ -21,7 +21,7 @@ from nats.aio.client import ServerVersion
 
 from projections.registry import PROJECTIONS
 from services.bus import embedded_server as embedded
-from services.bus.connection import connect, explain_old_server
+from services.bus.connection import connect, explain_old_server, strip_credentials
 from services.bus.credentials import Credentials
 from services.bus.streams import provision
 from services.errors import BusError
@@ -352,7 +352,7 @@ async def test_a_nats_server_that_is_too_old_is_said_and_tried_again_until_it_is
         settings = {"SLA_NATS_URL": older.url, "SLA_DATABASE_URL": f"sqlite:///{tmp_path}/sla.db"}
         with process(tmp_path, "migrate", **settings) as migrating, run_service(tmp_path, "clock", **settings) as clock:
             code, error = await asyncio.to_thread(run_sla, tmp_path, *PUBLISH, **settings)
-            assert (code, error) == (1, f"sla: no bus at {older.url} within 4 s: {why}")
+            assert (code, error) == (1, f"sla: no bus at {strip_credentials(older.url)} within 4 s: {why}")
             await expect(clock, why)
             await until("migrate says it", lambda: migrating.must_run() and why in migrating.log)
             older.upgraded = True

@@ -22,7 +22,7 @@ from projections.registry import PROJECTIONS
 from projections.runner import run_batch
 from services.announcer import Announcer
 from services.app import SERVICES as APP_SERVICES
-from services.bus.connection import Bus
+from services.bus.connection import Bus, strip_credentials
 from services.bus.publisher import Outgoing
 from services.clock import DeadlineTimer
 from services.errors import BusError
@@ -266,7 +266,7 @@ async def test_a_stream_that_is_gone_or_would_refuse_or_drop_shows_at_once_until
 async def test_a_bus_that_is_away_shows_until_it_is_back(crew: Crew) -> None:
     await crew.deployed.server.stop()
     for service in crew.services.values():
-        await wait_for_problem(service, "bus", crew.deployed.server.url, "is being made again: ")
+        await wait_for_problem(service, "bus", strip_credentials(crew.deployed.server.url), "is being made again: ")
     await crew.deployed.server.start()
     await wait_until_ready(*crew.services.values())
 

@@ -9,8 +9,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import nats
+import nats.errors
 import pytest
 
+from services.bus.connection import strip_credentials
 from services.bus.embedded_server import EmbeddedNats
 from tests.support.bus import (
     ENDS_WITHIN,
@@ -125,6 +128,25 @@ def test_a_folder_that_is_there_keeps_its_mode_and_an_open_one_is_named(
         assert engine.data.stat().st_mode & 0o777 == mode
         remedy = json.dumps(f"chmod -R o= {engine.data}")
         assert (f'"remedy": {remedy}' in engine.process.log) == warned, engine.process.log
+
+
+async def test_its_bus_lets_in_who_knows_the_password_alone(tmp_path: Path) -> None:
+    with up(tmp_path) as engine:
+        found = json.loads((engine.data / "run.json").read_text())
+        address = strip_credentials(engine.nats_url)
+        assert engine.nats_url == address.replace("//", f"//{found['nats_user']}:{found['nats_password']}@")
+        with pytest.raises(nats.errors.Error, match="Authorization Violation"):
+            await nats.connect(address, allow_reconnect=False)
+        stranger = await nats.connect(address, user=found["nats_user"], password=found["nats_password"])
+        await publish(stranger, opened("T-1", ago(hours=1)))
+        await stranger.close()
+        for_another_bus = {"SLA_NATS_USER": "publisher", "SLA_NATS_PASSWORD": "of another bus"}
+        said = await run_sla("publish", "responded", "T-1", "--data", engine.data, **for_another_bus)
+        first = found["nats_password"]
+        assert first not in engine.process.log + said.out + said.err, "a secret is in no log and on no screen"
+        assert address in engine.process.log
+    with up(tmp_path) as engine:
+        assert json.loads((engine.data / "run.json").read_text())["nats_password"] != first
 
 
 # ---- when it is found, and how it ends

@@ -252,23 +252,20 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = 0
-        self._server: EmbeddedNats | None = None
-        self.url = ""
+        self._server = EmbeddedNats(folder, free_port())
+
+    @property
+    def url(self) -> str:
+        return self._server.url
 
     async def start(self) -> None:
-        self._server = EmbeddedNats(self._folder, self._port)
         await self._server.start()
-        self.url = self._server.url
-        self._port = int(self.url.rpartition(":")[2])
 
     async def stop(self) -> None:
-        if self._server is not None:
-            await self._server.stop()
+        await self._server.stop()
 
     async def kill(self) -> None:
         """kill -9: nothing is finished."""
-        assert self._server is not None
         self.send(signal.SIGKILL)
         await self._server.wait()
 

@@ -23,6 +23,8 @@ class Engine(NamedTuple):
     data: Path
     store: Database
     nats_url: str
+    nats_user: str
+    nats_password: str
     http_url: str
     pid: int
 
