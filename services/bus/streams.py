@@ -123,9 +123,12 @@ def split_partition(subject: str) -> tuple[int, str]:
     return (int(number), rest) if number.isdecimal() else (0, subject)
 
 
-async def provision(nc: Client, partitions: int | None = None, consumers: Iterable[ConsumerConfig] = ()) -> list[str]:
+async def provision(
+    nc: Client, partitions: int | None = None, consumers: Iterable[tuple[str, ConsumerConfig]] = ()
+) -> list[str]:
     """
-    Create the streams that are missing, TICKETS in so many partitions (by default one), and durable consumers of SLA.
+    Create the streams that are missing, TICKETS in so many partitions (by default one), and durable consumers, each of
+    a stream.
 
     Returns a line for each setting that differs from what the engine would create: an operator's settings are reported,
     never reset (docs/upstream-behaviour.md#f11).
@@ -142,12 +145,12 @@ async def provision(nc: Client, partitions: int | None = None, consumers: Iterab
         drift += find_drift(
             wanted, found, (*BREAKING_SETTINGS, "max_msg_size", "deny_delete", "deny_purge", "allow_atomic")
         )
-    for consumer in consumers:
+    for stream, consumer in consumers:
         assert consumer.durable_name is not None
         try:
-            await js.consumer_info(SLA, consumer.durable_name)
+            await js.consumer_info(stream, consumer.durable_name)
         except nats.js.errors.NotFoundError:
-            await js.add_consumer(SLA, consumer)
+            await js.add_consumer(stream, consumer)
     return drift
 
 

@@ -58,7 +58,8 @@ def migrate_command() -> None:
         credentials = read_credentials(settings)
     configure(settings)
     store.migrate(PROJECTIONS)
-    asyncio.run(provision_bus(url, credentials, settings.partitions, store.create_leases(), settings.notify))
+    leases = store.create_leases()
+    asyncio.run(provision_bus(url, credentials, settings.partitions, leases, settings.notify, settings.subscribers))
 
 
 @app.command("run")

@@ -1,8 +1,10 @@
 """Provisioning: what of the bus has to be there before a process can work. The store is migrated elsewhere."""
 
 import asyncio
+from collections.abc import Iterator
 
 import structlog
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from services.bus import connection as bus
 from services.bus import streams
@@ -21,12 +23,15 @@ async def provision_bus(
     partitions: int | None = None,
     leases: PartitionLeases | None = None,
     notify: str | None = None,
+    subscribers: str = "",
 ) -> None:
     """
-    Create the streams, and a consumer for each receiver of SLA_NOTIFY; log what an operator has set otherwise. Give
-    TICKETS another number of partitions, if it has not this one. Raises FatalError if an intake works meanwhile.
+    Create the streams, and a consumer for each receiver of SLA_NOTIFY and each of SLA_SUBSCRIBERS; log what an operator
+    has set otherwise. Give TICKETS another number of partitions, if it has not this one. Raises FatalError if an intake
+    works meanwhile.
     """
-    consumers = [build_consumer(receiver) for receiver in parse_notify(notify).targets]
+    consumers = [(streams.SLA, build_consumer(receiver)) for receiver in parse_notify(notify).targets]
+    consumers += build_subscriber_consumers(subscribers)
     nc = await bus.connect(url, "migrate", access)
     try:
         for line in await streams.provision(nc, partitions, consumers):
@@ -43,3 +48,22 @@ async def provision_bus(
         if leases is not None:
             leases.release()
         await nc.close()
+
+
+def build_subscriber_consumers(subscribers: str) -> Iterator[tuple[str, ConsumerConfig]]:
+    """
+    Yield the stream and the durable consumer of each USER=SUBJECT. It pushes nowhere: whoever may say where could name
+    any subscription of ours (docs/upstream-behaviour.md#x3).
+    """
+    for user, subject in (each.split("=") for each in subscribers.split()):
+        stream = streams.DEAD_LETTERS if subject.startswith("dead_letters.") else streams.SLA
+        yield (
+            stream,
+            ConsumerConfig(
+                durable_name=user,
+                filter_subject=subject,
+                deliver_policy=DeliverPolicy.NEW,
+                ack_policy=AckPolicy.EXPLICIT,
+                max_deliver=-1,
+            ),
+        )

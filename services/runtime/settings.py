@@ -62,6 +62,13 @@ class Settings(BaseSettings):
     nats_port: Annotated[Port, Field(description="of the embedded server of `sla up`; 0 takes any free one")] = 4222
     database_url: str | None = None
     partitions: Annotated[int | None, Field(ge=1, le=256, description="of TICKETS, for `sla migrate`")] = None
+    subscribers: Annotated[
+        str,
+        Field(
+            pattern=r"^\s*([\w-]+=(sla|dead_letters)\.[^\s=]+(\s+|$))*$",
+            description="USER=SUBJECT of consumers that `sla migrate` makes, with spaces between",
+        ),
+    ] = "subscriber=sla.breached.>"
     policy_dir: Path = SHIPPED_POLICIES
     http_host: str = "127.0.0.1"
     http_port: Port = 8080

@@ -160,18 +160,24 @@ async def test_user_and_password_in_the_address_are_as_good(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("command", "settings", "words"),
     [
-        (PUBLISH, {"PASSWORD": "x"}, "SLA_NATS_PASSWORD is set, and SLA_NATS_USER is not"),
-        (MIGRATE, {"USER": "x"}, "SLA_NATS_USER is set, and SLA_NATS_PASSWORD is not"),
-        (RUN, {"USER": "a b", "PASSWORD": "x"}, "SLA_NATS_USER: String should match pattern"),
-        (RUN, {"URL": TLS, "CERT": "x"}, "SLA_NATS_CERT and SLA_NATS_KEY belong together"),
-        (PUBLISH, {"URL": TLS, "CA": "x"}, "SLA_NATS_CA, SLA_NATS_CERT or SLA_NATS_KEY is not what it should be"),
-        (RUN, {"CA": "x"}, "SLA_NATS_CA is set, and SLA_NATS_URL does not begin with tls://"),
+        (PUBLISH, {"NATS_PASSWORD": "x"}, "SLA_NATS_PASSWORD is set, and SLA_NATS_USER is not"),
+        (MIGRATE, {"NATS_USER": "x"}, "SLA_NATS_USER is set, and SLA_NATS_PASSWORD is not"),
+        (RUN, {"NATS_USER": "a b", "NATS_PASSWORD": "x"}, "SLA_NATS_USER: String should match pattern"),
+        (RUN, {"NATS_URL": TLS, "NATS_CERT": "x"}, "SLA_NATS_CERT and SLA_NATS_KEY belong together"),
+        (
+            PUBLISH,
+            {"NATS_URL": TLS, "NATS_CA": "x"},
+            "SLA_NATS_CA, SLA_NATS_CERT or SLA_NATS_KEY is not what it should be",
+        ),
+        (RUN, {"NATS_CA": "x"}, "SLA_NATS_CA is set, and SLA_NATS_URL does not begin with tls://"),
+        (MIGRATE, {"SUBSCRIBERS": "pager=tickets.>"}, "SLA_SUBSCRIBERS: String should match pattern"),
     ],
 )
 def test_settings_that_cannot_work_are_wrong_usage(
     tmp_path: Path, command: tuple[str, ...], settings: dict[str, str], words: str
 ) -> None:
-    given = {f"SLA_NATS_{name}": value for name, value in ({"URL": "nats://127.0.0.1:1"} | settings).items()}
+    settings = {"NATS_URL": "nats://127.0.0.1:1"} | settings
+    given = {f"SLA_{name}": value for name, value in settings.items()}
     code, error = run_sla(tmp_path, *command, SLA_DATABASE_URL=f"sqlite:///{tmp_path}/sla.db", **given)
     assert code == 2 and error.startswith(f"sla: {words}"), error
 

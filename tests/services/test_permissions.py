@@ -1,4 +1,4 @@
-"""Who may do what on the bus: every user of deploy/nats on every subject, and the services as these users."""
+"""Who may do what on the bus: every user of deploy/nats on every subject and by every answer; the services as users."""
 
 import asyncio
 import json
@@ -128,7 +128,7 @@ ATTEMPTS = (
     Attempt("ask CONSUMER.MSG.NEXT.TICKETS.one",         "intake", ONE),
     Attempt("ask CONSUMER.DELETE.TICKETS.one",           "intake"),
     Attempt("$JS.ACK.TICKETS.one.1.1.1.1.0",             ""),
-    # consumers of SLA: an alerting system has the one of its name
+    # consumers of SLA: an alerting system has the one of its name, and makes none
     Attempt("ask CONSUMER.CREATE.SLA",                   "", define("SLA", name="subscriber")),
     Attempt("ask CONSUMER.CREATE.SLA.one",               "notifier operator", define("SLA", name="one")),
     Attempt("ask CONSUMER.CREATE.SLA.2.sla.*.>",         "", define("SLA", name="2", subject="sla.*.>")),
@@ -137,19 +137,22 @@ ATTEMPTS = (
     Attempt("ask CONSUMER.MSG.NEXT.SLA.notifier_x",      "notifier operator", ONE),
     Attempt("$JS.ACK.SLA.notifier_x.1.1.1.1.0",          "notifier"),
     *(Attempt(f"ask CONSUMER.{verb}.SLA.notifier_x",     "") for verb in ("DELETE", "PAUSE", "RESET", "UNPIN")),
-    Attempt("ask CONSUMER.CREATE.SLA.subscriber",        "subscriber notifier operator", define("SLA", **DURABLE)),
-    Attempt("ask CONSUMER.CREATE.SLA.subscriber.sla.*.>", "subscriber", define("SLA", **DURABLE, subject="sla.*.>")),
-    Attempt("ask CONSUMER.DURABLE.CREATE.SLA.subscriber", "subscriber provisioner", define("SLA", **DURABLE)),
+    Attempt("ask CONSUMER.DURABLE.CREATE.SLA.subscriber", "provisioner", define("SLA", **DURABLE)),
+    Attempt("ask CONSUMER.CREATE.SLA.subscriber",        "notifier operator", define("SLA", **DURABLE)),
+    Attempt("ask CONSUMER.CREATE.SLA.subscriber.sla.*.>", "", define("SLA", **DURABLE, subject="sla.*.>")),
     Attempt("ask CONSUMER.INFO.SLA.subscriber",          "subscriber notifier provisioner"),
     Attempt("ask CONSUMER.MSG.NEXT.SLA.subscriber",      "subscriber notifier operator", ONE),
     Attempt("$JS.ACK.SLA.subscriber.1.1.1.1.0",          "subscriber notifier"),
-    Attempt("ask CONSUMER.DELETE.SLA.subscriber",        "subscriber"),
+    *(Attempt(f"ask CONSUMER.{verb}.SLA.subscriber",     "") for verb in ("DELETE", "PAUSE", "RESET", "UNPIN")),
     # dead letters
     Attempt("ask CONSUMER.CREATE.DEAD_LETTERS",          "", define("DEAD_LETTERS")),
     Attempt("ask CONSUMER.CREATE.DEAD_LETTERS.one",      "intake operator", define("DEAD_LETTERS", name="one")),
-    Attempt("ask CONSUMER.DURABLE.CREATE.DEAD_LETTERS.x", "", define("DEAD_LETTERS", durable_name="x")),
     Attempt("ask CONSUMER.MSG.NEXT.DEAD_LETTERS.one",    "intake operator", ONE),
     Attempt("ask STREAM.MSG.DELETE.DEAD_LETTERS",        "operator", {"seq": 1}),
+    Attempt("ask CONSUMER.DURABLE.CREATE.DEAD_LETTERS.subscriber", "provisioner", define("DEAD_LETTERS", **DURABLE)),
+    Attempt("ask CONSUMER.INFO.DEAD_LETTERS.subscriber", "subscriber provisioner"),
+    Attempt("ask CONSUMER.MSG.NEXT.DEAD_LETTERS.subscriber", "subscriber intake operator", ONE),
+    Attempt("$JS.ACK.DEAD_LETTERS.subscriber.1.1.1.1.0", "subscriber"),
 )
 # fmt: on
 
@@ -178,15 +181,18 @@ class User:
             if not refused:
                 await subscription.unsubscribe()
             return None if refused else {}
-        subject = attempt.what.replace("ask ", "$JS.API.")
-        body = b"" if attempt.body is None else json.dumps(attempt.body).encode()
-        if subject.startswith(("$JS.ACK.", "$JS.SNAPSHOT.", "engine.")):
-            await self.nc.publish(subject, body)
+        if attempt.what.startswith(("$JS.ACK.", "$JS.SNAPSHOT.", "engine.")):
+            await self.ask(attempt, "")
             return None if await self._is_refused() else {}
-        await self.nc.publish(subject, body, f"_INBOX.{self.name}.tried")
+        await self.ask(attempt, f"_INBOX.{self.name}.tried")
         async with asyncio.timeout(PATIENCE):
             came = await self._came.get()
         return None if isinstance(came, Exception) else json.loads(came.data or b"{}")
+
+    async def ask(self, attempt: Attempt, reply: str) -> None:
+        """Publish what is to be tried; the answer goes to `reply`."""
+        body = b"" if attempt.body is None else json.dumps(attempt.body).encode()
+        await self.nc.publish(attempt.what.replace("ask ", "$JS.API."), body, reply)
 
     async def _is_refused(self) -> bool:
         await self.nc.flush()  # nats-py sends this ping before what was published, and the next one behind it
@@ -221,36 +227,97 @@ async def test_each_user_may_do_what_its_role_needs_and_nothing_else(tmp_path: P
             assert not wrong
 
 
-async def test_an_answer_cannot_be_sent_where_a_publisher_may_not_write(tmp_path: Path) -> None:
-    with Broker(tmp_path / "nats").running() as broker:
-        async with log_in(broker, ("provisioner", "announcer", "publisher")) as (provisioner, announcer, publisher):
-            for config in STREAMS:
-                await provisioner.nc.jetstream().add_stream(config)
-            for subject in ("sla.breached.enterprise.critical.T-1", "clock.due.T-1", "dead_letters.malformed"):
-                await publisher.nc.publish("tickets.opened.T-1", b"", subject)  # "stored as 1", as an announcement
-            await publish(publisher.nc, Fact("tickets.opened.T-2", b""))
-            await announcer.try_out(Attempt("sla.breached.enterprise.critical.T-3", "announcer"))
-            held = {name: (await provisioner.nc.jetstream().stream_info(name, ">")).state.subjects for name in CONFIGS}
-            assert held["TICKETS"] == {"tickets.opened.T-1": 3, "tickets.opened.T-2": 1}
-            assert held["SLA"] == {"sla.breached.enterprise.critical.T-3": 1}
-            assert not held["DEAD_LETTERS"]
+# ---- answers: the broker does not ask whether whoever wants one may write where it is sent
 
-
-@pytest.mark.parametrize(
-    ("user", "stream", "name"), [("subscriber", "SLA", "subscriber"), ("operator", "DEAD_LETTERS", "one")]
+TRUSTED = ("intake", "clock", "announcer", "metrics", "notifier", "operator", "provisioner")
+"""Users in the account of the streams that may ask for anything: an answer can be sent into the streams."""
+TARGETS = (
+    *("tickets.opened", "clock.due", "sla.breached.enterprise.critical"),
+    *("dead_letters", "undelivered"),
 )
-async def test_what_a_subject_refuses_cannot_be_asked_for_in_the_body(
-    tmp_path: Path, user: str, stream: str, name: str
-) -> None:
+"""What the streams take, but for the last token."""
+
+
+async def test_an_answer_reaches_the_streams_only_from_within_the_engine(tmp_path: Path) -> None:
     with Broker(tmp_path / "nats").running() as broker:
-        async with log_in(broker, ("provisioner", user)) as (provisioner, asking):
+        async with log_in(broker) as everybody:
+            provisioner = everybody[-1].nc.jetstream()
+            for config in STREAMS:
+                await provisioner.add_stream(config)
+            for stream in ("SLA", "DEAD_LETTERS"):
+                await provisioner.add_consumer(stream, durable_name="subscriber")
+            strangers_first = sorted(everybody, key=lambda user: user.name in TRUSTED)
+            for user in strangers_first:
+                for attempt in ATTEMPTS:
+                    if attempt.is_allowed(user.name) and not attempt.what.startswith("hear "):
+                        for target in TARGETS:
+                            await user.ask(attempt, f"{target}.{user.name}")
+                await user.nc.flush()
+
+            async def find_written() -> dict[str, set[str]]:
+                found: dict[str, set[str]] = {user.name: set() for user in everybody}
+                for name in CONFIGS:
+                    for subject in (await provisioner.stream_info(name, ">")).state.subjects or ():
+                        target, _, last = subject.rpartition(".")
+                        found.get(last, set()).add(target)
+                return found
+
+            async def is_all_written() -> bool:
+                found = await find_written()
+                return all(found[user] == set(TARGETS) for user in TRUSTED)
+
+            await until("the answers to the last ones are written", is_all_written)
+            written = await find_written()
+            print(f"\n{'an answer sent to':<45}", *(f"{user.name:<11}" for user in everybody))
+            for target in TARGETS:
+                reached = ("yes" if target in written[user.name] else "-" for user in everybody)
+                print(f"{target + '.…':<45}", *(f"{each:<11}" for each in reached))
+            assert {user for user, targets in written.items() if targets} == set(TRUSTED)
+
+
+async def test_a_subscriber_cannot_take_what_is_for_the_notifier(tmp_path: Path) -> None:
+    """By having what it takes sent where the notifier asks for more: each message would be one more question."""
+    with Broker(tmp_path / "nats").running() as broker:
+        names = ("provisioner", "announcer", "notifier", "subscriber")
+        async with log_in(broker, names) as (provisioner, announcer, notifier, subscriber):
             for config in STREAMS:
                 await provisioner.nc.jetstream().add_stream(config)
-            create = f"ask CONSUMER.CREATE.{stream}.{name}"
-            other_stream = await asking.try_out(Attempt(create, user, define("TICKETS", name=name))) or {}
+            for name in ("notifier_x", "subscriber"):
+                await provisioner.nc.jetstream().add_consumer("SLA", durable_name=name, ack_policy="explicit")
+            for number in range(3):
+                await announcer.nc.jetstream().publish(f"sla.breached.enterprise.critical.T-{number}", b"{}")
+            take = Attempt("ask CONSUMER.MSG.NEXT.SLA.subscriber", "subscriber", {"batch": 3, "no_wait": True})
+            await subscriber.ask(take, "$JS.API.CONSUMER.MSG.NEXT.SLA.notifier_x")
+            assert await subscriber.try_out(take) == {}, "there is nothing left: the answer to the one before is sent"
+            messages = await notifier.nc.jetstream().pull_subscribe_bind("notifier_x", "SLA")
+            taken = await messages.fetch(3, PATIENCE)
+            assert [message.metadata.num_delivered for message in taken] == [1, 1, 1]
+
+
+async def test_a_subscriber_gets_one_answer_also_after_a_reload(tmp_path: Path) -> None:
+    """An account without streams has an answer of its own to $JS.API.…, unless it imports $JS.API.INFO too."""
+    with Broker(tmp_path / "nats").running() as broker:
+        async with log_in(broker, ("provisioner", "subscriber")) as (provisioner, subscriber):
+            for config in STREAMS:
+                await provisioner.nc.jetstream().add_stream(config)
+            await provisioner.nc.jetstream().add_consumer("SLA", durable_name="subscriber")
+            for _ in range(2):
+                info = await subscriber.nc.jetstream().consumer_info("SLA", "subscriber")
+                assert info.name == "subscriber"
+                broker.reload()
+                await until("it is reloaded", lambda: "Reloaded server configuration" in broker.log)
+
+
+async def test_what_a_subject_refuses_cannot_be_asked_for_in_the_body(tmp_path: Path) -> None:
+    with Broker(tmp_path / "nats").running() as broker:
+        async with log_in(broker, ("provisioner", "operator")) as (provisioner, operator):
+            for config in STREAMS:
+                await provisioner.nc.jetstream().add_stream(config)
+            create = "ask CONSUMER.CREATE.DEAD_LETTERS.one"
+            other_stream = await operator.try_out(Attempt(create, "operator", define("TICKETS", name="one"))) or {}
             assert other_stream["error"]["description"] == "stream name in subject does not match request"
-            other_name = await asking.try_out(Attempt(create, user, define(stream, name="notifier_x"))) or {}
-            assert other_name["name"] == name
+            other_name = await operator.try_out(Attempt(create, "operator", define("DEAD_LETTERS", name="two"))) or {}
+            assert other_name["name"] == "one"
 
 
 # ---- the services, each as its user
@@ -261,6 +328,7 @@ async def test_the_services_work_as_their_users_and_nothing_is_refused(tmp_path:
     shared = {
         "SLA_DATABASE_URL": f"sqlite:///{tmp_path / 'sla.db'}",
         "SLA_POLICY_DIR": open_all_hours(tmp_path / "policy"),
+        "SLA_SUBSCRIBERS": "subscriber=sla.breached.> subscriber=dead_letters.*",
     }
     with Broker(tmp_path / "nats").running() as broker, ExitStack() as ends:
 
@@ -289,12 +357,18 @@ async def test_the_services_work_as_their_users_and_nothing_is_refused(tmp_path:
             durable = await subscriber.nc.jetstream().pull_subscribe(
                 "sla.breached.>", durable="subscriber", stream="SLA"
             )
+            refused = await subscriber.nc.jetstream().pull_subscribe(
+                "dead_letters.*", durable="subscriber", stream="DEAD_LETTERS"
+            )
             await publish(
                 publisher.nc, opened("T-1", ago(hours=1, minutes=59, seconds=59)), Fact("tickets.opened.X", b"?")
             )
             assert json.loads((await plain.next_msg(PATIENCE)).data)["subject"] == "T-1"
             (message,) = await durable.fetch(1, PATIENCE)
             assert json.loads(message.data)["type"] == "sla.breached"
+            await message.ack_sync()
+            (message,) = await refused.fetch(1, PATIENCE)
+            assert (message.subject, message.data) == ("dead_letters.malformed", b"?")
             await message.ack_sync()
 
         at = ago(hours=3).isoformat()
