@@ -161,7 +161,7 @@ class Intake(Service):
                 self.record_heartbeat()
                 if loop_time() >= check_at:
                     if not await self.run_in_thread(keep_leases):
-                        return
+                        break
                     check_at = loop_time() + LEASE_CHECK_INTERVAL
                     if some:
                         await self._check_gap()
@@ -310,6 +310,7 @@ class Intake(Service):
             self.record_heartbeat()
             if attempt and await self.start_in_thread(self._store.begin_attempt, message.sequence) > MAX_ATTEMPTS:
                 outcome = await self._set_aside(message, f"it has ended intake {MAX_ATTEMPTS} times", is_judging=False)
+                await self.start_in_thread(self._store.end_attempt, message.sequence)
             else:
                 try:
                     outcome = await self._process_batch([message], attempt)

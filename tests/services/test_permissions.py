@@ -81,7 +81,7 @@ MANAGEMENT = ("INFO", "STREAM.NAMES", "STREAM.LIST", "CONSUMER.NAMES.SLA", "META
 ATTEMPTS = (
     # facts, ticks, announcements, dead letters
     Attempt("tickets.opened.T-1",                        "publisher operator"),
-    Attempt("clock.due.T-1",                             "clock"),
+    Attempt("clock.due.T-1",                             "clock operator"),
     Attempt("sla.breached.enterprise.critical.T-1",      "announcer"),
     Attempt("dead_letters.malformed",                    "intake"),
     Attempt("undelivered.webhook",                       "notifier"),
@@ -100,7 +100,7 @@ ATTEMPTS = (
     Attempt("hear _INBOX.>",                             ""),
     *(Attempt(f"hear _INBOX.{user}.>",                   user) for user in USERS),
     # streams
-    Attempt("ask STREAM.INFO.TICKETS",                   "intake clock metrics provisioner"),
+    Attempt("ask STREAM.INFO.TICKETS",                   "intake clock metrics operator provisioner"),
     Attempt("ask STREAM.INFO.SLA",                       "announcer notifier subscriber operator provisioner"),
     Attempt("ask STREAM.INFO.DEAD_LETTERS",              "intake metrics operator provisioner"),
     Attempt("ask STREAM.INFO.UNDELIVERED",               "notifier provisioner"),

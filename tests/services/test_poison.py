@@ -629,6 +629,7 @@ async def test_a_message_that_kills_intake_is_set_aside_and_the_others_count(tmp
             assert [row[2] for row in inbox if row[0] == "recorded"] == ["GOOD-0", "GOOD-1", "GOOD-2"]
             assert [row[1] for row in inbox if row[0] == "dead_letter"] == 3 * ["internal"]
             assert ends == 1 + 3 * MAX_ATTEMPTS  # once in a batch, then each alone
+            assert rows(deployed.store, "SELECT name FROM positions WHERE name LIKE 'intake %'") == []
             assert "it has ended intake 2 times" in (await dead_letter(nc, 2)).headers["Sla-Error"]
 
 
