@@ -16,6 +16,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
+import structlog
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
@@ -36,6 +37,13 @@ from services.runtime.http_server import HttpServer
 from tests.support.bus import SLA, Up, connected, now, open_all_hours, opened, publish, subscribed, until, up
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("http_limits")]
+
+
+@pytest.fixture(autouse=True)
+def log_everything() -> None:
+    """A command that ran in this process may have logged errors alone."""
+    structlog.reset_defaults()
+
 
 ASK = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 FILES = 256  # that the engine of these tests may open

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
@@ -34,6 +35,7 @@ def taken() -> Iterator[int]:
 
 
 def test_a_default_port_that_is_taken_is_replaced_and_named(taken: int) -> None:
+    structlog.reset_defaults()  # a command that ran in this process may have logged errors alone
     with capture_logs() as logs, listen("127.0.0.1", taken) as found:
         instead = found.getsockname()[1]
     assert instead not in (0, taken)
