@@ -4,6 +4,7 @@ A `BadFactError` (events/cloudevents.py) is never retried: the message is at fau
 """
 
 import sqlite3
+from collections.abc import Mapping
 
 import nats.errors
 from eventsourcing.persistence import PersistenceError
@@ -16,7 +17,12 @@ class BusError(Exception):
 
 
 class PublishRefusedError(BusError):
-    """The broker has refused a message, or a batch of them as a whole, and has not stored it."""
+    """
+    The broker has refused a message, or a batch of them as a whole, and has not stored it. `duplicates` are the places
+    of the messages before it whose ids were taken already, with the sequences that have them.
+    """
+
+    duplicates: Mapping[int, int] = {}
 
 
 class StoreError(Exception):

@@ -5,8 +5,8 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
-import nats
 import nats.errors
 import nats.js.errors
 import structlog
@@ -37,6 +37,17 @@ log = structlog.get_logger()
 NUDGE_SUBJECT = "engine.log"  # core NATS, empty: the log has grown
 MIN_NATS_VERSION = (2, 12)  # of nats-server: the first with atomic batches
 VERSION_CHECK_INTERVAL = 2.0  # seconds between two looks at whether a server that is too old was replaced
+
+
+class _Client(Client):
+    """
+    Reads subjects that are not UTF-8, which the broker stores: nats-py closes the connection at one, and again at each
+    start (docs/upstream-behaviour.md#f20).
+    """
+
+    def _build_message(self, sid: int, subject: bytes, *rest: Any) -> Msg:
+        message: Msg = super()._build_message(sid, subject.decode(errors="backslashreplace").encode(), *rest)
+        return message
 
 
 def strip_credentials(url: str) -> str:
@@ -94,11 +105,14 @@ async def connect(
     }
     try:
         async with asyncio.timeout(within):
-            while why := explain_old_server((nc := await nats.connect(url, **options)).connected_server_version):
+            while True:
+                nc = _Client()
+                await nc.connect(url, **options)
+                if not (why := explain_old_server(nc.connected_server_version)):
+                    return nc
                 await nc.close()
                 await report_error(BusError(why))
                 await asyncio.sleep(VERSION_CHECK_INTERVAL)
-            return nc
     except TimeoutError:
         why = last or "nobody listens there; start it, or set SLA_NATS_URL"
         raise BusError(f"no bus at {strip_credentials(url)} within {within:g} s: {why}") from None
@@ -159,6 +173,14 @@ class Bus:
         """Return the sequence of the newest message, 0 if there never was one. Raises BusError without the stream."""
         return await read_last_sequence(self._nc, stream)
 
+    async def read_ends(self, stream: str) -> tuple[int, int]:
+        """
+        Return the sequences of the oldest message that a stream still holds, and of the newest that it ever had. The
+        first is the higher one, or 0, if it holds none.
+        """
+        state = (await read_stream_info(self._nc, stream)).state
+        return state.first_seq, state.last_seq
+
     async def find_breaking_settings(self, stream: str) -> list[str]:
         """Return a line for each setting of a stream that breaks the engine. Raises BusError without the stream."""
         (wanted,) = (config for config in STREAMS if config.name == stream)
@@ -180,15 +202,6 @@ class Bus:
     async def accepts_batches(self, stream: str) -> bool:
         """Return whether a stream accepts atomic batches. An older one, or one that an operator made, may not."""
         return bool((await read_stream_info(self._nc, stream)).config.allow_atomic)
-
-    async def read_newest(self, stream: str, subject: str) -> tuple[dict[str, str], datetime] | None:
-        """Return headers and the broker's time of the newest message on a subject; None if there is none."""
-        try:
-            found = await self._nc.jetstream(timeout=REQUEST_TIMEOUT).get_last_msg(stream, subject)
-        except nats.js.errors.NotFoundError:
-            return None
-        assert found.time is not None
-        return found.headers or {}, found.time
 
     async def count_messages(self, stream: str, subject: str) -> dict[str, int]:
         """Return how many messages there are of each subject that matches."""

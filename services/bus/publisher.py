@@ -16,6 +16,8 @@ from services.faults import reach
 MIN_ATOMIC_BATCH = 25  # messages: fewer are stored sooner one by one (docs/upstream-behaviour.md#n2)
 MAX_ATOMIC_BATCH = 1_000  # messages: the broker refuses more
 EXPECTED_SEQUENCE_HEADER = "Nats-Expected-Last-Sequence"
+EXPECTED_ID_HEADER = "Nats-Expected-Last-Msg-Id"
+ID_HEADER = "Nats-Msg-Id"
 
 
 class Published(NamedTuple):
@@ -35,11 +37,18 @@ class Outgoing(NamedTuple):
 
 def chain_sequences(messages: Sequence[Outgoing], sequence: int) -> Sequence[Outgoing]:
     """
-    Return the messages with a header by which the broker stores each only directly after the one before it, the first
-    directly after `sequence`. So of the messages a beginning is stored, whatever happens.
+    Return the messages, which have ids, with headers by which the broker stores each only directly after the one before
+    it, the first directly after `sequence`. So of the messages a beginning is stored, whatever happens.
+
+    The sequence alone does not do that: a foreign message in the place of the first one would let the second in.
     """
+    before = ""
     for expected, message in enumerate(messages, sequence):
         message.headers[EXPECTED_SEQUENCE_HEADER] = str(expected)
+        message.headers.pop(EXPECTED_ID_HEADER, None)
+        if before:
+            message.headers[EXPECTED_ID_HEADER] = before
+        before = message.headers[ID_HEADER]
     return messages
 
 
@@ -48,7 +57,7 @@ class Publisher:
     Publishes many messages in order, and then waits for all acknowledgements, which come to one inbox.
 
     A refusal, or no answer, raises BusError. Some of the messages may be stored then; the caller has to find out which
-    (docs/upstream-behaviour.md#f9, docs/upstream-behaviour.md#f10).
+    (docs/upstream-behaviour.md#f9, docs/upstream-behaviour.md#f10). A refusal names the duplicates before it.
     """
 
     ACKNOWLEDGE_TIMEOUT = 10.0  # seconds for all answers to one call
@@ -72,9 +81,16 @@ class Publisher:
             answers[token] = self._waiting[token] = loop.create_future()
             headers = {"Nats-Expected-Stream": self._stream, **message.headers}
             await self._nc.publish(message.subject, message.body, f"{self._inbox}.{token}", headers)
+        published: list[Published] = []
         try:
             async with asyncio.timeout(self.ACKNOWLEDGE_TIMEOUT):
-                return [_parse_acknowledgement(await self._wait_for(answer, connection)) for answer in answers.values()]
+                for answer in answers.values():
+                    acknowledgement = await self._wait_for(answer, connection)
+                    published.append(_parse_acknowledgement(acknowledgement))
+            return published
+        except PublishRefusedError as refusal:
+            refusal.duplicates = find_duplicates(published)
+            raise
         except TimeoutError:
             await self._subscription.unsubscribe()
             self._subscription = None  # it may have been refused
@@ -120,6 +136,11 @@ class Publisher:
         waiting = self._waiting.get(message.subject.rpartition(".")[2])
         if waiting is not None and not waiting.done():
             waiting.set_result(message)
+
+
+def find_duplicates(published: Sequence[Published]) -> dict[int, int]:
+    """Return the places of the messages whose ids were taken already, with the sequences that have them."""
+    return {place: answer.sequence for place, answer in enumerate(published) if answer.duplicate}
 
 
 def _parse_acknowledgement(message: Msg) -> Published:

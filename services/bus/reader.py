@@ -47,7 +47,7 @@ class StreamReader:
         self._generation = 0
         self._inbox = ""
         self._subscription: Any = None
-        self.pending = 0  # messages behind the newest one that has arrived
+        self.pending = 0  # messages behind the newest one that has arrived, or that it was started after
 
     @property
     def lag(self) -> int:
@@ -110,7 +110,8 @@ class StreamReader:
             mem_storage=True,
             num_replicas=1,
         )
-        self._consumer = (await js.add_consumer(self._stream, config)).name
+        made = await js.add_consumer(self._stream, config)
+        self._consumer, self.pending = made.name, made.num_pending or 0
         self._inbox = self._nc.new_inbox()
         self._generation += 1
         self._subscription = await self._nc.subscribe(self._inbox, cb=partial(self._receive, self._generation))

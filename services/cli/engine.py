@@ -1,6 +1,7 @@
 """Commands on the whole engine: up, migrate, run, rebuild, verify, backup, restore. None is about one ticket."""
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,8 @@ from services.cli.options import (
 from services.cli.resources import read_settings_quietly, run_on_bus, stop_on_signal
 from services.cli.settings import read_settings, refuse_wrong_usage
 from services.cli.terminal import print_json, print_table, show_progress
+from services.errors import BUS_ERRORS, FatalError
+from services.maintenance.announced import AnnouncementCheck
 from services.maintenance.backup import backup, restore
 from services.maintenance.provision import provision_bus
 from services.maintenance.verify import Discrepancy, Verifier, store_result
@@ -121,19 +124,29 @@ def accept_loss_command(
     what = f"{gap.messages} messages of {TICKETS}, from {gap.first} to {gap.last}"
     if not yes:
         raise UsageError(f"{what}, would never count; restore the stream if you can, or add --yes")
-    store.save_checkpoint(ACCEPTED_LOSS, gap.last)
+    store.save_checkpoints({ACCEPTED_LOSS: gap.last})
     print_message(f"{what}, are given up; intake goes on within 5 seconds")
 
 
 @app.command("verify")
 def verify_command(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None:
-    """Judge every ticket again and fold every view again: does the store say the same? The engine may run meanwhile."""
+    """
+    Judge every ticket again, fold every view again, and read SLA: do they say the same? The engine may run meanwhile.
+    """
+    settings = read_settings_quietly()
     with refuse_wrong_usage():
-        store = find_store(read_settings(), data)
-    with store.open_snapshot() as stored, Verifier(stored, PROJECTIONS) as check:
-        for name, work in (("views", check.check_projections()), ("tickets", check.check_tickets())):
-            for _ in show_progress(name, work, check.head):
-                pass
+        store = find_store(settings, data)
+    with AnnouncementCheck(settings, data) as announced:
+        is_reached = try_bus(announced.read_end())
+        with store.open_snapshot() as stored, Verifier(stored, PROJECTIONS) as check:
+            works = {"views": check.check_projections(), "tickets": check.check_tickets()}
+            if is_reached:
+                works["announcements"] = announced.read_log(stored)
+            for name, work in works.items():
+                for _ in show_progress(name, work, check.head):
+                    pass
+            if is_reached and try_bus(announced.read_stream()):
+                check.add_discrepancies(announced.find_differences(stored))
     if why_not := store_result(store, check.build_verification()):
         print_message(f"the result was not kept in the store: {why_not}")
     if output is Output.JSON:
@@ -143,6 +156,17 @@ def verify_command(output: As = Output.TABLE, data: Data = DEFAULT_DATA) -> None
             print_table(Discrepancy._fields, check.shown)
         typer.echo(check.format_summary())
     raise typer.Exit(1 if check.differences else 0)
+
+
+def try_bus(work: Coroutine[None, None, None]) -> bool:
+    """Do what needs the bus. Return whether it could be asked; if not, say so."""
+    try:
+        with refuse_wrong_usage():
+            asyncio.run(work)
+    except (*BUS_ERRORS, FatalError) as error:
+        print_message(f"SLA is not compared with the log: {error}")
+        return False
+    return True
 
 
 @app.command("backup")

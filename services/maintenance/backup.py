@@ -61,7 +61,13 @@ from services.errors import BUS_ERRORS, BusError, FatalError, StoreError
 from services.runtime.connections import find_bus_url, find_store, open_bus, read_credentials
 from services.runtime.settings import Settings
 from services.store.interface import Database, Store
-from services.store.schema import ANNOUNCER_CHECKPOINT, COPIED_COLUMNS, build_created_at_key
+from services.store.schema import (
+    ANNOUNCED_SEQUENCE,
+    ANNOUNCED_SINCE,
+    ANNOUNCER_CHECKPOINT,
+    COPIED_COLUMNS,
+    build_created_at_key,
+)
 from services.store.snapshot import copy_tables
 from services.store.sqlite import FileLock, SqliteFile, SqliteStore
 
@@ -72,7 +78,11 @@ STREAMS_IN_ORDER = (SLA, DEAD_LETTERS, TICKETS)
 COPY_CHUNK_BYTES = 128 * 1024
 MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_PARTITIONS = 256
-COPIED_CHECKPOINTS = (ANNOUNCER_CHECKPOINT, build_created_at_key(TICKETS))  # projections are built again from the log
+COPIED_CHECKPOINTS = (
+    *(ANNOUNCER_CHECKPOINT, ANNOUNCED_SEQUENCE, ANNOUNCED_SINCE),
+    *(build_created_at_key(TICKETS), build_created_at_key(SLA)),
+)
+"""Not those of projections, which are built again from the log."""
 CHUNK_TIMEOUT = 30.0  # seconds for a chunk
 RESTORE_TIMEOUT = 3600.0  # seconds in which the broker reads a whole stream, after its last chunk
 
@@ -329,10 +339,12 @@ def _restore_into_database(store: Database, settings: Settings, file: Path) -> M
     return manifest
 
 
-def _restore_rows(file: Path, target: Store, made_at: datetime) -> None:
+def _restore_rows(file: Path, target: Store, made_at: dict[str, datetime]) -> None:
+    """Copy the rows; the checkpoints among them, which are sequences of streams, count for those of these times."""
     with _open_rows(file) as source:
         copy_tables(source, target, COPIED_CHECKPOINTS)
-    target.rebind_stream(TICKETS, to_microseconds(made_at))
+    for stream, created_at in made_at.items():
+        target.rebind_stream(stream, to_microseconds(created_at))
 
 
 @contextmanager
@@ -426,9 +438,9 @@ def _open_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     return found
 
 
-async def _restore_streams(manifest: Manifest, parts: Path, folder: Path) -> datetime:
+async def _restore_streams(manifest: Manifest, parts: Path, folder: Path) -> dict[str, datetime]:
     """
-    Restore with an embedded server of its own, whose files `restore` writes to the disk. Return when TICKETS was
+    Restore with an embedded server of its own, whose files `restore` writes to the disk. Return when the streams were
     created, which is now.
     """
     async with _run_embedded(folder, lazy_sync=True) as nc:
@@ -454,14 +466,14 @@ async def _restore_onto_bus(settings: Settings, manifest: Manifest, parts: Path,
         await _open_streams(nc, manifest)
 
 
-async def _restore_closed(nc: Client, manifest: Manifest, parts: Path) -> datetime:
+async def _restore_closed(nc: Client, manifest: Manifest, parts: Path) -> dict[str, datetime]:
     """
     Restore the streams under subjects on which nobody publishes: until all is there and was looked through, no message
-    comes in, from a publisher or from a consumer in the backup. Return when TICKETS was created, which is now.
+    comes in, from a publisher or from a consumer in the backup. Return when they were created, which is now.
     """
     for stream in STREAMS_IN_ORDER:
         await _restore_stream(nc, stream, manifest.streams[stream], parts / name_part(stream))
-    return await Bus(nc).read_created_at(TICKETS)
+    return {stream: await Bus(nc).read_created_at(stream) for stream in (TICKETS, SLA)}
 
 
 async def _open_streams(nc: Client, manifest: Manifest) -> None:

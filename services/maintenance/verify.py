@@ -142,6 +142,11 @@ class Verifier:
         except sqlite3.DatabaseError as error:
             self._add_discrepancy(what, "a part of the store that can be read", str(error))
 
+    def add_discrepancies(self, found: Iterable[Discrepancy]) -> None:
+        """Count what was found in comparing something else."""
+        for discrepancy in found:
+            self._add_discrepancy(*discrepancy)
+
     # ---- projections: the log and the inbox applied again, up to the checkpoint of each
 
     def check_projections(self) -> Iterator[int]:

@@ -253,12 +253,12 @@ class Store(ABC):
 
     # ---- what other processes write
 
-    def save_checkpoint(self, name: str, position: int) -> None:
-        """Store how far a reader of the log has come."""
+    def save_checkpoints(self, checkpoints: Mapping[str, int]) -> None:
+        """Store how far a reader of the log has come, and what belongs to that, in one transaction."""
         with self.write_view() as cursor:
-            cursor.execute(
+            cursor.executemany(
                 "INSERT INTO positions VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET position = excluded.position",
-                (name, position),
+                list(checkpoints.items()),
             )
 
     def save_verification(self, found: Verification) -> None:
@@ -389,10 +389,13 @@ class Store(ABC):
 
     def read_checkpoint(self, name: str) -> int | None:
         """Return how far a reader of the log has come; None if it never stored a checkpoint."""
+        return self.read_checkpoints([name]).get(name)
+
+    def read_checkpoints(self, names: Sequence[str]) -> dict[str, int]:
+        """Return these checkpoints as they are at one instant; those that were never stored are left out."""
         with self.read_log() as cursor:
-            cursor.execute("SELECT position FROM positions WHERE name = ?", (name,))
-            row = cursor.fetchone()
-        return None if row is None else int(row[0])
+            cursor.execute(f"SELECT name, position FROM positions WHERE name IN ({','.join('?' * len(names))})", names)
+            return dict(cursor.fetchall())
 
 
 def _name_reading(partition: int) -> str:

@@ -57,6 +57,8 @@ INITIAL_STATEMENTS = (
 """What an empty store begins with, beside its tables: an index, and one partition from which nothing is stored."""
 
 ANNOUNCER_CHECKPOINT = "announcements"  # key in `positions`: up to there in the log everything is announced
+ANNOUNCED_SEQUENCE = "announcements in SLA"  # the sequence of SLA that belongs to it, written in the same transaction
+ANNOUNCED_SINCE = "announcements since"  # SLA was made anew, empty, when the announcer had come to this position
 
 ACCEPTED_LOSS = "TICKETS lost up to"  # key in `positions`: messages up to there may be gone, an operator has said
 

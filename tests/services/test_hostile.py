@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
@@ -20,6 +21,7 @@ from tests.support.bus import (
     open_all_hours,
     opened,
     publish,
+    publish_bytes,
     responded,
     rows,
     settled,
@@ -114,6 +116,16 @@ async def test_a_name_that_nobody_can_read_is_put_aside_with_the_reason(engine: 
     assert reasons.keys() == set(sorted(await read_published(nc, before))[:-1]) and len(reasons) == len(REFUSED)
     assert set(reasons.values()) == {"invalid_data"}
     assert rows(engine.store, "SELECT count(*) FROM inbox WHERE ticket = 'after'") == [(1,)]
+
+
+async def test_a_subject_that_is_not_utf_8_is_a_dead_letter(tmp_path: Path) -> None:
+    with up(tmp_path) as engine:  # of its own: other tests read TICKETS with nats-py as it is
+        async with connected(engine.nats_url) as nc:
+            await publish_bytes(engine.nats_url, [(b"tickets.opened.\xff\xfe", b"\xff: \xff\r\n", b"?")])
+            await publish(nc, opened("after that", ago(hours=1)))
+            await settled(nc, engine.store)
+            assert await read_dead_letters(nc) == {1: "malformed"}
+            assert rows(engine.store, "SELECT count(*) FROM inbox WHERE ticket = 'after that'") == [(1,)]
 
 
 MEMBERS = {

@@ -592,7 +592,7 @@ async def test_acknowledged_messages_that_are_gone_stop_intake_until_that_is_acc
                     Intake(Bus(nc), store, load_policy(SHIPPED_POLICIES), Limits(), Alone(), gap_messages=gauge)
                 )
         assert gauge._value.get() == lost.messages and len(outcomes(store)) == 2
-    store.save_checkpoint(ACCEPTED_LOSS, lost.last)
+    store.save_checkpoints({ACCEPTED_LOSS: lost.last})
     async with working(nc, store):
         await taken(nc, place)
     assert len(outcomes(store)) == 12 - lost.messages

@@ -8,7 +8,14 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from events.times import from_microseconds
-from services.bus.publisher import EXPECTED_SEQUENCE_HEADER, Outgoing, Published
+from services.bus.publisher import (
+    EXPECTED_ID_HEADER,
+    EXPECTED_SEQUENCE_HEADER,
+    ID_HEADER,
+    Outgoing,
+    Published,
+    find_duplicates,
+)
 from services.bus.streams import DEAD_LETTERS, SLA, STREAMS, TICKETS
 from services.errors import BusError, PublishRefusedError
 from services.faults import reach
@@ -48,8 +55,8 @@ class Stream:
         return len(self.messages)
 
     def put(self, message: Outgoing) -> Published:
-        """Stores one message, or says that it is there. BusError for another last sequence than expected."""
-        id = message.headers.get("Nats-Msg-Id")
+        """Stores one message, or says that it is there. BusError for another last sequence, or id, than expected."""
+        id = message.headers.get(ID_HEADER)
         if id is not None and (known := self.known(id)):
             return Published(known, True)
         self.expect(message)
@@ -60,15 +67,23 @@ class Stream:
         self.grown.set()
         return Published(stored.sequence, False)
 
+    def cut(self, newest: int) -> None:
+        """The stream of an older backup in its place: the messages up to `newest`, and no memory of any id."""
+        del self.messages[newest:]
+        self.made_at = from_microseconds(self._now())
+        self._ids.clear()
+
     def known(self, id: str) -> int:
         """The sequence under which an id was stored within the window, else 0."""
         sequence, at = self._ids.get(id, (0, 0))
         return sequence if self._now() - at <= self.window else 0
 
     def expect(self, message: Outgoing) -> None:
-        expected = message.headers.get(EXPECTED_SEQUENCE_HEADER)
+        expected, last = (message.headers.get(name) for name in (EXPECTED_SEQUENCE_HEADER, EXPECTED_ID_HEADER))
         if expected is not None and int(expected) != self.newest:
             raise PublishRefusedError(f"the broker refused a message: wrong last sequence: {self.newest}")
+        if last is not None and last != self.messages[-1].headers.get(ID_HEADER):
+            raise PublishRefusedError("the broker refused a message: wrong last msg ID")
 
 
 class Broker:
@@ -111,6 +126,11 @@ class SimBus:
         await self.hop("request")
         return self.broker.streams[stream].newest
 
+    async def read_ends(self, stream: str) -> tuple[int, int]:
+        await self.hop("request")
+        newest = self.broker.streams[stream].newest
+        return min(newest, 1), newest
+
     async def count_partitions(self, stream: str) -> int:
         await self.hop("request")
         return 1
@@ -131,11 +151,6 @@ class SimBus:
     async def accepts_batches(self, stream: str) -> bool:
         await self.hop("request")
         return True
-
-    async def read_newest(self, stream: str, subject: str) -> tuple[dict[str, str], datetime] | None:
-        await self.hop("request")
-        messages = self.broker.streams[stream].messages
-        return (dict(messages[-1].headers), from_microseconds(messages[-1].at)) if messages else None
 
     async def count_messages(self, stream: str, subject: str) -> dict[str, int]:
         await self.hop("request")
@@ -191,9 +206,16 @@ class SimPublisher:
     async def publish(self, messages: Sequence[Outgoing]) -> list[Published]:
         """Each is stored when it arrives; the answers come after the last."""
         published: list[Published] = []
+        refusal: PublishRefusedError | None = None
         for message in messages:
             await self._bus.hop("publish")
-            published.append(self._stream.put(message))
+            try:
+                published.append(self._stream.put(message))
+            except PublishRefusedError as error:
+                refusal = refusal or error
+                error.duplicates = find_duplicates(published)
+        if refusal:
+            raise refusal
         await asyncio.sleep(self._bus.delay())
         if self._bus.happens("acknowledgement lost", 2):
             raise BusError("no answer from the broker")
@@ -203,7 +225,7 @@ class SimPublisher:
         """All or none (docs/upstream-behaviour.md#n2)."""
         await self._bus.hop("publish")
         reach("publisher.in_batch")
-        if any(self._stream.known(message.headers.get("Nats-Msg-Id", "")) for message in messages):
+        if any(self._stream.known(message.headers.get(ID_HEADER, "")) for message in messages):
             raise PublishRefusedError("the broker refused a message: duplicate in batch")
         self._stream.expect(messages[0])
         for message in messages:

@@ -1,6 +1,7 @@
 """One simulated run: processes that die and pause, publishers that repeat and are late, a clock that jumps."""
 
 import asyncio
+import sqlite3
 from collections import Counter, deque
 from contextlib import closing
 from contextvars import ContextVar, copy_context
@@ -14,24 +15,28 @@ from sqlite3 import OperationalError
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
+
+from events.promises import make_event_id
 from events.times import from_microseconds, to_microseconds
 from projections import runner as following
 from projections.registry import PROJECTIONS
 from services import faults
 from services.announcer import Announcer
-from services.bus.publisher import Outgoing
-from services.bus.streams import TICKETS
+from services.bus.publisher import EXPECTED_ID_HEADER, EXPECTED_SEQUENCE_HEADER, ID_HEADER, Outgoing
+from services.bus.streams import SLA, TICKETS
 from services.clock import DeadlineTimer
 from services.errors import FatalError
 from services.intake import Intake
 from services.metrics import Metrics
 from services.runtime.service import Service
 from services.runtime.supervisor import Supervisor
+from services.store.schema import ANNOUNCER_CHECKPOINT
 from services.store.sqlite import FileLeases, SqliteFile, SqliteStore
 from sla.engine import Limits
 from sla.versions import AFTER_ALL, BEFORE_ALL
 from tests.scenarios.scenario import Fact
-from tests.sim.bus import Broker, SimBus
+from tests.sim.bus import Broker, SimBus, Stored
 from tests.sim.loop import Crashed, SimLoop
 from tests.support.judge_oracle import Truth, find_truth
 from tests.support.memory import POLICY, make_edited_policy
@@ -50,6 +55,25 @@ STARTS = (
     "2026-10-23 20:00",
     "2026-11-16 08:00",
 )
+STEPS = {  # how often each happens
+    "publish": 40,
+    "again": 8,
+    "bad": 5,
+    "wait": 25,
+    "jump": 6,
+    "near": 8,
+    "kill": 3,
+    "arm": 4,
+    "pause": 2,
+    "steal": 2,
+    "restart": 1,
+    "rebuild": 1,
+    "foreign": 4,
+    "copy": 2,
+    "restore store": 1,
+    "fail over": 1,
+    "restore SLA": 1,
+}
 KINDS = {  # how often each happens, once a ticket is opened
     "opened": 2,
     "priority_changed": 6,
@@ -77,6 +101,12 @@ class Sent:
     ticket: str
     fact: Fact
     refused: str | None = None
+
+
+def _drop_expectations(message: Outgoing) -> Outgoing:
+    """The message as a stranger would copy it: without what the broker would hold against it."""
+    expected = (EXPECTED_ID_HEADER, EXPECTED_SEQUENCE_HEADER)
+    return message._replace(headers={name: text for name, text in message.headers.items() if name not in expected})
 
 
 @cache
@@ -175,9 +205,14 @@ class World:
         self.facts: dict[str, list[Fact]] = {f"T-{n}": [] for n in range(self.rng.choice((1, 2, 3, 4, 5, 40)))}
         self._numbers = count(1)
         self._storage = TemporaryDirectory(dir=MEMORY, prefix="sla-sim-")
-        path = Path(self._storage.name) / "sla.db"
+        self._stores = (Path(self._storage.name) / f"sla-{number}.db" for number in count())
+        path = next(self._stores)
         path.write_bytes(_migrated())
         self.store = SqliteStore(path)
+        self._old_stores: list[SqliteStore] = []
+        self.copy: bytes | None = None  # of the store, as it was
+        self.foreign: set[int] = set()  # sequences of what strangers put on SLA
+        self.forged: set[str] = set()  # ids of decisions that a stranger used before they were made
         within = timedelta(days=6) * self.rng.random()
         self.edited_at = self.time() + within if self.rng.random() < 0.5 else AFTER_ALL
         self.store.publish_policy(
@@ -243,7 +278,8 @@ class World:
         for process in self.processes:
             process.kill()
         self.loop.run_until_complete(asyncio.sleep(10))
-        self.store.close()
+        for store in (self.store, *self._old_stores):
+            store.close()
         self._storage.cleanup()
         self.loop.close()
         asyncio.set_event_loop(None)
@@ -271,8 +307,8 @@ class World:
     async def _step(self) -> None:
         rng = self.rng
         what = rng.choices(
-            ("publish", "again", "bad", "wait", "jump", "near", "kill", "arm", "pause", "steal", "restart", "rebuild"),
-            (40, 8, 5, 25, 6, 8, 3, 4, 2, 2, 1, 1),
+            list(STEPS),
+            list(STEPS.values()),
         )[0]
         self.seen[what] += 1
         match what:
@@ -301,6 +337,73 @@ class World:
                 self.broker.restart()
             case "rebuild":
                 self._rebuild()
+            case "foreign":
+                for _ in range(rng.choice((1, 1, 3))):
+                    self._put_foreign()
+            case "copy":
+                self.copy = self._copy_store()
+            case "restore store":
+                self._restore_store(self.copy)
+            case "fail over":
+                behind = self._copy_store()
+                for _ in range(rng.choice((1, 5))):
+                    self._publish(self._fact())
+                await asyncio.sleep(rng.choice((0.01, 0.1, 1.0)))
+                self._restore_store(behind)
+            case "restore SLA":
+                self._restore_sla()
+
+    def _copy_store(self) -> bytes | None:
+        """The store as it is; None as long as the announcer refuses a used SLA beside it."""
+        if self.store.read_checkpoint(ANNOUNCER_CHECKPOINT) is None:
+            return None
+        with closing(sqlite3.connect(":memory:")) as target:
+            with closing(sqlite3.connect(self.store.path)) as source:
+                source.backup(target)
+            return target.serialize()
+
+    def _restore_store(self, copy: bytes | None) -> None:
+        """All processes end, and start on the store as it was; the streams are as they are."""
+        if copy is None:
+            return
+        for process in self.processes:
+            process.kill()
+        self._old_stores.append(self.store)  # what is dead may still look into it
+        path = next(self._stores)
+        path.write_bytes(copy)
+        self.store = SqliteStore(path)
+
+    def _restore_sla(self) -> None:
+        """All processes end, and start beside the SLA of an older backup."""
+        stream = self.broker.streams[SLA]
+        if stream.newest > 1:
+            for process in self.processes:
+                process.kill()
+            stream.cut(self.rng.randrange(1, stream.newest))
+            self.foreign = {sequence for sequence in self.foreign if sequence <= stream.newest}
+
+    def _put_foreign(self) -> None:
+        """A stranger on SLA: a message of its own, one with the id of a decision to come, a copy of an announcement."""
+        rng, stream, ticket = self.rng, self.broker.streams[SLA], self.rng.choice(list(self.facts))
+        if self.store.read_checkpoint(ANNOUNCER_CHECKPOINT) is None:
+            return  # the announcer would refuse SLA
+        id = make_event_id(ticket, "first_response", 1, rng.choice(("applied", "breached")), 1, 1)
+        body = msgspec.json.encode({"id": id, "data": {"detected_at": self.time()}})
+        foreign = [
+            Outgoing("sla.hello", {}, b"hello"),
+            Outgoing("sla.hello", {"": "", ID_HEADER: f"hello-{stream.newest}"}, b"{"),
+            Outgoing(f"sla.applied.enterprise.critical.{ticket}", {ID_HEADER: id}, b"{}"),
+            Outgoing(f"sla.applied.other.other.{ticket}", {ID_HEADER: id}, body),
+            *(Outgoing(each.subject, each.headers, each.body) for each in stream.messages[-5:]),
+        ]
+        stored = stream.put(_drop_expectations(rng.choice(foreign)))
+        if not stored.duplicate:
+            self.foreign.add(stored.sequence)
+            self.forged.add(id)
+
+    def read_announcements(self) -> list[Stored]:
+        """What the engine has put on SLA."""
+        return [each for each in self.broker.streams[SLA].messages if each.sequence not in self.foreign]
 
     def _rebuild(self) -> None:
         for _ in following.rebuild(self.store, self.rng.choice(PROJECTIONS)):

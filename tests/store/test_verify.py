@@ -341,10 +341,14 @@ def kept_in(store: Database) -> Verification | None:
 def test_the_answer_is_kept_for_the_metrics(store: Database) -> None:
     assert kept_in(store) is None
     fine = sla_verify(store)
-    assert (fine.code, fine.err) == (0, "") and fine.out.startswith("0 differences; 36 tickets")
+    assert (
+        fine.code == 0
+        and "SLA is not compared with the log: no engine runs in" in fine.err
+        and fine.out.startswith("0 differences; 36 tickets")
+    )
     change(store, "UPDATE deadlines SET at = at + 1")
     wrong = sla_verify(store, "-o", "json")
-    assert (wrong.code, wrong.err) == (1, "")
+    assert wrong.code == 1
     report = json.loads(wrong.out)
     assert report["differences"] == len(report["first"]) == len(rows(store, "SELECT 1 FROM deadlines"))
     assert report["first"][0]["where"] == "deadlines AHEAD"

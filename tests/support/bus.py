@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import nats
@@ -119,6 +119,22 @@ async def publish(nc: Client, *facts: Fact) -> None:
     js = nc.jetstream()
     for each in facts:
         await js.publish(each.subject, each.body, headers=dict(each.headers), stream="TICKETS", timeout=PATIENCE)
+
+
+async def publish_bytes(url: str, messages: Iterable[tuple[bytes, bytes, bytes]]) -> None:
+    """Publish subjects, lines of headers and bodies that no client library would let through, without any answer."""
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    login = {"headers": True, "verbose": False, "user": address.username, "pass": address.password}
+    writer.write(f"CONNECT {json.dumps(login)}\r\n".encode())
+    for subject, lines, body in messages:
+        head = b"NATS/1.0\r\n" + lines + b"\r\n"
+        sizes = f"{len(head)} {len(head) + len(body)}".encode()
+        writer.write(b"HPUB " + subject + b" " + sizes + b"\r\n" + head + body + b"\r\n")
+    writer.write(b"PING\r\n")
+    while b"PONG" not in await reader.readline():
+        pass
+    writer.close()
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ import sla.decisions
 from projections import runner as following
 from services import announcer, clock, intake
 from services.announcer import Announcer
+from services.bus.publisher import EXPECTED_SEQUENCE_HEADER, ID_HEADER, Outgoing
 from services.bus.streams import SLA
 from services.runtime import service
 from services.store.interface import Store
@@ -36,11 +37,11 @@ def mark_before_publish() -> None:
 
 
 def _believe_the_saved_position() -> None:
-    async def where(self: Announcer) -> tuple[int, int]:
-        saved = await self.run_in_thread(self._store.read_checkpoint, ANNOUNCER_CHECKPOINT)
-        return saved or 0, await self._bus.read_last_sequence(SLA)
+    async def where(self: Announcer) -> int:
+        self._sequence = await self._bus.read_last_sequence(SLA)
+        return await self.run_in_thread(self._store.read_checkpoint, ANNOUNCER_CHECKPOINT) or 0
 
-    Announcer._find_start = where
+    Announcer._resume = where
 
 
 def position_before_store() -> None:
@@ -144,6 +145,48 @@ def announce_without_expecting() -> None:
     _believe_the_saved_position()
 
 
+def chain_by_sequence_alone() -> None:
+    """A stranger in the place of a message lets the one behind it in."""
+
+    def chain(messages: Sequence[Outgoing], sequence: int) -> Sequence[Outgoing]:
+        for expected, message in enumerate(messages, sequence):
+            message.headers[EXPECTED_SEQUENCE_HEADER] = str(expected)
+        return messages
+
+    announcer.chain_sequences = chain  # type: ignore[attr-defined]
+
+
+def forget_what_is_ahead() -> None:
+    """The checkpoint passes what SLA has and the log, of an older store, has not decided again yet."""
+    Announcer._build_checkpoint = lambda self, position: (position, self._sequence)
+
+
+def take_all_for_strangers() -> None:
+    """What SLA has ahead of the log is forgotten as soon as the log is quiet."""
+    Announcer._forget_strangers = lambda self, *_: self._unmatched.clear()
+
+
+def believe_ids_alone() -> None:
+    """A stranger's message counts as the announcement whose id it has."""
+    announcer.read_identity = lambda message: ((message.headers or {}).get(ID_HEADER, ""), 0)  # type: ignore[attr-defined]
+    announcer.build_key = lambda id, _: id.encode()  # type: ignore[attr-defined]
+
+
+def take_a_duplicate_for_stored() -> None:
+    """What the broker does not store, because somebody took its id, counts as announced."""
+    announcer.find_duplicates = lambda _: {}  # type: ignore[attr-defined]
+
+
+def believe_any_stream() -> None:
+    """The checkpoint counts for an SLA that was restored from an older backup, too."""
+
+    async def go_on(self: Announcer, position: int, oldest: int, newest: int) -> int:
+        self._sequence = newest
+        return position
+
+    Announcer._begin_again = go_on
+
+
 def view_after_position() -> None:
     """A follower saves its position in a transaction of its own, and its view in the next."""
 
@@ -199,6 +242,12 @@ BUGS: dict[str, Callable[[], None]] = {
         no_compare_and_set,
         tick_once,
         announce_without_expecting,
+        chain_by_sequence_alone,
+        forget_what_is_ahead,
+        take_all_for_strangers,
+        believe_ids_alone,
+        take_a_duplicate_for_stored,
+        believe_any_stream,
         view_after_position,
         no_retraction,
         memory_after_a_failure,
