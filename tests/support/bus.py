@@ -269,13 +269,11 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._server = EmbeddedNats(folder, free_port())
-
-    @property
-    def url(self) -> str:
-        return self._server.url
+        self.url = ""
 
     async def start(self) -> None:
         await self._server.start()
+        self.url = self._server.url
 
     async def stop(self) -> None:
         await self._server.stop()
