@@ -295,7 +295,7 @@ async def test_a_subscriber_cannot_take_what_is_for_the_notifier(tmp_path: Path)
 
 
 async def test_a_subscriber_gets_one_answer_also_after_a_reload(tmp_path: Path) -> None:
-    """An account without streams has an answer of its own to $JS.API.…, unless it imports $JS.API.INFO too."""
+    """An account without streams answers too, unless it imports $JS.API.INFO (docs/upstream-behaviour.md#n10)."""
     with Broker(tmp_path / "nats").running() as broker:
         async with log_in(broker, ("provisioner", "subscriber")) as (provisioner, subscriber):
             for config in STREAMS:
