@@ -23,6 +23,7 @@ STATES = (
     *(f"{role} {HAPPENS[fault.partition(':')[2]]} at {fault}" for role, faults in FAULTS.items() for fault in faults),
     *("nats-server killed", "nats-server paused", "consumer deleted", "a clock cut off", "disk full"),
     *("a clock jumped", "an old intake woke up, and was refused", "healed by itself"),
+    *("foreign message on SLA", "store restored beside a newer SLA"),
     *("stream SLA deleted, and noticed", "stream TICKETS deleted, and refused"),
 )
 """What every run must reach; one that was not reached fails it."""

@@ -104,6 +104,14 @@ class Crew:
             if copy.role in waiting and not copy.fault and not copy.paused and copy.service.process.running():
                 copy.send(signal.SIGKILL)
 
+    def stop_all(self) -> None:
+        """Kills everything; a fault that did not happen is for another copy."""
+        for copy in self.copies:
+            if copy.fault:
+                self._queues[copy.role].append(copy.fault)
+                copy.fault = None
+        self.kill_all()
+
     async def watch(self) -> None:
         """Until cancelled: starts again what has ended, wakes what stands still."""
         while True:

@@ -3,10 +3,11 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -15,11 +16,12 @@ import nats.errors
 from nats.aio.client import Client
 
 from services.maintenance.provision import provision_bus
-from tests.chaos.audit import Problem, audit
+from tests.chaos.audit import STRANGER, Problem, audit
 from tests.chaos.crew import FAKETIME, FAULTS, Copy, Crew
 from tests.chaos.load import Publisher, bad, burst, falling, past
 from tests.chaos.proxy import Proxy
 from tests.support.bus import (
+    Fact,
     Server,
     connected,
     deployment,
@@ -109,6 +111,8 @@ class Chaos:
             self._disk_full(),
             self._clock_wrong(),
             self._paused(crew),
+            self._strangers(nc, publisher),
+            self._store_restored(crew),
         ]
         self.rng.shuffle(acts)
         loading = asyncio.create_task(self._load(publisher))
@@ -185,6 +189,35 @@ class Chaos:
     async def _paused(self, crew: Crew) -> None:
         role = self.rng.choice(("intake", "clock", "announcer", "metrics"))
         await asyncio.gather(*(crew.pause(copy, 2.0) for copy in crew.copies if copy.role == role))
+
+    async def _strangers(self, nc: Client, publisher: Publisher) -> None:
+        """Somebody publishes on SLA and on TICKETS what means nothing, and copies of announcements."""
+        js = nc.jetstream()
+        for number in range(20):
+            with suppress(nats.errors.Error):
+                copied = await js.get_last_msg("SLA", "sla.>")
+                same = {name: text for name, text in (copied.headers or {}).items() if "Expected" not in name}
+                for subject, headers, body in (
+                    ("sla.hello", {}, b"hello"),
+                    (f"sla.hello.{number}", {"Nats-Msg-Id": f"hello {number}"}, b"\xff"),
+                    (str(copied.subject), same | {"Nats-Msg-Id": f"copy {number}"}, copied.data or b""),
+                ):
+                    await js.publish(subject, body, headers=headers | STRANGER)
+                    self.seen["foreign message on SLA"] += 1
+            publisher.refuse(Fact(f"tickets.hello.{number}", f"hello {number}".encode()))
+            await asyncio.sleep(0.1)
+
+    async def _store_restored(self, crew: Crew) -> None:
+        """Everything ends, and starts on the store as it was some seconds ago; the streams are as they are."""
+        path = path_of(self.store)
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(":memory:")) as older:
+            source.backup(older)
+            await asyncio.sleep(self.rng.uniform(0.5, 2.5))
+            crew.stop_all()  # nothing is started again before the next await
+            for left in (path, *(path.with_name(f"{path.name}-{part}") for part in ("wal", "shm"))):
+                left.unlink(missing_ok=True)
+            path.write_bytes(older.serialize())
+        self.seen["store restored beside a newer SLA"] += 1
 
     # ---- when it is over
 

@@ -69,6 +69,8 @@ STEPS = {  # how often each happens
     "restart": 1,
     "rebuild": 1,
     "foreign": 4,
+    "garbage": 3,
+    "oversleep": 1,
     "copy": 2,
     "restore store": 1,
     "fail over": 1,
@@ -340,6 +342,10 @@ class World:
             case "foreign":
                 for _ in range(rng.choice((1, 1, 3))):
                     self._put_foreign()
+            case "garbage":
+                self._put_garbage()
+            case "oversleep":
+                await self._oversleep()
             case "copy":
                 self.copy = self._copy_store()
             case "restore store":
@@ -400,6 +406,26 @@ class World:
         if not stored.duplicate:
             self.foreign.add(stored.sequence)
             self.forged.add(id)
+
+    def _put_garbage(self) -> None:
+        """A stranger on TICKETS: what nobody can read, and ticks that nobody sent."""
+        ticket, body = self.rng.choice(list(self.facts)), b"\xff\x00 %d" % next(self._numbers)
+        subject = self.rng.choice(
+            (f"tickets.opened.{ticket}", "tickets.*.>", "tickets.hello.$JS", f"clock.due.{ticket}")
+        )
+        headers = self.rng.choice(({}, {"": "\x00"}, {"Nats-Expected-Stream": "SLA", "Sla-Sequence": "1"}))
+        self.sent[body] = replace(self._fact(), refused="malformed")
+        self.broker.streams[TICKETS].put(Outgoing(subject, headers, body))
+
+    async def _oversleep(self) -> None:
+        """An intake is paused over a bad message; another one has its role for longer than the broker knows an id."""
+        self._publish(self._bad())
+        await asyncio.sleep(self.rng.choice((0.0005, 0.002, 0.005)))
+        if owner := self.locks.pop("intake", None):
+            owner.resume_at = self.loop.time() + PAUSES[-1]
+            await asyncio.sleep(PAUSES[-1] / 2)
+            self.jump(2 * DAY)
+            await asyncio.sleep(PAUSES[-1] / 2)
 
     def read_announcements(self) -> list[Stored]:
         """What the engine has put on SLA."""

@@ -224,6 +224,11 @@ def dead_letters_after_the_commit() -> None:
     intake.Intake._persist = late
 
 
+def dead_letters_without_expecting() -> None:
+    """Only the broker's day of remembered ids keeps a dead letter from being stored twice."""
+    intake.chain_sequences = lambda messages, sequence: messages  # type: ignore[attr-defined]
+
+
 def late_at_the_deadline() -> None:
     """An answer at the very deadline is taken for late."""
     Judged.met = property(lambda self: None if self.response is None else self.response.time < self.phase.due_at)
@@ -252,6 +257,7 @@ BUGS: dict[str, Callable[[], None]] = {
         no_retraction,
         memory_after_a_failure,
         dead_letters_after_the_commit,
+        dead_letters_without_expecting,
         late_at_the_deadline,
     )
 }
