@@ -21,6 +21,7 @@ knows the ids of 24 hours. What reached TICKETS after the backup is lost; publis
 """
 
 import asyncio
+import errno
 import gzip
 import hashlib
 import json
@@ -35,7 +36,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import IO, Annotated, Any
 from urllib.parse import quote
 
@@ -62,6 +63,7 @@ from services.runtime.connections import find_bus_url, find_store, open_bus, rea
 from services.runtime.settings import Settings
 from services.store.interface import Database, Store
 from services.store.schema import (
+    ACCEPTED_LOSS,
     ANNOUNCED_SEQUENCE,
     ANNOUNCED_SINCE,
     ANNOUNCER_CHECKPOINT,
@@ -69,7 +71,7 @@ from services.store.schema import (
     build_created_at_key,
 )
 from services.store.snapshot import copy_tables
-from services.store.sqlite import FileLock, SqliteFile, SqliteStore
+from services.store.sqlite import CANNOT_WRITE, FileLock, SqliteFile, SqliteStore
 
 BACKUP_FORMAT = 1
 MANIFEST_FILE = "manifest.json"
@@ -79,10 +81,11 @@ COPY_CHUNK_BYTES = 128 * 1024
 MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_PARTITIONS = 256
 COPIED_CHECKPOINTS = (
-    *(ANNOUNCER_CHECKPOINT, ANNOUNCED_SEQUENCE, ANNOUNCED_SINCE),
+    *(ANNOUNCER_CHECKPOINT, ANNOUNCED_SEQUENCE, ANNOUNCED_SINCE, ACCEPTED_LOSS),
     *(build_created_at_key(TICKETS), build_created_at_key(SLA)),
 )
 """Not those of projections, which are built again from the log."""
+START_TIMEOUT = 10.0  # seconds for the embedded server, which says nothing of a full disk
 CHUNK_TIMEOUT = 30.0  # seconds for a chunk
 RESTORE_TIMEOUT = 3600.0  # seconds in which the broker reads a whole stream, after its last chunk
 
@@ -150,7 +153,7 @@ def backup(settings: Settings, data: Path, file: Path) -> Manifest:
     store = find_store(settings, data)
     if file.exists():
         raise FatalError(f"{file} exists; a backup replaces none: give it another name")
-    with TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as name:
+    with _explain_full_disk(file.parent), TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as name:
         folder = Path(name)
         _copy_store(store, folder / STORE_FILE)
         streams, made_at = asyncio.run(_copy_streams(settings, data, folder))
@@ -163,6 +166,18 @@ def backup(settings: Settings, data: Path, file: Path) -> Manifest:
         os.rename(folder / file.name, file)
     _fsync(file.parent)
     return manifest
+
+
+@contextmanager
+def _explain_full_disk(folder: Path) -> Iterator[None]:
+    """Raise FatalError with the folder in which a file could not be written; the errors do not name it."""
+    try:
+        yield
+    except (OSError, StoreError, sqlite3.OperationalError) as error:
+        of_sqlite = any(text in str(error) for text in CANNOT_WRITE)
+        if of_sqlite or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise FatalError(f"the disk of {folder} is full; nothing was left there") from None
+        raise
 
 
 def _copy_store(store: Database, copy: Path) -> None:
@@ -222,7 +237,10 @@ async def _connect_to_bus(settings: Settings, data: Path) -> AsyncIterator[Clien
 async def _run_embedded(folder: Path, lazy_sync: bool = False) -> AsyncIterator[Client]:
     server = EmbeddedNats(folder, 0, lazy_sync=lazy_sync)
     try:
-        await server.start()
+        try:
+            await asyncio.wait_for(server.start(), START_TIMEOUT)
+        except TimeoutError:
+            raise FatalError(f"nats-server does not start with its data in {folder}; is that disk full?") from None
         async with open_bus(server.url, "backup") as nc:
             yield nc
     finally:
@@ -304,7 +322,7 @@ def restore(settings: Settings, data: Path, file: Path) -> Manifest:
         raise FatalError(f"{data} is not empty; a backup is restored where there is nothing yet")
     data = data.resolve()
     data.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{data.name}.", dir=data.parent) as name:
+    with _explain_full_disk(data.parent), TemporaryDirectory(prefix=f".{data.name}.", dir=data.parent) as name:
         parts, restored = Path(name) / "parts", Path(name) / "data"
         parts.mkdir()
         restored.mkdir(mode=0o700)
@@ -328,7 +346,7 @@ def _restore_into_database(store: Database, settings: Settings, file: Path) -> M
         raise ValueError("SLA_DATABASE_URL names a file, and a file is restored into a folder, with --data; unset it")
     if settings.nats_url is None:
         raise ValueError("SLA_NATS_URL is not set; the streams are restored onto the bus that it names")
-    with TemporaryDirectory(prefix="sla-restore-") as name:
+    with _explain_full_disk(Path(gettempdir())), TemporaryDirectory(prefix="sla-restore-") as name:
         parts = Path(name)
         manifest = _unpack(file, parts)
         store.migrate(PROJECTIONS)
@@ -396,7 +414,7 @@ def _unpack(file: Path, folder: Path) -> Manifest:
             raise FatalError(f"{file} is damaged: its manifest does not name the parts of a backup")
         needed, free = sum(members[name].size for name in names), shutil.disk_usage(folder).free
         if needed > free:
-            raise FatalError(f"{file} has {needed:,} bytes, and there is room for {free:,} in {folder.parent}")
+            raise FatalError(f"{file} has {needed:,} bytes, and there is room for {free:,} where it is unpacked")
         for name in names:
             with (folder / name).open("wb") as target, _open_member(tar, members[name]) as source:
                 while chunk := source.read(COPY_CHUNK_BYTES):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from eventsourcing.persistence import StoredEvent
+from eventsourcing.persistence import InterfaceError, OperationalError, StoredEvent
 from eventsourcing.sqlite import (
     SQLiteApplicationRecorder,
     SQLiteConnection,
@@ -20,11 +20,13 @@ from eventsourcing.sqlite import (
 )
 
 from projections.runner import Projection, create_projection
-from services.errors import FencedError, StoreError
+from services.errors import FencedError, ReadOnlyError, StoreError
 from services.faults import reach
 from services.store.interface import Lock, Store, explain_fencing
 from services.store.schema import INITIAL_STATEMENTS, TABLES
 from sla.engine import BatchOutcome
+
+CANNOT_WRITE = ("database or disk is full", "disk I/O error", "unable to open database file")
 
 
 class _Pool(SQLiteConnectionPool):
@@ -79,16 +81,18 @@ class SqliteStore(Store):
             raise StoreError(f"{path} does not exist; run `sla migrate`")
         self.path = path
         self._writer = threading.Lock()  # SQLite lets one connection write at a time, and makes others poll
-        self._facts = _open_datastore(_Pool, path)
-        self._views = _open_datastore(_ViewPool, path)
+        with _name_file(path):
+            self._facts = _open_datastore(_Pool, path)
+            self._views = _open_datastore(_ViewPool, path)
         recorder = _SqliteRecorder(self._facts, self._writer)
         if create:
-            recorder.create_table()
-            with self._facts.transaction(commit=True) as cursor:
-                for statement in (*TABLES.values(), *INITIAL_STATEMENTS):
-                    cursor.execute(statement)
+            with _name_file(path):
+                recorder.create_table()
+                with self._facts.transaction(commit=True) as cursor:
+                    for statement in (*TABLES.values(), *INITIAL_STATEMENTS):
+                        cursor.execute(statement)
         self._check()
-        self._file = _identify_file(path)
+        self._file, self._is_immutable = _identify_file(path), _is_immutable(path)
         super().__init__(recorder)
 
     def close(self) -> None:
@@ -103,11 +107,12 @@ class SqliteStore(Store):
                 raise StoreError("SQLite does not synchronise fully; commits could be lost at a power cut")
 
     def is_replaced(self) -> bool:
-        return _identify_file(self.path) != self._file
+        has_begun = self._is_immutable and not _is_immutable(self.path)  # somebody else works on it now
+        return has_begun or _identify_file(self.path) != self._file
 
     @contextmanager
     def write_log(self) -> Iterator[sqlite3.Cursor]:
-        with self._writer, self._facts.transaction(commit=True) as cursor:
+        with self._writer, _name_file(self.path), self._facts.transaction(commit=True) as cursor:
             yield _use_plain_rows(cursor)
 
     @contextmanager
@@ -117,7 +122,7 @@ class SqliteStore(Store):
 
     @contextmanager
     def write_view(self) -> Iterator[sqlite3.Cursor]:
-        with self._writer, self._views.transaction(commit=True) as cursor:
+        with self._writer, _name_file(self.path), self._views.transaction(commit=True) as cursor:
             yield _use_plain_rows(cursor)
             reach("view.before_commit")
         reach("view.after_commit")
@@ -132,6 +137,19 @@ def _use_plain_rows(cursor: SQLiteCursor) -> sqlite3.Cursor:
     """Return the cursor with rows as tuples: eventsourcing's have names too, which cost half of the time of reading."""
     cursor.sqlite_cursor.row_factory = None
     return cursor.sqlite_cursor
+
+
+@contextmanager
+def _name_file(path: Path) -> Iterator[None]:
+    """Raise StoreError, with the file, for what SQLite says without it: that the file or its disk cannot be written."""
+    try:
+        yield
+    except (InterfaceError, OperationalError, sqlite3.OperationalError) as error:
+        if "readonly" in str(error):
+            raise ReadOnlyError(f"{path} cannot be written by this user: {error}") from None
+        if str(error) in CANNOT_WRITE:
+            raise StoreError(f"{path}: {error}; see to its disk, and whether this user may write there") from None
+        raise
 
 
 class SqliteFile:
@@ -182,19 +200,25 @@ def _check_schema(cursor: Any, path: Path) -> None:
 def _connect_read_only(path: Path) -> sqlite3.Connection:
     """
     Connect to a file that may be in a folder we cannot write to. Even to read, SQLite has to create a -wal file, unless
-    the file is said to be immutable: which it is as long as there is no -wal file, since then nobody works on it.
+    the file is said to be immutable.
     """
     if not path.exists():
         raise StoreError(f"{path} does not exist; run `sla migrate`")
-    idle = not path.with_name(f"{path.name}-wal").exists() and not os.access(path.parent, os.W_OK, effective_ids=True)
-    address = f"file:{quote(str(path))}?mode=ro" + ("&immutable=1" if idle else "")
+    address = f"file:{quote(str(path))}?mode=ro" + ("&immutable=1" if _is_immutable(path) else "")
     return sqlite3.connect(address, uri=True, isolation_level=None, timeout=5)
 
 
+def _is_immutable(path: Path) -> bool:
+    """Return whether nobody works on a file, and we could not: then SQLite reads it only if it is told so."""
+    has_log = path.with_name(f"{path.name}-wal").exists()
+    return path.exists() and not has_log and not os.access(path.parent, os.W_OK, effective_ids=True)
+
+
 def _open_datastore(pool: type[_Pool], path: Path) -> SQLiteDatastore:
-    store = SQLiteDatastore(str(path), originator_id_type="text")
+    address = f"file:{quote(str(path))}?mode=ro&immutable=1" if _is_immutable(path) else str(path)
+    store = SQLiteDatastore(address, originator_id_type="text")
     store.pool.close()
-    store.pool = pool(db_name=str(path), lock_timeout=5)
+    store.pool = pool(db_name=address, lock_timeout=5)
     return store
 
 
