@@ -78,6 +78,7 @@ MANIFEST_FILE = "manifest.json"
 STORE_FILE = "sla.db"
 STREAMS_IN_ORDER = (SLA, DEAD_LETTERS, TICKETS)
 COPY_CHUNK_BYTES = 128 * 1024
+GZIP_MAGIC = b"\x1f\x8b"
 MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_PARTITIONS = 256
 COPIED_CHECKPOINTS = (
@@ -391,10 +392,13 @@ def _open_rows(file: Path) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def _open_archive(file: Path) -> Iterator[tarfile.TarFile]:
+    """Open a tar as `sla backup` writes it, compressed by gzip or not."""
+    with file.open("rb") as opened:
+        is_compressed = opened.read(2) == GZIP_MAGIC
     try:
-        with tarfile.open(file) as tar:
+        with tarfile.open(file, "r:gz" if is_compressed else "r:") as tar:
             yield tar
-    except (tarfile.TarError, zlib.error, EOFError, KeyError, msgspec.MsgspecError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, KeyError, msgspec.MsgspecError) as error:
         raise FatalError(f"{file} is not a whole backup: {error}") from None
 
 

@@ -1,9 +1,11 @@
 """A backup taken under load and restored elsewhere is an engine that goes on: nothing lost, nothing said twice."""
 
 import asyncio
+import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import signal
 import subprocess
@@ -62,7 +64,7 @@ def sla(*arguments: str | Path, **settings: str) -> subprocess.CompletedProcess[
 def refused(*arguments: str | Path, **settings: str) -> str:
     """What a command says that answers no."""
     done = sla(*arguments, **settings)
-    assert (done.returncode, done.stdout) == (1, "") and "Traceback" not in done.stderr, done.stderr
+    assert (done.returncode, done.stdout) == (1, "") and len(done.stderr.splitlines()) == 1, done.stderr
     return done.stderr
 
 
@@ -236,7 +238,13 @@ def damaged(file: Path, folder: Path) -> Iterator[tuple[str, Path]]:
     whole = bytearray(file.read_bytes())
     with tarfile.open(file) as tar:
         manifest = json.loads(tar.extractfile("manifest.json").read())  # type: ignore[union-attr]
-    for name, content in {"empty": b"", "text": b"hello" * 1000, "cut": whole[: len(whole) // 2]}.items():
+    for name, content in {
+        "empty": b"",
+        "text": b"hello" * 1000,
+        "cut": whole[: len(whole) // 2],
+        "another compression": lzma.compress(whole),
+        "cut.tgz": gzip.compress(whole)[:-2000],
+    }.items():
         (folder / name).write_bytes(content)
         yield "is not a whole backup", folder / name
     whole[len(whole) // 2] ^= 1
@@ -314,7 +322,7 @@ def test_a_store_that_is_not_one_of_ours_is_refused_and_leaves_nothing(file: Pat
     statements, expected = REFUSED[what]
     edited = edit_store(file, tmp_path / "edited.tar", *statements)
     message = refused("restore", edited, "--data", tmp_path / "data")
-    assert expected in message and len(message.splitlines()) == 1, message
+    assert expected in message, message
     assert nothing_left(tmp_path, "edited.tar")
 
 
@@ -413,7 +421,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 def test_a_manifest_that_lies_is_refused(file: Path, tmp_path: Path, what: str) -> None:
     change, expected = LIES[what]
     message = refused("restore", lie(file, tmp_path / "lie.tar", change), "--data", tmp_path / "data")
-    assert expected in message and "\x1b" not in message and len(message.splitlines()) == 1, message
+    assert expected in message and "\x1b" not in message, message
     assert nothing_left(tmp_path, "lie.tar")
 
 
