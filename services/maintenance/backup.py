@@ -86,7 +86,7 @@ COPIED_CHECKPOINTS = (
     *(build_created_at_key(TICKETS), build_created_at_key(SLA)),
 )
 """Not those of projections, which are built again from the log."""
-START_TIMEOUT = 10.0  # seconds for the embedded server, which says nothing of a full disk
+START_TIMEOUT = 60.0  # seconds for the embedded server, which says nothing of a full disk
 CHUNK_TIMEOUT = 30.0  # seconds for a chunk
 RESTORE_TIMEOUT = 3600.0  # seconds in which the broker reads a whole stream, after its last chunk
 
