@@ -43,7 +43,7 @@ async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> in
     server = EmbeddedNats(folder / "nats", settings.nats_port, asked_by=settings.find_variable("nats_port"))
     try:
         await server.start()
-        await provision_bus(server.url, notify=settings.notify)
+        await provision_embedded(server, settings.notify)
         names = [name for name, service in SERVICES.items() if service.is_wanted(settings)]
         process = Process(names, settings, server.url, store)
         watching = asyncio.create_task(_watch_server(server, process))
@@ -73,6 +73,17 @@ def _prepare_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if folder.stat().st_mode & 0o007:
         log.warning("folder is open to everybody on this machine", remedy=f"chmod -R o= {shlex.quote(str(folder))}")
+
+
+async def provision_embedded(server: EmbeddedNats, notify: str | None) -> None:
+    """Create streams and consumers. Raises FatalError if the server ends: nobody else would start it again."""
+    ending, working = asyncio.create_task(server.wait()), asyncio.create_task(provision_bus(server.url, notify=notify))
+    await asyncio.wait([ending, working], return_when=asyncio.FIRST_COMPLETED)
+    if not working.done():
+        working.cancel()
+        raise FatalError(f"nats-server ended with {ending.result()}")
+    ending.cancel()
+    working.result()
 
 
 async def _play_demo(

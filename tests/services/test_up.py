@@ -15,6 +15,8 @@ import pytest
 
 from services.bus.connection import strip_credentials
 from services.bus.embedded_server import EmbeddedNats
+from services.errors import FatalError
+from services.up import provision_embedded
 from tests.support.bus import (
     ENDS_WITHIN,
     PATIENCE,
@@ -183,3 +185,13 @@ def test_it_ends_with_1_if_its_nats_server_is_killed(tmp_path: Path) -> None:
         assert '"error": "nats-server ended with -9"' in engine.process.log
         assert "Traceback" not in engine.process.log
         assert not (engine.data / "run.json").exists()
+
+
+async def test_it_does_not_wait_for_a_nats_server_that_ends_before_the_streams_are_there(tmp_path: Path) -> None:
+    server = EmbeddedNats(tmp_path, 0)
+    await server.start()
+    os.kill(int((tmp_path / "nats.pid").read_text()), signal.SIGKILL)
+    await server.wait()
+    async with asyncio.timeout(ENDS_WITHIN):
+        with pytest.raises(FatalError, match="nats-server ended with -9"):
+            await provision_embedded(server, None)
