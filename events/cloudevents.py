@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote
 from pydantic import JsonValue
 
 MAX_BODY = 64 * 1024  # bytes; also the stream's max_msg_size
+MAX_NAME = 256  # characters of an id, a source and a sequence: they are kept for ever
 CONTENT_TYPE = "application/cloudevents+json"
 
 
@@ -239,20 +240,21 @@ def open_envelope(body: bytes, headers: Mapping[str, str] | None) -> Envelope:
         version = quote_value(attributes.get("specversion"))
         raise BadFactError(Reason.MALFORMED, f"specversion is {version}; only CloudEvents '1.0' is read")
     return Envelope(
-        _read_required(attributes, "id", suspect),
-        _read_required(attributes, "source", suspect),
-        _read_required(attributes, "type", suspect),
+        _read_required(attributes, "id", suspect, MAX_NAME),
+        _read_required(attributes, "source", suspect, MAX_NAME),
+        _read_required(attributes, "type", suspect, MAX_BODY),
         attributes,
         content,
         suspect,
     )
 
 
-def _read_required(attributes: Mapping[str, object], attribute: str, suspect: bool) -> str:
+def _read_required(attributes: Mapping[str, object], attribute: str, suspect: bool, longest: int) -> str:
     name = attributes.get(attribute)
-    if not isinstance(name, str) or not name or (suspect and _ODD_CHARACTER.search(name)):
+    if not isinstance(name, str) or not 1 <= len(name) <= longest or (suspect and _ODD_CHARACTER.search(name)):
         raise BadFactError(
-            Reason.MALFORMED, f"{attribute} is {quote_value(name)}; it must be a non-empty string of characters"
+            Reason.MALFORMED,
+            f"{attribute} is {quote_value(name)}; it must be a non-empty string of at most {longest} characters",
         )
     return name
 

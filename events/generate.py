@@ -8,14 +8,14 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 
 from events import promises, tickets
-from events.cloudevents import TIME_SCHEMA
+from events.cloudevents import MAX_NAME, TIME_SCHEMA
 from events.examples import find_example
 
 SCHEMAS = Path(__file__).parent / "schemas"
 
-_TEXT = {"type": "string", "minLength": 1}
+_NAME = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
 _CHARACTER = r"\u0000-\u001f\u007f-\u00a0\u2028\u2029"
-_TICKET = _TEXT | {
+_TICKET = _NAME | {
     "maxLength": 128,
     "pattern": f"^[^ {_CHARACTER}]([^{_CHARACTER}]*[^ {_CHARACTER}])?$",
     "description": "The ticket id: printable (Python's str.isprintable), no space at its ends; case and form count.",
@@ -37,7 +37,7 @@ def build_incoming_schema(data_type: type[tickets.TicketData]) -> dict[str, Any]
         if name not in required and "anyOf" not in member:
             default = member.pop("default")
             data["properties"][name] = {"anyOf": [member, {"type": "null"}], "default": default}
-    return _build_message_schema(data_type.type, data, source=_TEXT, more_required=["data"] if required else [])
+    return _build_message_schema(data_type.type, data, source=_NAME, more_required=["data"] if required else [])
 
 
 def build_outgoing_schema(data_type: type[promises.AnnouncementData]) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _build_message_schema(
             "specversion": {"const": "1.0"},
             "type": {"const": name},
             "source": source,
-            "id": _TEXT,
+            "id": _NAME,
             "subject": _TICKET,
             "time": TIME_SCHEMA,
             "datacontenttype": {"type": "string"},

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from events.cloudevents import (
     CONTENT_TYPE,
+    MAX_NAME,
     TIME_SCHEMA,
     BadFactError,
     Reason,
@@ -132,7 +133,7 @@ class Corrected(_TicketEventData):
     """An earlier fact was wrong: the id of the fact this one replaces, and the right values."""
 
     type: ClassVar[str] = "ticket.corrected"
-    corrects: Annotated[str, Field(min_length=1)]
+    corrects: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
     service_level: str | None = None
     priority: str | None = None
     channel: Channel | None = None
@@ -206,11 +207,11 @@ def read_ticket_event(body: bytes, headers: Mapping[str, str] | None, subject: s
         data = _read_data(data_type, envelope.read_data())
         ticket = _read_ticket(envelope.attributes.get("subject"))
         time = _read_time(envelope.attributes.get("time"))
+        sequence = _read_sequence(envelope.attributes.get("sequence"))
         _check_subject(subject, ticket)
     except BadFactError as error:
         error.type = envelope.type
         raise
-    sequence = _read_sequence(envelope.attributes.get("sequence"))
     return TicketEvent(envelope.source, envelope.id, envelope.type, ticket, time, data, sequence)
 
 
@@ -253,10 +254,19 @@ def _read_time(time: object) -> datetime:
 
 
 def _read_sequence(sequence: object) -> str | None:
-    """Read the CloudEvents extension `sequence`; JSON integers are accepted too, anything else counts as absent."""
+    """
+    Read the CloudEvents extension `sequence`; JSON integers are accepted too, anything else counts as absent. Raises
+    BadFactError invalid_data for one that is too long.
+    """
     if isinstance(sequence, int) and not isinstance(sequence, bool):
-        return str(sequence)
-    return sequence if isinstance(sequence, str) and sequence else None
+        sequence = str(sequence)
+    if not isinstance(sequence, str):
+        return None
+    if len(sequence) > MAX_NAME:
+        raise BadFactError(
+            Reason.INVALID_DATA, f"sequence is {quote_value(sequence)}; it has at most {MAX_NAME} characters"
+        )
+    return sequence or None
 
 
 def _check_subject(subject: str, ticket: str) -> None:
