@@ -4,9 +4,11 @@
 a kind, in the order in which decisions are announced.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import compress, count, islice
+from operator import is_not
 from typing import Any, assert_never
 
 from msgspec import Struct
@@ -93,7 +95,8 @@ class Promise:
 class Judgement(Struct, frozen=True):
     """
     A ticket judged at `now`, because of the fact `fact_id`, or of a tick if that is None. `learned_at` is when its
-    first fact was stored; a breach `historic_after` before that is historic.
+    first fact was stored; a breach `historic_after` before that is historic. `judged` are the clocks of other
+    objectives at the judgement before, `waiting` those of their promises that time alone may change.
     """
 
     ticket: str
@@ -103,6 +106,8 @@ class Judgement(Struct, frozen=True):
     learned_at: datetime
     historic_after: timedelta
     announced_escalations: Set[tuple[str, str]]
+    judged: Mapping[str, Sequence[Clock]]
+    waiting: Set[CycleKey]
 
     @property
     def is_tick(self) -> bool:
@@ -138,12 +143,27 @@ def decide(judgement: Judgement, first: Promise, others: Mapping[CycleKey, Promi
         events: list[DecidedEvent] = [] if pending == first.state else [StateUpdated(at=judgement.now, state=pending)]
     else:
         events = _decide_promise(judgement, first, verdict.clock)
-    for key, clock in verdict.others.items():
+    for key, clock in _iterate_changed(judgement, first.state.customer != _find_customer(verdict)):
         events += _decide_promise(judgement, others.get(key) or Promise(*key), clock)
-    for key, promise in others.items():
-        if key not in verdict.others:
-            events += _cancel_vanished(judgement, promise)
+    for name in {**verdict.cycles, **judgement.judged}:
+        for cycle in count(len(verdict.cycles.get(name, ())) + 1):
+            vanished = others.get((name, cycle))
+            if vanished is None or _has_vanished(vanished):
+                break
+            events += _cancel_vanished(judgement, vanished)
     return events
+
+
+def _iterate_changed(judgement: Judgement, all_of_them: bool) -> Iterator[tuple[CycleKey, Clock]]:
+    """
+    Yield the clocks of other objectives that are not those of the judgement before, and those that wait for an instant.
+    """
+    for name, clocks in judgement.verdict.cycles.items():
+        before = () if all_of_them else judgement.judged.get(name, ())
+        changed = {*compress(count(1), map(is_not, before, clocks)), *range(len(before) + 1, len(clocks) + 1)}
+        waiting = {cycle for each, cycle in judgement.waiting if each == name and cycle <= len(clocks)}
+        for cycle in sorted(changed | waiting):
+            yield (name, cycle), clocks[cycle - 1]
 
 
 def _decide_promise(judgement: Judgement, promise: Promise, clock: Clock) -> list[DecidedEvent]:
@@ -223,7 +243,7 @@ def _build_state(found: Comparison) -> State:
         responded_at=response.time if response else None,
         met=clock.met if response else None,
         overdue=clock.overdue if response else None,
-        escalation_level=len(verdict.escalations),
+        escalation_level=clock.escalations,
         next_at=_find_next_instant(found, warned),
         reason=_find_reason(clock, stage),
         flags=tuple(map(str, clock.flags)),
@@ -262,11 +282,11 @@ def _find_reason(clock: Clock, stage: str) -> str | None:
 
 def _find_next_instant(found: Comparison, warned: int) -> datetime | None:
     """
-    Return when to look again: at a threshold or the deadline of a running clock, a breach that is not shown yet, or a
-    fact to come.
+    Return when to look again: at a threshold or the deadline of a running clock, a breach that is not shown yet, or,
+    with the first response, a fact to come.
     """
     clock, next_fact_at = found.clock, found.judgement.verdict.next_fact_at
-    instants = [next_fact_at] if next_fact_at else []
+    instants = [next_fact_at] if next_fact_at and found.promise.objective == FIRST_RESPONSE else []
     if clock.running:
         ahead = [percent for percent in clock.phase.policy.warn_at if percent > warned]
         instants += [clock.phase.find_threshold(percent) for percent in ahead[:1]]
@@ -464,11 +484,12 @@ def decide_cancellation(found: Comparison, state: State) -> Sequence[AnnouncedEv
 
 
 def decide_escalations(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
-    """Decide each escalation once, with the first response. Announced ones have happened: equal numbers mean all."""
+    """Decide each escalation once, with the first response. Announced ones have happened: the numbers say how many."""
     escalations, announced = found.judgement.verdict.escalations, found.judgement.announced_escalations
     if found.promise.objective != FIRST_RESPONSE or len(escalations) == len(announced):
         return ()
-    new = [fact for fact in escalations if (fact.source, fact.id) not in announced]
+    newest_first = (fact for fact in reversed(escalations) if (fact.source, fact.id) not in announced)
+    new = list(islice(newest_first, len(escalations) - len(announced)))[::-1]
     first = found.promise.get_next_number(EscalationRaised)
     return [_build_escalation(found, state, fact, number) for number, fact in enumerate(new, first)]
 
@@ -496,14 +517,16 @@ DECISIONS: tuple[Callable[[Comparison, State], Sequence[AnnouncedEvent]], ...] =
 )  # fmt: skip
 
 
+def _has_vanished(promise: Promise) -> bool:
+    return promise.state.stage == "cancelled" and promise.state.reason == Cause.CORRECTED
+
+
 def _cancel_vanished(judgement: Judgement, promise: Promise) -> list[DecidedEvent]:
     """
     Cancel a promise whose clock never started, as it turned out: by a late-arriving fact about what started it, or
     what stopped the one before it.
     """
     before = promise.state
-    if before.stage == "cancelled" and before.reason == Cause.CORRECTED:
-        return []
     state = replace(
         before, stage="cancelled", reason=Cause.CORRECTED, breached_at=None, responded_at=None, met=None, overdue=None,
         at_risk_at=None, next_at=None,
@@ -531,8 +554,8 @@ def _cancel_vanished(judgement: Judgement, promise: Promise) -> list[DecidedEven
 
 
 def _get_severity(found: Comparison) -> str:
-    clock, escalations = found.clock, found.judgement.verdict.escalations
-    return clock.labels.policy.get_severity(clock.priority, len(escalations))
+    clock = found.clock
+    return clock.labels.policy.get_severity(clock.priority, clock.escalations)
 
 
 def _build_common(

@@ -19,14 +19,14 @@ from events.tickets import (
     make_fact_key,
     read_ticket_event,
 )
-from sla.judge import Fact, judge
+from sla.judge import Labels, find_labels
 from sla.log import Recorded
 from sla.policy import Policy
 from sla.ticket import TicketSla
-from sla.versions import AFTER_ALL, Versions
+from sla.versions import Versions
 
 MAX_FACTS = 10_000  # of one ticket
-MAX_CACHED_TICKETS, MAX_CACHED_FACTS = 20_000, 200_000  # in memory between two batches; 0.8 kB a fact, measured
+MAX_CACHED_TICKETS, MAX_CACHED_BYTES = 20_000, 160_000_000  # in memory between two batches, estimated
 TICK_PREFIX = "clock.due."
 RETRY_HEADER = "Sla-Retry"  # of a tick: judge the ticket again, should it be quarantined
 UNKNOWN_TYPE = "unknown"  # of a message that is not one of ours
@@ -130,7 +130,8 @@ class Engine:
         self._store, self._limits = store, limits or Limits()
         self._versions = Versions([])
         self._tickets: OrderedDict[str, TicketSla] = OrderedDict()  # the one used last is last
-        self._facts = 0  # of these tickets
+        self._sizes: dict[str, int] = {}  # of those, as last counted
+        self._bytes = 0  # of all of them
 
     def process(self, messages: Sequence[Message], progress: Callable[[], None] = lambda: None) -> BatchOutcome:
         """
@@ -155,8 +156,7 @@ class Engine:
                 outcome.events.append(ticket.release(message.stored_at))
             with blame_message(is_judging=True):
                 outcome.events += ticket.decide(self._versions, message.stored_at, self._limits.historic_after, fact_id)
-        while len(self._tickets) > MAX_CACHED_TICKETS or self._facts > MAX_CACHED_FACTS:
-            self._facts -= len(self._tickets.popitem(last=False)[1].facts)
+        self._evict_tickets(item.ticket for item in items if not isinstance(item, BadFactError))
         return outcome
 
     def quarantine(self, message: Message, error: str) -> BatchOutcome:
@@ -187,7 +187,8 @@ class Engine:
     def forget(self) -> None:
         """Drop what is in memory: an outcome was not stored, so tickets may be ahead of the log."""
         self._tickets.clear()
-        self._facts = 0
+        self._sizes.clear()
+        self._bytes = 0
 
     def refuse(self, message: Message, reason: Reason, error: str) -> BatchOutcome:
         """Return the outcome of a message that is dead-lettered without being looked at."""
@@ -212,7 +213,6 @@ class Engine:
             outcome.events.append(self._tickets[event.ticket].record(event, message.stored_at))
         outcome.inbox.append(InboxRow(message.sequence, "recorded", event.type, None, key, digest, event.ticket))
         known[key] = digest
-        self._facts += 1
         return True
 
     def _accept(self, event: TicketEvent, stored_at: datetime, known: bytes | None, digest: bytes) -> bool:
@@ -220,35 +220,43 @@ class Engine:
         Return whether the fact is new; False for a duplicate. Raises BadFactError for the first rule that it breaks,
         in this order, after those of `read_ticket_event`.
         """
+        if known == digest:
+            return False
         ticket = self._tickets[event.ticket]
-        _check_names(event, self._versions, ticket.state.policy_version, stored_at)
+        labels = None if ticket.quarantined else find_labels(ticket.facts, self._versions, event.time)
+        _check_names(event, self._versions, labels, ticket.state.policy_version, stored_at)
         check_time(event.time, stored_at, self._limits.ahead)
         if isinstance(event.data, Corrected) and event.data.time is not None:
             check_time(event.data.time, stored_at, timedelta(0))  # a clock that has run never has to begin again
-        if known is not None and known != digest:
+        if known is not None:
             raise BadFactError(
                 Reason.ID_CONFLICT,
                 f"id {quote_value(event.id)} of source {quote_value(event.source)} is already another fact; "
                 "the first one stays: give the new fact its own id",
             )
-        if known is None and len(ticket.facts) >= MAX_FACTS:
+        if len(ticket.facts) >= MAX_FACTS:
             raise BadFactError(
                 Reason.TOO_MANY_FACTS,
                 f"ticket {quote_value(event.ticket)} has {MAX_FACTS} facts, the limit; look at the publisher",
             )
-        leads_elsewhere = isinstance(event.data, Opened | Corrected | PolicyChanged) or ticket.facts.moves
-        if known is None and leads_elsewhere and len(self._versions) > 1 and ticket.version and not ticket.quarantined:
-            _check_versions(event, ticket, self._versions)
-        return known is None
+        return True
 
     def _load_tickets(self, tickets: Sequence[str]) -> None:
         """Load tickets that are not in memory, with one question to the store; those that do not exist are new."""
         missing = {ticket for ticket in tickets if ticket not in self._tickets}
         found = self._store.load_tickets(missing) if missing else {}
         self._tickets.update((ticket, found.get(ticket) or TicketSla(ticket)) for ticket in missing)
-        self._facts += sum(len(ticket.facts) for ticket in found.values())
         for ticket in tickets:
             self._tickets.move_to_end(ticket)
+
+    def _evict_tickets(self, used: Iterable[str]) -> None:
+        """Count what the tickets that were used take now, and drop those used longest ago while all take too much."""
+        for id in used:
+            self._bytes += self._tickets[id].size - self._sizes.get(id, 0)
+            self._sizes[id] = self._tickets[id].size
+        while len(self._tickets) > MAX_CACHED_TICKETS or self._bytes > MAX_CACHED_BYTES:
+            id, _ = self._tickets.popitem(last=False)
+            self._bytes -= self._sizes.pop(id, 0)
 
 
 def _read_message(message: Message) -> TicketEvent | Tick | BadFactError:
@@ -273,13 +281,18 @@ def _read_tick(subject: str, retries: bool) -> Tick:
     return Tick(ticket if ticket.isprintable() else "", retries)  # no id of a ticket; a store need not know such a text
 
 
-def _check_names(event: TicketEvent, versions: Versions, judged_by: str | None, stored_at: datetime) -> None:
+def _check_names(
+    event: TicketEvent, versions: Versions, labels: Labels | None, judged_by: str | None, stored_at: datetime
+) -> None:
     """
     Raise BadFactError for a level, priority, reason or version that is not known. Names are compared exactly; nothing
-    gets a default. `judged_by` is the version of the ticket, None if it is not opened yet.
+    gets a default. `labels` are those of the ticket at that time, None if it is not opened or quarantined; then
+    `judged_by` is the version that it was judged by last, None if it never was.
     """
     if isinstance(event.data, Opened):
         policy = versions.find_for_opening(event.data, event.time, stored_at)
+    elif labels is not None:
+        policy = labels.policy
     else:
         policy = versions.get_in_force(event.time) if judged_by is None else versions.get_named(judged_by)
     match event.data:
@@ -293,6 +306,11 @@ def _check_names(event: TicketEvent, versions: Versions, judged_by: str | None, 
                 raise BadFactError(
                     Reason.INVALID_DATA, _describe_unknown("data.policy_version", version, policy, known)
                 )
+            if labels is not None and (missing := versions.get_named(version).find_missing(*labels.names)):
+                raise BadFactError(
+                    Reason.INVALID_DATA,
+                    f"{missing}, by which ticket {quote_value(event.ticket)} would be judged from then on",
+                )
     level: str | None = getattr(event.data, "service_level", None)
     if level is not None and level not in policy.levels:
         raise BadFactError(
@@ -301,21 +319,6 @@ def _check_names(event: TicketEvent, versions: Versions, judged_by: str | None, 
     priority: str | None = getattr(event.data, "priority", None)
     if priority is not None and priority not in policy.priorities:
         raise BadFactError(Reason.UNKNOWN_PRIORITY, _describe_unknown("priority", priority, policy, policy.priorities))
-
-
-def _check_versions(event: TicketEvent, ticket: TicketSla, versions: Versions) -> None:
-    """
-    Raise BadFactError unless each version that this ticket is judged by has all that its facts name: versions may
-    differ in their names.
-    """
-    fact = Fact(event.source, event.id, event.time, event.data, event.sequence, event.time)
-    try:
-        judge(ticket.facts.copy_with(fact), versions, AFTER_ALL)
-    except KeyError as error:
-        raise BadFactError(
-            Reason.INVALID_DATA,
-            f"{error.args[0]}, by which ticket {quote_value(event.ticket)} would be judged from then on",
-        ) from None
 
 
 def _describe_unknown(what: str, name: str, policy: Policy, names: Iterable[str]) -> str:

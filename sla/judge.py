@@ -21,10 +21,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import reduce
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from operator import attrgetter
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -48,7 +47,7 @@ from events.tickets import (
     TicketData,
 )
 from sla.policy import FIRST_RESPONSE, Level, Objective, Policy
-from sla.versions import Versions
+from sla.versions import AFTER_ALL, BEFORE_ALL, Versions
 
 ZERO = timedelta(0)
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -113,6 +112,7 @@ class Flag(StrEnum):
     REVOKED_WITHOUT_EXCLUSION = "revoked_without_exclusion"
     REASON_NOT_IN_POLICY = "reason_not_in_policy"
     CORRECTS_NOTHING = "corrects_nothing"
+    NOT_IN_VERSION = "not_in_version"
 
 
 def get_cause(data: TicketData) -> Cause:
@@ -196,6 +196,15 @@ class Labels(Struct, frozen=True):
         rule = self.policy.objectives.get(objective)
         return rule is not None and rule.pauses
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """The names of level and priority."""
+        return self.service_level.name, self.priority
+
+    def move_to(self, policy: Policy) -> "Labels":
+        """Return the same labels under another version of the policy, which has them."""
+        return replace(self, policy=policy, service_level=policy.get_level(self.service_level.name))
+
     def add_flag(self, flag: Flag) -> "Labels":
         return self if flag in self.flags else replace(self, flags=(*self.flags, flag))
 
@@ -235,7 +244,7 @@ class Phase(Struct, frozen=True):
     def find_threshold(self, percent: int) -> datetime:
         """Return the earliest instant, not before `since`, at which `percent` of the target is used."""
         share = -(-self.target * percent // 100)
-        return self.since if share <= self.used else self.level.hours.find_due(self.since, share - self.used)
+        return self.since if share <= self.used else self.level.find_due(self.since, share - self.used)
 
     def resume_at(self, at: datetime, set_by: Fact, cause: Cause) -> "Phase":
         """
@@ -246,7 +255,7 @@ class Phase(Struct, frozen=True):
         if used > self.target:
             cause, due_at = Cause.PRIORITY_RAISED if cause is Cause.PRIORITY_CHANGED else cause, at
         else:
-            due_at = self.level.hours.find_due(at, self.target - used)
+            due_at = self.level.find_due(at, self.target - used)
         return replace(self, since=at, used=used, due_at=due_at, running=True, set_by=set_by, cause=cause)
 
 
@@ -266,6 +275,7 @@ class Clock:
     overdue: timedelta | None
     excluded_by: Fact | None
     revoked_by: Fact | None
+    escalations: int
     flags: tuple[Flag, ...]
     timeline: "Timeline" = field(compare=False)
 
@@ -315,35 +325,41 @@ class Clock:
 
 class Verdict(Struct, frozen=True):
     """
-    What is so at one instant. `clock` is that of the first response, None until the ticket is opened; `others` are
-    those of other objectives, by objective and cycle. `next_fact_at` is when the next fact that is known will happen.
+    What is so at one instant. `clock` is that of the first response, None until the ticket is opened; `cycles` are
+    those of every other objective, in turn. `next_fact_at` is when the next fact that is known will happen.
     """
 
     clock: Clock | None
-    escalations: tuple[Fact, ...]
+    escalations: Sequence[Fact]
     next_fact_at: datetime | None
-    others: Mapping[CycleKey, Clock] = {}
+    cycles: Mapping[str, Sequence[Clock]] = {}
+
+    @property
+    def others(self) -> dict[CycleKey, Clock]:
+        """The clocks of other objectives, by objective and cycle."""
+        return {(name, cycle): clock for name, clocks in self.cycles.items() for cycle, clock in enumerate(clocks, 1)}
 
 
 @dataclass(slots=True)
 class Facts:
     """
     The facts of a ticket, corrected, sorted by `get_fold_order`: `every` has all of them, the other lists those of a
-    kind. Timelines are kept, so that a ticket of thousands of facts is not folded from its beginning for each new one
-    (10,000 facts: 0.1 ms instead of 14).
+    kind. Timelines and clocks are kept from one judgement to the next, so that one more fact costs what changed since
+    it happened, not what the ticket has been through (docs/performance.md#one-ticket).
     """
 
     every: list[Fact] = field(default_factory=list)
     openings: list[Fact] = field(default_factory=list, compare=False)
     changes: list[Fact] = field(default_factory=list, compare=False)
-    moves: list[Fact] = field(default_factory=list, compare=False)
+    moves: dict[str, list[Fact]] = field(default_factory=dict, compare=False)  # by version
     answers: list[Fact] = field(default_factory=list, compare=False)
     replies: list[Fact] = field(default_factory=list, compare=False)
     escalations: list[Fact] = field(default_factory=list, compare=False)
-    exclusions: list[Fact] = field(default_factory=list, compare=False)
-    _corrections: dict[_FactKey, list[Fact]] = field(default_factory=dict, compare=False)
-    _originals: dict[_FactKey, Fact] = field(default_factory=dict, compare=False)  # of the facts that are corrected
-    _timelines: dict[tuple[str, _FactKey], "Timeline"] = field(default_factory=dict, compare=False)
+    exclusions: "Exclusions" = field(default_factory=lambda: Exclusions(), compare=False)
+    _known: dict[_FactKey, Fact] = field(default_factory=dict, compare=False)  # without corrections
+    _corrections: dict[_FactKey, "Corrections"] = field(default_factory=dict, compare=False)
+    _strays: int = field(default=0, compare=False)  # facts that are corrected and not known
+    kept: "Kept" = field(default_factory=lambda: Kept(), compare=False)
 
     def __len__(self) -> int:
         return len(self.every)
@@ -354,46 +370,56 @@ class Facts:
     @property
     def has_stray_correction(self) -> bool:
         """Whether there is a correction of a fact that is not known."""
-        return len(self._corrections) > len(self._originals)
+        return self._strays > 0
 
     def add(self, fact: Fact) -> None:
         """Add a fact, whenever it happened. A correction and the fact that it corrects come in any order."""
-        insort(self.every, fact, key=get_fold_order)
         if isinstance(fact.data, Corrected):
+            _insert_sorted(self.every, fact)
             key = (fact.source, fact.data.corrects)
-            insort(self._corrections.setdefault(key, []), fact, key=get_fold_order)
-            facts = (known for known in self.every if not isinstance(known.data, Corrected))
-            corrected = next((known for known in facts if _make_fact_key(known) == key), None)
+            if key not in self._corrections:
+                self._corrections[key] = Corrections(self._known.get(key))
+                self._strays += key not in self._known
+            self._corrections[key].add(fact)
         else:
             key = _make_fact_key(fact)
-            corrected = fact
             self._insert(fact)
-        if corrected is not None and key in self._corrections:
-            self._correct(corrected, self._originals.setdefault(key, corrected), self._corrections[key])
+            if key in self._corrections:
+                self._corrections[key].correct(fact)
+                self._strays -= 1
+        if key in self._corrections and key in self._known:
+            self._remove(self._known[key])
+            self._insert(self._corrections[key].build())
 
-    def _correct(self, known: Fact, original: Fact, corrections: Sequence[Fact]) -> None:
-        """Replace a fact from the start: by the original with all of its corrections, one over the other."""
-        for facts in (self.every, *self._find_lists(known)):
-            del facts[bisect_left(facts, get_fold_order(known), key=get_fold_order)]
-        corrected = reduce(_apply_correction, corrections, original)
-        insort(self.every, corrected, key=get_fold_order)
-        self._insert(corrected)
+    def copy_with(self, fact: Fact) -> "Facts":
+        """Return the same facts and one more; these stay as they are."""
+        more = Facts()
+        for each in self.every:
+            corrections = self._corrections[_make_fact_key(each)] if each.corrected_by is not None else None
+            more.add(each if corrections is None or corrections.original is None else corrections.original)
+        more.add(fact)
+        return more
 
     def _insert(self, fact: Fact) -> None:
-        for facts in self._find_lists(fact):
-            insort(facts, fact, key=get_fold_order)
+        self._known[_make_fact_key(fact)] = fact
+        for facts in (self.every, *self._find_lists(fact)):
+            _insert_sorted(facts, fact)
+        self._note(fact)
+
+    def _remove(self, fact: Fact) -> None:
+        for facts in (self.every, *self._find_lists(fact)):
+            _remove_sorted(facts, fact)
+        self._note(fact)
 
     def _find_lists(self, fact: Fact) -> Sequence[list[Fact]]:
-        """Return the lists of its kind, beside `every`. A change drops the phases that begin at its time or later."""
+        """Return the lists of its kind, beside `every`."""
         match fact.data:
             case Opened():
                 return (self.openings,)
             case PriorityChanged() | ServiceLevelChanged() | Closed() | Reopened() | Paused() | Resumed():
-                self._truncate_timelines(fact.time)
                 return (self.changes,)
-            case PolicyChanged():
-                self._truncate_timelines(fact.time)
-                return (self.changes, self.moves)
+            case PolicyChanged(policy_version=version):
+                return (self.changes, self.moves.setdefault(version, []))
             case Responded(by=by):
                 return (self.answers,) if by == "agent" else ()  # an automatic acknowledgement is not a first response
             case CustomerReplied():
@@ -401,129 +427,352 @@ class Facts:
             case Escalated():
                 return (self.escalations,)
             case Excluded() | ExclusionRevoked():
-                return (self.exclusions,)
+                return self.exclusions.find_lists(fact.data)
             case Corrected():
                 return ()
             case _:
                 assert_never(fact.data)
 
-    def _truncate_timelines(self, time: datetime) -> None:
-        for timeline in self._timelines.values():
-            timeline.truncate(time)
-
-    def get_timeline(self, objective: str, start: Fact, versions: Versions, labels: Labels | None = None) -> "Timeline":
-        """
-        Return the timeline of a clock from its start on: the one kept from the judgement before, unless its beginning
-        is another one now. `labels` are what the facts say at the start, None if that is the opening.
-        """
-        key, beginning = (objective, _make_fact_key(start)), (start, versions, labels)
-        timeline = self._timelines.get(key)
-        if timeline is None or timeline.beginning != beginning:
-            timeline = self._timelines[key] = Timeline(objective, beginning)
-        return timeline
-
-    def copy_with(self, fact: Fact) -> "Facts":
-        """Return the same facts and one more; these stay as they are."""
-        more = Facts()
-        for each in (*self._originals.values(), *self.every):
-            if _make_fact_key(each) not in self._originals or each.corrected_by is None:
-                more.add(each)
-        more.add(fact)
-        return more
+    def _note(self, fact: Fact) -> None:
+        """Note what of that which is kept does not hold any more."""
+        match fact.data:
+            case Excluded(reason=reason) | ExclusionRevoked(reason=reason):
+                self.exclusions.note(reason)
+                self.kept.forget_clocks(BEFORE_ALL, NEVER)
+            case Escalated():
+                self.kept.forget_clocks(fact.time, NEVER)
+            case Responded() | CustomerReplied():
+                self.kept.forget_clocks(fact.time, fact.time)
+            case Opened() | Corrected():
+                pass
+            case _:
+                self.kept.forget_phases(fact.time)
 
 
 def _make_fact_key(fact: Fact) -> _FactKey:
     return (fact.source, fact.id)
 
 
-def _apply_correction(fact: Fact, correction: Fact) -> Fact:
+def _insert_sorted(facts: list[Fact], fact: Fact) -> None:
+    if facts and get_fold_order(fact) < get_fold_order(facts[-1]):
+        insort(facts, fact, key=get_fold_order)
+    else:
+        facts.append(fact)
+
+
+def _remove_sorted(facts: list[Fact], fact: Fact) -> None:
+    del facts[bisect_left(facts, get_fold_order(fact), key=get_fold_order)]
+
+
+class Corrections:
     """
-    Return the fact as corrected. Members that its kind does not have are left out, and so is the whole correction of
-    the data if it would make them invalid.
+    The corrections of one fact, the last of those that give a member for each member. Members that its kind does not
+    have are left out, and so is what a correction says of the data if it would make them invalid.
     """
-    assert isinstance(correction.data, Corrected)
-    given = correction.data.model_dump(exclude={"corrects", "time"}, exclude_none=True)
-    try:
-        data = type(fact.data).model_validate(fact.data.model_dump() | given)
-    except ValidationError:
-        data = fact.data
-    return replace(
-        fact,
-        data=data,
-        time=correction.data.time or fact.time,
-        recorded_at=max(fact.recorded_at, correction.recorded_at),
-        corrected_by=correction.id,
-    )
+
+    __slots__ = ("_last", "_recorded_at", "_right", "_waiting", "original")
+
+    def __init__(self, original: Fact | None) -> None:
+        self.original = original
+        self._waiting: list[Fact] = []  # until that is known
+        self._right: dict[str, tuple[Fact, object]] = {}
+        self._last: Fact | None = None
+        self._recorded_at: datetime | None = None
+
+    def add(self, correction: Fact) -> None:
+        """Add one, in whatever order they come."""
+        if self.original is None:
+            self._waiting.append(correction)
+            return
+        data = correction.data
+        assert isinstance(data, Corrected)
+        if self._last is None or get_fold_order(self._last) < get_fold_order(correction):
+            self._last = correction
+        self._recorded_at = max(self._recorded_at or correction.recorded_at, correction.recorded_at)
+        given = data.model_dump(exclude={"corrects", "time"}, exclude_none=True)
+        kind = type(self.original.data)
+        given = {name: value for name, value in given.items() if name in kind.model_fields}
+        try:
+            kind.model_validate(self.original.data.model_dump() | given)
+        except ValidationError:
+            given = {}
+        if data.time is not None:
+            given["time"] = data.time
+        for name, value in given.items():
+            if name not in self._right or get_fold_order(self._right[name][0]) < get_fold_order(correction):
+                self._right[name] = (correction, value)
+
+    def correct(self, original: Fact) -> None:
+        """Correct this fact, which they waited for."""
+        self.original = original
+        for correction in self._waiting:
+            self.add(correction)
+        self._waiting.clear()
+
+    def build(self) -> Fact:
+        """Return the fact as corrected: it is replaced from the start."""
+        assert self.original is not None and self._last is not None and self._recorded_at is not None
+        right = {name: value for name, (_, value) in self._right.items()}
+        time = right.pop("time", self.original.time)
+        return replace(
+            self.original,
+            data=self.original.data.model_copy(update=right),
+            time=time,
+            recorded_at=max(self.original.recorded_at, self._recorded_at),
+            corrected_by=self._last.id,
+        )
+
+
+class Exclusions:
+    """The exclusions of a ticket and their revocations, and which of them are in effect."""
+
+    __slots__ = ("_in_effect", "_last", "_revoked_first", "by_reason", "every", "revocations")
+
+    def __init__(self) -> None:
+        self.every: list[Fact] = []
+        self.revocations: list[Fact] = []
+        self.by_reason: dict[str, list[Fact]] = {}
+        self._last: dict[str, Fact] = {}  # that is not revoked, by reason
+        self._in_effect: list[Fact] = []
+        self._revoked_first: set[str] = set()
+
+    @property
+    def is_revoked_first(self) -> bool:
+        """Whether one was revoked that was not there."""
+        return bool(self._revoked_first)
+
+    def find_lists(self, data: Excluded | ExclusionRevoked) -> Sequence[list[Fact]]:
+        """Return the lists that a fact is in."""
+        of_reason = self.by_reason.setdefault(data.reason, [])
+        return (self.every, of_reason) if isinstance(data, Excluded) else (self.every, of_reason, self.revocations)
+
+    def note(self, reason: str) -> None:
+        """Note that a fact of this reason came or went."""
+        facts = self.by_reason.get(reason)
+        before = self._last.pop(reason, None)
+        if before is not None:
+            _remove_sorted(self._in_effect, before)
+        self._revoked_first.discard(reason)
+        if not facts:
+            self.by_reason.pop(reason, None)
+            return
+        if isinstance(facts[-1].data, Excluded):
+            self._last[reason] = facts[-1]
+            _insert_sorted(self._in_effect, facts[-1])
+        if isinstance(facts[0].data, ExclusionRevoked):
+            self._revoked_first.add(reason)
+
+    def until(self, now: datetime) -> "Exclusions":
+        """Return those that have happened by now."""
+        if not self.every or self.every[-1].time <= now:
+            return self
+        happened = Exclusions()
+        for fact in self.every[: _count_until(self.every, now)]:
+            assert isinstance(fact.data, Excluded | ExclusionRevoked)
+            for facts in happened.find_lists(fact.data):
+                facts.append(fact)
+        for reason in happened.by_reason:
+            happened.note(reason)
+        return happened
+
+    def find_in_effect(self, policy: Policy) -> Fact | None:
+        """Return the last exclusion in effect: the policy has its reason, which has not been revoked since."""
+        return next((fact for fact in reversed(self._in_effect) if policy.can_exclude(_get_reason(fact))), None)
+
+    def are_in(self, policy: Policy) -> bool:
+        """Return whether the policy has all the reasons."""
+        return not policy.exclusions or self.by_reason.keys() <= set(policy.exclusions)
+
+
+def _get_reason(fact: Fact) -> str:
+    return fact.data.reason if isinstance(fact.data, Excluded | ExclusionRevoked) else ""
+
+
+class Cycle(NamedTuple):
+    """A clock of an objective: from `start` to `stop`, if there is one; `until` the next one starts, if one does."""
+
+    start: Fact
+    stop: Fact | None
+    until: datetime
+    timeline: "Timeline"
+
+
+class Kept:
+    """
+    What is kept of a judgement for the next one: the timeline of the first response, the cycles of every other
+    objective, and up to when no answer to each clock has been found. `valid` cycles of each are as they were judged,
+    and so may be those that start after `changed_until`.
+    """
+
+    __slots__ = ("_exclusions", "_silent_until", "base", "changed_until", "clocks", "cycles", "valid")
+
+    def __init__(self) -> None:
+        self.base: Timeline | None = None
+        self.cycles: dict[str, list[Cycle]] = {}
+        self.clocks: dict[str, list[Clock]] = {}
+        self.valid: dict[str, int] = {}
+        self.changed_until = BEFORE_ALL
+        self._exclusions = 0
+        self._silent_until: dict[str, tuple[Fact, datetime]] = {}
+
+    def forget_phases(self, time: datetime) -> None:
+        """Forget what follows from a change at this time."""
+        if self.base is not None:
+            self.base.truncate(time)
+        for cycles in self.cycles.values():
+            for place in range(bisect_left(cycles, time, key=_get_until), len(cycles)):
+                if cycles[place].start.time > time:
+                    break
+                cycles[place].timeline.truncate(time)
+        self.forget_clocks(time, time)
+
+    def forget_clocks(self, since: datetime, until: datetime) -> None:
+        """Forget what follows from anything else between two times; a cycle that starts later may be as it was."""
+        self.changed_until = max(self.changed_until, until)
+        for name, cycles in self.cycles.items():
+            self.valid[name] = bisect_left(cycles, since, hi=self.valid[name], key=_get_until)
+        for name, (start, silent_until) in self._silent_until.items():
+            self._silent_until[name] = (start, min(silent_until, since))
+
+    def begin_anew(self, base: "Timeline") -> None:
+        """Keep the timeline of another opening, and of each other objective what may still be so."""
+        if self.base is not None:
+            base.adopt(self.base)
+        self.base = base
+        for name in self.cycles.keys() - base.policy.objectives.keys():
+            del self.cycles[name], self.clocks[name], self.valid[name]
+        self.valid = dict.fromkeys(self.cycles, 0)
+        self._silent_until.clear()
+
+    def count_exclusions(self, number: int) -> None:
+        """Forget the clocks if another number of exclusions has happened than at the judgement before."""
+        if number != self._exclusions:
+            self.forget_clocks(BEFORE_ALL, NEVER)
+        self._exclusions = number
+
+    def get_silence(self, objective: str, start: Fact) -> datetime:
+        """Return up to when it is known that there is no answer to this clock."""
+        known, silent_until = self._silent_until.get(objective, (start, BEFORE_ALL))
+        return silent_until if known is start else BEFORE_ALL
+
+    def keep_silence(self, objective: str, start: Fact, silent_until: datetime) -> None:
+        """Keep up to when there is no answer to this clock."""
+        self._silent_until[objective] = (start, silent_until)
+
+
+def _get_until(cycle: Cycle) -> datetime:
+    return cycle.until
 
 
 def judge(facts: Facts, versions: Versions, now: datetime) -> Verdict:
     """
-    Fold the facts that have happened by `now`. Pure: the same facts give the same verdict, in whatever order they
-    arrived. Raises KeyError for a level or priority that the version in force does not have (checked on arrival).
+    Fold the facts that have happened by `now`. Pure, but for what is kept: the same facts give the same verdict, in
+    whatever order they arrived. Total: what no version of the policy has a name for changes nothing, and is flagged.
     """
     happened = _count_until(facts.every, now)
-    escalations = tuple(facts.escalations[: _count_until(facts.escalations, now)])
+    escalations = facts.escalations[: _count_until(facts.escalations, now)]
     next_fact_at = facts.every[happened].time if happened < len(facts.every) else None
-    if not _count_until(facts.openings, now):
+    base = _find_base(facts, versions, now)
+    if base is None:
         return Verdict(None, escalations, next_fact_at)
-    timeline = facts.get_timeline(FIRST_RESPONSE, facts.openings[0], versions)
-    timeline.fold(facts.changes, now)
-    first = _judge_clock(facts, timeline, _find_response(facts.answers, timeline, None, now), now)
-    if len(timeline.policy.objectives) == 1:
-        return Verdict(first, escalations, next_fact_at)
-    return Verdict(first, escalations, next_fact_at, dict(_judge_other_objectives(facts, first, now)))
+    base.fold(facts.changes, now)
+    facts.kept.count_exclusions(_count_until(facts.exclusions.every, now))
+    first = _judge_clock(facts, base, _find_response(FIRST_RESPONSE, base.start, None, facts, base, now), now)
+    cycles = {
+        objective.name: _judge_cycles(objective, facts, first, now)
+        for objective in base.policy.objectives.values()
+        if objective.name != FIRST_RESPONSE
+    }
+    facts.kept.changed_until = BEFORE_ALL
+    return Verdict(first, escalations, next_fact_at, cycles)
 
 
-def _judge_other_objectives(facts: Facts, first: Clock, now: datetime) -> Iterator[tuple[CycleKey, Clock]]:
-    """Judge each cycle of the other objectives as the first response is judged."""
-    base = first.timeline
-    for objective in base.policy.objectives.values():
-        if objective.name == FIRST_RESPONSE:
-            continue
-        find_cycles = _find_response_cycles if objective.stops == "responded" else _find_resolution_cycles
-        for cycle, (start, stop) in enumerate(find_cycles(objective, facts, first, now), 1):
-            labels = None if start is base.start else _find_labels(start.time, objective, facts, base)
-            timeline = facts.get_timeline(objective.name, start, base.versions, labels)
-            timeline.fold(facts.changes, now)
-            yield (objective.name, cycle), _judge_clock(facts, timeline, stop, now)
+def find_labels(facts: Facts, versions: Versions, time: datetime) -> Labels | None:
+    """Return the labels after all that happened up to a time, None for a ticket that is not opened."""
+    base = _find_base(facts, versions, AFTER_ALL)
+    if base is None:
+        return None
+    base.fold(facts.changes, time)
+    return base.get_phase_at(time).labels
+
+
+def _find_base(facts: Facts, versions: Versions, now: datetime) -> "Timeline | None":
+    """Return the timeline of the first response, from the first opening that a version of the policy can judge."""
+    for opening in facts.openings:
+        if opening.time > now:
+            return None
+        kept = facts.kept.base
+        if kept is not None and kept.start is opening and kept.versions is versions:
+            return kept
+        if (labels := _read_labels(opening, versions)) is not None:
+            base = Timeline(FIRST_RESPONSE, opening, versions, labels)
+            facts.kept.begin_anew(base)
+            return base
+    return None
+
+
+def _judge_cycles(objective: Objective, facts: Facts, first: Clock, now: datetime) -> list[Clock]:
+    """Judge each cycle of another objective as the first response is judged; those that are kept are as they were."""
+    base, kept = first.timeline, facts.kept
+    cycles, clocks = kept.cycles.setdefault(objective.name, []), kept.clocks.setdefault(objective.name, [])
+    valid = bisect_right(cycles, now, hi=kept.valid.get(objective.name, 0), key=_get_until)
+    find_cycles = _find_response_cycles if objective.stops == "responded" else _find_resolution_cycles
+    found = list(find_cycles(objective, facts, first, now, cycles[:valid]))
+    for n, (start, stop) in enumerate(found, valid):
+        until = found[n + 1 - valid][0].time if n + 1 - valid < len(found) else NEVER
+        labels = base.given if start is base.start else _find_labels(start.time, objective, facts, base)
+        before = cycles[n] if n < len(cycles) else None
+        if before is not None and before.timeline.begins_with(start, base.versions, labels):
+            timeline = before.timeline
+            if start.time > kept.changed_until and until <= now and before == (start, stop, until, timeline):
+                continue
+        else:
+            timeline = Timeline(objective.name, start, base.versions, labels)
+            if before is not None and start is base.start:
+                timeline.adopt(before.timeline)
+        timeline.drop_after(until)
+        timeline.fold(facts.changes, min(now, until))
+        cycles[n : n + 1] = [Cycle(start, stop, until, timeline)]
+        clocks[n : n + 1] = [_judge_clock(facts, timeline, stop, now, until)]
+    del cycles[valid + len(found) :], clocks[valid + len(found) :]
+    kept.valid[objective.name] = len(cycles)
+    return clocks.copy()
 
 
 def _find_response_cycles(
-    objective: Objective, facts: Facts, first: Clock, now: datetime
+    objective: Objective, facts: Facts, first: Clock, now: datetime, kept: Sequence[Cycle]
 ) -> Iterator[tuple[Fact, Fact | None]]:
     """
-    Find what starts and what stops a clock that waits for a response: it starts with the opening, or with each reply of
-    the customer after the first response. One that has not stopped is the last.
+    Find what starts and what stops a clock that waits for a response, after those that are kept: it starts with the
+    opening, or with each reply of the customer after the first response. One that has not stopped is the last.
     """
     if objective.starts == "opened":
         yield first.opening, first.response
         return
-    if first.response is None:
-        return
-    after = bisect_right(facts.replies, first.response.time, key=_get_time)
-    stop: Fact | None = None
-    for start in facts.replies[after : _count_until(facts.replies, now)]:
-        if stop is not None and start.time <= stop.time:
-            continue  # it waited with the reply before it
-        stop = _find_response(facts.answers, first.timeline, start.time, now)
-        yield start, stop
-        if stop is None or not objective.repeats:
+    stop = kept[-1].stop if kept else first.response
+    while stop is not None and (objective.repeats or stop is first.response):
+        after = bisect_right(facts.replies, stop.time, key=_get_time)  # what came before waited with the one before
+        if after >= len(facts.replies) or facts.replies[after].time > now:
             return
+        start = facts.replies[after]
+        stop = _find_response(objective.name, start, start.time, facts, first.timeline, now)
+        yield start, stop
 
 
 def _find_resolution_cycles(
-    objective: Objective, facts: Facts, first: Clock, now: datetime
+    objective: Objective, facts: Facts, first: Clock, now: datetime, kept: Sequence[Cycle]
 ) -> Iterator[tuple[Fact, Fact | None]]:
     """
-    Find what starts and what stops a clock that runs until the ticket is closed. One that repeats starts again with
-    each reopening; otherwise the same clock goes on when the ticket is reopened.
+    Find what starts and what stops a clock that runs until the ticket is closed, after those that are kept. One that
+    repeats starts again with each reopening; otherwise the same clock goes on when the ticket is reopened.
     """
     base = first.timeline
     if not objective.repeats:
         yield base.start, base.get_phase_at(now).labels.closed_by
         return
-    closings, reopenings = base.find_closings(facts.changes, now)
-    yield from zip_longest((base.start, *reopenings), closings)
+    changeovers = base.get_changeovers(now)
+    for n in range(len(kept), len(changeovers) // 2 + 1):
+        yield changeovers[2 * n - 1] if n else base.start, changeovers[2 * n] if 2 * n < len(changeovers) else None
 
 
 def _find_labels(time: datetime, objective: Objective, facts: Facts, base: "Timeline") -> Labels:
@@ -532,15 +781,17 @@ def _find_labels(time: datetime, objective: Objective, facts: Facts, base: "Time
     then and that can judge this clock, even if the first response stayed in its version, given or broken.
     """
     labels = base.get_phase_at(time).labels
-    if not facts.moves:
-        return labels
-    level, priority = labels.service_level.name, labels.priority
-    moves = (move.data for move in facts.moves if base.start.time <= move.time <= time)
-    named = (base.versions.get_named(move.policy_version) for move in moves if isinstance(move, PolicyChanged))
-    for policy in reversed((base.policy, *named)):
-        if objective.name in policy.objectives and level in policy.levels and priority in policy.priorities:
-            return replace(labels, policy=policy, service_level=policy.get_level(level))
-    return labels
+    moves = [moves[count - 1] for moves in facts.moves.values() if (count := _count_until(moves, time))]
+    names = [_get_version(move) for move in sorted(moves, key=get_fold_order) if move.time >= base.start.time]
+    for policy in (*map(base.versions.find_named, reversed(names)), base.policy):
+        if policy is not None and objective.name in policy.objectives and not policy.find_missing(*labels.names):
+            return labels.move_to(policy)
+    opened = base.given  # no version has the objective and the names, but that of the opening has those of the opening
+    return replace(labels, policy=base.policy, service_level=opened.service_level, priority=opened.priority)
+
+
+def _get_version(move: Fact) -> str:
+    return move.data.policy_version if isinstance(move.data, PolicyChanged) else ""
 
 
 def _get_time(fact: Fact) -> datetime:
@@ -552,15 +803,19 @@ def _count_until(facts: Sequence[Fact], now: datetime) -> int:
     return bisect_right(facts, now, key=_get_time)
 
 
-def _judge_clock(facts: Facts, timeline: "Timeline", response: Fact | None, now: datetime) -> Clock:
-    exclusions = facts.exclusions[: _count_until(facts.exclusions, now)]
-    labels = timeline.get_phase_at(now).labels
-    end = now if response is None else max(response.time, timeline.start.time)  # a change after that alters nothing
+def _judge_clock(
+    facts: Facts, timeline: "Timeline", response: Fact | None, now: datetime, until: datetime = NEVER
+) -> Clock:
+    """Judge one clock. Once the next cycle has begun, at `until`, its labels are what the facts said then."""
+    until = min(now, until)
+    exclusions = facts.exclusions.until(now)
+    labels = timeline.get_phase_at(until).labels
+    end = until if response is None else max(response.time, timeline.start.time)  # a change after that alters nothing
     phase = timeline.get_phase_at(end)
     if response is not None and not phase.running and phase.broken_at is None:
         phase = phase.resume_at(end, phase.set_by, phase.cause)  # whoever answers does not wait any longer
     answered_in_time = response is not None and response.time <= phase.due_at
-    excluded_by = _find_exclusion(exclusions, phase.policy)
+    excluded_by = exclusions.find_in_effect(phase.policy)
     broken = excluded_by is None and not answered_in_time and phase.is_past_due(now)
     is_first = timeline.objective == FIRST_RESPONSE
     return Clock(
@@ -571,22 +826,34 @@ def _judge_clock(facts: Facts, timeline: "Timeline", response: Fact | None, now:
         broken_at=phase.due_at if broken else None,
         overdue=_measure_overdue(timeline, phase, response),
         excluded_by=excluded_by,
-        revoked_by=next((fact for fact in reversed(exclusions) if isinstance(fact.data, ExclusionRevoked)), None),
+        revoked_by=exclusions.revocations[-1] if exclusions.revocations else None,
+        escalations=_count_until(facts.escalations, until),
         flags=_collect_flags(facts, timeline, labels, phase.policy, exclusions, now) if is_first else (),
         timeline=timeline,
     )
 
 
-def _find_response(answers: Sequence[Fact], timeline: "Timeline", since: datetime | None, now: datetime) -> Fact | None:
+def _find_response(
+    objective: str, start: Fact, since: datetime | None, facts: Facts, base: "Timeline", now: datetime
+) -> Fact | None:
     """
     Return the first answer in [since, now], but for those during which the ticket was closed: nobody waits for them.
     `since` None: from the first answer on, before the opening too.
     """
-    first = 0 if since is None else bisect_left(answers, since, key=_get_time)
-    for answer in answers[first : _count_until(answers, now)]:
-        before, after = timeline.get_phase_before(answer.time), timeline.get_phase_at(answer.time)
-        if before.labels.closed_by is None or after.labels.closed_by is None:
+    answers = facts.answers
+    silent_until = facts.kept.get_silence(objective, start)
+    place, last = (
+        bisect_left(answers, max(since or BEFORE_ALL, silent_until), key=_get_time),
+        _count_until(answers, now),
+    )
+    while place < last:
+        answer = answers[place]
+        reopened_at = base.find_reopening(answer.time)
+        if reopened_at == answer.time:
+            facts.kept.keep_silence(objective, start, answer.time)
             return answer
+        place = bisect_left(answers, reopened_at, lo=place, key=_get_time)
+    facts.kept.keep_silence(objective, start, max(now, silent_until))
     return None
 
 
@@ -600,27 +867,17 @@ def _measure_overdue(timeline: "Timeline", phase: Phase, response: Fact | None) 
     return phase.measure_elapsed(response.time) - used_when_due
 
 
-def _find_exclusion(exclusions: Sequence[Fact], policy: Policy) -> Fact | None:
-    """Return the last exclusion in effect: the policy has its reason, which has not been revoked since."""
-    last = {fact.data.reason: fact for fact in exclusions if isinstance(fact.data, Excluded | ExclusionRevoked)}
-    in_effect = (
-        fact for reason, fact in last.items() if isinstance(fact.data, Excluded) and policy.can_exclude(reason)
-    )
-    return max(in_effect, key=get_fold_order, default=None)
-
-
 def _collect_flags(
-    facts: Facts, timeline: "Timeline", labels: Labels, policy: Policy, exclusions: Sequence[Fact], now: datetime
+    facts: Facts, timeline: "Timeline", labels: Labels, policy: Policy, exclusions: Exclusions, now: datetime
 ) -> tuple[Flag, ...]:
     flags = labels.flags
     if _count_until(facts.openings, now) > 1:
         flags += (Flag.OPENED_AGAIN,)
     if not _is_entitled(timeline):
         flags += (Flag.CHANNEL_NOT_ENTITLED,)
-    if _is_revoked_first(exclusions):
+    if exclusions.is_revoked_first:
         flags += (Flag.REVOKED_WITHOUT_EXCLUSION,)
-    reasons = {fact.data.reason for fact in exclusions if isinstance(fact.data, Excluded | ExclusionRevoked)}
-    if not all(map(policy.can_exclude, reasons)):
+    if not exclusions.are_in(policy):
         flags += (Flag.REASON_NOT_IN_POLICY,)
     if facts.has_stray_correction:
         flags += (Flag.CORRECTS_NOTHING,)
@@ -634,22 +891,20 @@ def _is_entitled(timeline: "Timeline") -> bool:
     """
     opened = timeline.start.data
     assert isinstance(opened, Opened)
-    channels = timeline.policy.get_level(opened.service_level).channels
+    channels = timeline.given.service_level.channels
     return not channels or opened.channel is None or opened.priority in channels.get(opened.channel, ())
 
 
-def _is_revoked_first(exclusions: Sequence[Fact]) -> bool:
-    excluded = set[str]()
-    for fact in exclusions:
-        match fact.data:
-            case Excluded(reason=reason):
-                excluded.add(reason)
-            case ExclusionRevoked(reason=reason) if reason not in excluded:
-                return True
-    return False
+class _Dropped(NamedTuple):
+    """
+    The end of a timeline that was dropped, with the phase before it. It is as it was again from the first instant after
+    all that changed, `changed_until`, at which the same phase begins.
+    """
 
-
-_Beginning = tuple[Fact, Versions, Labels | None]  # the fact that starts a clock, and what the facts say then
+    times: list[datetime]
+    phases: list[Phase]
+    changeovers: list[Fact]
+    changed_until: datetime
 
 
 class Timeline:
@@ -658,46 +913,79 @@ class Timeline:
     before a change counts under the old level, time after it under the new one (docs/architecture.md#rule-4 and
     rule-14). Time in which the ticket is closed, or paused where the policy lets it, does not count: what is left of
     the target is left then too. Several changes at one instant count as the last of them, each for what it changes.
+    `given` are the labels with which it begins.
     """
 
-    def __init__(self, objective: str, beginning: _Beginning) -> None:
-        self.objective, self.beginning = objective, beginning
-        self.start, self.versions, given = beginning
-        labels = given or _read_labels(self.start, self.versions)
-        self.policy = labels.policy
-        level, target = labels.service_level, self._get_target(labels)
+    __slots__ = (
+        *("objective", "start", "versions", "given", "policy"),
+        *("_phases", "_times", "_changeovers", "_dropped"),
+    )
+
+    def __init__(self, objective: str, start: Fact, versions: Versions, given: Labels) -> None:
+        self.objective, self.start, self.versions, self.given = objective, start, versions, given
+        self.policy = given.policy
+        level, target = given.service_level, self._get_target(given)
         first = Phase(
-            since=self.start.time,
+            since=start.time,
             used=ZERO,
             level=level,
             target=target,
-            due_at=level.hours.find_due(self.start.time, target),
-            running=self._is_running(labels),
-            set_by=self.start,
-            cause=get_cause(self.start.data),
+            due_at=level.find_due(start.time, target),
+            running=self._is_running(given),
+            set_by=start,
+            cause=get_cause(start.data),
             broken_at=None,
-            labels=labels,
+            labels=given,
         )
         self._phases = [first]
         self._times: list[datetime] = []  # of the changes that are folded: a phase begins at each
+        self._changeovers: list[Fact] = []  # what closed the ticket and what reopened it, in turn
+        self._dropped: _Dropped | None = None  # since the last fold
 
     def truncate(self, time: datetime) -> None:
-        """Drop the phases that begin at this time or later: another change is among those."""
-        kept = bisect_left(self._times, time)
-        del self._times[kept:], self._phases[kept + 1 :]
+        """Drop the phases that begin at this time or later: a change at this time came or went."""
+        if time < self.start.time:
+            return
+        kept, changeovers = bisect_left(self._times, time), bisect_left(self._changeovers, time, key=_get_time)
+        before = self._dropped or _Dropped([], [self._phases[-1]], [], time)
+        self._dropped = _Dropped(
+            self._times[kept:] + before.times,
+            self._phases[kept:] + before.phases[1:],
+            self._changeovers[changeovers:] + before.changeovers,
+            max(before.changed_until, time),
+        )
+        del self._times[kept:], self._phases[kept + 1 :], self._changeovers[changeovers:]
+
+    def drop_after(self, time: datetime) -> None:
+        """Drop the phases that begin after this time, for good."""
+        times = self._times if self._dropped is None else self._dropped.times
+        if times and times[-1] > time:
+            kept, changeovers = bisect_right(self._times, time), bisect_right(self._changeovers, time, key=_get_time)
+            del self._times[kept:], self._phases[kept + 1 :], self._changeovers[changeovers:]
+            self._dropped = None
+
+    def begins_with(self, start: Fact, versions: Versions, given: Labels) -> bool:
+        """Return whether it begins with this."""
+        return self.versions is versions and (self.start, self.given) == (start, given)
+
+    def adopt(self, other: "Timeline") -> None:
+        """Take over the phases of a timeline with another beginning, from the first one on that is the same again."""
+        if self.versions is other.versions:
+            other.truncate(max(self.start.time, other.start.time))
+            self._dropped = other._dropped
 
     def fold(self, changes: Sequence[Fact], now: datetime) -> None:
         """Fold the changes up to `now` that are not folded yet. Those before the start are superseded by it."""
         first, last = bisect_left(changes, self.start.time, key=_get_time), _count_until(changes, now)
-        for n in range(first + len(self._times), last):
-            before, change = self._phases[-1], changes[n]
-            labels = _apply_change(before.labels, change, self.versions, before.is_past_due(change.time))
-            phase = before if labels is before.labels else replace(before, labels=labels)
-            self._times.append(change.time)
-            self._phases.append(phase)
-            if n + 1 == last or changes[n + 1].time > change.time:
-                count = n + 1 - bisect_left(changes, change.time, lo=first, hi=n, key=_get_time)
-                self._phases[-1] = self._end_instant(changes[n + 1 - count : n + 1], self._phases[-count - 1 :])
+        place = first + len(self._times)
+        while place < last:
+            time, end = changes[place].time, place + 1
+            while end < last and changes[end].time == time:
+                end += 1
+            self._fold_instant(changes[place:end])
+            self._rejoin(time)
+            place = first + len(self._times)
+        self._dropped = None
 
     def iterate_phases(self, until: datetime) -> Iterator[tuple[datetime, datetime, Phase]]:
         """Yield from when to when each phase holds, up to an instant; changes at one instant begin one phase."""
@@ -706,34 +994,53 @@ class Timeline:
             if since <= until and since < end:
                 yield since, min(end, until), phase
 
-    def find_closings(self, changes: Sequence[Fact], now: datetime) -> tuple[list[Fact], list[Fact]]:
+    def get_changeovers(self, now: datetime) -> Sequence[Fact]:
         """
         Return the facts that closed the ticket by `now`, and those that reopened it, in turn, by what is so at the end
-        of each instant. `changes` are those that are folded, and others before and after them.
+        of each instant.
         """
-        first = bisect_left(changes, self.start.time, key=_get_time)
-        closings, reopenings = list[Fact](), list[Fact]()
-        last_reopening: Fact | None = None
-        times = self._times[: bisect_right(self._times, now)]  # more are folded if it was asked about later before
-        for n, time in enumerate(times):
-            if isinstance(changes[first + n].data, Reopened):
-                last_reopening = changes[first + n]
-            if n + 1 < len(times) and times[n + 1] == time:
-                continue
-            closed_by, is_open = self._phases[n + 1].labels.closed_by, len(closings) == len(reopenings)
-            if closed_by is not None and is_open:
-                closings.append(closed_by)
-            elif closed_by is None and not is_open and last_reopening is not None:
-                reopenings.append(last_reopening)
-        return closings, reopenings
+        return self._changeovers[: _count_until(self._changeovers, now)]
+
+    def find_reopening(self, time: datetime) -> datetime:
+        """Return this time if the ticket is open before or after it, else when it is reopened; NEVER if it is not."""
+        place = bisect_left(self._changeovers, time, key=_get_time)
+        if place % 2 == 0:
+            return time
+        return self._changeovers[place].time if place < len(self._changeovers) else NEVER
 
     def get_phase_at(self, time: datetime) -> Phase:
         """Return the phase after all that happened at this time."""
         return self._phases[bisect_right(self._times, time)]
 
-    def get_phase_before(self, time: datetime) -> Phase:
-        """Return the phase before anything happened at this time."""
-        return self._phases[bisect_left(self._times, time)]
+    def _fold_instant(self, changes: Sequence[Fact]) -> None:
+        """Fold the changes of one instant."""
+        before = self._phases[-1]
+        is_past_due = before.is_past_due(changes[0].time)
+        phases = [before]
+        for change in changes:
+            phase = phases[-1]
+            labels = _apply_change(phase.labels, change, self.versions, self.objective, is_past_due)
+            phases.append(phase if labels is phase.labels else replace(phase, labels=labels))
+        phases[-1] = self._end_instant(changes, phases)
+        self._times += [change.time for change in changes]
+        self._phases += phases[1:]
+        was_closed_by, closed_by = before.labels.closed_by, phases[-1].labels.closed_by
+        if closed_by is None and was_closed_by is not None:
+            self._changeovers.append(_find_mover(changes, phases, attrgetter("closed_by")))
+        elif closed_by is not None and was_closed_by is None:
+            self._changeovers.append(closed_by)
+
+    def _rejoin(self, time: datetime) -> None:
+        """Put back what was dropped, from the phase after this time on, if that is as it was."""
+        dropped = self._dropped
+        if dropped is None or time < dropped.changed_until:
+            return
+        place = bisect_right(dropped.times, time)
+        if self._phases[-1] == dropped.phases[place]:
+            self._times += dropped.times[place:]
+            self._phases += dropped.phases[place + 1 :]
+            self._changeovers += dropped.changeovers[bisect_right(dropped.changeovers, time, key=_get_time) :]
+            self._dropped = None
 
     def _end_instant(self, changes: Sequence[Fact], phases: Sequence[Phase]) -> Phase:
         """
@@ -776,36 +1083,51 @@ def _find_mover(changes: Sequence[Fact], phases: Sequence[Phase], get: Callable[
     return changes[-1]
 
 
-def _read_labels(opening: Fact, versions: Versions) -> Labels:
-    """Return what an opening says, under the version that it is pinned to (docs/architecture.md#rule-13)."""
+def _read_labels(opening: Fact, versions: Versions) -> Labels | None:
+    """
+    Return what an opening says, under the version that it is pinned to (docs/architecture.md#rule-13), None if no
+    version has its names.
+    """
     assert isinstance(opening.data, Opened)
-    policy = versions.find_for_opening(opening.data, opening.time)
+    policy = versions.find_pinned(opening.data, opening.time, opening.recorded_at)
+    if policy is None:
+        return None
     return Labels(policy, policy.get_level(opening.data.service_level), opening.data.priority)
 
 
-def _apply_change(labels: Labels, change: Fact, versions: Versions, is_past_due: bool) -> Labels:
+def _apply_change(labels: Labels, change: Fact, versions: Versions, objective: str, is_past_due: bool) -> Labels:
     """
-    Return what the facts say after one more. What is past due stays in its version of the policy. Raises KeyError for
-    a version that is not published, or a level that the version does not have.
+    Return what the facts say after one more. What is past due stays in its version of the policy, and so does what
+    the other one does not have the names or the objective for.
     """
     match change.data:
+        case PriorityChanged(priority=priority) if priority not in labels.policy.priorities:
+            return labels.add_flag(Flag.NOT_IN_VERSION)
         case PriorityChanged(priority=priority):
             return replace(labels, priority=priority)
+        case ServiceLevelChanged(service_level=name) if name not in labels.policy.levels:
+            return labels.add_flag(Flag.NOT_IN_VERSION)
         case ServiceLevelChanged(service_level=name):
             return replace(labels, service_level=labels.policy.get_level(name))
         case PolicyChanged() if is_past_due:
             return labels
         case PolicyChanged(policy_version=version):
-            policy = versions.get_named(version)
-            return replace(labels, policy=policy, service_level=policy.get_level(labels.service_level.name))
+            policy = versions.find_named(version)
+            if policy is None or policy.find_missing(*labels.names):
+                return labels.add_flag(Flag.NOT_IN_VERSION)
+            return labels.move_to(policy) if objective in policy.objectives else labels
+        case Closed() if labels.closed_by is not None:
+            return labels
         case Closed():
-            return replace(labels, closed_by=labels.closed_by or change)
+            return replace(labels, closed_by=change)
         case Reopened() if labels.closed_by is None:
             return labels.add_flag(Flag.REOPENED_WITHOUT_CLOSE)
         case Reopened():
             return replace(labels, closed_by=None)
+        case Paused() if labels.paused_by is not None:
+            return labels
         case Paused():
-            return replace(labels, paused_by=labels.paused_by or change)
+            return replace(labels, paused_by=change)
         case Resumed() if labels.paused_by is None:
             return labels.add_flag(Flag.RESUMED_WITHOUT_PAUSE)
         case Resumed():

@@ -8,11 +8,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
-from sla.calendar import SupportHours
+from sla.calendar import YEARS, SupportHours
 
 ResolvedJson = dict[str, Any]
 
@@ -21,6 +21,9 @@ FIRST_RESPONSE = "first_response"
 
 SEVERITIES = ("warning", "error", "critical")
 """How loud a breach is, lowest first; each escalation raises it by one step."""
+
+END_OF_HOURS = datetime(YEARS.stop - 1, 12, 31, tzinfo=UTC)
+"""The last day for which support hours are known."""
 
 RESOLVED_FORMAT = 1
 """The version of the JSON that `Policy.to_resolved` returns."""
@@ -54,6 +57,13 @@ class Level:
     """The priorities each channel may be used for."""
     tell: tuple[str, ...]
     """Whom an escalation is announced to."""
+
+    def find_due(self, start: datetime, target: timedelta) -> datetime:
+        """Return when a target is used up by its hours; where too little open time lies ahead, when their years end."""
+        try:
+            return self.hours.find_due(start, target)
+        except ValueError:
+            return END_OF_HOURS
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +122,14 @@ class Policy:
         """Return all it takes to judge the same for ever, as JSON: windows, dates of holidays, targets in seconds."""
         resolved: ResolvedJson = json.loads(self.canonical)
         return resolved
+
+    def find_missing(self, level: str, priority: str) -> str | None:
+        """Return which of the two names the policy does not have, as a sentence, None if it has both."""
+        if level not in self.levels:
+            return f"service level {level!r} is not in policy {self.name}; it has {', '.join(self.levels)}"
+        if priority not in self.priorities:
+            return f"priority {priority!r} is not in policy {self.name}; it has {', '.join(self.priorities)}"
+        return None
 
     def get_level(self, name: str) -> Level:
         """Return the level of this name. Raises KeyError if the policy has none."""

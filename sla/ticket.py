@@ -1,15 +1,17 @@
 """The aggregate: one ticket, its facts and the promises made about it. What follows is decided in decisions.py."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
+from sys import getsizeof
 from typing import Any, Self
 
 from msgspec.structs import replace
 
-from events.tickets import TICKET_EVENT_TYPES, TicketEvent
+from events.tickets import TICKET_EVENT_TYPES, TicketData, TicketEvent
 from sla.decisions import Judgement, Promise, decide
-from sla.judge import CycleKey, Fact, Facts, judge
+from sla.judge import Clock, CycleKey, Fact, Facts, judge
 from sla.log import (
     DecidedEvent,
     EscalationRaised,
@@ -24,6 +26,13 @@ from sla.policy import FIRST_RESPONSE
 from sla.versions import Versions
 
 NEVER_HISTORIC = timedelta.max  # as `historic_after`: no breach is historic
+BYTES_OF_FACT, BYTES_OF_PROMISE = 1_500, 1_500  # in memory, about, without what the texts of a fact take
+
+
+@lru_cache(maxsize=1_000)
+def _read_data(event_type: str, members: tuple[tuple[str, Any], ...]) -> TicketData:
+    """Return what a recorded fact says; facts that say the same share it."""
+    return TICKET_EVENT_TYPES[event_type].model_validate(dict(members))
 
 
 @dataclass(slots=True)
@@ -32,6 +41,8 @@ class TicketSla:
     One ticket. `record` and `decide` return what is new; `apply` only assigns, so that a replay decides nothing.
     `known_at` is the newest broker's time that it was judged at, `learned_at` that of its first fact, None without any.
     While it is `quarantined` nothing is decided (docs/architecture.md#decision-8).
+    `judged` are the clocks of other objectives at the last judgement, `waiting` those of their promises that time alone
+    may change, and `size` is about how many bytes the ticket takes in memory.
     """
 
     id: str
@@ -43,6 +54,9 @@ class TicketSla:
     learned_at: datetime | None = None
     announced_escalations: set[tuple[str, str]] = field(default_factory=set)
     quarantined: Quarantined | None = None
+    judged: dict[str, Sequence[Clock]] = field(default_factory=dict, compare=False)
+    waiting: set[CycleKey] = field(default_factory=set)
+    size: int = field(default=0, compare=False)
 
     @property
     def state(self) -> State:
@@ -89,8 +103,12 @@ class TicketSla:
             learned_at=self.learned_at or now,
             historic_after=historic_after,
             announced_escalations=self.announced_escalations,
+            judged=self.judged,
+            waiting=self.waiting,
         )
-        return [self._append(event) for event in decide(judgement, self.first, self.others)]
+        events = [self._append(event) for event in decide(judgement, self.first, self.others)]
+        self.judged |= judgement.verdict.cycles
+        return events
 
     def quarantine(self, error: str, now: datetime) -> Recorded:
         """Set the ticket aside: judging it failed."""
@@ -110,19 +128,31 @@ class TicketSla:
         self.known_at = max(self.known_at or event.at, event.at)
         if isinstance(event, FactRecorded):
             self.learned_at = self.learned_at or event.at
-            data = TICKET_EVENT_TYPES[event.type].model_validate(event.data)
+            data = _read_data(event.type, tuple(event.data.items()))
             self.facts.add(Fact(event.source, event.id, event.time, data, event.sequence, event.at))
+            texts = (event.source, event.id, event.sequence, *event.data.values())
+            self.size += BYTES_OF_FACT + sum(getsizeof(text) for text in texts)
             return
         if isinstance(event, Quarantined | Released):
             self.quarantined = event if isinstance(event, Quarantined) else None
             for promise in (self.first, *self.others.values()):  # no tick comes; once released, it is decided anew
                 promise.state = replace(promise.state, next_at=None)
+            self.judged = dict.fromkeys(self.judged, ())
+            self.waiting.clear()
             return
         self._get_promise(event).apply(event)
+        if event.objective != FIRST_RESPONSE:
+            change = self.waiting.discard if event.state.next_at is None else self.waiting.add
+            change((event.objective, event.cycle))
         if isinstance(event, EscalationRaised) and event.cause_id is not None:
             self.announced_escalations.add((event.source, event.cause_id))
 
     def _get_promise(self, event: DecidedEvent) -> Promise:
         if event.objective == FIRST_RESPONSE:
             return self.first
-        return self.others.setdefault((event.objective, event.cycle), Promise(event.objective, event.cycle))
+        key = (event.objective, event.cycle)
+        if key not in self.others:
+            self.others[key] = Promise(*key)
+            self.judged.setdefault(event.objective, ())
+            self.size += BYTES_OF_PROMISE
+        return self.others[key]

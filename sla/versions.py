@@ -76,11 +76,23 @@ class Versions:
         since = (each.policy for each in self._versions if time < each.effective_from <= known_at)
         return next((policy for policy in since if _has_names(policy, opened)), in_force)
 
+    def find_pinned(self, opened: Opened, time: datetime, recorded_at: datetime) -> Policy | None:
+        """
+        Return the policy that a ticket is pinned to. An opening dated ahead stays in the version that had its names
+        when it was recorded, whatever takes effect until it happens. None if no version has them.
+        """
+        policy = self.find_for_opening(opened, time, recorded_at)
+        before = (each.policy for each in reversed(self._versions) if each.effective_from <= time)
+        return next((each for each in (policy, *before) if _has_names(each, opened)), None)
+
+    def find_named(self, name: str) -> Policy | None:
+        """Return the policy of this version, None if it is not published."""
+        return next((version.policy for version in self._versions if version.name == name), None)
+
     def get_named(self, name: str) -> Policy:
         """Return the policy of this version. Raises KeyError if it is not published."""
-        for version in self._versions:
-            if version.name == name:
-                return version.policy
+        if (policy := self.find_named(name)) is not None:
+            return policy
         known = ", ".join(version.name for version in self._versions)
         raise KeyError(f"policy version {name!r} is not published; the versions are {known}")
 
@@ -92,12 +104,12 @@ class PolicyOverride(Versions):
         super().__init__(Versions.only(policy))
         self._policy = policy
 
-    def get_named(self, name: str) -> Policy:
+    def find_named(self, name: str) -> Policy | None:
         return self._policy
 
 
 def _has_names(policy: Policy, opened: Opened) -> bool:
-    return opened.service_level in policy.levels and opened.priority in policy.priorities
+    return policy.find_missing(opened.service_level, opened.priority) is None
 
 
 class VersionRefusedError(ValueError):

@@ -18,7 +18,7 @@ from services.queries.ticket_status import NO_ROW_LIMIT
 from services.store.interface import Store
 from sla.judge import Clock, CycleKey, Fact, Facts, Verdict, judge
 from sla.policy import FIRST_RESPONSE, Policy
-from sla.versions import AFTER_ALL, Versions
+from sla.versions import Versions
 
 MIGRATION_SOURCE = "/sla/policy"
 BATCH_TICKETS = 1_000
@@ -69,23 +69,17 @@ def _find_ticket_moves(
     here = {
         key: clock
         for key, clock in _list_clocks(judge(facts, versions, now))
-        if find_outcome(clock) == "open" and clock.phase.policy.version != to.version
+        if find_outcome(clock) == "open" and clock.phase.policy.version != to.version and key[0] in to.objectives
     }
     if not here:
         return
     moved = Fact(MIGRATION_SOURCE, "", now, PolicyChanged(policy_version=to.version), None, now)
-    there, why_not = dict[CycleKey, Clock](), None
-    try:
-        facts = facts.copy_with(moved)
-        judge(facts, versions, AFTER_ALL)
-        there = dict(_list_clocks(judge(facts, versions, now + timedelta(microseconds=1))))
-    except KeyError as error:
-        why_not = str(error.args[0])
+    there = dict(_list_clocks(judge(facts.copy_with(moved), versions, now + timedelta(microseconds=1))))
     for key, clock in here.items():
         then, version, due_at = there.get(key), clock.phase.policy.version, clock.phase.due_at
         breaks, new_due_at = (False, None) if then is None else (then.broken_at is not None, then.phase.due_at)
         labels = (clock.service_level.name, clock.priority)
-        yield PolicyMove(ticket, *key, *labels, version, due_at, new_due_at, breaks, why_not)
+        yield PolicyMove(ticket, *key, *labels, version, due_at, new_due_at, breaks, to.find_missing(*labels))
 
 
 def _list_clocks(verdict: Verdict) -> Iterator[tuple[CycleKey, Clock]]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from events.tickets import TICKET_EVENT_TYPES
 from services.store.interface import Snapshot
 from services.store.snapshot import read_facts
-from sla.judge import Clock, Fact, Facts, judge
+from sla.judge import Clock, Fact, Facts, Flag, judge
 from sla.log import FactRecorded
 from sla.policy import Policy
 from sla.versions import PolicyOverride, Versions
@@ -96,9 +96,8 @@ class Backtest:
 
     def _compare(self, ticket: str, facts: Facts, clock: Clock, other: Versions) -> None:
         before = find_outcome(clock)
-        try:
-            after_clock = judge(facts, other, self.now).clock
-        except KeyError:
+        after_clock = judge(facts, other, self.now).clock
+        if after_clock is not None and Flag.NOT_IN_VERSION in after_clock.flags:
             after_clock = None
         after = find_outcome(after_clock) if after_clock else "unknown"
         self.tickets += 1

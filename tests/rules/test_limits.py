@@ -17,6 +17,7 @@ import sla.ticket
 from events.tickets import Escalated, Opened, PriorityChanged
 from sla.engine import Engine, Message
 from sla.judge import Fact, Facts, Labels, judge
+from sla.ticket import BYTES_OF_FACT
 from sla.versions import Versions
 from tests.scenarios.scenario import Fact as Sent
 from tests.support.bus import connected, deployment, nats_server, opened, position, rows, settled, stored, until
@@ -65,7 +66,7 @@ class Kept:
 
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
-    monkeypatch.setattr(sla.engine, "MAX_CACHED_FACTS", 10)
+    monkeypatch.setattr(sla.engine, "MAX_CACHED_BYTES", 10 * (BYTES_OF_FACT + 200))
     return Kept()
 
 
@@ -84,10 +85,17 @@ def test_few_tickets_of_many_facts_do_not_fill_the_memory(kept: Kept) -> None:
 def test_what_was_told_of_tickets_that_are_never_opened_is_forgotten_and_found_again(kept: Kept) -> None:
     for n in range(100):
         kept.take(f"ORPHAN-{n}", "escalated", reason="nobody knows this ticket")
-    assert list(kept.count_facts()) == [f"ORPHAN-{n}" for n in range(90, 100)]
+    assert list(kept.count_facts()) == [f"ORPHAN-{n}" for n in range(91, 100)]
     kept.take("ORPHAN-0", "opened", service_level="enterprise", priority="critical")
     kinds = [recorded.event.KIND for recorded in kept.memory.log["ORPHAN-0"] if hasattr(recorded.event, "KIND")]
     assert kinds == ["applied", "escalated"]
+
+
+def test_long_texts_count_for_what_they_take(kept: Kept) -> None:
+    """Ten facts of 1.7 kB fit; with 500 emoji each, which take 4 kB in memory and as UTF-8, only two."""
+    for n in range(20):
+        kept.take(f"T-{n}", "escalated", reason="😀" * 500)
+    assert list(kept.count_facts()) == ["T-18", "T-19"]
 
 
 def test_what_could_not_be_stored_is_neither_kept_nor_counted(kept: Kept) -> None:
