@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 
 from events.tickets import build_ticket_message
 from services.bus.publisher import Outgoing
+from services.runtime.connections import read_run_file
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 
 TIMEOUT = 60.0  # seconds for a start, or an end
@@ -40,7 +41,7 @@ def up(folder: Path, **settings: str) -> Iterator[Up]:
         _until(engine, lambda: run_file.exists() and run_file.read_text().endswith("\n"), folder / "up.log")
         found = json.loads(run_file.read_text())
         broker = int((folder / "up" / "nats" / "nats.pid").read_text())
-        yield Up(found["nats_url"], found["http_url"], folder / "up" / "sla.db", engine.pid, broker)
+        yield Up(read_run_file(folder / "up"), found["http_url"], folder / "up" / "sla.db", engine.pid, broker)
 
 
 @contextmanager

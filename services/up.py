@@ -124,10 +124,10 @@ async def _watch_server(server: EmbeddedNats, process: Process) -> None:
 
 def _write_run_file(process: Process, server: EmbeddedNats, run_file: Path) -> None:
     """Put the file in its place as a whole: whoever finds it can read all of it."""
-    access = {"nats_url": server.url, "nats_user": server.user, "nats_password": server.password}
-    addresses = {"http_url": process.http.url, "pid": os.getpid(), **access}
+    http, bus = process.http.url, strip_credentials(server.url)
+    access = {"nats_url": bus, "nats_user": server.user, "nats_password": server.password}
+    addresses = {"http_url": http, "pid": os.getpid(), **access}
     new = run_file.with_name(f"{run_file.name}.new")
     new.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
     new.replace(run_file)
-    http, bus = process.http.url, strip_credentials(server.url)
     sys.stderr.write(f"ready: board {http}/, bus {bus}, metrics {http}/metrics, addresses and password in {run_file}\n")

@@ -14,6 +14,7 @@ import pytest
 pytest.register_assert_rewrite("tests.support", "tests.scenarios.scenario")  # a failed assert there shows its values
 
 # ruff: noqa: E402
+from services.runtime.connections import read_run_file
 from tests.support.commands import SLA, Engine, clean_environment
 from tests.support.stores import ON_POSTGRES, address, new_store
 
@@ -43,7 +44,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
             [SLA, "up", "--data", data], cwd=home, env=environment, stderr=stderr, stdout=subprocess.DEVNULL
         )
     try:
-        yield Engine(data, store, **_run_file(process, data / "run.json", log))
+        found = _run_file(process, data / "run.json", log)
+        yield Engine(data, store, **found | {"nats_url": read_run_file(data)})
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0, log.read_text()
         assert "Traceback" not in log.read_text()

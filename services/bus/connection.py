@@ -55,6 +55,11 @@ def strip_credentials(url: str) -> str:
     return re.sub(r"//[^@/,]*@", "//", url)
 
 
+def add_credentials(url: str, user: str, password: str) -> str:
+    """Return the address with user and password."""
+    return url.replace("//", f"//{user}:{password}@", 1)
+
+
 def explain_old_server(version: ServerVersion) -> str | None:
     """Return why a nats-server of this version cannot be used; None if it can."""
     if (version.major, version.minor) >= MIN_NATS_VERSION:

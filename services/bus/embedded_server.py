@@ -14,6 +14,7 @@ import sysconfig
 from contextlib import suppress
 from pathlib import Path
 
+from services.bus.connection import add_credentials
 from services.errors import FatalError
 from services.ports import listen
 
@@ -61,7 +62,7 @@ class EmbeddedNats:
                 raise FatalError(f"nats-server ended with {self._process.returncode}; see {self._folder / 'nats.log'}")
             await asyncio.sleep(0.01)
         (address,) = json.loads(ports.read_text(encoding="utf-8"))["nats"]
-        self.url = address.replace("//", f"//{self.user}:{self.password}@")
+        self.url = add_credentials(address, self.user, self.password)
 
     def _build_config(self) -> str:
         with listen("127.0.0.1", self._port, self._asked_by) as free:

@@ -20,7 +20,7 @@ COMMANDS = {
         "rebuild": "Build views again from the whole log, all of them if none is named; the engine may run meanwhile.",
         "accept-loss": "Let intake go on though messages that were acknowledged are gone from TICKETS: "
         "they will never count.",
-        "verify": "Judge every ticket again and fold every view again: does the store say the same?",
+        "verify": "Judge every ticket again, fold every view again, and read SLA: do they say the same?",
         "backup": "Write the store and the streams to one file; the engine may run meanwhile.",
         "restore": "Put a backup in a folder in which there is nothing yet, for `sla up`.",
     },

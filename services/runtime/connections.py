@@ -24,23 +24,24 @@ def find_bus_url(settings: Settings, data: Path) -> str:
     if none runs.
     """
     if settings.nats_url is None:
-        return _read_run_file(data)
+        return read_run_file(data)
     if not settings.nats_url.strip():
         raise ValueError("SLA_NATS_URL is empty; give an address like nats://127.0.0.1:4222, or unset it")
     return settings.nats_url
 
 
-def _read_run_file(data: Path) -> str:
+def read_run_file(data: Path) -> str:
+    """Return the address of the embedded bus, with user and password. FatalError if no engine runs in the folder."""
     file = data / RUN_FILE
     try:
-        url = json.loads(file.read_text(encoding="utf-8"))["nats_url"]
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return bus.add_credentials(*(str(found[f"nats_{name}"]) for name in ("url", "user", "password")))
     except FileNotFoundError:
         raise FatalError(f"no engine runs in {data} (no {RUN_FILE}); start `sla up`, or set SLA_NATS_URL") from None
     except PermissionError:
         raise FatalError(f"{file} can be read by the user alone who started the engine; ask them") from None
     except (ValueError, KeyError, TypeError):
         raise FatalError(f"{file} does not name a bus; start `sla up` again, or set SLA_NATS_URL") from None
-    return str(url)
 
 
 def read_credentials(settings: Settings) -> Credentials:

@@ -1,7 +1,6 @@
 """What other systems may rely on, seen by a subscriber that has only nats-py and JSON."""
 
 import asyncio
-import json
 import shutil
 import subprocess
 from collections import Counter
@@ -19,6 +18,7 @@ from nats.js.api import StreamConfig
 
 from projections.registry import PROJECTIONS
 from projections.runner import rebuild
+from services.runtime.connections import read_run_file
 from services.runtime.service import Service as EngineService
 from tests.support.bus import (
     SLA,
@@ -442,7 +442,7 @@ async def test_a_second_engine_on_the_same_folder_is_refused(live: Up) -> None:
     assert again.returncode == 1
     assert str(live.data) in again.stderr and "another engine" in again.stderr
     assert "Traceback" not in again.stderr and again.stdout == ""
-    assert json.loads((live.data / "run.json").read_text())["nats_url"] == live.nats_url
+    assert read_run_file(live.data) == live.nats_url
 
 
 @pytest.mark.parts

@@ -37,6 +37,7 @@ from services.demo.playback import (
     plan_feed,
     read_bundled,
 )
+from services.runtime.connections import read_run_file
 from services.runtime.settings import SHIPPED_POLICIES
 from sla.engine import BatchOutcome, Engine, Message
 from sla.log import Announced, Breached, BreachRetracted, Fulfilled, WarningRaised
@@ -264,7 +265,7 @@ def test_sla_up_demo_shows_what_happens_and_ends_cleanly(tmp_path: Path) -> None
     with demo(tmp_path, environment, subprocess.PIPE) as process:
         assert process.stdout is not None
         lines = seen(process.stdout.fileno(), ("breach  ", "breach withdrawn", "late answer", "metrics ", "bus "))
-        address = json.loads((tmp_path / "data" / "run.json").read_text())["nats_url"]
+        address = read_run_file(tmp_path / "data")
         subjects = announced(address)
         nats_server = children(process.pid)
         process.send_signal(signal.SIGINT)

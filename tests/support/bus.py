@@ -30,6 +30,7 @@ from projections.registry import PROJECTIONS
 from services.bus import embedded_server as embedded
 from services.bus.embedded_server import EmbeddedNats
 from services.maintenance.provision import provision_bus
+from services.runtime.connections import read_run_file
 from services.store.interface import Database
 from tests.support.stores import ON_POSTGRES, address, new_store, position, rows
 
@@ -527,7 +528,7 @@ def up(folder: Path, command: Sequence[str | Path] = (SLA,), **settings: str) ->
             assert started.must_run() and time.monotonic() < give_up, f"not ready: {started.log}"
             time.sleep(0.02)
         addresses = json.loads(run_file.read_text())
-        yield Up(started, data, addresses["nats_url"], addresses["http_url"], store)
+        yield Up(started, data, read_run_file(data), addresses["http_url"], store)
         if started.running():
             started.end()
 
