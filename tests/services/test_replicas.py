@@ -285,7 +285,7 @@ async def test_a_backup_of_two_intakes_at_work_loses_and_doubles_no_announcement
     One intake is behind while the store and SLA are copied. After the restore it is not, and so what they decide again
     has other places in the log.
     """
-    every, file = list(lives(400)), tmp_path / "sla.tar"
+    every, file = list(lives(1_000)), tmp_path / "sla.tar"
     facts = load(every)
     async with start_crew(tmp_path / "first", postgres) as crew:
         await crew.start(intake=2, clock=1, announcer=1, metrics=1)
