@@ -33,7 +33,7 @@ from tests.support.bus import (
     settled,
     until,
 )
-from tests.support.stores import path_of
+from tests.support.stores import path_of, position
 
 STORM = 26.0  # seconds of disorder
 FAULTS_WITHIN, TURNS = 120.0, 20  # seconds more for the faults that did not happen by then; and turns taken meanwhile
@@ -193,6 +193,13 @@ class Chaos:
     async def _strangers(self, nc: Client, publisher: Publisher) -> None:
         """Somebody publishes on SLA and on TICKETS what means nothing, and copies of announcements."""
         js = nc.jetstream()
+
+        async def is_announced() -> bool:
+            with suppress(nats.errors.Error):
+                return (await js.stream_info("SLA")).state.messages > 0
+            return False
+
+        await until("something is announced", is_announced)
         for number in range(20):
             with suppress(nats.errors.Error):
                 copied = await js.get_last_msg("SLA", "sla.>")
@@ -210,6 +217,7 @@ class Chaos:
     async def _store_restored(self, crew: Crew) -> None:
         """Everything ends, and starts on the store as it was some seconds ago; the streams are as they are."""
         path = path_of(self.store)
+        await until("something is announced", lambda: position(self.store, "announcements") > 0)  # or it is refused
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(":memory:")) as older:
             source.backup(older)
             await asyncio.sleep(self.rng.uniform(0.5, 2.5))
