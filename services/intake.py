@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from math import inf
@@ -215,7 +215,13 @@ class Intake(Service):
         reach("intake.taken")
         started = time.perf_counter()
         try:
-            outcome = await (self._process_each(messages, alone) if alone else self._process_batch(messages))
+            if alone:
+                outcome = await self._process_each(messages, alone)
+            else:
+                with self._forget_on_failure():
+                    outcome = await self.start_in_thread(self._decide, messages)
+                    if outcome.dead:
+                        await self._persist(outcome)
         except OwnFaultError as fault:
             log.error("batch failed", error=str(fault), messages=len(messages))
             outcome = await self._process_each(messages, alone)
@@ -230,18 +236,17 @@ class Intake(Service):
             ms=round((time.perf_counter() - started) * 1000, 1),
         )
 
-    async def _process_batch(self, messages: Sequence[Message], attempt: bool = False) -> BatchOutcome:
+    @contextmanager
+    def _forget_on_failure(self) -> Iterator[None]:
+        """Have the engine forget its tickets if this fails, and acquit the messages if it does not."""
         try:
-            outcome = await self.start_in_thread(self._decide, messages, attempt)
-            if outcome.dead:
-                await self._persist(outcome)
+            yield
         except BaseException:
             self._engine.forget()
             raise
         self._blame.acquit()
-        return outcome
 
-    def _decide(self, messages: Sequence[Message], attempt: bool) -> BatchOutcome:
+    def _decide(self, messages: Sequence[Message], attempt: bool = False) -> BatchOutcome:
         """
         Return what follows, committed unless there are dead letters to publish first. With `attempt`, the store knows
         meanwhile that the first message is judged. Blocks.
@@ -313,7 +318,10 @@ class Intake(Service):
                 await self.start_in_thread(self._store.end_attempt, message.sequence)
             else:
                 try:
-                    outcome = await self._process_batch([message], attempt)
+                    with self._forget_on_failure():
+                        outcome = await self.start_in_thread(self._decide, [message], attempt)
+                        if outcome.dead:
+                            await self._persist(outcome)
                 except OwnFaultError as fault:
                     log.error("message failed", error=str(fault), sequence=message.sequence, exc_info=True)
                     outcome = await self._set_aside(message, str(fault), is_judging=fault.is_judging)

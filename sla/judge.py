@@ -562,7 +562,7 @@ class Exclusions:
         if isinstance(facts[0].data, ExclusionRevoked):
             self._revoked_first.add(reason)
 
-    def until(self, now: datetime) -> "Exclusions":
+    def select_until(self, now: datetime) -> "Exclusions":
         """Return those that have happened by now."""
         if not self.every or self.every[-1].time <= now:
             return self
@@ -808,7 +808,7 @@ def _judge_clock(
 ) -> Clock:
     """Judge one clock. Once the next cycle has begun, at `until`, its labels are what the facts said then."""
     until = min(now, until)
-    exclusions = facts.exclusions.until(now)
+    exclusions = facts.exclusions.select_until(now)
     labels = timeline.get_phase_at(until).labels
     end = until if response is None else max(response.time, timeline.start.time)  # a change after that alters nothing
     phase = timeline.get_phase_at(end)

@@ -50,13 +50,13 @@ async def retry(nc: Client, store: Store, tickets: Sequence[str]) -> list[Retrie
         async with asyncio.timeout(RETRY_TIMEOUT):
             while True:
                 now = {row.ticket: row for row in await asyncio.to_thread(list_quarantined, store)}
-                if all(ticket not in now or now[ticket].since != before[ticket] for ticket in tickets):
+                if all(ticket not in now or now[ticket].since != before.get(ticket) for ticket in tickets):
                     break
                 await asyncio.sleep(LOOK_INTERVAL)
-    return [Retried(ticket, _explain(now.get(ticket), before[ticket])) for ticket in tickets]
+    return [Retried(ticket, _explain(now.get(ticket), before.get(ticket))) for ticket in tickets]
 
 
-def _explain(row: QuarantineRow | None, before: int) -> str | None:
+def _explain(row: QuarantineRow | None, before: int | None) -> str | None:
     if row is None:
         return None
     return row.error if row.since != before else f"intake has not tried it within {RETRY_TIMEOUT:g} s; is it running?"

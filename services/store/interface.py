@@ -394,7 +394,7 @@ class Store(ABC):
     def read_checkpoints(self, names: Sequence[str]) -> dict[str, int]:
         """Return these checkpoints as they are at one instant; those that were never stored are left out."""
         with self.read_log() as cursor:
-            cursor.execute(f"SELECT name, position FROM positions WHERE name IN ({','.join('?' * len(names))})", names)
+            cursor.execute(f"SELECT name, position FROM positions WHERE name IN ({_make_marks(names)})", names)
             return dict(cursor.fetchall())
 
 
