@@ -36,7 +36,7 @@ from services.runtime.setup import Backends, Setup
 from services.store.interface import Lock, Store
 from services.store.schema import ANNOUNCED_SEQUENCE, ANNOUNCED_SINCE, ANNOUNCER_CHECKPOINT, build_created_at_key
 from sla.engine import Message
-from sla.log import Announced, Breached, BreachRetracted, LogEntry, LogRow, decode_rows
+from sla.log import Announced, Breached, BreachRetracted, EscalationRaised, LogEntry, LogRow, decode_rows
 
 log = structlog.get_logger()
 
@@ -334,14 +334,18 @@ def build_announcement(entry: LogEntry) -> Outgoing:
 def _build_data(ticket: str, event: Announced) -> dict[str, Any]:
     """Return the fields that events/promises.py has for this kind: those of all kinds, then its own."""
     state = event.state
-    labels = event if isinstance(event, Breached | BreachRetracted) else state  # those it was announced under
+    level, priority = state.judged
+    if isinstance(event, Breached | BreachRetracted):  # those it was announced under
+        level, priority = event.service_level, event.priority
+    elif isinstance(event, EscalationRaised):
+        level, priority = state.service_level, state.priority
     assert state.target is not None
     return {
         "ticket_id": ticket,
         "objective": event.objective,
         "cycle": event.cycle,
-        "service_level": labels.service_level,
-        "priority": labels.priority,
+        "service_level": level,
+        "priority": priority,
         "policy_version": state.policy_version,
         "started_at": state.started_at,
         "due_at": state.due_at,

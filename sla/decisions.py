@@ -221,6 +221,7 @@ def _list_passed(clock: Clock, now: datetime) -> list[int]:
 def _build_state(found: Comparison) -> State:
     """Return what is so of the promise after this judgement."""
     clock, phase, verdict = found.clock, found.clock.phase, found.judgement.verdict
+    level, priority = clock.judged.names
     stage, running = _find_stage(found), clock.running
     response = clock.response if stage == "fulfilled" else None
     warned = found.armed_above
@@ -247,6 +248,8 @@ def _build_state(found: Comparison) -> State:
         next_at=_find_next_instant(found, warned),
         reason=_find_reason(clock, stage),
         flags=tuple(map(str, clock.flags)),
+        judged_level=None if level == clock.service_level.name else level,
+        judged_priority=None if priority == clock.priority else priority,
         **_describe_counting(clock),
     )
 
@@ -299,10 +302,9 @@ def _find_next_instant(found: Comparison, warned: int) -> datetime | None:
 def _describe_counting(clock: Clock) -> dict[str, Any]:
     """Return how time counts, as fields of the state; none if it counts as it began."""
     phase = clock.phase
-    judged_as = None if phase.level is clock.service_level else phase.level.name
-    if phase.since == clock.started_at and phase.running and judged_as is None:
+    if phase.since == clock.started_at and phase.running:
         return {}
-    return {"since": phase.since, "used": phase.used, "judged_as": judged_as, "stopped": not phase.running}
+    return {"since": phase.since, "used": phase.used, "stopped": not phase.running}
 
 
 # ---- one function a kind of decision
@@ -402,6 +404,7 @@ def decide_breach(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
     if clock.broken_at is None or not found.breaks_now:
         return ()
     number = found.promise.get_next_number(Breached)
+    level, priority = clock.judged.names
     cause = phase.cause if phase.used > phase.target else Cause.DEADLINE_PASSED
     delay = _measure_delay(clock, clock.broken_at, judgement.now)
     return (
@@ -409,8 +412,8 @@ def decide_breach(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
             **_build_common(found, state, Breached, clock.broken_at, cause, phase.set_by.asserted_by, number=number),
             number=number,
             breached_at=clock.broken_at,
-            service_level=clock.service_level.name,
-            priority=clock.priority,
+            service_level=level,
+            priority=priority,
             severity=_get_severity(found),
             detection=_find_detection(judgement, clock.broken_at, delay),
             delay=delay,

@@ -300,6 +300,12 @@ class Clock:
         return self.labels.priority
 
     @property
+    def judged(self) -> Labels:
+        """What it is judged by: the labels of when it broke, else of its last phase (docs/architecture.md#rule-4)."""
+        broken_at = self.broken_at or self.phase.broken_at
+        return (self.phase if broken_at is None else self.timeline.get_phase_at(broken_at)).labels
+
+    @property
     def closed_by(self) -> Fact | None:
         return self.labels.closed_by
 

@@ -18,9 +18,9 @@ from sla.policy import FIRST_RESPONSE
 class State(Struct, frozen=True, omit_defaults=True):
     """
     A promise as decided so far. Spans are support time. `next_at` is the next instant at which time alone matters, None
-    if there is none; `reason` is why it was cancelled or excluded, `flags` what is odd about the facts. The last four
-    are of the clock's phase: from `since`, when `used` was gone, time counts by the hours of the level `judged_as`, or
-    of `service_level` if that is None, unless it is `stopped`. Without a `since` it counts as it began.
+    if there is none; `reason` is why it was cancelled or excluded, `flags` what is odd about the facts. From
+    `since`, when `used` was gone, time counts by the hours of the level it is judged by, unless it is `stopped`;
+    without a `since` it counts as it began. `judged_level` and `judged_priority` are None while they are the labels.
     """
 
     stage: str = "pending"
@@ -45,8 +45,24 @@ class State(Struct, frozen=True, omit_defaults=True):
     flags: tuple[str, ...] = ()
     since: datetime | None = None
     used: timedelta = timedelta(0)
-    judged_as: str | None = None
     stopped: bool = False
+    judged_level: str | None = None
+    judged_priority: str | None = None
+
+    @property
+    def kept(self) -> bool | None:
+        """
+        Whether the promise was kept: False if a breach is in effect, whatever became of it since; None while it runs,
+        and for what was cancelled before it broke, or excluded (docs/architecture.md#rule-16).
+        """
+        if self.breached_at is not None:
+            return False
+        return True if self.stage == "fulfilled" else None
+
+    @property
+    def judged(self) -> tuple[str | None, str | None]:
+        """Level and priority it is judged by, and counted under: no later label is (docs/architecture.md#rule-4)."""
+        return self.judged_level or self.service_level, self.judged_priority or self.priority
 
 
 class Event(Struct, frozen=True, omit_defaults=True, kw_only=True):

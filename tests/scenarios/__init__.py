@@ -13,6 +13,7 @@ from tests.scenarios import (
     escalations,
     exclusions,
     first_response,
+    kept,
     late_arriving,
     opened_twice,
     order,
@@ -57,6 +58,7 @@ RULES = (
     Rule(14, "Paused and resumed", pauses.SCENARIOS),
     Rule(14, "Corrected", corrections.SCENARIOS),
     Rule(14, "Channels", channels.SCENARIOS),
+    Rule(16, "Kept", kept.SCENARIOS),
 )
 
 SCENARIOS = tuple(scenario for rule in RULES for scenario in rule.scenarios)

@@ -63,7 +63,7 @@ SCENARIOS = (
                 "severity": "critical",
                 "subject": "sla.breach_retracted.foundation.critical",
             },
-            "fulfilled": {"priority": "minor"},
+            "fulfilled": {"priority": "critical"},
         },
     ),
     Scenario(

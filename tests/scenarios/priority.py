@@ -1,6 +1,6 @@
 """A change of priority keeps the support time used; of facts at one instant, which one counts last."""
 
-from tests.scenarios.scenario import WARNED, Scenario, changed, escalated, opened, responded, tick
+from tests.scenarios.scenario import WARNED, Scenario, changed, escalated, levelled, opened, responded, tick
 
 SCENARIOS = (
     Scenario(
@@ -66,7 +66,8 @@ SCENARIOS = (
             "met": False,
             "overdue": "3:00:00",
             "priority": "serious",
-            "breached": {"severity": "error", "subject": "sla.breached.foundation.serious", "target_seconds": 14400},
+            "judged": ("foundation", "critical"),
+            "breached": {"severity": "error", "subject": "sla.breached.foundation.critical", "target_seconds": 14400},
         },
     ),
     Scenario(
@@ -84,7 +85,7 @@ SCENARIOS = (
             "target": "8:00:00",
             "overdue": "2:00:00",
             "breached": {"priority": "serious", "severity": "error"},
-            "fulfilled": {"priority": "critical", "target_seconds": 28800},
+            "fulfilled": {"priority": "serious", "target_seconds": 28800},
         },
     ),
     Scenario(
@@ -189,7 +190,7 @@ SCENARIOS = (
             "due_at": "2025-11-04 12:00",
             "target": "4:00:00",
             "priority": "minor",
-            "breached": {"cause": "priority_raised", "priority": "minor", "severity": "warning"},
+            "breached": {"cause": "priority_raised", "priority": "critical", "severity": "warning"},
         },
     ),
     Scenario(
@@ -354,5 +355,33 @@ SCENARIOS = (
         ),
         then=("applied", "fulfilled", "escalated"),
         also={"due_at": "2025-11-03 14:00", "met": True, "escalation_level": 1},
+    ),
+    Scenario(
+        "answered, then raised: it is counted under the priority it was kept by",
+        rule=4,
+        given=(
+            opened("enterprise", "serious", "2025-11-03 10:00"),
+            responded("2025-11-03 10:30"),
+            changed("critical", "2025-11-03 11:00"),
+        ),
+        then=("applied", "fulfilled"),
+        also={"kept": True, "priority": "critical", "judged": ("enterprise", "serious")},
+    ),
+    Scenario(
+        "broken, then lowered and moved to another level: all that follows has the labels it broke under",
+        rule=4,
+        given=(
+            opened("enterprise", "critical", "2025-11-03 10:00"),
+            changed("minor", "2025-11-03 12:30"),
+            levelled("foundation", "2025-11-03 12:40"),
+            responded("2025-11-03 13:00"),
+        ),
+        then=("applied", *WARNED, "breached", "fulfilled"),
+        also={
+            "kept": False,
+            "service_level": "foundation",
+            "judged": ("enterprise", "critical"),
+            "fulfilled": {"subject": "sla.fulfilled.enterprise.critical"},
+        },
     ),
 )

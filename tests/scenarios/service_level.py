@@ -63,8 +63,8 @@ SCENARIOS = (
             "due_at": "2025-11-03 14:00",
             "overdue": "4:00:00",
             "service_level": "enterprise",
-            "judged_as": "foundation",
-            "fulfilled": {"subject": "sla.fulfilled.enterprise.critical", "elapsed_seconds": 28800},
+            "judged_level": "foundation",
+            "fulfilled": {"subject": "sla.fulfilled.foundation.critical", "elapsed_seconds": 28800},
         },
     ),
     Scenario(
