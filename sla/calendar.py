@@ -9,6 +9,8 @@ How hours are read:
   an overnight window loses the part inside a closed day and keeps the part outside it, before or after.
 - A dated exception with windows replaces the windows that start on that day, and opens the day if it is a holiday.
 - Weekly hours may change: other ones hold for the days from a given local date on.
+- Yearly hours replace the windows that start on a day of every year, if it has any; a closed day stays closed.
+- Joined hours are open as long as one of several calendars is; their days are those of the first one's zone.
 """
 
 import re
@@ -40,6 +42,8 @@ _LONG = timedelta(days=4)
 """From this target on a bisection is faster than a walk from window to window."""
 
 _WINDOW = re.compile(r"([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})")
+_DAY_OF_YEAR = re.compile(r"[0-9]{2}-[0-9]{2}")
+LEAP_YEAR = 2000
 _FIXED_OFFSET = re.compile(r"UTC([+-])([0-9]{2}):([0-9]{2})")
 
 
@@ -89,6 +93,8 @@ class Rules(NamedTuple):
     changes: Mapping[date, Week]
     holidays: Mapping[date, str]
     exceptions: Mapping[date, DatedHours]
+    yearly: Mapping[tuple[int, int], tuple[Window, ...]]
+    """By month and day."""
 
 
 class Segment(NamedTuple):
@@ -137,6 +143,17 @@ def get_zone(name: str) -> tzinfo:
     return timezone(-offset if match[1] == "-" else offset)
 
 
+def parse_day_of_year(text: str) -> tuple[int, int]:
+    """Parse `12-24` into month and day, 02-29 among them; else ValueError."""
+    try:
+        day = date.fromisoformat(f"{LEAP_YEAR}-{text}") if _DAY_OF_YEAR.fullmatch(text) else None
+    except ValueError:
+        day = None
+    if day is None:
+        raise ValueError(f"{text!r} is not a day of the year; write month and day as MM-DD, such as 12-24")
+    return day.month, day.day
+
+
 def parse_weekdays(text: str) -> tuple[int, ...]:
     """Parse `sat`, `mon-fri`, `fri-mon` or `daily` into days of the week, 0 is Monday; else ValueError."""
     if text == "daily":
@@ -150,7 +167,7 @@ def parse_weekdays(text: str) -> tuple[int, ...]:
 
 
 class SupportHours:
-    """The support hours of one level: a pure calendar. Instants are aware (else ValueError); answers are in UTC.
+    """When support is there: a pure calendar. Instants are aware (else ValueError); answers are in UTC.
 
     Inputs with `datetime.timezone.utc` itself are the fast path, others are converted first. An instant outside `YEARS`
     is a ValueError, as is a calendar that is never open.
@@ -164,11 +181,13 @@ class SupportHours:
         holidays: Mapping[date, str] = MappingProxyType({}),
         exceptions: Mapping[date, tuple[str, Sequence[str]]] = MappingProxyType({}),
         changes: Mapping[date, Mapping[str, Sequence[str]]] = MappingProxyType({}),
+        yearly: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         """
         Parse texts: `SupportHours("Europe/Stockholm", {"mon-fri": ["09:00-18:00"]}, holidays={date: name})`.
 
-        An exception is a name and the windows of that date; a change is the week that holds from that date on.
+        An exception is a name and the windows of that date; a change is the week that holds from that date on; `yearly`
+        has the windows of days such as `12-24`.
         """
         self._rules = Rules(
             zone=zone,
@@ -178,6 +197,7 @@ class SupportHours:
             exceptions=MappingProxyType(
                 {day: DatedHours(name, _build_day(hours)) for day, (name, hours) in exceptions.items()}
             ),
+            yearly=MappingProxyType({parse_day_of_year(day): _build_day(hours) for day, hours in yearly.items()}),
         )
         self._zone = get_zone(zone)
         self._weeks_from = [date.min, *self._rules.changes]
@@ -191,6 +211,11 @@ class SupportHours:
     def rules(self) -> Rules:
         """The rules these hours were made from, parsed."""
         return self._rules
+
+    @property
+    def members(self) -> "tuple[SupportHours, ...]":
+        """The calendars that these hours are joined of, or these hours alone."""
+        return (self,)
 
     def is_ever_open(self, years: Iterable[int]) -> bool:
         """Return whether any day of these local years has support time."""
@@ -301,9 +326,13 @@ class SupportHours:
             self._span = span
         return span
 
+    def _find_edges(self, years: range) -> tuple[datetime, datetime]:
+        """Return the first instant of these local years, and the first one after them."""
+        return self._convert_to_utc(date(years.start, 1, 1), 0), self._convert_to_utc(date(years.stop, 1, 1), 0)
+
     def _lay_out(self, years: range) -> _Span:
-        since, until = self._convert_to_utc(date(years.start, 1, 1), 0), self._convert_to_utc(date(years.stop, 1, 1), 0)
-        merged = _merge_windows(chain.from_iterable(self._build_windows_of_year(year) for year in years))
+        since, until = self._find_edges(years)
+        merged = _merge_windows(self._build_windows(years, until))
         used = list(accumulate((closes - opens for opens, closes in merged), initial=_ZERO))
         merged.append((until, _NEVER))
         windows = [
@@ -316,6 +345,10 @@ class SupportHours:
             last_day_of_window = min(window[0].toordinal(), last_day)
             of_day += [window] * (last_day_of_window + 1 - first_day - len(of_day))
         return _Span(windows, used, of_day, first_day, last_day, years)
+
+    def _build_windows(self, years: range, until: datetime) -> Iterable[tuple[datetime, datetime]]:
+        """Yield the windows of local years in UTC, sorted; none ends after `until`, as the last of the years does."""
+        return chain.from_iterable(self._build_windows_of_year(year) for year in years)
 
     def _build_windows_of_year(self, year: int) -> list[tuple[datetime, datetime]]:
         """Return the windows inside one local year in UTC, sorted, not yet merged."""
@@ -351,12 +384,42 @@ class SupportHours:
         exception = self._rules.exceptions.get(day)
         if exception and exception.windows:
             return exception.windows
-        return self._weeks[bisect_right(self._weeks_from, day) - 1][day.weekday()]
+        windows = self._weeks[bisect_right(self._weeks_from, day) - 1][day.weekday()]
+        if exception or not windows or day in self._rules.holidays:
+            return windows
+        return self._rules.yearly.get((day.month, day.day), windows)
 
     def _convert_to_utc(self, day: date, minutes: int) -> datetime:
         """Convert a local wall time to UTC, 24:00 being the next midnight (docs/upstream-behaviour.md#c6)."""
         local = datetime.combine(day, time(), self._zone) + timedelta(minutes=minutes)
         return local.astimezone(UTC)
+
+
+class JoinedHours(SupportHours):
+    """
+    Support hours that are open as long as one of several is. `rules`, and why a day is closed, are those of the first.
+    """
+
+    def __init__(self, calendars: Sequence[SupportHours]) -> None:
+        self._members = tuple(chain.from_iterable(each.members for each in calendars))
+        self._rules, self._zone = self._members[0].rules, get_zone(self._members[0].rules.zone)
+        self._span = _NO_SPAN
+
+    @property
+    def members(self) -> tuple[SupportHours, ...]:
+        return self._members
+
+    def is_ever_open(self, years: Iterable[int]) -> bool:
+        return any(each.is_ever_open(years) for each in self._members)
+
+    def _find_edges(self, years: range) -> tuple[datetime, datetime]:
+        """Return the edges of what all of them know; the years of their zones begin hours apart."""
+        edges = [each._find_edges(years) for each in self._members]
+        return max(since for since, _ in edges), min(until for _, until in edges)
+
+    def _build_windows(self, years: range, until: datetime) -> Iterable[tuple[datetime, datetime]]:
+        windows = chain.from_iterable(each._build_windows(years, until) for each in self._members)
+        return sorted((opens, min(closes, until)) for opens, closes in windows if opens < until)
 
 
 def _merge_windows(windows: Iterable[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:

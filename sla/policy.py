@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
-from sla.calendar import YEARS, SupportHours
+from sla.calendar import YEARS, JoinedHours, SupportHours
 
 ResolvedJson = dict[str, Any]
 
@@ -101,7 +101,8 @@ class Policy:
                 f"a resolved policy of format {resolved.get('format')!r}; this program reads format {RESOLVED_FORMAT}"
             )
         canonical = json.dumps(resolved, sort_keys=True, separators=(",", ":"))
-        levels = [_build_level(level, resolved["zone"], resolved["holidays"]) for level in resolved["levels"]]
+        calendars = build_calendars(resolved)
+        levels = [_build_level(level, resolved, calendars) for level in resolved["levels"]]
         return cls(
             name=resolved["name"],
             version=resolved["version"],
@@ -172,10 +173,28 @@ def _build_objectives(resolved: ResolvedJson) -> dict[str, Objective]:
     return {name: Objective(name, **rules) for name, rules in rules_of.items()}
 
 
-def _build_level(level: ResolvedJson, zone: str, holidays: Mapping[str, str]) -> Level:
+def build_calendars(resolved: ResolvedJson) -> dict[str, SupportHours]:
+    """Build the named calendars of a resolved policy. Raises ValueError if one is never open."""
+    rules, built = resolved.get("calendars", {}), dict[str, SupportHours]()
+
+    def build(name: str) -> SupportHours:
+        if name not in built:
+            joined = rules[name].get("any_of")
+            built[name] = (
+                build_support_hours(rules[name], resolved)
+                if joined is None
+                else JoinedHours([build(each) for each in joined])
+            )
+        return built[name]
+
+    return {name: build(name) for name in rules}
+
+
+def _build_level(level: ResolvedJson, resolved: ResolvedJson, calendars: Mapping[str, SupportHours]) -> Level:
+    hours = level["hours"]
     return Level(
         name=level["name"],
-        hours=build_support_hours(level, zone, holidays),
+        hours=calendars[hours] if isinstance(hours, str) else build_support_hours(level, resolved),
         targets=MappingProxyType({name: timedelta(seconds=target) for name, target in level["targets"].items()}),
         objectives=MappingProxyType(
             {
@@ -188,13 +207,19 @@ def _build_level(level: ResolvedJson, zone: str, holidays: Mapping[str, str]) ->
     )
 
 
-def build_support_hours(level: ResolvedJson, zone: str, holidays: Mapping[str, str]) -> SupportHours:
-    """Build the support hours of a resolved level, in its own zone if it has one. Raises ValueError if never open."""
-    closed = holidays if level["holidays"] == "closed" else {}
+def build_support_hours(rules: ResolvedJson, resolved: ResolvedJson) -> SupportHours:
+    """
+    Build the support hours of a resolved calendar, or of a level that has its own, in the zone and with the holidays of
+    the policy unless they say otherwise. Raises ValueError if never open.
+    """
+    closed = rules["holidays"]
+    if isinstance(closed, str):
+        closed = resolved["holidays"] if closed == "closed" else {}
     return SupportHours(
-        level.get("zone", zone),
-        level["hours"],
+        rules.get("zone") or resolved["zone"],
+        rules["hours"],
         holidays={date.fromisoformat(day): name for day, name in closed.items()},
-        exceptions={date.fromisoformat(day): (it["name"], it["hours"]) for day, it in level["exceptions"].items()},
-        changes={date.fromisoformat(day): week for day, week in level["hours_from"].items()},
+        exceptions={date.fromisoformat(day): (it["name"], it["hours"]) for day, it in rules["exceptions"].items()},
+        changes={date.fromisoformat(day): week for day, week in rules["hours_from"].items()},
+        yearly=rules.get("yearly", {}),
     )

@@ -14,12 +14,12 @@ from itertools import pairwise
 from operator import itemgetter
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
 from events.cloudevents import parse_time
-from sla.calendar import WEEKDAYS, Window, get_zone, parse_weekdays
+from sla.calendar import WEEKDAYS, Window, get_zone, parse_day_of_year, parse_weekdays
 from sla.policy import FIRST_RESPONSE, RESOLVED_FORMAT, SEVERITIES, Policy, ResolvedJson, build_support_hours
 
 _T = TypeVar("_T")
@@ -34,11 +34,10 @@ HORIZON = range(1999, 2103)
 LONGEST_TARGET = timedelta(days=3650)
 LARGEST_FILE = 256 * 1024  # bytes
 DEEPEST_NESTING = 10
-REQUIRED = ("name", "version", "zone", "holidays", "priorities", "levels")
-OPTIONAL = ("effective_from", "material", "warn_at", "objectives", "exclusions")
+REQUIRED = ("name", "version", "zone", "priorities", "levels")
+OPTIONAL = ("effective_from", "material", "holidays", "calendars", "warn_at", "objectives", "exclusions")
 PLAIN_YAML = "a policy is plain YAML: indented with spaces, every bracket and quote closed, without anchors and tags"
 STARTS, STOPS = ("opened", "customer_replied"), ("responded", "closed")
-SUNDAYS = "holidays: include_sundays"
 
 _TOKEN = re.compile(r"[a-z0-9_-]{1,32}")
 _VERSION = re.compile(r"[A-Za-z0-9._-]{1,32}")
@@ -63,9 +62,17 @@ def load_policy_file(path: str | PathLike[str]) -> Policy:
     return replace(Policy.from_resolved(resolved), effective_from=file.effective_from, material=file.material)
 
 
-def _is_ever_open(level: ResolvedJson, zone: str, holidays: Mapping[str, str]) -> bool:
+class _Names(NamedTuple):
+    """What the levels of a policy refer to; the objectives without the first response."""
+
+    priorities: tuple[str, ...]
+    objectives: tuple[str, ...]
+    calendars: tuple[str, ...]
+
+
+def _is_ever_open(rules: ResolvedJson, policy: ResolvedJson) -> bool:
     try:
-        return build_support_hours(level, zone, holidays).is_ever_open(HORIZON)
+        return build_support_hours(rules, policy).is_ever_open(HORIZON)
     except ValueError:
         return False
 
@@ -109,6 +116,21 @@ def _parse_day(text: str) -> str:
     if day.year not in HORIZON:
         raise ValueError(f"{text} is out of range; dates lie in the years {HORIZON[0]} to {HORIZON[-1]}")
     return text
+
+
+def _parse_day_of_year(text: str) -> str:
+    parse_day_of_year(text)
+    return text
+
+
+def _make_calendar_parser(declared: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in declared:
+            known = f"write one of {', '.join(declared)}" if declared else "write windows, or name it in calendars"
+            raise ValueError(f"{text!r} is not a calendar; {known}")
+        return text
+
+    return parse
 
 
 def _make_effect_parser(zone: str) -> Callable[[str], datetime]:
@@ -378,28 +400,36 @@ class _PolicyFile:
             fields.get("effective_from"), "effective_from", _make_effect_parser(zone or "UTC")
         )
         self.material = self._parse_value(fields.get("material"), "material", _parse_flag)
-        holidays = self._read_holidays(fields.get("holidays"))
+        if not {"holidays", "calendars"} & fields.keys():
+            self._reject(root, "the policy has no holidays; add it")
+        resolved = {
+            "zone": zone or "UTC",
+            "holidays": self._read_holidays(fields["holidays"], "holidays") if "holidays" in fields else None,
+        }
         priorities = self._read_priorities(fields.get("priorities"))
         levels = self._read_named(fields.get("levels"), "levels").items()
         optional: ResolvedJson = {}
+        if "calendars" in fields:
+            optional["calendars"] = self._read_calendars(fields["calendars"], resolved)
         if "objectives" in fields:
             optional["objectives"] = self._read_objectives(fields["objectives"])
         if "exclusions" in fields:
             optional["exclusions"] = self._read_exclusions(fields["exclusions"])
-        others = tuple(name for name in optional.get("objectives", ()) if name != FIRST_RESPONSE)
+        names = _Names(
+            priorities=tuple(priorities),
+            objectives=tuple(name for name in optional.get("objectives", ()) if name != FIRST_RESPONSE),
+            calendars=tuple(optional.get("calendars", ())),
+        )
         return {
             "format": RESOLVED_FORMAT,
             "name": self._parse_value(fields.get("name"), "name", _parse_token),
             "version": self._parse_value(fields.get("version"), "version", _parse_version),
             "zone": zone,
             "horizon": [HORIZON[0], HORIZON[-1]],
-            "holidays": holidays,
+            "holidays": resolved["holidays"] or {},
             "warn_at": self._read_warn_at(fields["warn_at"]) if "warn_at" in fields else list(WARN_AT),
             "priorities": [{"name": name, "severity": severity} for name, severity in priorities.items()],
-            "levels": [
-                self._read_level(name, node, tuple(priorities), zone or "UTC", holidays, others)
-                for name, node in levels
-            ],
+            "levels": [self._read_level(name, node, names, resolved) for name, node in levels],
             **optional,
         }
 
@@ -446,84 +476,130 @@ class _PolicyFile:
             )
         return priorities
 
-    def _read_holidays(self, node: yaml.Node | None) -> dict[str, str]:
+    def _read_calendars(self, node: yaml.Node, policy: ResolvedJson) -> ResolvedJson:
+        nodes = self._read_named(node, "calendars")
+        calendars = {name: self._read_calendar(name, it, tuple(nodes), policy) for name, it in nodes.items()}
+        for name in calendars:
+            if name in _list_joined(calendars, name):
+                self._reject(nodes[name], f"calendar {name}: any_of contains {name} itself; leave it out")
+        return calendars
+
+    def _read_calendar(self, name: str, node: yaml.Node, names: tuple[str, ...], policy: ResolvedJson) -> ResolvedJson:
+        what, found = f"calendar {name}", len(self._found)
+        if isinstance(node, yaml.MappingNode) and any(key.value == "any_of" for key, _ in node.value):
+            fields = self._read_fields(node, what, ("any_of",))
+            joined = self._parse_values(fields.get("any_of"), f"{what}: any_of", _make_calendar_parser(names))
+            if len(self._found) == found and not joined:
+                self._reject(fields["any_of"], f"{what}: any_of is empty; name at least one calendar")
+            return {"any_of": joined}
+        fields = self._read_fields(node, what, ("hours",), ("zone", "hours_from", "exceptions", "holidays", "yearly"))
+        yearly = self._read_entries(fields.get("yearly"), f"{what}: yearly", _parse_day_of_year)
+        calendar = {
+            **self._read_hours(fields, what),
+            "holidays": "closed",
+            "yearly": {day: self._read_windows(it, f"{what}: yearly {day}") for day, it in yearly.items()},
+        }
+        if "holidays" in fields:
+            calendar["holidays"] = self._read_holidays(fields["holidays"], f"{what}: holidays")
+        self._check_hours(node, calendar, what, found, policy)
+        return calendar
+
+    def _read_hours(self, fields: Mapping[str, yaml.Node], what: str) -> ResolvedJson:
+        """Return the windows of a calendar, or of a level that has its own, and the zone if they have another one."""
+        changes = self._read_entries(fields.get("hours_from"), f"{what}: hours_from", _parse_day)
+        exceptions = self._read_entries(fields.get("exceptions"), f"{what}: exceptions", _parse_day)
+        zone = self._parse_value(fields.get("zone"), f"{what}: zone", _parse_zone)
+        return {
+            "hours": self._read_week(fields.get("hours"), f"{what}: hours"),
+            "hours_from": {day: self._read_week(week, f"{what}: hours_from {day}") for day, week in changes.items()},
+            "exceptions": {day: self._read_exception(it, f"{what}: exception {day}") for day, it in exceptions.items()},
+            **({"zone": zone} if zone else {}),
+        }
+
+    def _check_hours(self, node: yaml.Node, hours: ResolvedJson, what: str, found: int, policy: ResolvedJson) -> None:
+        """Reject hours without holidays, or that are never open; `found` problems were there before they were read."""
+        if hours["holidays"] == "closed" and policy["holidays"] is None:
+            self._reject(
+                node,
+                f"{what} takes the holidays of the policy, which has none; add holidays: none, or a country, to it",
+            )
+        elif len(self._found) == found and not _is_ever_open(hours, policy):
+            self._reject(node, f"{what} is never open; give it a window on a day that is not closed")
+
+    def _read_holidays(self, node: yaml.Node, what: str) -> dict[str, str]:
         if isinstance(node, yaml.ScalarNode):
-            self._parse_value(node, "holidays", _make_choice_parser("none"))
+            self._parse_value(node, what, _make_choice_parser("none"))
             return {}
         optional = ("country", "subdivision", "categories", "include_sundays", "add", "remove")
-        fields = self._read_fields(node, "holidays", (), optional)
+        fields = self._read_fields(node, what, (), optional)
         days = (
             dict.fromkeys(_iterate_sundays(), "Sunday")
-            if self._parse_value(fields.get("include_sundays"), SUNDAYS, _parse_flag)
+            if self._parse_value(fields.get("include_sundays"), f"{what}: include_sundays", _parse_flag)
             else {}
         )
-        national = self._read_national_holidays(fields)
+        national = self._read_national_holidays(fields, what)
         days |= national or {}
-        for item in self._read_items(fields.get("remove"), "holidays: remove"):
-            day = self._parse_value(item, "holidays: remove", _parse_day)
+        for item in self._read_items(fields.get("remove"), f"{what}: remove"):
+            day = self._parse_value(item, f"{what}: remove", _parse_day)
             if day is not None and days.pop(day, None) is None and national is not None:
-                self._reject(item, f"holidays: remove: {day} is not a holiday; remove only what is one, and once")
-        for day, name in self._read_entries(fields.get("add"), "holidays: add", _parse_day).items():
-            days[day] = self._parse_value(name, f"holidays: add: {day}", _parse_label) or ""
+                self._reject(item, f"{what}: remove: {day} is not a holiday; remove only what is one, and once")
+        for day, name in self._read_entries(fields.get("add"), f"{what}: add", _parse_day).items():
+            days[day] = self._parse_value(name, f"{what}: add: {day}", _parse_label) or ""
         return days
 
-    def _read_national_holidays(self, fields: Mapping[str, yaml.Node]) -> Mapping[str, str] | None:
+    def _read_national_holidays(self, fields: Mapping[str, yaml.Node], what: str) -> Mapping[str, str] | None:
         """Return the holidays of the country, none if there is no country; None if it or its settings have problems."""
         found = len(self._found)
         if "country" not in fields:
             for name in {"subdivision", "categories"} & fields.keys():
-                self._reject(fields[name], f"holidays: {name} without a country; add the country")
+                self._reject(fields[name], f"{what}: {name} without a country; add the country")
             return {} if len(self._found) == found else None
-        country = self._parse_value(fields["country"], "holidays: country", _parse_country)
+        country = self._parse_value(fields["country"], f"{what}: country", _parse_country)
         if country is None:
             return None
         known = _get_holiday_entity(country)
         subdivision = self._parse_value(
-            fields.get("subdivision"), "holidays: subdivision", _make_choice_parser(*known.subdivisions)
+            fields.get("subdivision"), f"{what}: subdivision", _make_choice_parser(*known.subdivisions)
         )
         allowed = _make_choice_parser(*(name for name in known.supported_categories if name != "half_day"))
-        categories = self._parse_values(fields.get("categories"), "holidays: categories", allowed)
+        categories = self._parse_values(fields.get("categories"), f"{what}: categories", allowed)
         if "categories" in fields and fields["categories"].value == []:
-            self._reject(fields["categories"], "holidays: categories is empty; write [public], or holidays: none")
+            self._reject(fields["categories"], f"{what}: categories is empty; write [public], or holidays: none")
         if len(self._found) > found:
             return None
         return _build_holidays(country, subdivision, tuple(categories or ["public"]))
 
-    def _read_level(
-        self,
-        name: str,
-        node: yaml.Node,
-        priorities: tuple[str, ...],
-        zone: str,
-        holidays: Mapping[str, str],
-        objectives: tuple[str, ...],
-    ) -> ResolvedJson:
-        what, found = f"level {name}", len(self._found)
-        required = ("hours", "targets", *(("objectives",) if objectives else ()))
+    def _read_level(self, name: str, node: yaml.Node, names: _Names, policy: ResolvedJson) -> ResolvedJson:
+        what = f"level {name}"
+        required = ("hours", "targets", *(("objectives",) if names.objectives else ()))
         optional = ("zone", "hours_from", "exceptions", "holidays", "channels", "escalation")
         fields = self._read_fields(node, what, required, optional)
-        changes = self._read_entries(fields.get("hours_from"), f"{what}: hours_from", _parse_day)
-        exceptions = self._read_entries(fields.get("exceptions"), f"{what}: exceptions", _parse_day)
-        closed = self._parse_value(fields.get("holidays"), f"{what}: holidays", _make_choice_parser("closed", "open"))
         escalation = self._read_fields(fields.get("escalation"), f"{what}: escalation", ("tell",))
-        own_zone = self._parse_value(fields.get("zone"), f"{what}: zone", _parse_zone)
-        level = {
+        return {
             "name": name,
-            "hours": self._read_week(fields.get("hours"), f"{what}: hours"),
-            "hours_from": {day: self._read_week(week, f"{what}: hours_from {day}") for day, week in changes.items()},
-            "exceptions": {day: self._read_exception(it, f"{what}: exception {day}") for day, it in exceptions.items()},
-            "holidays": closed or "closed",
-            "targets": self._read_targets(fields.get("targets"), f"{what}: targets", priorities),
-            "channels": self._read_channels(fields.get("channels"), f"{what}: channels", priorities),
+            **self._read_level_hours(fields, what, names, policy),
+            "targets": self._read_targets(fields.get("targets"), f"{what}: targets", names),
+            "channels": self._read_channels(fields.get("channels"), f"{what}: channels", names),
             "tell": self._parse_values(escalation.get("tell"), f"{what}: tell", _parse_label),
-            **({"zone": own_zone} if own_zone else {}),
-            **(
-                {"objectives": self._read_objective_targets(fields, what, objectives, priorities)} if objectives else {}
-            ),
+            **({"objectives": self._read_objective_targets(fields, what, names)} if names.objectives else {}),
         }
-        if len(self._found) == found and not _is_ever_open(level, zone, holidays):
-            self._reject(fields["hours"], f"{what} is never open; give it a window on a day that is not closed")
-        return level
+
+    def _read_level_hours(
+        self, fields: Mapping[str, yaml.Node], what: str, names: _Names, policy: ResolvedJson
+    ) -> ResolvedJson:
+        """Return the name of a calendar, or the windows of the level."""
+        node, found = fields.get("hours"), len(self._found)
+        if isinstance(node, yaml.ScalarNode):
+            calendar = self._parse_value(node, f"{what}: hours", _make_calendar_parser(names.calendars))
+            for name in ("zone", "hours_from", "exceptions", "holidays"):
+                if name in fields:
+                    self._reject(fields[name], f"{what}: {name} beside the name of a calendar; write it there")
+            return {"hours": calendar}
+        closed = self._parse_value(fields.get("holidays"), f"{what}: holidays", _make_choice_parser("closed", "open"))
+        hours = {**self._read_hours(fields, what), "holidays": closed or "closed"}
+        if node is not None:
+            self._check_hours(node, hours, what, found, policy)
+        return hours
 
     def _read_week(self, node: yaml.Node | None, what: str) -> dict[str, list[str]]:
         week: dict[str, list[str]] = {}
@@ -552,27 +628,36 @@ class _PolicyFile:
         return {"name": name, "hours": self._read_windows(fields.get("hours"), f"{what}: hours")}
 
     def _read_objective_targets(
-        self, fields: Mapping[str, yaml.Node], what: str, objectives: tuple[str, ...], priorities: tuple[str, ...]
+        self, fields: Mapping[str, yaml.Node], what: str, names: _Names
     ) -> dict[str, dict[str, int | None]]:
         """Return the targets of each objective beside the first response; every level has all of them."""
-        nodes = self._read_fields(fields.get("objectives"), f"{what}: objectives", objectives)
-        return {
-            name: self._read_targets(node, f"{what}: objectives: {name}", priorities) for name, node in nodes.items()
-        }
+        nodes = self._read_fields(fields.get("objectives"), f"{what}: objectives", names.objectives)
+        return {name: self._read_targets(node, f"{what}: objectives: {name}", names) for name, node in nodes.items()}
 
-    def _read_targets(self, node: yaml.Node | None, what: str, priorities: tuple[str, ...]) -> dict[str, int | None]:
-        targets = self._read_entries(node, what, _make_priority_parser(priorities))
+    def _read_targets(self, node: yaml.Node | None, what: str, names: _Names) -> dict[str, int | None]:
+        targets = self._read_entries(node, what, _make_priority_parser(names.priorities))
         if isinstance(node, yaml.MappingNode):
-            for missing in (name for name in priorities if name not in targets):
+            for missing in (name for name in names.priorities if name not in targets):
                 self._reject(node, f"{what}: none for {missing}; every priority has a target in every level")
         return {name: self._parse_value(target, f"{what}: {name}", _parse_duration) for name, target in targets.items()}
 
-    def _read_channels(self, node: yaml.Node | None, what: str, priorities: tuple[str, ...]) -> dict[str, list[str]]:
+    def _read_channels(self, node: yaml.Node | None, what: str, names: _Names) -> dict[str, list[str]]:
         channels = {}
         for name, allowed in self._read_entries(node, what, _parse_token).items():
             if isinstance(allowed, yaml.ScalarNode):
                 self._parse_value(allowed, f"{what}: {name}", _make_choice_parser("all"))
-                channels[name] = list(priorities)
+                channels[name] = list(names.priorities)
             else:
-                channels[name] = self._parse_values(allowed, f"{what}: {name}", _make_priority_parser(priorities))
+                parse = _make_priority_parser(names.priorities)
+                channels[name] = self._parse_values(allowed, f"{what}: {name}", parse)
         return channels
+
+
+def _list_joined(calendars: ResolvedJson, name: str) -> set[str]:
+    """Return the calendars that one is joined of, and those that these are joined of."""
+    found, waiting = set[str](), [name]
+    while waiting:
+        new = set(calendars[waiting.pop()].get("any_of", ())) - found
+        found |= new
+        waiting += new
+    return found

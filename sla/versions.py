@@ -4,6 +4,7 @@ A version is never edited once it is published, and never takes effect before th
 version for ever, however late its fact arrives.
 """
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ BEFORE_ALL = datetime(1999, 1, 1, tzinfo=UTC)
 
 AFTER_ALL = datetime(2101, 1, 1, tzinfo=UTC)
 """When all that can count has happened."""
+
+_HOLIDAY = re.compile(r"(calendars\.[^.]+\.)?holidays\.")
 
 MIN_LEAD = timedelta(seconds=2)
 """The least time between publication and effect: the engine reads versions after each batch, and must know this one."""
@@ -183,7 +186,7 @@ def is_material(before: Policy, after: Policy) -> bool:
 
 def _is_label(change: Change) -> bool:
     what, before, after = change
-    renamed = what.startswith("holidays.") and "-" not in (before, after)
+    renamed = _HOLIDAY.match(what) is not None and "-" not in (before, after)
     return renamed or what == "warn_at" or what.endswith((".severity", ".tell"))
 
 

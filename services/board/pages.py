@@ -18,7 +18,7 @@ from services.board.service import BoardSnapshot, Line, News, Pair, Tally, find_
 from services.queries.explanation import TicketExplanation, list_details
 from services.text.formats import format_span, format_wall_time
 from services.text.phrases import choose_wording, name_fact, write_decision, write_news
-from sla.calendar import Segment, SupportHours, Week, get_zone
+from sla.calendar import LEAP_YEAR, Rules, Segment, SupportHours, Week, get_zone
 from sla.explain import ClockExplanation, DecisionEntry
 from sla.judge import Fact
 from sla.log import AnnouncedEvent, Breached, StateUpdated
@@ -126,9 +126,7 @@ def render_policy(snapshot: BoardSnapshot, it: Policy, versions: Sequence[Versio
     levels = [
         {
             "name": level.name,
-            "zone": level.hours.rules.zone,
-            "week": _group_week(level.hours.rules.week),
-            "changes": [(f"{day:%d %B %Y}", _group_week(week)) for day, week in level.hours.rules.changes.items()],
+            "hours": [_describe_hours(each.rules) for each in level.hours.members],
             "tell": ", ".join(level.tell) or "nobody",
             "channels": [(name, ", ".join(priorities)) for name, priorities in level.channels.items()],
         }
@@ -356,6 +354,18 @@ def _choose_fact_colour(fact: Fact) -> str:
 # ---- parts of the policy
 
 
+def _describe_hours(rules: Rules) -> dict[str, Any]:
+    return {
+        "zone": rules.zone,
+        "week": _group_week(rules.week),
+        "changes": [(f"from {day:%d %B %Y}", _group_week(week)) for day, week in rules.changes.items()]
+        + [
+            (f"every {date(LEAP_YEAR, *day):%d %B}", [("", ", ".join(map(str, windows)) or "closed")])
+            for day, windows in sorted(rules.yearly.items())
+        ],
+    }
+
+
 def _group_week(week: Week) -> list[tuple[str, str]]:
     """Group days with the same windows: `Mon-Fri`, `09:00-18:00`."""
     said = [", ".join(map(str, windows)) or "closed" for windows in week]
@@ -391,14 +401,13 @@ class CalendarDay(NamedTuple):
 
 
 def _list_days(policy: Policy, year: int) -> Iterable[CalendarDay]:
-    found: dict[tuple[date, str, str], list[str]] = {}
-    for level in policy.levels.values():
-        rules = level.hours.rules
+    found: dict[tuple[date, str, str], dict[str, None]] = {}
+    for level, rules in ((each, hours.rules) for each in policy.levels.values() for hours in each.hours.members):
         for day, name in rules.holidays.items():
             if day.year == year and day not in rules.exceptions:
-                found.setdefault((day, name, "closed"), []).append(level.name)
+                found.setdefault((day, name, "closed"), {})[level.name] = None
         for day, (name, windows) in rules.exceptions.items():
             if day.year == year:
-                found.setdefault((day, name, ", ".join(map(str, windows)) or "closed"), []).append(level.name)
+                found.setdefault((day, name, ", ".join(map(str, windows)) or "closed"), {})[level.name] = None
     for (day, name, hours), levels in sorted(found.items()):
         yield CalendarDay(day, name, "all levels" if len(levels) == len(policy.levels) else ", ".join(levels), hours)

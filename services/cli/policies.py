@@ -1,5 +1,6 @@
 """Commands on the policy: its published versions, moves of tickets to one, backtest. Which counts: sla/versions.py."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -217,12 +218,8 @@ def find_policy(name: str, versions: Versions) -> Policy:
 
 def list_settings(policy: Policy, now: datetime) -> list[tuple[str, str]]:
     """List what a policy says, a setting a line, in the order of the file; holidays only of this year and the next."""
-    years = (f"holidays.{now.year}", f"holidays.{now.year + 1}")
-    settings = [
-        (what, value)
-        for what, value in flatten_policy(policy)
-        if not what.startswith("holidays.") or what.startswith(years)
-    ]
+    other_year = re.compile(rf"(calendars\.[^.]+\.)?holidays\.(?!{now.year}|{now.year + 1})")
+    settings = [setting for setting in flatten_policy(policy) if not other_year.match(setting[0])]
     return [("name", policy.name), ("version", policy.version), *settings]
 
 

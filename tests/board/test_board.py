@@ -22,6 +22,7 @@ from services.board import pages, service
 from services.board.routes import OPENAPI, STATIC
 from services.board.service import Board, BoardSnapshot, LogTail
 from services.runtime.settings import SHIPPED_POLICIES, Settings, load_policy
+from sla.policy import Policy
 from sla.versions import Versions
 from tests.support.bus import (
     PATIENCE,
@@ -411,6 +412,20 @@ def test_the_policy_page_has_hours_targets_and_the_holidays_of_a_year() -> None:
         assert f'<td>{day}</td><th scope="row">{name}</th><td>closed</td><td>all levels</td>' in html
     assert html.count("<td>closed</td>") == 13
     assert '<th scope="row">minor</th><td>24h</td><td>12h</td><td>8h</td>' in html
+
+
+def test_the_policy_page_has_every_calendar_that_hours_are_joined_of() -> None:
+    resolved = load_policy(SHIPPED_POLICIES).to_resolved()
+    office = {"hours": {"fri": ["09:00-17:00"]}, "holidays": "closed", "hours_from": {}, "exceptions": {}}
+    pune = {**office, "zone": "Asia/Kolkata", "hours": {"fri": ["09:30-18:30"]}, "yearly": {"12-24": ["09:30-12:00"]}}
+    resolved["calendars"] = {"office": office, "pune": pune, "follow": {"any_of": ["office", "pune"]}}
+    resolved["levels"][0]["hours"] = "follow"
+    policy = Policy.from_resolved(resolved)
+    html = pages.render_policy(BoardSnapshot(ago(hours=1), 7), policy, list(Versions.only(policy)), 2027)
+    for pair in (("Fri", "09:00-17:00"), ("Fri", "09:30-18:30"), ("zone", "Asia/Kolkata")):
+        assert "<dt>{}</dt><dd>{}</dd>".format(*pair) in html
+    assert re.search(r"<dt>every 24 December</dt><dd>\s*09:30-12:00</dd>", html)
+    assert html.count("Christmas Day") == 1
 
 
 # ---- news

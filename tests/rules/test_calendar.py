@@ -1,6 +1,7 @@
 """Support hours: worked examples, the clock changes, and properties against two calendars that are not ours."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ import workclock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sla.calendar import YEARS, SupportHours, Window, get_zone, parse_weekdays
+from sla.calendar import YEARS, JoinedHours, SupportHours, Window, get_zone, parse_weekdays
 from sla.policy import Policy
 from sla.policy_file import load_policy_file
 from tests.support.examples import examples
@@ -218,6 +219,28 @@ def test_other_weekly_hours_hold_from_their_date_on() -> None:
         ("2027-03-07", 2),
     ):
         assert hours.measure(utc(day), utc(day) + timedelta(days=1)) == expected * HOUR
+
+
+def test_yearly_hours_replace_the_windows_of_a_day_that_would_be_open_and_open_none() -> None:
+    holidays, short = {date(2027, 12, 24): "holiday"}, {"12-24": ["08:00-12:00"], "02-29": []}
+    hours = SupportHours(STOCKHOLM, {"mon-fri": ["08:00-16:00"]}, holidays=holidays, yearly=short)
+    expected = {"2025-12-24": 4, "2025-12-25": 8, "2027-12-24": 0, "2022-12-24": 0, "2028-02-29": 0}  # 2022: Saturday
+    for day, open_for in expected.items():
+        assert hours.measure(stockholm(f"{day} 00:00"), stockholm(f"{day} 23:59")) == open_for * HOUR
+
+
+def test_joined_hours_are_open_as_long_as_one_of_them_is() -> None:
+    """Stockholm until 17:00 is 16:00Z; New York begins at 14:00Z and ends at 22:00Z; both close on Christmas Day."""
+    christmas = {date(2026, 12, 25): "Christmas Day"}
+    europe = SupportHours(STOCKHOLM, {"mon-fri": ["09:00-17:00"]}, holidays=christmas)
+    america = SupportHours("America/New_York", {"mon-fri": ["09:00-17:00"]})
+    hours = JoinedHours([europe, america])
+    assert hours.find_due(utc("2026-12-01 07:00"), 14 * HOUR) == utc("2026-12-01 22:00")
+    assert hours.find_due(utc("2026-12-01 07:00"), 15 * HOUR) == utc("2026-12-02 09:00")
+    assert hours.measure(utc("2026-12-25 00:00"), utc("2026-12-26 00:00")) == 8 * HOUR
+    closed = [it.reason for it in hours.cut_segments(utc("2026-12-25 00:00"), utc("2026-12-25 14:00"))]
+    assert closed == ["Christmas Day"]
+    assert JoinedHours([hours, europe]).members == (europe, america, europe)
 
 
 def test_reasons_of_closed_time_change_at_local_midnight(policy: Policy) -> None:
@@ -436,19 +459,30 @@ targets = st.timedeltas(timedelta(0), timedelta(hours=60))
 
 @st.composite
 def calendars(draw: st.DrawFn) -> tuple[SupportHours, Oracle]:
-    """The same random hours twice: ours, and the oracle's."""
+    """The same random hours twice: ours, and the oracle's; now and then joined of several."""
+    found = draw(st.lists(simple_calendars(), min_size=1, max_size=3))
+    (ours, oracle), *others = found
+    if others:
+        ours, oracle = JoinedHours([hours for hours, _ in found]), replace(oracle, others=[each for _, each in others])
+    return ours, oracle
+
+
+@st.composite
+def simple_calendars(draw: st.DrawFn) -> tuple[SupportHours, Oracle]:
     zone, week = draw(st.sampled_from(ZONES)), draw(weeks)
     closed = draw(st.frozensets(days, max_size=20))
     dated = draw(st.dictionaries(days, st.lists(windows, max_size=2), max_size=5))
     changes = draw(st.dictionaries(days, weeks, max_size=2))
+    yearly = draw(st.dictionaries(days.map("{:%m-%d}".format), st.lists(windows, max_size=2), max_size=9))
     ours = SupportHours(
         zone,
         named(week),
         holidays=dict.fromkeys(closed, "holiday"),
         exceptions={day: ("exception", texts) for day, texts in dated.items()},
         changes={day: named(week) for day, week in changes.items()},
+        yearly=yearly,
     )
-    return ours, Oracle(get_zone(zone), week, closed, dated, changes)
+    return ours, Oracle(get_zone(zone), week, closed, dated, changes, yearly)
 
 
 def named(week: Sequence[Sequence[str]]) -> Mapping[str, Sequence[str]]:

@@ -12,13 +12,18 @@ Texts = Sequence[str]
 
 @dataclass
 class Oracle:
-    """Windows as text for the weekdays, Monday first; closed dates; dates with their own windows; later weeks."""
+    """
+    Windows as text for the weekdays, Monday first; closed dates; dates with their own windows; later weeks; windows of
+    days of every year, such as `12-24`; others beside which it is open too.
+    """
 
     zone: tzinfo
     week: Sequence[Texts]
     closed: frozenset[date] = frozenset()
     dated: Mapping[date, Texts] = field(default_factory=dict)
     changes: Mapping[date, Sequence[Texts]] = field(default_factory=dict)
+    yearly: Mapping[str, Texts] = field(default_factory=dict)
+    others: Sequence["Oracle"] = ()
 
     def __post_init__(self) -> None:
         self._minutes: dict[date, frozenset[datetime]] = {}
@@ -51,7 +56,9 @@ class Oracle:
     def _counts(self, minute: datetime) -> bool:
         """A minute counts if a window holds it that started on this local day or one close to it."""
         today = minute.astimezone(self.zone).date()
-        return any(minute in self._minutes_of(today + n * DAY) for n in (-2, -1, 0, 1))
+        return any(minute in self._minutes_of(today + n * DAY) for n in (-2, -1, 0, 1)) or any(
+            other._counts(minute) for other in self.others
+        )
 
     def _minutes_of(self, day: date) -> frozenset[datetime]:
         """The minutes of the windows that start on a day, without those on closed days."""
@@ -79,7 +86,8 @@ class Oracle:
             return self.dated[day]
         begun = [first for first in self.changes if first <= day]
         week = self.changes[max(begun)] if begun else self.week
-        return week[day.weekday()]
+        usual = week[day.weekday()]
+        return self.yearly.get(f"{day:%m-%d}", usual) if usual and not self._is_closed(day) else usual
 
 
 def minutes_between(start: datetime, end: datetime) -> Iterator[datetime]:
