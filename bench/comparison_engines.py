@@ -43,9 +43,7 @@ async def provision(nc: Client) -> None:
 def due(policy: Policy, fact: dict[str, Any]) -> datetime:
     """When the promise to a ticket that was opened breaks."""
     level, priority = fact["data"]["service_level"], fact["data"]["priority"]
-    return policy.get_level(level).hours.find_due(
-        datetime.fromisoformat(fact["time"]), policy.get_target(level, priority)
-    )
+    return policy.get_target(level, priority).find_due(datetime.fromisoformat(fact["time"]))
 
 
 def said(outcome: str, ticket: str, level: str, priority: str, due_at: datetime) -> tuple[str, dict[str, Any]]:

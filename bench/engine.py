@@ -18,7 +18,7 @@ from services.runtime.connections import read_run_file
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 
 TIMEOUT = 60.0  # seconds for a start, or an end
-_CRITICAL = load_policy(SHIPPED_POLICIES).get_target("enterprise", "critical")
+_CRITICAL = load_policy(SHIPPED_POLICIES).get_target("enterprise", "critical").span
 
 
 class Up(NamedTuple):

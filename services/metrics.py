@@ -249,7 +249,7 @@ class Metrics(Service, Collector):
 
     def _collect_histograms(self, sums: dict[Count, int]) -> Iterator[Metric]:
         targets = {
-            target.total_seconds()
+            target.span.total_seconds()
             for policy in self._policies
             for level in policy.levels.values()
             for target in level.targets.values()

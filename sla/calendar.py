@@ -30,6 +30,9 @@ YEARS = range(1970, 2200)
 _FIRST_DAY = date(YEARS[0], 1, 1).toordinal()
 _LAST_DAY = date(YEARS[-1], 12, 31).toordinal()
 
+END_OF_HOURS = datetime(YEARS.stop - 1, 12, 31, tzinfo=UTC)
+"""The last day for which support hours are known."""
+
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES = 24 * 60
 
@@ -245,6 +248,13 @@ class SupportHours:
         while base + need > closes:
             closes, opens, base, after = windows[after]
         return base + need if closes is not _NEVER else self._find_due_beyond(start, target)
+
+    def find_deadline(self, start: datetime, target: timedelta) -> datetime:
+        """Return what `find_due` does; where too little open time lies ahead, when the years of these hours end."""
+        try:
+            return self.find_due(start, target)
+        except ValueError:
+            return END_OF_HOURS
 
     def measure(self, start: datetime, end: datetime) -> timedelta:
         """Return the counted time in [start, end), exact to the microsecond; zero if the end is not after the start."""

@@ -178,8 +178,8 @@ def _cut_phase(phase: Phase, start: datetime, end: datetime) -> Iterator[Segment
     if not phase.running:
         yield Segment(start, end, False, "paused" if phase.labels.closed_by is None else "closed")
         return
-    counted = f"{phase.level.name} hours, policy {phase.policy.version}"
-    for segment in phase.level.hours.cut_segments(start, end):
+    counted = f"{phase.terms.calendar} hours, policy {phase.policy.version}"
+    for segment in phase.terms.hours.cut_segments(start, end):
         yield segment._replace(reason=counted) if segment.counted else segment
 
 
@@ -219,7 +219,7 @@ def _find_step_cause(phase: Phase, changes: Sequence[Fact]) -> Cause:
 def _get_visible(phase: Phase) -> tuple[object, ...]:
     labels = phase.labels
     return (
-        *(phase.level, phase.target, phase.due_at, phase.running),
+        *(phase.level, phase.terms, phase.due_at, phase.running),
         *(labels.policy, labels.service_level, labels.priority),
     )
 

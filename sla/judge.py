@@ -47,6 +47,7 @@ from events.tickets import (
     TicketData,
 )
 from sla.policy import FIRST_RESPONSE, Level, Objective, Policy
+from sla.targets import Target
 from sla.versions import AFTER_ALL, BEFORE_ALL, Versions
 
 ZERO = timedelta(0)
@@ -211,15 +212,16 @@ class Labels(Struct, frozen=True):
 
 class Phase(Struct, frozen=True):
     """
-    The clock from one change to the next. It is judged by `level` and `target`, of which `used` support time was gone
-    at `since`; it runs out at `due_at`, or would have when it stopped. `set_by` is the fact that moved the deadline
-    last, and `cause` what that is called. `labels` follow every change, but a promise that broke at `broken_at` stays
-    judged as it was, and in its version of the policy (docs/architecture.md#rule-4).
+    The clock from one change to the next. It is judged by `terms`, which the policy has for `level`: of a `target` of
+    support time, `used` was gone at `since`; it runs out at `due_at`, or would have when it stopped. `set_by` is the
+    fact that moved the deadline last, and `cause` what that is called. `labels` follow every change, but a promise that
+    broke at `broken_at` stays judged as it was, and in its version of the policy (docs/architecture.md#rule-4).
     """
 
     since: datetime
     used: timedelta
     level: Level
+    terms: Target
     target: timedelta
     due_at: datetime
     running: bool
@@ -239,12 +241,12 @@ class Phase(Struct, frozen=True):
 
     def measure_elapsed(self, at: datetime) -> timedelta:
         """Return the support time used up to `at`, which is in this phase."""
-        return self.used + self.level.hours.measure(self.since, at) if self.running else self.used
+        return self.used + self.terms.hours.measure(self.since, at) if self.running else self.used
 
     def find_threshold(self, percent: int) -> datetime:
         """Return the earliest instant, not before `since`, at which `percent` of the target is used."""
         share = -(-self.target * percent // 100)
-        return self.since if share <= self.used else self.level.find_due(self.since, share - self.used)
+        return self.since if share <= self.used else self.terms.hours.find_deadline(self.since, share - self.used)
 
     def resume_at(self, at: datetime, set_by: Fact, cause: Cause) -> "Phase":
         """
@@ -255,7 +257,7 @@ class Phase(Struct, frozen=True):
         if used > self.target:
             cause, due_at = Cause.PRIORITY_RAISED if cause is Cause.PRIORITY_CHANGED else cause, at
         else:
-            due_at = self.level.find_due(at, self.target - used)
+            due_at = self.terms.hours.find_deadline(at, self.target - used)
         return replace(self, since=at, used=used, due_at=due_at, running=True, set_by=set_by, cause=cause)
 
 
@@ -916,7 +918,7 @@ class _Dropped(NamedTuple):
 class Timeline:
     """
     A clock from its start on, a phase for each change. Used time is kept, and hours and target are replaced: time
-    before a change counts under the old level, time after it under the new one (docs/architecture.md#rule-4 and
+    before a change counts under the old hours, time after it under the new ones (docs/architecture.md#rule-4 and
     rule-14). Time in which the ticket is closed, or paused where the policy lets it, does not count: what is left of
     the target is left then too. Several changes at one instant count as the last of them, each for what it changes.
     `given` are the labels with which it begins.
@@ -930,13 +932,15 @@ class Timeline:
     def __init__(self, objective: str, start: Fact, versions: Versions, given: Labels) -> None:
         self.objective, self.start, self.versions, self.given = objective, start, versions, given
         self.policy = given.policy
-        level, target = given.service_level, self._get_target(given)
+        terms = self._get_terms(given)
+        target = terms.measure(start.time)
         first = Phase(
             since=start.time,
             used=ZERO,
-            level=level,
+            level=given.service_level,
+            terms=terms,
             target=target,
-            due_at=level.find_due(start.time, target),
+            due_at=terms.hours.find_deadline(start.time, target),
             running=self._is_running(given),
             set_by=start,
             cause=get_cause(start.data),
@@ -1056,25 +1060,27 @@ class Timeline:
         phase, now = phases[-1], changes[-1].time
         if phase.broken_at is None and phase.is_past_due(now):
             phase = replace(phase, broken_at=phase.due_at)
-        runs, level, target = self._is_running(phase.labels), phase.labels.service_level, self._get_target(phase.labels)
+        runs, level, terms = self._is_running(phase.labels), phase.labels.service_level, self._get_terms(phase.labels)
         if phase.broken_at is not None:
-            level, target = phase.level, phase.target
-        if (level, target, runs) == (phase.level, phase.target, phase.running):
-            return phase
-        changed = replace(phase, since=now, used=phase.measure_elapsed(now), level=level, target=target, running=runs)
+            level, terms = phase.level, phase.terms
+        target = terms.measure(self.start.time)
+        if (terms.hours, target, runs) == (phase.terms.hours, phase.target, phase.running):
+            return phase if terms is phase.terms else replace(phase, level=level, terms=terms)
+        used = phase.measure_elapsed(now)
+        changed = replace(phase, since=now, used=used, level=level, terms=terms, target=target, running=runs)
         if phase.broken_at is not None or (not runs and not phase.running):
             return changed
         if not runs:  # due as it would be if it went on at once
             return replace(changed.resume_at(now, phase.set_by, phase.cause), running=False)
         if not phase.running:
             set_by = _find_mover(changes, phases, self._is_running)
-        elif level is not phase.level:
+        elif terms.hours is not phase.terms.hours and level is not phase.level:
             set_by = _find_mover(changes, phases, attrgetter("service_level"))
         else:
             set_by = _find_mover(changes, phases, attrgetter("priority"))
         return changed.resume_at(now, set_by, get_cause(set_by.data))
 
-    def _get_target(self, labels: Labels) -> timedelta:
+    def _get_terms(self, labels: Labels) -> Target:
         return labels.policy.get_target(labels.service_level.name, labels.priority, self.objective)
 
     def _is_running(self, labels: Labels) -> bool:

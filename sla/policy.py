@@ -8,11 +8,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
-from sla.calendar import YEARS, JoinedHours, SupportHours
+from sla.calendar import JoinedHours, SupportHours
+from sla.targets import Target
 
 ResolvedJson = dict[str, Any]
 
@@ -21,9 +22,6 @@ FIRST_RESPONSE = "first_response"
 
 SEVERITIES = ("warning", "error", "critical")
 """How loud a breach is, lowest first; each escalation raises it by one step."""
-
-END_OF_HOURS = datetime(YEARS.stop - 1, 12, 31, tzinfo=UTC)
-"""The last day for which support hours are known."""
 
 RESOLVED_FORMAT = 1
 """The version of the JSON that `Policy.to_resolved` returns."""
@@ -49,21 +47,14 @@ class Level:
 
     name: str
     hours: SupportHours
-    targets: Mapping[str, timedelta]
-    """Support time until the first response, by priority."""
-    objectives: Mapping[str, Mapping[str, timedelta]]
-    """Support time of every other objective, by its name and by priority."""
+    targets: Mapping[str, Target]
+    """The target of the first response, by priority."""
+    objectives: Mapping[str, Mapping[str, Target]]
+    """The targets of every other objective, by its name and by priority."""
     channels: Mapping[str, tuple[str, ...]]
     """The priorities each channel may be used for."""
     tell: tuple[str, ...]
     """Whom an escalation is announced to."""
-
-    def find_due(self, start: datetime, target: timedelta) -> datetime:
-        """Return when a target is used up by its hours; where too little open time lies ahead, when their years end."""
-        try:
-            return self.hours.find_due(start, target)
-        except ValueError:
-            return END_OF_HOURS
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +129,8 @@ class Policy:
             raise KeyError(f"service level {name!r} is not in policy {self.name}; it has {', '.join(self.levels)}")
         return self.levels[name]
 
-    def get_target(self, level: str, priority: str, objective: str = FIRST_RESPONSE) -> timedelta:
-        """Return the support time of an objective. Raises KeyError for an unknown level, priority or objective."""
+    def get_target(self, level: str, priority: str, objective: str = FIRST_RESPONSE) -> Target:
+        """Return the target of an objective. Raises KeyError for an unknown level, priority or objective."""
         if objective not in self.objectives:
             raise KeyError(f"objective {objective!r} is not in policy {self.name}; it has {', '.join(self.objectives)}")
         targets = (
@@ -191,16 +182,23 @@ def build_calendars(resolved: ResolvedJson) -> dict[str, SupportHours]:
 
 
 def _build_level(level: ResolvedJson, resolved: ResolvedJson, calendars: Mapping[str, SupportHours]) -> Level:
-    hours = level["hours"]
+    named, calendar = isinstance(level["hours"], str), level["hours"]
+    hours = calendars[calendar] if named else build_support_hours(level, resolved)
+
+    def build_targets(targets: ResolvedJson) -> Mapping[str, Target]:
+        return MappingProxyType({name: build_target(target) for name, target in targets.items()})
+
+    def build_target(target: Any) -> Target:
+        if isinstance(target, dict):
+            return Target(timedelta(seconds=target["within"]), calendars[target["hours"]], target["hours"])
+        return Target(timedelta(seconds=target), hours, calendar if named else level["name"])
+
     return Level(
         name=level["name"],
-        hours=calendars[hours] if isinstance(hours, str) else build_support_hours(level, resolved),
-        targets=MappingProxyType({name: timedelta(seconds=target) for name, target in level["targets"].items()}),
+        hours=hours,
+        targets=build_targets(level["targets"]),
         objectives=MappingProxyType(
-            {
-                name: MappingProxyType({priority: timedelta(seconds=target) for priority, target in targets.items()})
-                for name, targets in level.get("objectives", {}).items()
-            }
+            {name: build_targets(targets) for name, targets in level.get("objectives", {}).items()}
         ),
         channels=MappingProxyType({name: tuple(priorities) for name, priorities in level["channels"].items()}),
         tell=tuple(level["tell"]),

@@ -21,6 +21,7 @@ import yaml
 from events.cloudevents import parse_time
 from sla.calendar import WEEKDAYS, Window, get_zone, parse_day_of_year, parse_weekdays
 from sla.policy import FIRST_RESPONSE, RESOLVED_FORMAT, SEVERITIES, Policy, ResolvedJson, build_support_hours
+from sla.targets import parse_duration
 
 _T = TypeVar("_T")
 _K = TypeVar("_K", bound=Hashable)
@@ -31,7 +32,6 @@ WARN_AT = (50, 75, 90)
 HORIZON = range(1999, 2103)
 """The local years whose holidays are written out: facts lie in 2000 to 2100, their deadlines a little later."""
 
-LONGEST_TARGET = timedelta(days=3650)
 LARGEST_FILE = 256 * 1024  # bytes
 DEEPEST_NESTING = 10
 REQUIRED = ("name", "version", "zone", "priorities", "levels")
@@ -42,7 +42,6 @@ STARTS, STOPS = ("opened", "customer_replied"), ("responded", "closed")
 _TOKEN = re.compile(r"[a-z0-9_-]{1,32}")
 _VERSION = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_DURATION = re.compile(r"(?:([0-9]{1,6})h)? ?(?:([0-9]{1,6})m)? ?(?:([0-9]{1,6})s)?")
 
 
 class PolicyError(ValueError):
@@ -153,14 +152,7 @@ def _make_effect_parser(zone: str) -> Callable[[str], datetime]:
 
 def _parse_duration(text: str) -> int:
     """Convert `4h`, `1h 30m`, `90m` or `45s` to seconds."""
-    match = _DURATION.fullmatch(text)
-    if not match or text != text.strip() or not any(match.groups()):
-        raise ValueError(f"{text!r} is not a duration; write hours, minutes, seconds of support time: 4h, 1h 30m, 45s")
-    hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    duration = timedelta(hours=hours, minutes=minutes, seconds=seconds)
-    if not timedelta(0) < duration <= LONGEST_TARGET:
-        raise ValueError(f"{text!r} is no target; a target is positive and at most {LONGEST_TARGET.days * 24} h")
-    return int(duration.total_seconds())
+    return parse_duration(text) // timedelta(seconds=1)
 
 
 def _parse_percent(text: str) -> int:
@@ -629,17 +621,27 @@ class _PolicyFile:
 
     def _read_objective_targets(
         self, fields: Mapping[str, yaml.Node], what: str, names: _Names
-    ) -> dict[str, dict[str, int | None]]:
+    ) -> dict[str, dict[str, Any]]:
         """Return the targets of each objective beside the first response; every level has all of them."""
         nodes = self._read_fields(fields.get("objectives"), f"{what}: objectives", names.objectives)
         return {name: self._read_targets(node, f"{what}: objectives: {name}", names) for name, node in nodes.items()}
 
-    def _read_targets(self, node: yaml.Node | None, what: str, names: _Names) -> dict[str, int | None]:
+    def _read_targets(self, node: yaml.Node | None, what: str, names: _Names) -> dict[str, Any]:
         targets = self._read_entries(node, what, _make_priority_parser(names.priorities))
         if isinstance(node, yaml.MappingNode):
             for missing in (name for name in names.priorities if name not in targets):
                 self._reject(node, f"{what}: none for {missing}; every priority has a target in every level")
-        return {name: self._parse_value(target, f"{what}: {name}", _parse_duration) for name, target in targets.items()}
+        return {name: self._read_target(target, f"{what}: {name}", names) for name, target in targets.items()}
+
+    def _read_target(self, node: yaml.Node, what: str, names: _Names) -> Any:
+        """Return a target in seconds by the hours of its level, or with the calendar by which it counts."""
+        if not isinstance(node, yaml.MappingNode):
+            return self._parse_value(node, what, _parse_duration)
+        fields = self._read_fields(node, what, ("within", "hours"))
+        return {
+            "within": self._parse_value(fields.get("within"), f"{what}: within", _parse_duration),
+            "hours": self._parse_value(fields.get("hours"), f"{what}: hours", _make_calendar_parser(names.calendars)),
+        }
 
     def _read_channels(self, node: yaml.Node | None, what: str, names: _Names) -> dict[str, list[str]]:
         channels = {}

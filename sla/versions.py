@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from events.tickets import Opened
 from sla.policy import Policy
+from sla.targets import format_duration
 
 BEFORE_ALL = datetime(1999, 1, 1, tzinfo=UTC)
 """When the first version took effect: before every fact that can count."""
@@ -202,15 +203,9 @@ def _flatten_resolved(part: Any, where: str = "") -> Iterator[tuple[str, str]]:
         case list():
             yield where, ", ".join(map(str, part)) or "none"
         case int() if ".targets." in where or ".objectives." in where:
-            yield where, _format_span(part)
+            yield where, format_duration(timedelta(seconds=part))
         case _:
             yield where, str(part)
-
-
-def _format_span(seconds: int) -> str:
-    """Format seconds as a policy file has them: `1h 30m`."""
-    parts = ((seconds // 3600, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"))
-    return " ".join(f"{number}{unit}" for number, unit in parts if number)
 
 
 def _format_utc(time: datetime) -> str:

@@ -22,7 +22,8 @@ from sla.calendar import LEAP_YEAR, Rules, Segment, SupportHours, Week, get_zone
 from sla.explain import ClockExplanation, DecisionEntry
 from sla.judge import Fact
 from sla.log import AnnouncedEvent, Breached, StateUpdated
-from sla.policy import FIRST_RESPONSE, Policy
+from sla.policy import FIRST_RESPONSE, Level, Policy
+from sla.targets import Target
 from sla.versions import Version
 
 ASSETS = sha256(
@@ -377,18 +378,21 @@ def _group_week(week: Week) -> list[tuple[str, str]]:
 
 def _list_targets(policy: Policy, objective: str) -> list[tuple[str, list[str]]]:
     """Return a line for each priority, with a cell for each level."""
-    levels = policy.levels.values()
+    levels = list(policy.levels.values())
     targets = [
         level.targets if objective == FIRST_RESPONSE else level.objectives.get(objective, {}) for level in levels
     ]
-    return [(name, [_format_target(each.get(name)) for each in targets]) for name in policy.priorities]
+    return [
+        (name, [_format_target(each.get(name), level) for each, level in zip(targets, levels, strict=True)])
+        for name in policy.priorities
+    ]
 
 
-def _format_target(target: timedelta | None) -> str:
-    """Format a target as a policy file does: `4h`, `1h 30m`."""
-    seconds = 0 if target is None else round(target.total_seconds())
-    parts = ((seconds // 3600, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"))
-    return " ".join(f"{number}{unit}" for number, unit in parts if number) or "-"
+def _format_target(target: Target | None, level: Level) -> str:
+    """Format a target as a policy file does, with the calendar of one that has other hours than its level."""
+    if target is None:
+        return "-"
+    return str(target) if target.hours is level.hours else f"{target}, {target.calendar}"
 
 
 class CalendarDay(NamedTuple):

@@ -76,8 +76,7 @@ def answer_batch(add: Callable[[Fields], None]) -> NoReturn:
 def find_due(policy: Policy, level: str, priority: str, opened_at: datetime) -> datetime:
     """Return when the first response is due. Raises ValueError for a level or priority that is not in the policy."""
     try:
-        target = policy.get_target(level, priority)
-        return policy.get_level(level).hours.find_due(opened_at, target)
+        return policy.get_target(level, priority).find_due(opened_at)
     except KeyError as error:
         raise ValueError(error.args[0]) from None
 

@@ -91,7 +91,7 @@ class DemoDay:
             yield from self._build_if_past(
                 ticket, "responded", fed, opened + timedelta(seconds=4), {"by": "automation"}
             )
-        target = self._policy.get_target(level, priority)
+        target = self._policy.get_target(level, priority).measure(opened)
         if chance.random() < 0.15:
             other = chance.choice([name for name in self._policy.priorities if name != priority])
             yield from self._build_if_past(ticket, "priority_changed", fed, opened + target * 0.1, {"priority": other})
@@ -113,7 +113,7 @@ class DemoDay:
     ) -> Iterator[DemoEvent]:
         ticket = self._make_ticket_id(prefix)
         opened = find_opening_with(timedelta(seconds=left), self._policy.get_level(level), priority, NOMINAL_START)
-        due_at = self._policy.get_level(level).hours.find_due(opened, self._policy.get_target(level, priority))
+        due_at = self._policy.get_target(level, priority).find_due(opened)
         channel = (
             "phone" if (level, priority) == ("enterprise", "critical") else self._random.choice(("email", "portal"))
         )

@@ -133,9 +133,10 @@ def find_opening_with(left: timedelta, level: Level, priority: str, now: datetim
     """
     Return when a ticket was opened that has so much of its target left now; if its clock stands still, see `demoleft`.
     """
-    if _ZERO < left <= SOON and level.hours.measure(now, now + left) < left:
+    target = level.targets[priority]
+    if _ZERO < left <= SOON and target.hours.measure(now, now + left) < left:
         left = _ZERO
-    return find_opening_before(level.hours, level.targets[priority] - left, now)
+    return find_opening_before(target.hours, target.measure(now) - left, now)
 
 
 def find_event_time(event: DemoEvent, openings: Mapping[str, DemoEvent], policy: Policy, start: datetime) -> datetime:
@@ -146,7 +147,7 @@ def find_event_time(event: DemoEvent, openings: Mapping[str, DemoEvent], policy:
     if promise is not None and "demobefore" in event:
         level, priority = promise
         before: timedelta = event["demobefore"] * _MILLISECOND
-        return level.hours.find_due(find_event_time(opening, openings, policy, start), level.targets[priority]) - before
+        return level.targets[priority].find_due(find_event_time(opening, openings, policy, start)) - before
     return parse_time(event["time"]) + (start - NOMINAL_START)
 
 
@@ -210,7 +211,7 @@ class Trickle:
             levels = [level for level in levels if level.hours.is_open(now)] or levels
         level = self._random.choice(levels)
         priority = self._random.choice(list(level.targets))
-        left = timedelta(seconds=self._random.uniform(3, 30)) if slow else level.targets[priority]
+        left = timedelta(seconds=self._random.uniform(3, 30)) if slow else level.targets[priority].measure(now)
         prefix, source = self._random.choice(list(SOURCES.items()))
         ticket = _OpenTicket(f"{prefix}-{900_000 + self._number}-{self._run}", source, level)
         self._open.append(ticket)

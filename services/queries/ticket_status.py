@@ -45,7 +45,8 @@ class TicketStatus(NamedTuple):
         state = self.state
         if self.policy is None or state.service_level is None or state.started_at is None:
             return None
-        return self.policy.get_level(state.judged_level or state.service_level).hours
+        level, priority = state.judged
+        return self.policy.get_target(level or "", priority or "").hours
 
     def measure_elapsed(self, now: datetime) -> timedelta | None:
         """Return the support time used until the first response, an exclusion, or now; None while it is pending."""

@@ -83,7 +83,7 @@ def _check_steps(account: ClockExplanation) -> None:
     for step in account.steps:
         stretch = step.phase
         if stretch.running and stretch.since == step.at and stretch.broken_at is None:
-            assert stretch.due_at == stretch.level.hours.find_due(step.at, step.remaining)
+            assert stretch.due_at == stretch.terms.hours.find_due(step.at, step.remaining)
     assert account.steps[-1].phase.due_at == account.clock.phase.due_at
 
 

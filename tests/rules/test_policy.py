@@ -91,8 +91,12 @@ def test_the_shipped_policy_is_the_table_of_the_text(policy: Policy) -> None:
     assert (policy.name, policy.version, policy.zone) == ("cention-support", "2026-01", "Europe/Stockholm")
     assert policy.priorities == ("critical", "serious", "minor")
     assert policy.warn_at == (50, 75, 90)
-    table = [[level.name, *(level.targets[it] // HOUR for it in policy.priorities)] for level in policy.levels.values()]
-    assert table == [["foundation", 4, 8, 24], ["professional", 1, 4, 12], ["enterprise", 2, 4, 8]]
+    table = [[level.name, *(str(level.targets[it]) for it in policy.priorities)] for level in policy.levels.values()]
+    assert table == [
+        ["foundation", "4h", "8h", "24h"],
+        ["professional", "1h", "4h", "12h"],
+        ["enterprise", "2h", "4h", "8h"],
+    ]
 
 
 def test_the_shipped_policy_says_who_is_told_and_which_channels_there_are(policy: Policy) -> None:
@@ -158,7 +162,10 @@ def test_a_resolved_policy_judges_like_the_file(written: Written, text: str) -> 
     )
     for name, level in read.levels.items():
         other = rebuilt.get_level(name)
-        assert (other.targets, other.channels, other.tell) == (level.targets, level.channels, level.tell)
+        assert (other.channels, other.tell) == (level.channels, level.tell)
+        assert {key: str(it) for key, it in other.targets.items()} == {
+            key: str(it) for key, it in level.targets.items()
+        }
         assert other.hours.rules == level.hours.rules
 
 
@@ -233,9 +240,7 @@ READINGS = [
 def test_another_reading_of_the_text_is_a_setting(written: Written, reading: tuple[str, ...]) -> None:
     old, new, level, opened, due = reading
     policy = load_policy_file(written(replaced(SHIPPED.read_text(encoding="utf-8"), f"{old}\n", f"{new}\n")))
-    assert policy.get_level(level).hours.find_due(stockholm(opened), policy.get_target(level, "critical")) == stockholm(
-        due
-    )
+    assert policy.get_target(level, "critical").find_due(stockholm(opened)) == stockholm(due)
 
 
 def test_holidays_may_be_open_for_one_level_only(written: Written) -> None:

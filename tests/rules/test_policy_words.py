@@ -42,6 +42,7 @@ levels:
   munich: {hours: bavaria, targets: {p: 8h}}
   world: {hours: follow, targets: {p: 8h}}
   outage: {hours: always, targets: {p: 8h}}
+  mixed: {hours: office, targets: {p: {within: 1h, hours: always}}}
 """
 
 Written = Callable[[str], Path]
@@ -61,9 +62,8 @@ def written(tmp_path: Path) -> Written:
 
 def find_due(policy: Policy, level: str, opened: str) -> str:
     """Local text in, local text out."""
-    hours = policy.get_level(level).hours
     at = datetime.fromisoformat(opened)
-    return hours.find_due(at, policy.get_target(level, "p")).astimezone(at.tzinfo).isoformat()
+    return policy.get_target(level, "p").find_due(at).astimezone(at.tzinfo).isoformat()
 
 
 def find_problems(path: Path) -> list[str]:
@@ -82,13 +82,14 @@ def find_problems(path: Path) -> list[str]:
         ("munich", "2026-06-03T16:00:00+02:00", "2026-06-08T09:00:00+02:00"),  # Corpus Christi; Friday until 14:00
         ("world", "2026-10-02T00:00:00+02:00", "2026-10-02T17:00:00+02:00"),  # Pune is closed
         ("world", "2026-10-05T00:00:00+02:00", "2026-10-05T14:00:00+02:00"),  # Pune from 06:00 on, both from 09:00
+        ("mixed", "2026-12-25T20:00:00+01:00", "2026-12-25T21:00:00+01:00"),
         ("outage", "2026-12-25T20:00:00+01:00", "2026-12-26T04:00:00+01:00"),
     ],
 )
 def test_each_calendar_has_its_own_zone_hours_and_holidays(written: Written, level: str, opened: str, due: str) -> None:
     read = load_policy_file(written(OFFICES))
     rebuilt = Policy.from_resolved(read.to_resolved())
-    assert rebuilt.fingerprint == read.fingerprint
+    assert (rebuilt.fingerprint, rebuilt.to_resolved()) == (read.fingerprint, read.to_resolved())
     assert find_due(read, level, opened) == find_due(rebuilt, level, opened) == due
 
 
@@ -126,6 +127,11 @@ WRONG = [  # what is written instead of what, the line, and the rule
     ("subdivision: BY", "subdivision: XX", 15, "calendar bavaria: holidays: subdivision: 'XX'"),
     ("zone: Asia/Kolkata", "zone: Asia/Poona", 9, "calendar pune: zone: 'Asia/Poona' is not a time zone"),
     ('daily: ["00:00-24:00"]', "daily: []", 18, "calendar always is never open"),
+    ("{within: 1h, hours: always}", "{within: 1h, hours: allways}", 32, "'allways' is not a calendar; write one of"),
+    ("{within: 1h, hours: always}", "{within: 1h}", 32, "level mixed: targets: p has no hours; add it"),
+    ("{within: 1h, hours: always}", "{hours: always}", 32, "level mixed: targets: p has no within; add it"),
+    ("{within: 1h, hours: always}", "{within: soon, hours: always}", 32, "p: within: 'soon' is not a duration"),
+    ("{within: 1h, hours: always}", "[1h]", 32, "level mixed: targets: p is a list"),
     ("  always:", "  Always:", 17, "'Always' is not a name"),
 ]
 

@@ -28,10 +28,11 @@ from events.tickets import (
     ServiceLevelChanged,
     TicketData,
 )
+from sla.calendar import END_OF_HOURS
 from sla.judge import ZERO, Facts, Kept, judge
 from sla.judge import Fact as Known
 from sla.log import State
-from sla.policy import END_OF_HOURS, Policy
+from sla.policy import Policy
 from sla.ticket import TicketSla
 from sla.versions import BEFORE_ALL, MIN_LEAD, Version, Versions
 from tests.scenarios.scenario import Fact, Tick

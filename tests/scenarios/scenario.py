@@ -78,7 +78,8 @@ class Scenario:
     """
     `given` in the order of arrival; `then` the kinds announced until `when`. In `also` a kind has what its last message
     says (all of them, if it is a tuple), `inbox` the outcomes, any other name a field of the state; instants as text.
-    It is the shipped policy's, or with `pauses` the one that differs from it in letting the clock pause.
+    It is the shipped policy's, or with `pauses` the one that differs from it in letting the clock pause, or with
+    `words` the one of tests/support/words.py.
     """
 
     name: str
@@ -88,6 +89,11 @@ class Scenario:
     also: Mapping[str, Any] = field(default_factory=dict)
     when: str = "2025-12-15 12:00"
     pauses: bool = False
+    words: bool = False
+
+    @property
+    def is_shipped(self) -> bool:
+        return not self.pauses and not self.words
 
     def __post_init__(self) -> None:
         """Facts without an id are numbered: responded-1, responded-2 …"""

@@ -208,13 +208,13 @@ def test_what_is_due_soon_is_due_then_or_was_due_when_the_clock_stopped() -> Non
         ("2026-12-25 12:00", "2026-12-24 18:00"),
     ):
         opened = find_opening_with(timedelta(seconds=9), level, "serious", stockholm(now))
-        assert level.hours.find_due(opened, level.targets["serious"]) == stockholm(due_at)
+        assert level.targets["serious"].find_due(opened) == stockholm(due_at)
 
 
 def test_what_is_not_due_soon_keeps_its_time_left() -> None:
     level, night = POLICY.levels["foundation"], stockholm("2026-11-24 03:00")
     opened = find_opening_with(timedelta(hours=2), level, "serious", night)
-    assert level.hours.find_due(opened, level.targets["serious"]) == stockholm("2026-11-24 11:00")
+    assert level.targets["serious"].find_due(opened) == stockholm("2026-11-24 11:00")
 
 
 # ---- the trickle

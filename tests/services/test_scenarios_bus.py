@@ -44,7 +44,7 @@ def chosen() -> dict[str, Scenario]:
     return {
         ticket: scenario
         for ticket, scenario in EVERY.items()
-        if not scenario.pauses
+        if scenario.is_shipped
         and not any(isinstance(item, Edited) for item in scenario.given)
         and "time_in_future" not in in_memory(ticket).memory.inbox
     }
@@ -86,7 +86,7 @@ def messages(ticket: str, scenario: Scenario) -> list[Sent]:
 
 
 def test_nearly_all_scenarios_run_over_the_bus() -> None:
-    assert len(CHOSEN) >= 0.9 * len(SCENARIOS)
+    assert len(CHOSEN) >= 0.9 * sum(scenario.is_shipped for scenario in SCENARIOS)
 
 
 @pytest.mark.parametrize("ticket", CHOSEN, ids=[each.name for each in CHOSEN.values()])

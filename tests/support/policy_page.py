@@ -230,8 +230,9 @@ def _rules() -> Iterator[str]:
             given = "; ".join(map(_given, scenario.given))
             then = ", ".join(scenario.then) or "nothing"
             anchor = f'<a id="s{SCENARIOS.index(scenario) + 1}"></a>'
-            pauses = " *(a policy that pauses)*" if scenario.pauses else ""
-            yield f"| {anchor}{scenario.name}{pauses} | {given} | {then} |\n"
+            policy = " *(a policy that pauses)*" if scenario.pauses else ""
+            policy = " *(a policy with more words)*" if scenario.words else policy
+            yield f"| {anchor}{scenario.name}{policy} | {given} | {then} |\n"
 
 
 def _given(item: Given) -> str:

@@ -1,0 +1,88 @@
+"""Histories under a policy with every word, against a walk from minute to minute; each word has its scenarios."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sla.policy import Policy
+from tests.scenarios.scenario import Fact, Tick, changed, opened
+from tests.support.examples import examples
+from tests.support.memory import World
+from tests.support.oracle import MINUTE, Oracle
+from tests.support.promise_oracle import Terms, walk
+from tests.support.words import WORDS, read_policy
+
+STOCKHOLM = ZoneInfo("Europe/Stockholm")
+HOUR = timedelta(hours=1)
+END = datetime(2026, 1, 9, 12, tzinfo=UTC)
+CHRISTMAS = frozenset({date(2025, 12, 25), date(2025, 12, 26), date(2026, 1, 1), date(2026, 1, 6)})
+OFFICE = Oracle(STOCKHOLM, [["09:00-17:00"]] * 5 + [[], []], closed=CHRISTMAS)
+ALWAYS = Oracle(STOCKHOLM, [["00:00-24:00"]] * 7)
+
+
+class Case(NamedTuple):
+    """A target as the file has it, and the same for the oracle."""
+
+    text: str
+    terms: Terms
+
+
+CASES = (
+    Case("{within: 90m, hours: always}", Terms(ALWAYS, 1.5 * HOUR)),
+    Case("{within: 20h, hours: always}", Terms(ALWAYS, 20 * HOUR)),
+    Case("3h", Terms(OFFICE, 3 * HOUR)),
+    Case("{within: 9h, hours: office}", Terms(OFFICE, 9 * HOUR)),
+)
+minutes = st.integers(0, 9 * 24 * 60).map(lambda n: datetime(2025, 12, 23, 6, tzinfo=UTC) + n * MINUTE)
+histories = st.lists(
+    st.tuples(minutes, st.integers(0, len(CASES) - 1)), min_size=1, max_size=5, unique_by=lambda it: it[0]
+)
+
+
+def make_policy() -> Policy:
+    """The words, with a priority for each case."""
+    head, _, tail = WORDS.partition("priorities:")
+    names = [f"p{n}" for n in range(len(CASES))]
+    priorities = "".join(f"  {name}: {{severity: error}}\n" for name in names)
+    targets = "".join(f"      {name}: {case.text}\n" for name, case in zip(names, CASES, strict=True))
+    before_targets = tail[tail.index("levels:") : tail.index("targets:")]
+    return read_policy(f"{head}priorities:\n{priorities}{before_targets}targets:\n{targets}")
+
+
+POLICY = make_policy()
+
+
+def tell(history: Sequence[tuple[datetime, int]], order: Sequence[int]) -> World:
+    """The engine, told of an opening and of changes of priority; a tick at each hour of the end shows what broke."""
+    (first, priority), *changes = sorted(history)
+    facts = [opened("gold", f"p{priority}", _write(first))]
+    facts += [changed(f"p{priority}", _write(time), id=f"c{n}") for n, (time, priority) in enumerate(changes)]
+    world = World(policy=POLICY)
+    for n in sorted(range(len(facts)), key=lambda n: (order[n % len(order)], n)):
+        fact: Fact = facts[n]
+        world.put(Fact(fact.kind, fact.data, fact.time, END, fact.id or "o", fact.source, fact.sequence))
+    world.put(Tick(END))
+    return world
+
+
+def _write(time: datetime) -> str:
+    return f"{time.astimezone(STOCKHOLM):%Y-%m-%d %H:%M}"
+
+
+@examples(60)
+@given(histories, st.lists(st.integers(0, 9), min_size=1, max_size=5))
+def test_any_changes_of_hours_and_targets_are_due_as_a_walk_says(
+    history: list[tuple[datetime, int]], order: list[int]
+) -> None:
+    state = tell(history, order).state
+    priorities = sorted(history)
+    terms = {f"p{n}": case.terms for n, case in enumerate(CASES)}
+    walked = walk(terms, [(time, f"p{n}") for time, n in priorities], END)
+    if walked.due_at is None:
+        assert state.due_at is not None and state.due_at > END and state.breached_at is None
+    else:
+        assert (state.due_at, state.breached_at) == (walked.due_at, walked.due_at)
