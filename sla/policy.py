@@ -68,6 +68,8 @@ class Policy:
     """Most urgent first."""
     severities: Mapping[str, str]
     """How loud a breach is before any escalation, by priority."""
+    descriptions: Mapping[str, str]
+    """What a priority is for, for people; by priority, for those that have one."""
     levels: Mapping[str, Level]
     warn_at: tuple[int, ...]
     """Percent of the target at which to warn, ascending."""
@@ -101,6 +103,9 @@ class Policy:
             priorities=tuple(priority["name"] for priority in resolved["priorities"]),
             severities=MappingProxyType(
                 {priority["name"]: priority["severity"] for priority in resolved["priorities"]}
+            ),
+            descriptions=MappingProxyType(
+                {each["name"]: each["description"] for each in resolved["priorities"] if "description" in each}
             ),
             levels=MappingProxyType({level.name: level for level in levels}),
             warn_at=tuple(resolved["warn_at"]),

@@ -99,6 +99,14 @@ def _parse_label(text: str) -> str:
     return text
 
 
+def _parse_description(text: str) -> str:
+    if not text.isprintable() or not 1 <= len(text) <= 500:
+        raise ValueError(
+            f"{text[:40]!r} is not a description; write 1 to 500 printable characters, without line breaks"
+        )
+    return text
+
+
 def _parse_zone(text: str) -> str:
     get_zone(text)
     return text
@@ -420,7 +428,7 @@ class _PolicyFile:
             "horizon": [HORIZON[0], HORIZON[-1]],
             "holidays": resolved["holidays"] or {},
             "warn_at": self._read_warn_at(fields["warn_at"]) if "warn_at" in fields else list(WARN_AT),
-            "priorities": [{"name": name, "severity": severity} for name, severity in priorities.items()],
+            "priorities": [{"name": name, **settings} for name, settings in priorities.items()],
             "levels": [self._read_level(name, node, names, resolved) for name, node in levels],
             **optional,
         }
@@ -458,14 +466,16 @@ class _PolicyFile:
             self._reject(node, f"warn_at is {percents}; thresholds ascend, each once")
         return percents
 
-    def _read_priorities(self, node: yaml.Node | None) -> dict[str, str | None]:
-        priorities: dict[str, str | None] = {}
+    def _read_priorities(self, node: yaml.Node | None) -> dict[str, dict[str, str | None]]:
+        priorities: dict[str, dict[str, str | None]] = {}
         for name, settings in self._read_named(node, "priorities").items():
             what = f"priority {name}"
-            fields = self._read_fields(settings, what, ("severity",))
-            priorities[name] = self._parse_value(
-                fields.get("severity"), f"{what}: severity", _make_choice_parser(*SEVERITIES)
-            )
+            fields = self._read_fields(settings, what, ("severity",), ("description",))
+            severity = self._parse_value(fields.get("severity"), f"{what}: severity", _make_choice_parser(*SEVERITIES))
+            priorities[name] = {"severity": severity}
+            if "description" in fields:
+                text = self._parse_value(fields["description"], f"{what}: description", _parse_description)
+                priorities[name]["description"] = text
         return priorities
 
     def _read_calendars(self, node: yaml.Node, policy: ResolvedJson) -> ResolvedJson:

@@ -181,14 +181,17 @@ def flatten_policy(policy: Policy) -> Iterator[tuple[str, str]]:
 
 
 def is_material(before: Policy, after: Policy) -> bool:
-    """Return whether anything else is promised than before. Severity, warnings and whom to tell are no promise."""
+    """
+    Return whether anything else is promised than before. Severity, description, warnings and whom to tell are no
+    promise.
+    """
     return any(not _is_label(change) for change in find_changes(before, after))
 
 
 def _is_label(change: Change) -> bool:
     what, before, after = change
     renamed = _HOLIDAY.match(what) is not None and "-" not in (before, after)
-    return renamed or what == "warn_at" or what.endswith((".severity", ".tell"))
+    return renamed or what == "warn_at" or what.endswith((".severity", ".description", ".tell"))
 
 
 def _flatten_resolved(part: Any, where: str = "") -> Iterator[tuple[str, str]]:

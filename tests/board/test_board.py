@@ -412,6 +412,7 @@ def test_the_policy_page_has_hours_targets_and_the_holidays_of_a_year() -> None:
         assert f'<td>{day}</td><th scope="row">{name}</th><td>closed</td><td>all levels</td>' in html
     assert html.count("<td>closed</td>") == 13
     assert '<th scope="row">minor</th><td>24h</td><td>12h</td><td>8h</td>' in html
+    assert "<dt>minor</dt><dd>Limited impact, minor feature issues. Examples: UI bugs, non-critical" in html
 
 
 def test_the_policy_page_has_every_calendar_that_hours_are_joined_of() -> None:

@@ -47,8 +47,8 @@ def falling(name: str, due_in: float, kind: int, late_by: float = 3.0) -> Life:
             end = fact("closed", name, due - 60 * SECOND)
             return Life(name, [(0, first), (due_in + late_by, end)], None, None)
         case 6:  # excluded too late, and revoked: broken after all
-            out = fact("excluded", name, due, reason="training")
-            back = fact("exclusion_revoked", name, due + SECOND, reason="training")
+            out = fact("excluded", name, due, reason="basic_training")
+            back = fact("exclusion_revoked", name, due + SECOND, reason="basic_training")
             return Life(name, [(0, first), (due_in + late_by, out), (due_in + late_by + 1, back)], due, None)
         case 7:  # answered too late by mistake: corrected, it was in time
             answer = responded(name, due + SECOND)

@@ -81,7 +81,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("publish", "opened", "T-1", "--level", "foundation"),              "opened needs --priority"),
     (("publish", "opened", "T-1", "--level", "gold", "--priority", "minor"),       LEVELS),
     (("publish", "priority_changed", "T-1", "--priority", "urgent"),     PRIORITIES),
-    (("publish", "excluded", "T-1", "--reason", "too busy"),             "unauthorized_use, customer_environment"),
+    (("publish", "excluded", "T-1", "--reason", "too busy"),             "terms_violation, unauthorized_modification"),
     (("publish", "exclusion_revoked", "T-1", "--reason", "too busy"),    "'too busy' is not in policy"),
     (("publish", "excluded", "T-1"),                                     "excluded needs --reason"),
     (("publish", "responded", "T-1", "--level", "foundation"),           "it takes --by, --channel"),

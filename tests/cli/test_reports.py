@@ -88,7 +88,9 @@ def test_the_view_says_what_the_log_says(log: Log) -> None:
     log.live_through(range(60))
     log.take(START + 6 * 24 * HOUR, *(fact("closed", f"T-{n}", START + 6 * 24 * HOUR) for n in range(1, 60, 10)))
     log.take(
-        START + 7 * 24 * HOUR, fact("excluded", "T-3", START + HOUR, reason="training"), fact("escalated", "X", START)
+        START + 7 * 24 * HOUR,
+        fact("excluded", "T-3", START + HOUR, reason="basic_training"),
+        fact("escalated", "X", START),
     )
     for by in ((), ("level",), ("customer", "priority")):
         for period in ("all", "2026-11", "2026-11-02T08:10:00Z..2026-11-02T08:20:00Z"):
@@ -129,7 +131,7 @@ def test_a_corrected_opening_moves_its_ticket(log: Log) -> None:
 def test_an_answer_of_a_ticket_that_is_excluded_is_in_no_median(log: Log) -> None:
     log.take(START, opened("A", START - HOUR))
     log.take(START + HOUR, responded("A", START))
-    log.take(START + 2 * HOUR, fact("excluded", "A", START + 2 * HOUR, reason="training"))
+    log.take(START + 2 * HOUR, fact("excluded", "A", START + 2 * HOUR, reason="basic_training"))
     found = build_report(log.store, PointInTime())["total"]
     assert (found["excluded"], found["met"], found["median_seconds"], found["compliance"]) == (1, 0, None, None)
 
@@ -168,7 +170,7 @@ async def test_all_time_figures_are_those_of_the_metrics(tmp_path: Path) -> None
             await publish(nc, *(responded(id, ago(minutes=1)) for id in ids[10:20]))
             await publish(nc, *(responded(id, ago(hours=4.5)) for id in ids[10:13]))  # and these are revised
             await publish(nc, *(fact("closed", id, ago(minutes=1)) for id in ids[20:26]))
-            await publish(nc, *(fact("excluded", id, ago(minutes=1), reason="training") for id in ids[26:31]))
+            await publish(nc, *(fact("excluded", id, ago(minutes=1), reason="basic_training") for id in ids[26:31]))
             await publish(nc, fact("escalated", "R-pending", ago(minutes=1)))
             await settled(nc, running.store)
             shown = await samples(running.http_url)

@@ -182,7 +182,7 @@ def test_closed_paused_and_excluded_time_says_so() -> None:
         resumed("2025-11-03 12:00"),
         closed("2025-11-03 13:00"),
         reopened("2025-11-03 15:00"),
-        excluded("training", "2025-11-03 16:00"),
+        excluded("basic_training", "2025-11-03 16:00"),
         policy=make_pausing_policy(),
         when="2025-11-03 20:00",
     )
@@ -192,7 +192,7 @@ def test_closed_paused_and_excluded_time_says_so() -> None:
         ("11-03 13:00", HOURS, "*"),
         ("11-03 15:00", "closed", ""),
         ("11-03 16:00", HOURS, "*"),
-        ("11-03 20:00", "excluded: training", ""),
+        ("11-03 20:00", "excluded: basic_training", ""),
     ]
     assert [step.cause for step in found.clocks[0].steps] == ["opened", "paused", "resumed", "closed", "reopened"]
     assert found.clocks[0].elapsed == 3 * HOUR

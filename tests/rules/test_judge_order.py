@@ -97,7 +97,7 @@ HISTORIES: dict[str, tuple[Fact, ...]] = {
     ),
     "excluded for two reasons, one revoked, one corrected to a reason that is none": (
         opened("professional", "critical", "2025-11-03 10:00"),
-        excluded("training", "2025-11-03 10:30", id="a"),
+        excluded("basic_training", "2025-11-03 10:30", id="a"),
         excluded("third_party", "2025-11-03 12:00", id="b"),
         revoked("third_party", "2025-11-03 12:00", id="c"),
         corrected("a", "2025-11-03 13:00", reason="too busy"),

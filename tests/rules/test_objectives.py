@@ -238,7 +238,7 @@ def test_a_resolution_that_repeats_begins_again_with_each_reopening() -> None:
 def test_an_exclusion_is_for_all_objectives() -> None:
     world = play(
         with_objectives("resolution"),
-        [opened("foundation", "critical", "2025-11-03 09:00"), excluded_for("training", "2025-11-07 09:00")],
+        [opened("foundation", "critical", "2025-11-03 09:00"), excluded_for("basic_training", "2025-11-07 09:00")],
     )
     assert {world.state.stage, get_state(world, "resolution").stage} == {"excluded"}
     assert list_announced(world, "resolution")[-2:] == [("breach_retracted", 1), ("cancelled", 1)]

@@ -2,6 +2,7 @@
 
 import pkgutil
 import re
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from sla.policy_file import load_policy_file
 from tests import scenarios
-from tests.scenarios import RULES
+from tests.scenarios import RULES, SCENARIOS
+from tests.support.policy_page import SENTENCES, Sentence, read_policy_sentences
 
 DOCS = Path(__file__).parents[2] / "docs"
 OFFSETS = {"UTC": 0, "EST": -5, "EDT": -4, "CET": 1, "CEST": 2}
@@ -51,6 +53,18 @@ def test_a_policy_of_the_docs_promises_what_the_page_says(row: Row) -> None:
 def test_each_of_them_is_in_the_table() -> None:
     assert {row.policy for row in rows()} == {file.stem for file in (DOCS / "policies").iterdir()}
     assert len(list(rows())) == 11
+
+
+def test_every_sentence_of_the_support_policy_has_its_row() -> None:
+    sections, sentences = zip(*read_policy_sentences(), strict=True)
+    assert list(sentences) == [row.says for row in SENTENCES]
+    assert Counter(sections) == {1: 2, 2: 9, 3: 4, 4: 3, 5: 5, 6: 6, 7: 9, 8: 7, 9: 4, 10: 6, 11: 2}
+
+
+@pytest.mark.parametrize("row", SENTENCES, ids=lambda row: row.says[:40])
+def test_a_sentence_is_a_rule_that_scenarios_show_or_is_out_of_scope(row: Sentence) -> None:
+    assert bool(row.shown_by) is not row.rule.startswith("Out of scope: ")
+    assert set(row.shown_by) <= {scenario.name for scenario in SCENARIOS}
 
 
 def test_every_scenario_is_on_the_page_under_its_rule() -> None:

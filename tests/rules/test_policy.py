@@ -12,6 +12,7 @@ import pytest
 from sla.policy import Policy
 from sla.policy_file import PolicyError, load_policy_file
 from tests.support.oracle import swedish_holidays
+from tests.support.policy_page import read_policy_sentences
 
 SHIPPED = Path(__file__).parents[2] / "sla" / "policies" / "cention-support.yaml"
 HOUR = timedelta(hours=1)
@@ -112,6 +113,20 @@ def test_the_shipped_policy_says_who_is_told_and_which_channels_there_are(policy
     }  # fmt: skip
 
 
+def test_the_shipped_policy_has_the_exclusions_of_the_text_in_its_order(policy: Policy) -> None:
+    assert policy.exclusions == (
+        "terms_violation", "unauthorized_modification", "third_party", "customer_environment",
+        "internet_connectivity", "basic_training", "custom_development", "preview_feature",
+    )  # fmt: skip
+
+
+def test_the_shipped_policy_describes_its_priorities_as_the_text_does(policy: Policy) -> None:
+    rows = [sentence.split(" | ") for section, sentence in read_policy_sentences() if section == 4]
+    assert dict(policy.descriptions) == {
+        name.lower(): f"{description}. Examples: {examples}" for name, description, examples in rows
+    }
+
+
 @pytest.mark.parametrize("year", range(2005, 2036))
 def test_the_holidays_are_the_13_days_of_the_law(policy: Policy, year: int) -> None:
     for level in policy.levels.values():
@@ -200,6 +215,7 @@ def test_comments_and_layout_do_not_change_the_fingerprint_and_every_value_does(
     for old, new in (
         ("name: acme", "name: acme2"), ('"7"', '"8"'), ("Europe/Stockholm", "UTC+01:00"), ("Christmas Eve", "Eve"),
         ("remove: [2026-06-06]", "remove: []"), ("[50, 75, 90]", "[75, 90]"), ("severity: error", "severity: critical"),
+        ("{severity: warning}", "{severity: warning, description: x}"),
         ("13:00-18:00", "13:00-18:01"), ("08:00-17:00", "08:00-17:01"), ("Stocktaking", "Inventory"),
         ("holidays: closed", "holidays: open"), ("normal: 8h", "normal: 8h 1s"), ("phone: [urgent]", "phone: all"),
         ("[support-escalation]", "[boss]"), ("include_sundays: false", "include_sundays: true"),
@@ -334,6 +350,8 @@ WRONG = [
     ("{severity: error}",      "{severity: error, color: red}", 12, "'color' is an unknown key"),
     ("{severity: error}",      "error",                         12, "priority urgent is a single value"),
     ("{severity: error}",      "{}",                            12, "priority urgent has no severity"),
+    ("{severity: error}",      "{severity: error, description: ''}", 12, "'' is not a description; write 1 to"),
+    ("{severity: error}",      '{severity: error, description: "a\\nb"}', 12, "without line breaks"),
     ("  basic:",               "  none:",                       15, "'none' is not a name"),
     ("  basic:",               "  Basic:",                      15, "'Basic' is not a name; names are 1 to 32 of a-z"),
     ("  basic:",               "  " + 33 * "a" + ":",           15, "is not a name"),

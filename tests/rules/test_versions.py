@@ -141,9 +141,10 @@ def test_what_differs_is_named_as_a_policy_file_says_it() -> None:
     [
         ({}, False),
         ({"warn_at": [80]}, False),
+        ({"priorities": [each | {"description": "x"} for each in POLICY.to_resolved()["priorities"]]}, False),
         ({"holidays": POLICY.to_resolved()["holidays"] | {"2026-12-25": "Juldagen"}}, False),
         ({"holidays": POLICY.to_resolved()["holidays"] | {"2026-12-24": "Julafton"}}, True),
-        ({"exclusions": ["training"]}, True),
+        ({"exclusions": ["basic_training"]}, True),
         ({"objectives": {"first_response": {"pauses": True}}}, True),
         ({"zone": "UTC+01:00"}, True),
     ],

@@ -2,6 +2,14 @@
 
 from tests.scenarios.scenario import WARNED, Scenario, opened, responded
 
+OTHER_TARGETS = (  # of a ticket of Monday 10:00: level, priority, target, due
+    ("foundation", "serious", "8:00:00", "2025-11-03 18:00"),
+    ("professional", "serious", "4:00:00", "2025-11-03 14:00"),
+    ("professional", "minor", "12:00:00", "2025-11-03 22:00"),
+    ("enterprise", "serious", "4:00:00", "2025-11-03 14:00"),
+    ("enterprise", "minor", "8:00:00", "2025-11-03 18:00"),
+)
+
 SCENARIOS = (
     Scenario(
         "an answer in time means no breach, ever",
@@ -120,6 +128,17 @@ SCENARIOS = (
         when="2025-11-03 10:15",
         then=("applied",),
         also={"due_at": "2025-11-03 12:00", "target": "2:00:00"},
+    ),
+    *(
+        Scenario(
+            f"{level.capitalize()}, {priority}, is {int(target[:-6])} hours",
+            rule=1,
+            given=(opened(level, priority, "2025-11-03 10:00"),),
+            when="2025-11-03 10:15",
+            then=("applied",),
+            also={"due_at": due, "target": target},
+        )
+        for level, priority, target, due in OTHER_TARGETS
     ),
     Scenario(
         "Enterprise counts on a Sunday night",

@@ -2,7 +2,28 @@
 
 from tests.scenarios.scenario import WARNED, Scenario, corrected, excluded, opened, responded, revoked
 
+REASONS = (
+    "terms_violation",
+    "unauthorized_modification",
+    "third_party",
+    "customer_environment",
+    "internet_connectivity",
+    "basic_training",
+    "custom_development",
+    "preview_feature",
+)
+
 SCENARIOS = (
+    *(
+        Scenario(
+            f"excluded as {reason}: nothing is promised",
+            rule=14,
+            given=(opened("foundation", "critical", "2025-11-03 10:00"), excluded(reason, "2025-11-03 10:30")),
+            then=("applied", "cancelled"),
+            also={"stage": "excluded", "reason": reason, "cancelled": {"cause": "excluded", "reason": reason}},
+        )
+        for reason in REASONS
+    ),
     Scenario(
         "excluded: the promise does not apply, and no breach comes",
         rule=14,
@@ -18,7 +39,10 @@ SCENARIOS = (
     Scenario(
         "excluded after the breach: the breach is withdrawn",
         rule=14,
-        given=(opened("foundation", "critical", "2025-11-03 10:00"), excluded("force_majeure", "2025-11-03 16:00")),
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            excluded("internet_connectivity", "2025-11-03 16:00"),
+        ),
         then=("applied", *WARNED, "breached", "breach_retracted", "cancelled"),
         also={
             "stage": "excluded",
@@ -31,8 +55,8 @@ SCENARIOS = (
         rule=14,
         given=(
             opened("foundation", "critical", "2025-11-03 10:00"),
-            excluded("training", "2025-11-03 16:00"),
-            revoked("training", "2025-11-03 17:00"),
+            excluded("basic_training", "2025-11-03 16:00"),
+            revoked("basic_training", "2025-11-03 17:00"),
             responded("2025-11-03 17:30"),
         ),
         then=(
@@ -59,8 +83,8 @@ SCENARIOS = (
         rule=14,
         given=(
             opened("foundation", "critical", "2025-11-03 10:00"),
-            excluded("training", "2025-11-03 11:00"),
-            revoked("training", "2025-11-03 12:30"),
+            excluded("basic_training", "2025-11-03 11:00"),
+            revoked("basic_training", "2025-11-03 12:30"),
             responded("2025-11-03 13:30"),
         ),
         then=("applied", "cancelled", "target_changed", "warning", "warning", "fulfilled"),
@@ -71,12 +95,12 @@ SCENARIOS = (
         rule=14,
         given=(
             opened("foundation", "critical", "2025-11-03 10:00"),
-            excluded("training", "2025-11-03 11:00"),
+            excluded("basic_training", "2025-11-03 11:00"),
             excluded("third_party", "2025-11-03 11:30"),
             revoked("third_party", "2025-11-03 12:30"),
         ),
         then=("applied", "cancelled"),
-        also={"stage": "excluded", "reason": "training"},
+        also={"stage": "excluded", "reason": "basic_training"},
     ),
     Scenario(
         "an answered promise that is excluded is in no report; once revoked, it says again what it said",
@@ -99,8 +123,8 @@ SCENARIOS = (
         rule=14,
         given=(
             opened("foundation", "critical", "2025-11-03 10:00"),
-            revoked("training", "2025-11-03 11:00"),
-            excluded("training", "2025-11-03 12:30"),
+            revoked("basic_training", "2025-11-03 11:00"),
+            excluded("basic_training", "2025-11-03 12:30"),
         ),
         then=("applied", "warning", "cancelled"),
         also={"stage": "excluded", "flags": ("revoked_without_exclusion",)},
@@ -123,7 +147,7 @@ SCENARIOS = (
         rule=14,
         given=(
             opened("foundation", "critical", "2025-11-03 10:00"),
-            excluded("training", "2025-11-03 11:00", id="x"),
+            excluded("basic_training", "2025-11-03 11:00", id="x"),
             corrected("x", "2025-11-03 11:10", reason="too busy"),
             responded("2025-11-03 11:30"),
         ),

@@ -199,7 +199,7 @@ async def everything(engine: Up) -> None:
         opened("MET", start), responded("MET", start + 1.25 * hour),
         opened("LATE", start), responded("LATE", start + 2.5 * hour),
         opened("CLOSED", ago(hours=1)), fact("closed", "CLOSED", ago(minutes=30)),
-        opened("EXCLUDED", ago(hours=1)), fact("excluded", "EXCLUDED", ago(minutes=30), reason="training"),
+        opened("EXCLUDED", ago(hours=1)), fact("excluded", "EXCLUDED", ago(minutes=30), reason="basic_training"),
         opened("AT RISK", ago(hours=1.7)), opened("OLD", ago(days=3)), opened("URGENT", start, "urgent"),
         fact("escalated", "PENDING", start),
     )  # fmt: skip

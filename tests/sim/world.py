@@ -558,7 +558,7 @@ class World:
         elif kind == "service_level_changed":
             data = {"service_level": rng.choice(LEVELS)}
         elif kind in ("excluded", "exclusion_revoked"):
-            data = {"reason": rng.choice(("third_party", "training"))}
+            data = {"reason": rng.choice(("third_party", "basic_training"))}
         elif kind == "policy_changed":
             data = {"policy_version": rng.choice((POLICY.version, make_edited_policy().version))}
         elif kind == "corrected":

@@ -26,7 +26,7 @@ times = st.builds(
 close_times = st.one_of(times, st.sampled_from([BASE + n * HOUR for n in (1, 2, 3, 5, 9, 10, 10.5)]))
 levels = st.sampled_from(["foundation", "professional", "enterprise"])
 priorities = st.sampled_from(["critical", "serious", "minor"])
-reasons = st.sampled_from(["third_party", "training"])
+reasons = st.sampled_from(["third_party", "basic_training"])
 ids = st.sampled_from([f"f{n}" for n in range(8)])
 corrections = st.fixed_dictionaries(
     {"corrects": ids},

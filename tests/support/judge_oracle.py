@@ -20,8 +20,8 @@ LEVELS = {  # days of the week, Monday is 0; opening and closing hour; targets i
 
 
 EXCLUDED_FOR = {  # the reasons of policy section 7
-    "unauthorized_use", "customer_environment", "third_party", "custom_development", "training", "preview_feature",
-    "scheduled_maintenance", "force_majeure",
+    "terms_violation", "unauthorized_modification", "third_party", "customer_environment", "internet_connectivity",
+    "basic_training", "custom_development", "preview_feature",
 }  # fmt: skip
 
 
