@@ -26,7 +26,7 @@ from services.store.interface import PartitionLeases, Store
 from services.store.schema import ACCEPTED_LOSS
 from sla.engine import TICK_PREFIX, BatchOutcome, DeadLetter, Engine, Limits, Message, OwnFaultError
 from sla.policy import Policy
-from sla.versions import VersionRefusedError
+from sla.versions import VersionRefusedError, find_changes
 
 log = structlog.get_logger()
 
@@ -62,6 +62,27 @@ class Blame:
         self._in_a_row += 1
 
 
+class Drift:
+    """
+    Whether the policy file would be resolved to other dates today than its version was when it was published. It
+    outlives the service.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        text = "1 if the package holidays knows other days by now than those published; what is published holds."
+        self.gauge = Gauge("sla_policy_drift", text, registry=registry)
+        self._is_logged = False
+
+    def show(self, published: Policy, file: Policy) -> None:
+        """Show what both say of the same version, and log a drift once."""
+        drifts = published.fingerprint != file.fingerprint
+        self.gauge.set(drifts)
+        if drifts and not self._is_logged:
+            hint = f"what is published holds; see `sla policy diff {file.version} FILE`, and publish another version"
+            log.warning("policy drifted", version=file.version, changes=len(find_changes(published, file)), hint=hint)
+            self._is_logged = True
+
+
 class Intake(Service):
     """
     Persists each batch in one transaction, with the events, the inbox rows and the checkpoints: a crash loses and
@@ -86,8 +107,10 @@ class Intake(Service):
         notice: timedelta = timedelta(0),
         blame: Blame | None = None,
         gap_messages: Gauge | None = None,
+        drift: Drift | None = None,
     ) -> None:
         super().__init__()
+        self._drift = drift or Drift()
         self._blame, self._gap_messages = blame or Blame(), gap_messages or make_gap_gauge(None)
         self._bus, self._store, self._policy, self._leases, self._notice = bus, store, policy, leases, notice
         self._engine = Engine(store, limits)
@@ -100,8 +123,8 @@ class Intake(Service):
     def prepare(cls, setup: Setup) -> Callable[[Backends], Self]:
         """Return what builds an intake for the policy of SLA_POLICY_DIR."""
         settings, limits = setup.settings, Limits(setup.settings.max_ahead, setup.settings.historic_after)
-        notice, blame, gap = settings.policy_notice, Blame(), make_gap_gauge(setup.registry)
-        return lambda at: cls(at.bus, at.store, setup.policy, limits, at.find_leases(), notice, blame, gap)
+        kept = settings.policy_notice, Blame(), make_gap_gauge(setup.registry), Drift(setup.registry)
+        return lambda at: cls(at.bus, at.store, setup.policy, limits, at.find_leases(), *kept)
 
     async def run(self) -> None:
         while True:
@@ -348,9 +371,10 @@ class Intake(Service):
 
     def _publish_policy(self) -> None:
         """Publish the policy of the file if the store has none, or none of its version, yet. Blocks."""
-        if self._is_published():
-            return
         versions = self._store.read_versions()
+        if (same := versions.find_same(self._policy)) is not None:
+            self._drift.show(same.policy, self._policy)
+            return
         if len(versions) and (name := versions.get_in_force(datetime.now(UTC)).name) != self._policy.name:
             log.warning(
                 "policy not published",
@@ -362,13 +386,8 @@ class Intake(Service):
         try:
             version = self._store.publish_policy(self._policy, lambda: datetime.now(UTC), self._notice, timedelta(0))
         except VersionRefusedError as error:
-            if self._is_published():
-                return  # by another intake, a moment ago
             raise FatalError(f"policy {self._policy.name}: {error}") from None
         log.info("policy published", version=version.name, effective_from=version.effective_from.isoformat())
-
-    def _is_published(self) -> bool:
-        return self._policy.fingerprint in {version.policy.fingerprint for version in self._store.read_versions()}
 
     async def _check_gap(self) -> None:
         """

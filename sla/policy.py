@@ -85,6 +85,8 @@ class Policy:
     """When the file says that it takes effect, if it does: no part of what it promises."""
     material: bool | None = None
     """Whether the file says that it promises something else than the version before, if it does."""
+    source: str | None = None
+    """SHA-256 (hex) of the values in its file, whatever a package makes of them; None if it is of no file."""
 
     @classmethod
     def from_resolved(cls, resolved: ResolvedJson) -> Self:

@@ -4,6 +4,8 @@
 packages `yaml` and `holidays`: a policy that was read once is stored resolved.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -58,7 +60,9 @@ def load_policy_file(path: str | PathLike[str]) -> Policy:
     resolved = file.read()
     if resolved is None:
         raise PolicyError(file.list_problems())
-    return replace(Policy.from_resolved(resolved), effective_from=file.effective_from, material=file.material)
+    return replace(
+        Policy.from_resolved(resolved), effective_from=file.effective_from, material=file.material, source=file.source
+    )
 
 
 class _Names(NamedTuple):
@@ -272,6 +276,15 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def _list_texts(node: yaml.Node) -> Any:
+    """Return the texts of a file as JSON, without comments and layout."""
+    if isinstance(node, yaml.ScalarNode):
+        return node.value
+    if isinstance(node, yaml.MappingNode):
+        return {"mapping": [[_list_texts(key), _list_texts(value)] for key, value in node.value]}
+    return [_list_texts(item) for item in node.value]
+
+
 class _PolicyFile:
     """
     A policy file being read: collects every problem with its line instead of stopping at the first one.
@@ -284,6 +297,7 @@ class _PolicyFile:
         self._found: list[tuple[int, str]] = []
         self.effective_from: datetime | None = None
         self.material: bool | None = None
+        self.source: str | None = None
 
     def list_problems(self) -> list[str]:
         """Return the problems found so far by line, as `FILE:LINE: what, and the rule`."""
@@ -292,7 +306,10 @@ class _PolicyFile:
     def read(self) -> ResolvedJson | None:
         """Return the resolved policy; None if there are problems."""
         root = self._read_root()
-        resolved = None if root is None else self._read_policy(root)
+        if root is None:
+            return None
+        self.source = hashlib.sha256(json.dumps(_list_texts(root)).encode()).hexdigest()
+        resolved = self._read_policy(root)
         return None if self._found else resolved
 
     def _add_problem(self, line: int, text: str) -> None:

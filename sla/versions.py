@@ -93,6 +93,19 @@ class Versions:
         """Return the policy of this version, None if it is not published."""
         return next((version.policy for version in self._versions if version.name == name), None)
 
+    def find_same(self, policy: Policy) -> Version | None:
+        """
+        Return the version that says what this policy says, None if there is none. One that was published from the same
+        text is the same, although the package `holidays` knows other days by now.
+        """
+        same = (
+            version
+            for version in self._versions
+            if version.policy.fingerprint == policy.fingerprint
+            or (policy.source is not None and version.policy.source == policy.source)
+        )
+        return next(same, None)
+
     def get_named(self, name: str) -> Policy:
         """Return the policy of this version. Raises KeyError if it is not published."""
         if (policy := self.find_named(name)) is not None:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import itemgetter
@@ -229,24 +230,28 @@ class Store(ABC):
     ) -> Version:
         """
         Store the policy as the next version, and return that. It is stored resolved, so that a late-arriving fact is
-        judged as it was then. Before the first ticket event a version may be replaced.
+        judged as it was then; so a version that says the same stays as it is. Before the first ticket event one that
+        says something else is replaced.
 
         Raises VersionRefusedError, and stores nothing, if it cannot follow the versions there are.
         """
         with self.write_log() as cursor:
+            if (same := self._select_versions(cursor).find_same(policy)) is not None:
+                return same
             row = (policy.fingerprint, policy.name, msgspec.json.encode(policy.to_resolved()))
             cursor.execute("INSERT INTO policies VALUES (?, ?, ?) ON CONFLICT DO NOTHING", row)
             unused = "NOT EXISTS (SELECT 1 FROM stored_events)"
             cursor.execute(f"DELETE FROM policy_versions WHERE version = ? AND {unused}", (policy.version,))
             version = make_next_version(self._select_versions(cursor), policy, now(), notice, lead)
             cursor.execute(
-                "INSERT INTO policy_versions VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO policy_versions VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     version.name,
                     policy.fingerprint,
                     to_microseconds(version.published_at),
                     to_microseconds(version.effective_from),
                     int(version.material),
+                    policy.source,
                 ),
             )
         return version
@@ -275,17 +280,19 @@ class Store(ABC):
             return self._select_versions(cursor)
 
     def _select_versions(self, cursor: Cursor) -> Versions:
-        cursor.execute("SELECT fingerprint, published_at, effective_from, material FROM policy_versions ORDER BY 3")
+        cursor.execute(
+            "SELECT fingerprint, published_at, effective_from, material, source FROM policy_versions ORDER BY 3"
+        )
         rows = [tuple(row) for row in cursor.fetchall()]
         if [row[0] for row in rows] != [version.policy.fingerprint for version in self._versions]:
             self._versions = Versions(
                 Version(
-                    self._select_policy(cursor, fingerprint),
+                    replace(self._select_policy(cursor, fingerprint), source=source),
                     from_microseconds(published),
                     from_microseconds(effective),
                     bool(material),
                 )
-                for fingerprint, published, effective, material in rows
+                for fingerprint, published, effective, material, source in rows
             )
         return self._versions
 

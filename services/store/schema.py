@@ -12,7 +12,7 @@ TABLES = {
         fingerprint TEXT PRIMARY KEY, name TEXT NOT NULL, resolved BLOB NOT NULL)""",
     "policy_versions": """CREATE TABLE IF NOT EXISTS policy_versions (
         version TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, published_at BIGINT NOT NULL,
-        effective_from BIGINT NOT NULL UNIQUE, material BIGINT NOT NULL)""",
+        effective_from BIGINT NOT NULL UNIQUE, material BIGINT NOT NULL, source TEXT)""",
     "verifications": """CREATE TABLE IF NOT EXISTS verifications (
         at INTEGER PRIMARY KEY, tickets BIGINT NOT NULL, differences BIGINT NOT NULL)""",
 }
@@ -42,6 +42,7 @@ COPIED_COLUMNS: dict[str, dict[str, type | UnionType]] = {
         "published_at": int,
         "effective_from": int,
         "material": int,
+        "source": str | None,
     },
     "verifications": {"at": int, "tickets": int, "differences": int},
 }

@@ -1,6 +1,9 @@
 """Versions of the policy: which one counts, what may be published, and what would be under another one."""
 
+import asyncio
 import json
+import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +18,7 @@ from events.tickets import Opened
 from projections.registry import PROJECTIONS
 from projections.runner import catch_up
 from services.store.interface import Database
+from sla import policy_file
 from sla.policy import Policy
 from sla.policy_file import PolicyError, load_policy_file
 from sla.versions import (
@@ -28,9 +32,10 @@ from sla.versions import (
     make_next_version,
 )
 from tests.scenarios.scenario import stockholm
-from tests.support.bus import fact, now, opened, responded, up
+from tests.support.bus import Up, fact, now, opened, responded, samples, up
 from tests.support.commands import Said, call, sla
 from tests.support.memory import POLICY, SHIPPED, make_edited_policy
+from tests.support.newer_holidays import build_more_holidays
 from tests.support.objectives import doubled, with_objectives
 from tests.support.store_log import HOUR, START, Log
 from tests.support.stores import new_store, rows, tables
@@ -222,11 +227,33 @@ def test_before_the_first_ticket_event_a_version_may_be_replaced(tmp_path: Path)
 
 def test_after_it_no_version_is_replaced_and_nothing_is_left_of_a_refused_one(log: Log) -> None:
     edited = variant(version="2026-01")
+    log.store.publish_policy(edited, lambda: NOW)
     with pytest.raises(VersionRefusedError, match="never edited"):
         log.store.publish_policy(variant(version="2026-01", warn_at=[10]), lambda: NOW)
     assert [version.policy.fingerprint for version in log.store.read_versions()] == [POLICY.fingerprint]
     assert edited.fingerprint == POLICY.fingerprint
     assert rows(log.database, "SELECT count(*) FROM policies") == [(1,)]
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_the_same_text_under_the_same_version_stays_as_it_was_published_whatever_the_package_knows_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_used: bool
+) -> None:
+    log = Log(tmp_path / "sla.db")  # with the shipped policy
+    if is_used:
+        log.take(START, opened("T-1", START))
+    (published,) = log.store.read_versions()
+    monkeypatch.setattr(policy_file, "_build_holidays", build_more_holidays)
+    again = load_policy_file(written(tmp_path, "# with a comment\n", "2026-01"))
+    assert again.fingerprint != POLICY.fingerprint
+    assert log.store.publish_policy(again, lambda: NOW) == published
+    assert [version.policy.fingerprint for version in log.store.read_versions()] == [POLICY.fingerprint]
+    if is_used:
+        with pytest.raises(VersionRefusedError, match="never edited"):
+            log.store.publish_policy(
+                load_policy_file(written(tmp_path, version="2026-01", minor_24h="25h")), lambda: NOW
+            )
+    log.store.close()
 
 
 def test_another_process_sees_what_is_published(log: Log) -> None:
@@ -458,6 +485,25 @@ def test_a_file_of_another_policy_is_not_published_at_a_start(tmp_path: Path) ->
         assert json.loads(sla("policy", "list", "-o", "json", "--data", engine.data).out) == [first]
         assert sla("publish", "opened", "T-2", *names, "--data", engine.data).code == 0
         assert shown(engine.data, "T-2", stage="running")["policy_version"] == "2027-01"
+
+
+def read_drift(engine: Up) -> float:
+    (found,) = (it.value for it in asyncio.run(samples(engine.http_url)) if it.name == "sla_policy_drift")
+    return found
+
+
+@pytest.mark.parts
+@pytest.mark.on_file
+def test_an_engine_goes_on_with_what_is_published_when_the_package_knows_more_days(tmp_path: Path) -> None:
+    newer = (sys.executable, "-m", "tests.support.newer_holidays")
+    with up(tmp_path) as engine:
+        before = sla("policy", "show", "-o", "json", "--data", engine.data).out
+        assert read_drift(engine) == 0
+    with up(tmp_path, newer, PYTHONPATH=str(Path(__file__).parents[2])) as engine:
+        assert sla("policy", "show", "-o", "json", "--data", engine.data).out == before
+        assert read_drift(engine) == 1
+        log = engine.process.log
+    assert log.count("policy drifted") == 1 and re.search(r"changes\W+1\b", log), log
 
 
 @pytest.mark.parts
