@@ -44,9 +44,10 @@ class _Ended(NamedTuple):
 
 
 class Alerts:
-    """The promises that are broken and unanswered, and those for which that has ended lately."""
+    """The promises that are broken and unanswered, and those for which that has ended lately; times in the zone."""
 
-    def __init__(self) -> None:
+    def __init__(self, zone: str) -> None:
+        self._zone = zone
         self._broken: dict[PromiseKey, Announcement] = {}
         self._ended: dict[tuple[str, ...], _Ended] = {}  # by their labels
         self._answered: dict[PromiseKey, Announcement] = {}  # the breach is in effect, and nobody waits for an answer
@@ -86,8 +87,9 @@ class Alerts:
     def list_alerts(self, now: datetime) -> list[dict[str, Any]]:
         """Return all alerts, for POST /api/v2/alerts."""
         self._ended = {key: ended for key, ended in self._ended.items() if now - ended.at < RETENTION}
-        alerts = {key: _build_alert(ended.breach, now, ended.at) for key, ended in self._ended.items()}
-        alerts |= {_build_key(breach): _build_alert(breach, now, now + RETENTION) for breach in self._broken.values()}
+        alerts = {key: _build_alert(ended.breach, now, ended.at, self._zone) for key, ended in self._ended.items()}
+        for breach in self._broken.values():
+            alerts[_build_key(breach)] = _build_alert(breach, now, now + RETENTION, self._zone)
         return list(alerts.values())
 
 
@@ -110,10 +112,10 @@ def _build_key(breach: Announcement) -> tuple[str, ...]:
     return tuple(_build_labels(breach).values())
 
 
-def _build_alert(breach: Announcement, now: datetime, ends: datetime) -> dict[str, Any]:
+def _build_alert(breach: Announcement, now: datetime, ends: datetime, zone: str) -> dict[str, Any]:
     return {
         "labels": _build_labels(breach),
-        "annotations": {"summary": write_title(breach), "description": write_body(breach, now)},
+        "annotations": {"summary": write_title(breach), "description": write_body(breach, now, zone)},
         "startsAt": breach.time.isoformat(),
         "endsAt": ends.isoformat(),
     }

@@ -88,7 +88,8 @@ class AppriseReceiver(Receiver):
     kind = "apprise"
     timeout_seconds = 15.0
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, zone: str) -> None:
+        self._zone = zone
         try:
             from apprise import Apprise
         except ImportError:
@@ -98,7 +99,8 @@ class AppriseReceiver(Receiver):
             raise ValueError(f"{url.partition(':')[0]}:… is no address that Apprise knows; see its list of services")
 
     async def _send(self, event: Announcement, raw: bytes) -> None:
-        if not await self._apprise.async_notify(title=write_title(event), body=write_body(event, datetime.now(UTC))):
+        body = write_body(event, datetime.now(UTC), self._zone)
+        if not await self._apprise.async_notify(title=write_title(event), body=body):
             raise UndeliveredError("Apprise could not deliver it")
 
 
@@ -132,11 +134,11 @@ class Address(BaseModel):
             raise ValueError("a target has a webhook and its secret, or an address for apprise, and nothing else")
         return self
 
-    def open(self) -> Receiver:
-        """Return the receiver. Raises ValueError if Apprise does not know the address."""
+    def open(self, zone: str) -> Receiver:
+        """Return the receiver; times in the zone. Raises ValueError if Apprise does not know the address."""
         if self.webhook is not None and self.secret is not None:
             return WebhookReceiver(self.webhook, self.secret)
-        return AppriseReceiver(self.apprise or "")
+        return AppriseReceiver(self.apprise or "", zone)
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
@@ -181,15 +183,18 @@ def parse_notify(text: str | None) -> Notify:
 
 
 class Receivers:
-    """The receivers of SLA_NOTIFY. Raises NotifyError if Apprise does not know the address of one."""
+    """
+    The receivers of SLA_NOTIFY, to whom times are written in the zone. Raises NotifyError if Apprise does not know the
+    address of one.
+    """
 
-    def __init__(self, notify: Notify, historic_after: timedelta) -> None:
+    def __init__(self, notify: Notify, historic_after: timedelta, zone: str) -> None:
         self._notify, self._historic_after = notify, historic_after
-        self.by_name = {name: self._open(name, address) for name, address in notify.targets.items()}
+        self.by_name = {name: self._open(name, address, zone) for name, address in notify.targets.items()}
 
-    def _open(self, name: str, address: Address) -> Receiver:
+    def _open(self, name: str, address: Address, zone: str) -> Receiver:
         try:
-            return address.open()
+            return address.open(zone)
         except ValueError as error:
             raise NotifyError(f"SLA_NOTIFY: targets: {name}: {error}") from None
 

@@ -105,11 +105,12 @@ class Notifier(Service):
         alertmanagers: Sequence[str],
         count: Notifications,
         retry_for: timedelta,
+        zone: str,
     ) -> None:
         super().__init__()
         self._bus, self._receivers, self._count, self._retry_for = bus, receivers, count, retry_for
         self._undelivered = bus.get_publisher(UNDELIVERED)
-        self._alerts = Alerts()
+        self._alerts = Alerts(zone)
         self._alertmanagers = [Alertmanager(url, self._alerts, count) for url in alertmanagers]
         self._senders: list[asyncio.Task[None]] = []
         self._broker = _Broker(connect)
@@ -119,11 +120,12 @@ class Notifier(Service):
     @classmethod
     def prepare(cls, setup: Setup) -> Callable[[Backends], Self]:
         """Return what builds a notifier; what it counts goes on. Raises NotifyError if SLA_NOTIFY is not right."""
-        settings, count = setup.settings, Notifications()
-        receivers = Receivers(parse_notify(settings.notify), settings.historic_after)
+        settings, zone, count = setup.settings, setup.policy.zone, Notifications()
+        receivers = Receivers(parse_notify(settings.notify), settings.historic_after, zone)
         alertmanagers = [url.strip() for url in (settings.alertmanager_url or "").split(",") if url.strip()]
         setup.registry.register(count)
-        return lambda at: cls(at.bus, setup.connect, setup.inbox, receivers, alertmanagers, count, settings.notify_for)
+        own = (setup.inbox, receivers, alertmanagers, count, settings.notify_for, zone)
+        return lambda at: cls(at.bus, setup.connect, *own)
 
     @classmethod
     def is_wanted(cls, settings: Settings) -> bool:

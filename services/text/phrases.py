@@ -3,7 +3,7 @@
 One more announcement is asked for by the type checker in each match of this module, and nowhere else that has words.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, assert_never
 
 from events.cloudevents import quote_value
@@ -154,22 +154,23 @@ def write_title(event: Announcement) -> str:
     return _remove_controls(f"{choose_wording(data).title}: {event.ticket} ({data.service_level}, {data.priority})")
 
 
-def write_body(event: Announcement, now: datetime) -> str:
-    """Return what is known, and what to do, in one line; times in UTC, cut to the minute."""
-    return _remove_controls(f"{_write_sentence(event.data, now)} `sla show {event.ticket}` has the whole story.")
+def write_body(event: Announcement, now: datetime, zone: str) -> str:
+    """Return what is known, and what to do, in one line; times in the zone, cut to the minute."""
+    return _remove_controls(f"{_write_sentence(event.data, now, zone)} `sla show {event.ticket}` has the whole story.")
 
 
-def _write_sentence(data: AnnouncementData, now: datetime) -> str:
+def _write_sentence(data: AnnouncementData, now: datetime, zone: str) -> str:
     promise = data.objective.replace("_", " ").capitalize()
-    due = f"{promise} due {_format_minute(data.due_at)}"
+    due = f"{promise} due {format_wall_time_briefly(data.due_at, zone)}"
     match data:
         case SlaBreached(due_at=due_at):
             return f"{due}, {_format_length(now - due_at)} ago. Answer the customer: that ends the alert."
         case SlaBreachRetracted(breached_at=at, reason=reason):
-            return f"The breach of {_format_minute(at)} turned out to be untrue: {reason.replace('_', ' ')}."
+            breach = f"The breach of {format_wall_time_briefly(at, zone)}"
+            return f"{breach} turned out to be untrue: {reason.replace('_', ' ')}."
         case SlaFulfilled(responded_at=at, overdue_seconds=seconds):
             late = _format_length(timedelta(seconds=seconds))
-            return f"{due}, given {_format_minute(at)}: {late} of support time too late."
+            return f"{due}, given {format_wall_time_briefly(at, zone)}: {late} of support time too late."
         case SlaCancelled(reason=reason):
             return f"{due}; the clock ended without an answer: {reason}."
         case SlaEscalated(tell=tell, reason=reason):
@@ -178,10 +179,6 @@ def _write_sentence(data: AnnouncementData, now: datetime) -> str:
             return f"{due}."
         case _:
             assert_never(data)
-
-
-def _format_minute(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _format_length(length: timedelta) -> str:

@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from events.examples import EXAMPLES
 from events.promises import ANNOUNCEMENT_TYPES, Announcement, build_announcement_message, make_event_id, make_subject
 from services.maintenance.provision import provision_bus
 from services.notifier.receivers import Notify, NotifyError, Receivers, parse_notify
+from services.text.phrases import write_body
 from tests.support.bus import (
     SLA,
     Fact,
@@ -176,7 +178,7 @@ async def test_a_breach_is_an_alert_until_it_is_withdrawn_answered_or_cancelled(
                 "severity": "critical",
             }
             assert alert["annotations"]["summary"] == "SLA breached: answered (foundation, critical)"
-            assert "1 min ago" in alert["annotations"]["description"]
+            assert re.search(r"CES?T, 1 min ago", alert["annotations"]["description"])
             assert alert["receivers"] == [{"name": "pager"}]
             await announce(
                 at.nc,
@@ -424,7 +426,17 @@ NOTIFY = parse_notify(
     ],
 )
 def test_each_announcement_has_its_receivers(event: Announcement, told: set[str]) -> None:
-    assert Receivers(NOTIFY, DAY).find_receivers(event) == told
+    assert Receivers(NOTIFY, DAY, "UTC").find_receivers(event) == told
+
+
+@pytest.mark.parametrize(
+    ("zone", "text"), [("Europe/Stockholm", "2026-07-01 14:30 CEST"), ("Asia/Kolkata", "2026-07-01 18:00 IST")]
+)
+def test_times_in_a_notice_are_those_of_the_zone(zone: str, text: str) -> None:
+    due = datetime(2026, 7, 1, 12, 30, tzinfo=UTC)
+    late, gone = make_announcement("breached", due_at=due), make_announcement("breach_retracted", breached_at=due)
+    assert write_body(late, due + DAY, zone).startswith(f"First response due {text}, 24 h 0 min ago.")
+    assert write_body(gone, due + DAY, zone).startswith(f"The breach of {text} turned out")
 
 
 async def test_an_escalation_goes_to_its_recipients_by_apprise_and_a_historic_breach_to_nobody(tmp_path: Path) -> None:
@@ -442,6 +454,7 @@ async def test_an_escalation_goes_to_its_recipients_by_apprise_and_a_historic_br
             told = json.loads(mailbox.requests[0].body)
             assert told["title"] == "Escalated: T-1  (foundation, critical)"
             assert "For support-escalation: The director called." in told["message"] and "\n" not in told["message"]
+            assert re.search(r"due [-0-9]{10} [0-9:]{5} CES?T\.", told["message"]), "in the zone of the policy"
             await until("it is counted", lambda: count_tries(service, "apprise", "sent"))
             assert pager.tickets() == ["T-2"] and len(mailbox.requests) == 1
 
@@ -477,7 +490,7 @@ def test_an_address_that_apprise_does_not_know_is_named_without_its_password() -
     with pytest.raises(
         NotifyError, match="SLA_NOTIFY: targets: mailbox: nonsense:… is no address that Apprise"
     ) as error:
-        Receivers(Notify.model_validate({"targets": {"mailbox": {"apprise": "nonsense://user:hunter2@x"}}}), DAY)
+        Receivers(Notify.model_validate({"targets": {"mailbox": {"apprise": "nonsense://user:hunter2@x"}}}), DAY, "UTC")
     assert "hunter2" not in str(error.value)
 
 
