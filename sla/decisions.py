@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from events.promises import Detection, make_event_id
 from events.tickets import Opened
-from sla.judge import AT_RISK_PERCENT, ZERO, Cause, Clock, CycleKey, Fact, Verdict, get_cause
+from sla.judge import AT_RISK_PERCENT, NEVER, ZERO, Cause, Clock, CycleKey, Fact, Verdict, get_cause
 from sla.log import (
     Announced,
     AnnouncedEvent,
@@ -34,9 +34,9 @@ from sla.log import (
 )
 from sla.policy import FIRST_RESPONSE
 
-RUNNING_AGAIN = "open"  # the outcome of a promise whose answer turned out to be none
-LATE_AFTER = timedelta(seconds=2)  # a breach that the engine notices later than this is `late`
+RUNNING_AGAIN = "open"  # the outcome of a promise that had ended, and goes on
 ENDED = ("fulfilled", "cancelled", "excluded")  # stages in which no time counts towards a deadline, for good
+LATE_AFTER = timedelta(seconds=2)  # a breach that the engine notices later than this is `late`
 
 
 @dataclass(slots=True)
@@ -63,6 +63,16 @@ class Promise:
             return None
         return self.outcome or ("met" if self.answer.met else "late")
 
+    @property
+    def was_closed(self) -> bool:
+        """Whether what was announced last of its end is that the ticket was closed."""
+        return Cause.CLOSED in (self.outcome, self.answer.cause if self.answer and self.outcome is None else None)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was announced that it ended, and nothing since that it goes on."""
+        return self.outcome != RUNNING_AGAIN and (self.outcome is not None or self.answer is not None)
+
     def get_next_number(self, kind: type[Announced]) -> int:
         """Return the number of the next announcement of a kind, from 1."""
         return self.counts.get(kind.KIND, 0) + 1
@@ -82,7 +92,7 @@ class Promise:
             case Cancelled(cause=cause):
                 self.outcome = cause
             case TargetChanged():
-                self.outcome = self.outcome if event.undoes is None else RUNNING_AGAIN
+                self.outcome = RUNNING_AGAIN if self.has_ended else self.outcome
             case WarningRaised():
                 if event.state.due_at is not None:
                     self.warned[event.state.due_at] = event.threshold_percent
@@ -145,7 +155,7 @@ def decide(judgement: Judgement, first: Promise, others: Mapping[CycleKey, Promi
         events = _decide_promise(judgement, first, verdict.clock)
     for key, clock in _iterate_changed(judgement, first.state.customer != _find_customer(verdict)):
         events += _decide_promise(judgement, others.get(key) or Promise(*key), clock)
-    for name in {**verdict.cycles, **judgement.judged}:
+    for name in sorted({*verdict.cycles, *judgement.judged}):  # a replayed ticket has them in another order
         for cycle in count(len(verdict.cycles.get(name, ())) + 1):
             vanished = others.get((name, cycle))
             if vanished is None or _has_vanished(vanished):
@@ -302,6 +312,9 @@ def _find_next_instant(found: Comparison, warned: int) -> datetime | None:
 def _describe_counting(clock: Clock) -> dict[str, Any]:
     """Return how time counts, as fields of the state; none if it counts as it began."""
     phase = clock.phase
+    if clock.excluded_by is not None:
+        end = max(clock.find_end(NEVER), clock.started_at)
+        return {"since": end, "used": clock.measure_elapsed(end), "stopped": True}
     if phase.since == clock.started_at and phase.running:
         return {}
     return {"since": phase.since, "used": phase.used, "stopped": not phase.running}
@@ -357,7 +370,7 @@ def decide_target_change(found: Comparison, state: State) -> Sequence[AnnouncedE
     before, clock = found.before, found.clock
     if before.due_at is None or before.target is None or clock.response or clock.closed_by:
         return ()
-    goes_on = before.stage in ENDED or (state.stage == "running" and _has_moved(before, clock))
+    goes_on = found.promise.has_ended or (state.stage == "running" and _has_moved(before, clock))
     if state.stage == "excluded" or not goes_on:
         return ()
     time, cause, cause_id = _find_target_cause(found)
@@ -373,19 +386,22 @@ def decide_target_change(found: Comparison, state: State) -> Sequence[AnnouncedE
 
 
 def _find_target_cause(found: Comparison) -> tuple[datetime, Cause, str]:
-    """Return when the deadline moved, why, and the id of the fact that moved it."""
+    """Return when the deadline moved, or the clock went on, why, and the id of the fact that did it."""
     before, clock, judgement = found.before, found.clock, found.judgement
     set_by, cause = clock.phase.set_by, clock.phase.cause
     if before.stage == "excluded" and clock.revoked_by is not None:
         set_by, cause = clock.revoked_by, Cause.EXCLUSION_REVOKED
     elif before.opening_id != clock.opening.id:
         set_by, cause = clock.opening, Cause.OPENING_REPLACED
+    elif found.promise.has_ended:
+        reopened_by = clock.timeline.find_reopened_by(judgement.now)
+        if reopened_by is None or not found.promise.was_closed:
+            return judgement.now, Cause.CORRECTED, judgement.fact_id or set_by.id
+        set_by, cause = reopened_by, Cause.CORRECTED if reopened_by.corrected_by else Cause.REOPENED
     elif set_by.corrected_by is not None:
         cause = Cause.CORRECTED
     elif before.started_at != clock.started_at:
         set_by, cause = clock.opening, Cause.OPENING_REPLACED
-    elif before.stage in ENDED and cause not in (Cause.REOPENED, Cause.RESUMED):
-        return judgement.now, Cause.CORRECTED, judgement.fact_id or set_by.id
     return set_by.time, cause, set_by.asserted_by
 
 
@@ -405,7 +421,8 @@ def decide_breach(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
         return ()
     number = found.promise.get_next_number(Breached)
     level, priority = clock.judged.names
-    cause = phase.cause if phase.used > phase.target else Cause.DEADLINE_PASSED
+    is_used_up_by_change = clock.timeline.measure_elapsed(clock.broken_at) > phase.target
+    cause = phase.cause if is_used_up_by_change else Cause.DEADLINE_PASSED
     delay = _measure_delay(clock, clock.broken_at, judgement.now)
     return (
         Breached(
@@ -442,17 +459,19 @@ def decide_fulfilment(found: Comparison, state: State) -> Sequence[AnnouncedEven
     if response is None or met is None or overdue is None or state.stage != "fulfilled":
         return ()
     replaced, superseded = promise.answer, promise.outcome
+    revision = promise.get_next_number(Fulfilled)
+    cause, cause_id = get_cause(response.data), response.asserted_by
+    common = _build_common(found, state, Fulfilled, response.time, cause, cause_id, revision=revision)
     if (
         replaced is not None
         and superseded is None
-        and _get_fulfilled_fields(replaced.state) == _get_fulfilled_fields(state)
+        and (*_get_fulfilled_fields(replaced.state), replaced.elapsed)
+        == (*_get_fulfilled_fields(state), common["elapsed"])
     ):
         return ()
-    revision = promise.get_next_number(Fulfilled)
-    cause, cause_id = Cause.RESPONDED, response.asserted_by
     return (
         Fulfilled(
-            **_build_common(found, state, Fulfilled, response.time, cause, cause_id, revision=revision),
+            **common,
             responded_at=response.time,
             met=met,
             overdue=overdue,
@@ -582,7 +601,7 @@ def _build_common(
         "time": time,
         "cause": str(cause),
         "cause_id": cause_id,
-        "elapsed": found.clock.measure_elapsed(time),
+        "elapsed": found.clock.measure_elapsed(found.clock.find_end(time)),
     }
 
 

@@ -328,7 +328,7 @@ class Clock:
 
     def measure_elapsed(self, at: datetime) -> timedelta:
         """Return the support time used from the opening up to `at`; zero before it."""
-        return self.timeline.get_phase_at(at).measure_elapsed(at) if at > self.started_at else ZERO
+        return self.timeline.measure_elapsed(at) if at > self.started_at else ZERO
 
 
 class Verdict(Struct, frozen=True):
@@ -871,8 +871,7 @@ def _measure_overdue(timeline: "Timeline", phase: Phase, response: Fact | None) 
         return None
     if response.time <= phase.due_at:
         return ZERO
-    used_when_due = timeline.get_phase_at(phase.due_at).measure_elapsed(phase.due_at)
-    return phase.measure_elapsed(response.time) - used_when_due
+    return phase.measure_elapsed(response.time) - timeline.measure_elapsed(phase.due_at)
 
 
 def _collect_flags(
@@ -1011,12 +1010,22 @@ class Timeline:
         """
         return self._changeovers[: _count_until(self._changeovers, now)]
 
+    def find_reopened_by(self, now: datetime) -> Fact | None:
+        """Return the last fact that reopened the ticket, None if it is closed by `now` or never was."""
+        count = _count_until(self._changeovers, now)
+        last = self._changeovers[count - 1] if count else None
+        return last if last is not None and isinstance(last.data, Reopened) else None
+
     def find_reopening(self, time: datetime) -> datetime:
         """Return this time if the ticket is open before or after it, else when it is reopened; NEVER if it is not."""
         place = bisect_left(self._changeovers, time, key=_get_time)
         if place % 2 == 0:
             return time
         return self._changeovers[place].time if place < len(self._changeovers) else NEVER
+
+    def measure_elapsed(self, at: datetime) -> timedelta:
+        """Return the support time used from the start up to `at`, which is not before it."""
+        return self.get_phase_at(at).measure_elapsed(at)
 
     def get_phase_at(self, time: datetime) -> Phase:
         """Return the phase after all that happened at this time."""

@@ -15,7 +15,6 @@ from services.queries.point_in_time import PointInTime, iterate_tickets, read_kn
 from services.store.interface import Store
 from sla.calendar import SupportHours
 from sla.decisions import Promise
-from sla.judge import judge
 from sla.log import Quarantined, State
 from sla.policy import Policy
 from sla.ticket import TicketSla
@@ -27,8 +26,8 @@ NO_ROW_LIMIT = 2**63 - 1
 class TicketStatus(NamedTuple):
     """
     The status of a ticket: its state as decided, the number of its facts, its policy (None while it is pending), and
-    what is promised beside the first response. `used` is the support time used before it was excluded, if it is.
-    While it is `quarantined` its state is as it was before, and nothing is judged.
+    what is promised beside the first response. While it is `quarantined` its state is as it was before, and nothing is
+    judged.
     """
 
     ticket: str
@@ -36,7 +35,6 @@ class TicketStatus(NamedTuple):
     facts: int
     policy: Policy | None
     others: tuple[Promise, ...] = ()
-    used: timedelta | None = None
     quarantined: Quarantined | None = None
 
     @property
@@ -51,8 +49,6 @@ class TicketStatus(NamedTuple):
     def measure_elapsed(self, now: datetime) -> timedelta | None:
         """Return the support time used until the first response, an exclusion, or now; None while it is pending."""
         state, hours = self.state, self.hours
-        if self.used is not None:
-            return self.used
         if hours is None or state.started_at is None:
             return None
         if state.stopped:
@@ -153,10 +149,7 @@ def build_ticket_status(ticket: TicketSla, versions: Versions, when: PointInTime
     state = ticket.state
     policy = versions.get_named(state.policy_version) if state.policy_version else None
     facts = len(ticket.facts) if when.as_of is None else sum(fact.time <= when.as_of for fact in ticket.facts)
-    used = None
-    if state.stage == "excluded" and (clock := judge(ticket.facts, versions, when.at).clock):
-        used = clock.measure_elapsed(clock.find_end(when.at))
-    return TicketStatus(ticket.id, state, facts, policy, _list_other_promises(ticket), used, ticket.quarantined)
+    return TicketStatus(ticket.id, state, facts, policy, _list_other_promises(ticket), ticket.quarantined)
 
 
 def _list_other_promises(ticket: TicketSla) -> tuple[Promise, ...]:

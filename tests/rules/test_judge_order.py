@@ -33,7 +33,16 @@ from tests.scenarios.scenario import (
 )
 from tests.support.examples import ALL_EXAMPLES, examples
 from tests.support.histories import close_times, find_end, histories, list_corrected_times
-from tests.support.judge_checks import ONE_POLICY, check_ids, check_step, follow, get_outcome, read_truth
+from tests.support.judge_checks import (
+    ONE_POLICY,
+    check_causes,
+    check_heard,
+    check_ids,
+    check_step,
+    follow,
+    get_outcome,
+    read_truth,
+)
 from tests.support.judge_oracle import find_truth
 from tests.support.memory import POLICY, World, get_policy, make_pausing_policy, make_versions
 
@@ -133,6 +142,15 @@ def play_in_order(
         nonlocal standing
         new = world.put(item)
         check_step(isinstance(item, Fact), new)
+        for event in new:
+            check_causes(event, world.ticket_sla)
+        if isinstance(item, Tick) and world.events:
+            check_heard(
+                world.ticket_sla,
+                world.memory.published,
+                world.events,
+                max(item.arrives, *(event.at for event in world.events)),
+            )
         standing = follow(standing, new)
         assert len(standing) == (world.state.breached_at is not None)
 

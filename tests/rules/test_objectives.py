@@ -42,7 +42,7 @@ from tests.support.bus import fact as sent
 from tests.support.commands import call
 from tests.support.examples import examples
 from tests.support.histories import DAY, find_end, histories, list_corrected_times
-from tests.support.judge_checks import get_outcome
+from tests.support.judge_checks import check_heard, get_outcome
 from tests.support.memory import SHIPPED, World
 from tests.support.objectives import ALL, RULES, doubled, with_objectives
 from tests.support.store_log import HOUR, START, Log, verified
@@ -64,6 +64,7 @@ def play(policy: Policy, facts: Sequence[Fact]) -> World:
         world.put, world.find_next_instant
     )
     world.put(Tick(end))
+    check_heard(world.ticket_sla, world.memory.published, world.events, end)
     return world
 
 

@@ -31,14 +31,14 @@ from events.tickets import (
 from sla.calendar import END_OF_HOURS
 from sla.judge import ZERO, Facts, Kept, judge
 from sla.judge import Fact as Known
-from sla.log import State
+from sla.log import Cancelled, State
 from sla.policy import Policy
 from sla.ticket import TicketSla
 from sla.versions import BEFORE_ALL, MIN_LEAD, Version, Versions
 from tests.scenarios.scenario import Fact, Tick
 from tests.support.examples import ALL_EXAMPLES, examples
 from tests.support.histories import AHEAD, BASE, DAY, HOUR
-from tests.support.judge_checks import get_outcome
+from tests.support.judge_checks import check_heard, get_outcome
 from tests.support.memory import POLICY, World
 from tests.support.objectives import RULES, TIMES
 
@@ -173,6 +173,8 @@ def play(items: Sequence[Fact | Tick | Versions], versions: Versions, looks_ahea
         world.put(item)
         check_kept(world, [item.arrives, *([item.arrives + HOUR, END] if looks_ahead else [])])
     assert world.put(Tick(END)) == []
+    if world.events:
+        check_heard(world.ticket_sla, world.memory.published, world.events, END)
     assert "internal" not in world.memory.inbox
     return world
 
@@ -335,3 +337,22 @@ def test_a_target_that_is_never_used_up_is_due_on_the_last_day_that_is_known() -
     world = World(policy=Policy.from_resolved(resolved))
     world.put(tell("opened", BASE, service_level="gold", priority="low"))
     assert world.memory.inbox == ["recorded"] and world.state.due_at == END_OF_HOURS
+
+
+def test_cycles_that_vanish_are_cancelled_in_one_order_whether_the_ticket_was_in_memory_or_read_from_the_log() -> None:
+    """An earlier opening, of a version that promises none of what has begun: a reply's clock, and one before it."""
+    early = make_version("4", ("gold",), ("high",), "twin", pauses=False)
+    versions = Versions(
+        [Version(early, BEFORE_ALL, BEFORE_ALL, material=True), Version(FIRST, BASE, BASE, material=True)]
+    )
+    told = (
+        tell("opened", BASE + HOUR, service_level="gold", priority="high"),
+        tell("responded", BASE + 2 * HOUR),
+        tell("customer_replied", BASE + 3 * HOUR),
+        tell("opened", BASE - HOUR, BASE + 4 * HOUR, service_level="gold", priority="high"),
+    )
+    kept, replayed = World(versions=versions), World(versions=versions, forgets=True)
+    for fact in told:
+        assert kept.put(fact) == replayed.put(fact)
+    gone = [event.objective for event in kept.events if isinstance(event, Cancelled)]
+    assert gone == ["each_resolution", "next_response", "resolution"]

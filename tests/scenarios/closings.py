@@ -1,6 +1,6 @@
 """Closed, with or without an answer, and reopened: a new cycle or the same."""
 
-from tests.scenarios.scenario import WARNED, Scenario, changed, closed, opened, reopened, responded
+from tests.scenarios.scenario import WARNED, Scenario, asleep, changed, closed, opened, reopened, responded
 
 SCENARIOS = (
     Scenario(
@@ -162,5 +162,33 @@ SCENARIOS = (
         ),
         then=("applied", "warning", "fulfilled"),
         also={"flags": ("reopened_without_close",), "due_at": "2025-11-03 14:00"},
+    ),
+    Scenario(
+        "a broken promise that was closed goes on with the reopening, which is the cause",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            closed("2025-11-03 15:00"),
+            reopened("2025-11-04 10:00", id="again"),
+        ),
+        when="2025-11-04 12:00",
+        then=("applied", *WARNED, "breached", "cancelled", "target_changed"),
+        also={
+            "target_changed": {"cause": "reopened", "cause_id": "again", "time": "2025-11-04 10:00"},
+            "breached_at": "2025-11-03 14:00",
+        },
+    ),
+    Scenario(
+        "a deadline that had passed when the ticket was closed is the cause of the breach, whenever it is noticed",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            asleep("2025-11-03 10:00", until="2025-11-03 17:00"),
+            closed("2025-11-03 15:00"),
+            reopened("2025-11-03 16:00"),
+        ),
+        when="2025-11-03 18:00",
+        then=("applied", "breached"),
+        also={"breached": {"cause": "deadline_passed"}, "breached_at": "2025-11-03 14:00"},
     ),
 )

@@ -169,4 +169,15 @@ SCENARIOS = (
         then=("applied", "cancelled"),
         also={"stage": "excluded", "reason": "preview_feature"},
     ),
+    Scenario(
+        "the time used until an exclusion, or until the answer before it, is what is announced",
+        rule=14,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00"),
+            responded("2025-11-03 10:30"),
+            excluded("basic_training", "2025-11-03 11:00"),
+        ),
+        then=("applied", "fulfilled", "cancelled"),
+        also={"cancelled": {"elapsed_seconds": 1800}, "used": "0:30:00", "stopped": True},
+    ),
 )

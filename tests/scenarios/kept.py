@@ -51,7 +51,7 @@ SCENARIOS = (
     Scenario(
         "excluded: neither, whatever happened",
         rule=16,
-        given=(OPENED, responded("2025-11-03 12:30"), excluded("training", "2025-11-03 13:00")),
+        given=(OPENED, responded("2025-11-03 12:30"), excluded("basic_training", "2025-11-03 13:00")),
         then=("applied", *WARNED, "breached", "fulfilled", "breach_retracted", "cancelled"),
         also={"kept": None, "stage": "excluded"},
     ),

@@ -1,6 +1,6 @@
 """A late-arriving fact: the ticket is judged again, and what no longer holds is retracted."""
 
-from tests.scenarios.scenario import WARNED, Scenario, asleep, changed, opened, responded
+from tests.scenarios.scenario import WARNED, Scenario, asleep, changed, corrected, levelled, opened, responded
 
 SCENARIOS = (
     Scenario(
@@ -222,5 +222,34 @@ SCENARIOS = (
         when="2025-11-04 12:45",
         then=("applied", "target_changed", "breached", "breach_retracted", "target_changed"),
         also={"due_at": "2025-11-05 16:00", "breached_at": None, "stage": "running"},
+    ),
+    Scenario(
+        "an answer that was announced as met is taken back at once, though it had turned out to be late meanwhile",
+        rule=6,
+        given=(
+            opened("foundation", "minor", "2025-11-03 10:00"),
+            responded("2025-11-03 16:00", id="r"),
+            changed("critical", "2025-11-03 11:00", arrives="2025-11-03 16:10"),
+            corrected("r", "2025-11-03 16:10", by="automation"),
+        ),
+        when="2025-11-03 17:00",
+        then=("applied", "fulfilled", "target_changed", "breached"),
+        also={
+            "target_changed": {"cause": "corrected", "due_at": "2025-11-03 14:00", "target_seconds": 14400},
+            "breached_at": "2025-11-03 14:00",
+            "stage": "running",
+        },
+    ),
+    Scenario(
+        "other hours until an answer change the time that it took: a revision",
+        rule=6,
+        given=(
+            opened("professional", "minor", "2025-11-03 09:00", id="o"),
+            levelled("enterprise", "2025-11-03 20:00"),
+            responded("2025-11-03 20:00"),
+            corrected("o", "2025-11-03 20:10", service_level="foundation"),
+        ),
+        then=("applied", *WARNED, "target_changed", "fulfilled", "fulfilled"),
+        also={"fulfilled": ({"elapsed_seconds": 39600}, {"elapsed_seconds": 32400, "revision": 2})},
     ),
 )

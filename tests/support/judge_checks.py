@@ -1,9 +1,25 @@
 """What every history of a ticket must keep to, whatever it holds."""
 
 from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
 
+from sla.judge import NEVER, Clock, judge
 from sla.log import Announced as AnnouncedEvent
-from sla.log import Breached, BreachRetracted, Event, FactRecorded, Fulfilled, State, WarningRaised
+from sla.log import (
+    Applied,
+    Breached,
+    BreachRetracted,
+    Cancelled,
+    Event,
+    FactRecorded,
+    Fulfilled,
+    State,
+    TargetChanged,
+    WarningRaised,
+)
+from sla.ticket import TicketSla
+from sla.versions import Versions
 from tests.scenarios import SCENARIOS
 from tests.scenarios.scenario import Edited
 from tests.support.judge_oracle import Truth
@@ -36,6 +52,46 @@ def follow(standing: set[str], new: list[Event]) -> set[str]:
             case Fulfilled(met=met):
                 assert met != bool(standing), "fulfilled late means that a breach stands; in time, that none does"
     return standing
+
+
+Ending = Applied | TargetChanged | Fulfilled | Cancelled
+
+
+def check_heard(ticket: TicketSla, versions: Versions, events: Iterable[Event], now: datetime) -> None:
+    """After a tick at `now`, whoever only listens believes of each promise what its state says."""
+    heard: dict[tuple[str, int], Ending] = {}
+    for event in events:
+        if isinstance(event, Ending):
+            heard[event.objective, event.cycle] = event
+    verdict = judge(ticket.facts, versions, now)
+    clocks = {("first_response", 1): verdict.clock, **verdict.others} if verdict.clock else {}
+    for key, clock in clocks.items():
+        _check_promise(heard[key], (ticket.first if key[0] == "first_response" else ticket.others[key]).state, clock)
+
+
+def _check_promise(last: Ending, state: State, clock: Clock) -> None:
+    match state.stage:
+        case "fulfilled":
+            assert isinstance(last, Fulfilled)
+            assert (last.responded_at, last.met, last.overdue) == (state.responded_at, state.met, state.overdue)
+            assert last.elapsed == clock.measure_elapsed(last.responded_at), "what show says"
+            assert last.cause == ("responded" if clock.timeline.objective in ANSWERED else "closed")
+        case "cancelled" | "excluded":
+            assert isinstance(last, Cancelled) and last.state.stage == state.stage
+            if state.stage == "excluded":
+                assert last.elapsed == last.state.used and state.used == clock.measure_elapsed(clock.find_end(NEVER))
+        case "running":
+            assert isinstance(last, Applied | TargetChanged), "it was heard that it ended"
+            assert (last.state.due_at, last.state.target) == (state.due_at, state.target)
+
+
+ANSWERED = ("first_response", "next_response", "twin", "update")
+
+
+def check_causes(event: Event, ticket: TicketSla) -> None:
+    """A breach is said to be of a change only if one happened at that instant."""
+    if isinstance(event, Breached) and event.cause != "deadline_passed":
+        assert event.breached_at in {fact.time for fact in ticket.facts}, event.cause
 
 
 def check_ids(events: list[Event]) -> None:
