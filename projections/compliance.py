@@ -8,8 +8,8 @@ from typing import ClassVar, assert_never
 
 from events.times import MICROSECOND
 from projections.counters import Count, Counters
+from projections.promises import NO_LEVEL
 from projections.runner import Cursor
-from projections.tickets import NO_LEVEL
 from sla.decisions import RUNNING_AGAIN
 from sla.log import (
     Announced,

@@ -3,8 +3,8 @@
 from projections.arrivals import Arrivals
 from projections.compliance import Compliance
 from projections.deadlines import Deadlines
+from projections.promises import Promises
 from projections.quarantine import Quarantine
 from projections.runner import Projection
-from projections.tickets import Tickets
 
-PROJECTIONS: tuple[type[Projection], ...] = (Deadlines, Tickets, Compliance, Arrivals, Quarantine)
+PROJECTIONS: tuple[type[Projection], ...] = (Deadlines, Promises, Compliance, Arrivals, Quarantine)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
@@ -23,9 +24,9 @@ from projections.arrivals import Arrivals
 from projections.compliance import DELAY_BUCKETS, Compliance, name_outcome
 from projections.counters import Count
 from projections.deadlines import Deadlines
+from projections.promises import NO_LEVEL, PromiseLabel, Promises
 from projections.quarantine import Quarantine
 from projections.runner import Projection
-from projections.tickets import NO_LEVEL, Tickets
 from services.bus.connection import Bus
 from services.bus.streams import DEAD_LETTERS, TICKETS
 from services.errors import TRANSIENT_ERRORS
@@ -49,7 +50,7 @@ MIN_REFRESH_INTERVAL = 0.25  # seconds between two times that the projections ca
 SHOWN_CHECKPOINTS = (
     Deadlines.name,
     ANNOUNCER_CHECKPOINT,
-    Tickets.name,
+    Promises.name,
     Compliance.name,
     Quarantine.name,
 )  # those in the log
@@ -61,13 +62,13 @@ class Metrics(Service, Collector):
     name: ClassVar[str] = "metrics"
     summary: ClassVar[str] = "keeps the figures for Prometheus, and shows them"
     streams: ClassVar[tuple[str, ...]] = (TICKETS,)
-    projections: ClassVar[tuple[type[Projection], ...]] = (Tickets, Compliance, Arrivals, Quarantine)
+    projections: ClassVar[tuple[type[Projection], ...]] = (Promises, Compliance, Arrivals, Quarantine)
     replication: ClassVar[Replication] = Replication.LEADER
 
     def __init__(self, bus: Bus, store: Store, policy: Policy, lock: Lock, now: Now = read_wall_clock) -> None:
         super().__init__()
         self._bus, self._store, self._policy, self._lock, self._now = bus, store, policy, lock, now
-        self._tickets, self._compliance, self._arrivals = Tickets(), Compliance(), Arrivals()
+        self._promises, self._compliance, self._arrivals = Promises(), Compliance(), Arrivals()
         self._quarantine = Quarantine()
         self._policies = [policy]
         self._active = False
@@ -93,7 +94,7 @@ class Metrics(Service, Collector):
         await self.acquire_leadership(self._lock)
         self._active = True
         while True:
-            for projection in (self._tickets, self._compliance, self._arrivals, self._quarantine):
+            for projection in (self._promises, self._compliance, self._arrivals, self._quarantine):
                 await self.catch_up(self._store, projection, self._lock)
             self._stored, self._dead_letters = await self.run_to_completion(
                 asyncio.gather(
@@ -132,9 +133,9 @@ class Metrics(Service, Collector):
         self._policies = [each.policy for each in versions] or [self._policy]
         in_force = versions.get_in_force(from_microseconds(self._now())) if len(versions) else self._policy
         with self._store.read_view() as cursor:
-            tickets, at_risk = (
-                self._tickets.read_counts(cursor),
-                self._tickets.count_at_risk(cursor, from_microseconds(self._now())),
+            promises, at_risk = (
+                self._promises.read_counts(cursor),
+                self._promises.count_at_risk(cursor, from_microseconds(self._now())),
             )
             sums = self._compliance.read_counts(cursor)
             arrivals = self._arrivals.read_counts(cursor)
@@ -144,13 +145,18 @@ class Metrics(Service, Collector):
             "sla_tickets",
             "Tickets by stage.",
             ("service_level", "priority", "stage"),
-            dict.fromkeys(self._list_ticket_labels(), 0) | tickets,
+            dict.fromkeys(self._list_ticket_labels(), 0) | dict(_sum_stages(promises)),
         )
         yield self._make_gauge(
             "sla_tickets_at_risk",
             "Running tickets that have used 75 % of their target; a rise means that breaches are near.",
             ("service_level", "priority"),
-            dict.fromkeys(self._list_pairs(), 0) | dict(at_risk),
+            dict.fromkeys(self._list_pairs(), 0)
+            | {
+                (level, priority): n
+                for (objective, level, priority), n in at_risk.items()
+                if objective == FIRST_RESPONSE
+            },
         )
         yield from self._collect_promises(sums)
         yield from self._collect_histograms(sums)
@@ -312,6 +318,14 @@ class Metrics(Service, Collector):
                 "When sla verify last ran, as Unix time; long ago means that nobody verifies.",
                 found.at.timestamp(),
             )
+
+
+def _sum_stages(promises: Mapping[PromiseLabel, int]) -> Counter[tuple[str, str, str]]:
+    sums = Counter[tuple[str, str, str]]()
+    for label, n in promises.items():
+        if label.objective == FIRST_RESPONSE:
+            sums[label.service_level, label.priority, label.stage] += n
+    return sums
 
 
 def _pick(sums: dict[Count, int], what: str, labels: int) -> dict[tuple[str, ...], int]:

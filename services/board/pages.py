@@ -12,11 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from events.tickets import Responded
-from projections.tickets import TicketFilter
+from projections.promises import PromiseFilter
 from services.board.charts import ChartMark, ChartSegment, draw_hours_chart, draw_timeline
-from services.board.service import BoardSnapshot, Line, News, Pair, Tally, find_windows_ahead
+from services.board.service import BoardSnapshot, Cell, Line, News, Tally, find_windows_ahead
 from services.queries.explanation import TicketExplanation, list_details
-from services.text.formats import format_span, format_wall_time
+from services.text.formats import format_share, format_span, format_wall_time
 from services.text.phrases import choose_wording, name_fact, write_decision, write_news
 from sla.calendar import LEAP_YEAR, Rules, Segment, SupportHours, Week, get_zone
 from sla.explain import ClockExplanation, DecisionEntry
@@ -37,7 +37,7 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.globals["assets"] = ASSETS
+_templates.globals |= {"assets": ASSETS, "format_share": format_share}
 
 MILLISECOND = timedelta(milliseconds=1)
 AT_RISK_SHARE = 0.25  # of the target is left
@@ -48,9 +48,9 @@ def render_board(
     snapshot: BoardSnapshot,
     *,
     policy: Policy,
-    wanted: TicketFilter,
+    wanted: PromiseFilter,
     lines: Sequence[Line],
-    tallies: dict[Pair, Tally],
+    tallies: dict[Cell, Tally],
     breaches: Sequence[News],
     newest: Sequence[News],
     pages: Sequence[tuple[str, str | None]],
@@ -62,8 +62,10 @@ def render_board(
     now = snapshot.now
     chosen = [
         tally
-        for (level, priority), tally in tallies.items()
-        if wanted.service_level in (None, level) and wanted.priority in (None, priority)
+        for (objective, level, priority), tally in tallies.items()
+        if objective == wanted.objective
+        and wanted.service_level in (None, level)
+        and wanted.priority in (None, priority)
     ]
     hours = {each: find_windows_ahead(each, now) for each in dict.fromkeys(line.hours for line in lines) if each}
     breaches = [news for news in breaches if _is_wanted(news.event, wanted)]
@@ -79,7 +81,10 @@ def render_board(
         rows=[_build_row(line, hours, now) for line in lines],
         hours=[_list_windows(windows, each.rules.zone, now) for each, windows in hours.items()],
         levels=[*policy.levels],
-        matrix=[(name, [tallies.get((level, name), Tally()) for level in policy.levels]) for name in policy.priorities],
+        matrix=[
+            (name, [tallies.get((wanted.objective or "", level, name), Tally()) for level in policy.levels])
+            for name in policy.priorities
+        ],
         breaches=breaches,
         shown_breaches=[_describe_news(news, policy.zone) for news in breaches[:4]],
         chart=draw_hours_chart([news.event.breached_at for news in breaches if isinstance(news.event, Breached)], now),
@@ -88,8 +93,8 @@ def render_board(
     )
 
 
-def _is_wanted(event: AnnouncedEvent, wanted: TicketFilter) -> bool:
-    level, priority = event.state.service_level, event.state.priority
+def _is_wanted(event: AnnouncedEvent, wanted: PromiseFilter) -> bool:
+    level, priority = event.state.judged
     return wanted.service_level in (None, level) and wanted.priority in (None, priority)
 
 
@@ -182,13 +187,13 @@ def build_ticket_url(ticket: str) -> str:
 # ---- parts of the board
 
 
-def _list_choices(wanted: TicketFilter, key: str, names: Iterable[str]) -> list[tuple[str, str, bool]]:
+def _list_choices(wanted: PromiseFilter, key: str, names: Iterable[str]) -> list[tuple[str, str, bool]]:
     """Return each name, address, and whether it is what was asked for; `all` comes first."""
     asked = _build_query(wanted)
     return [(name or "all", _build_board_url({**asked, key: name}), name == asked[key]) for name in (None, *names)]
 
 
-def _build_query(wanted: TicketFilter) -> dict[str, str | None]:
+def _build_query(wanted: PromiseFilter) -> dict[str, str | None]:
     return {"level": wanted.service_level, "priority": wanted.priority}
 
 

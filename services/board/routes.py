@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hmac
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -27,14 +27,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from events.cloudevents import quote_value
 from events.times import parse_instant
-from projections.tickets import NO_LEVEL, OPEN_STAGES, START_OF_LIST, PageMark, TicketFilter, make_label
+from projections.promises import START_OF_LIST, STATES, PageMark, PromiseFilter
 from services.board import pages
 from services.board.service import Board, BoardSnapshot, Line, News, build_line
 from services.errors import TRANSIENT_ERRORS
 from services.queries.explanation import explain_ticket
 from services.queries.point_in_time import NothingKnownError, PointInTime
 from services.queries.report import build_report
-from services.queries.ticket_status import list_waiting, read_ticket_status
+from services.queries.ticket_status import check_filter, list_open_then, read_ticket_status
 from services.runtime.http_limits import (
     GUESS_DELAY,
     GuessLimit,
@@ -45,14 +45,12 @@ from services.runtime.http_limits import (
 from services.runtime.http_server import is_loopback
 from services.text.phrases import write_news
 from sla.calendar import get_zone
-from sla.log import State
-from sla.policy import Policy
+from sla.policy import FIRST_RESPONSE, Policy
 from sla.versions import Versions
 
 PAGE_SIZE = 100
 NEWEST = 10
-MAX_PAGE_SIZE = 1_000  # tickets in one answer
-STAGES = (OPEN_STAGES, "pending", "running", "paused", "fulfilled", "cancelled", "excluded")
+MAX_PAGE_SIZE = 1_000  # promises in one answer
 BEAT_INTERVAL = 10.0  # seconds
 
 SECURITY_HEADERS = {
@@ -96,7 +94,7 @@ def build_app(board: Callable[[], Board | None], token: str | None) -> ASGIApp:
         Route("/policy", web.answer_page(_show_policy)),
         Route("/events", web.stream_events),
         Route("/static/{name}", _serve_static),
-        Route("/api/tickets", web.answer_json(_answer_tickets)),
+        Route("/api/promises", web.answer_json(_answer_promises)),
         Route("/api/tickets/{path:path}", web.answer_json(_answer_ticket)),
         Route("/api/report", web.answer_json(_answer_report)),
         Route("/api/openapi.json", _serve_openapi),
@@ -271,8 +269,8 @@ def _describe_news(news: News) -> dict[str, object]:
         "event": event.KIND,
         "time": event.time,
         "objective": event.objective,
-        "service_level": event.state.service_level,
-        "priority": event.state.priority,
+        "service_level": event.state.judged[0],
+        "priority": event.state.judged[1],
         "says": write_news(event),
     }
 
@@ -329,11 +327,10 @@ async def _handle_transient_error(request: Request, error: Exception) -> Respons
 # ---- questions of the API; each blocks
 
 
-def _answer_tickets(board: Board, request: Request, snapshot: BoardSnapshot) -> object:
-    wanted, limit = (
-        _parse_filter(request, board.store.read_versions()),
-        _parse_number(request, "limit", PAGE_SIZE, MAX_PAGE_SIZE),
-    )
+def _answer_promises(board: Board, request: Request, snapshot: BoardSnapshot) -> object:
+    _check_names(request, *FILTERS, "limit", "cursor", "as_of", "known_at")
+    wanted = _parse_filter(request, board.store.read_versions())
+    limit = _parse_number(request, "limit", PAGE_SIZE, MAX_PAGE_SIZE)
     when, after = _parse_point_in_time(request, snapshot.now), _parse_cursor(request)
     lines = (
         board.list_lines(wanted, limit + 1, after, snapshot.now)
@@ -341,25 +338,16 @@ def _answer_tickets(board: Board, request: Request, snapshot: BoardSnapshot) -> 
         else _list_past(board, wanted, after, when)
     )
     return {
-        "tickets": [each.status.to_json(when.at) for each in lines[:limit]],
+        "promises": [each.status.to_json(when.at) for each in lines[:limit]],
         "next": _encode_cursor(lines[limit - 1].mark) if len(lines) > limit else None,
     }
 
 
-def _list_past(board: Board, wanted: TicketFilter, after: PageMark | None, when: PointInTime) -> list[Line]:
-    """Return the tickets that were open at another time."""
-    found = (build_line(status, when.at) for status in list_waiting(board.store, when))
+def _list_past(board: Board, wanted: PromiseFilter, after: PageMark | None, when: PointInTime) -> list[Line]:
+    """Return the promises that were open at another time, by deadline."""
+    found = (build_line(status, when.at) for status in list_open_then(board.store, when, wanted))
     start = after if after and after.until is not None else START_OF_LIST
-    return [each for each in found if _is_wanted(each.status.state, wanted) and each.mark > start]
-
-
-def _is_wanted(state: State, wanted: TicketFilter) -> bool:
-    level, priority, stage = make_label(state)
-    return (
-        wanted.service_level in (None, level)
-        and wanted.priority in (None, priority)
-        and wanted.stage in (None, OPEN_STAGES, stage)
-    )
+    return sorted((each for each in found if each.mark > start), key=lambda each: each.mark)
 
 
 def _answer_ticket(board: Board, request: Request, snapshot: BoardSnapshot) -> object:
@@ -380,10 +368,12 @@ def _answer_ticket(board: Board, request: Request, snapshot: BoardSnapshot) -> o
 
 
 def _answer_report(board: Board, request: Request, snapshot: BoardSnapshot) -> object:
+    _check_names(request, "period", "by", "objective", "customer", "as_of", "known_at")
     when, period = _parse_point_in_time(request, snapshot.now), request.query_params.get("period", "all")
     by = [name for name in request.query_params.get("by", "").split(",") if name]
     try:
-        return build_report(board.store, when, period, by)
+        objective, customer = (request.query_params.get(name) or None for name in ("objective", "customer"))
+        return build_report(board.store, when, period, by, objective, customer)
     except ValueError as error:
         raise ProblemError(400, str(error)) from None
 
@@ -393,7 +383,7 @@ def _answer_report(board: Board, request: Request, snapshot: BoardSnapshot) -> o
 
 def _show_board(board: Board, request: Request, snapshot: BoardSnapshot) -> str:
     versions = board.store.read_versions()
-    wanted = _parse_filter(request, versions)._replace(stage=OPEN_STAGES)
+    wanted = _parse_filter(request, versions)._replace(state="open", objective=FIRST_RESPONSE)
     lines = board.list_lines(wanted, PAGE_SIZE + 1, _parse_cursor(request), snapshot.now)
     others: list[tuple[str, str | None]] = [("First page", None)] if "cursor" in request.query_params else []
     if len(lines) > PAGE_SIZE:
@@ -416,7 +406,7 @@ def _show_ticket(board: Board, request: Request, snapshot: BoardSnapshot) -> str
     if explained is None:
         raise _build_unknown_ticket(ticket)
     given = {name: request.query_params.get(name, "") for name in ("as_of", "known_at")}
-    return pages.render_ticket(snapshot, explained, build_line(explained.status, when.at), given)
+    return pages.render_ticket(snapshot, explained, build_line(explained.status.first, when.at), given)
 
 
 def _show_policy(board: Board, request: Request, snapshot: BoardSnapshot) -> str:
@@ -434,24 +424,25 @@ def _show_policy(board: Board, request: Request, snapshot: BoardSnapshot) -> str
 # ---- what a request says
 
 
-def _parse_filter(request: Request, versions: Versions) -> TicketFilter:
-    policies = [version.policy for version in versions]
-    return TicketFilter(
-        service_level=_parse_choice(request, "level", [NO_LEVEL, *(name for each in policies for name in each.levels)]),
-        priority=_parse_choice(
-            request, "priority", [NO_LEVEL, *(name for each in policies for name in each.priorities)]
-        ),
-        stage=_parse_choice(request, "stage", STAGES),
-    )
+FILTERS = {"level": "service_level"} | {name: name for name in ("objective", "priority", "customer", "state", "search")}
+"""Parameters that choose promises, and what they are called in a PromiseFilter."""
 
 
-def _parse_choice(request: Request, name: str, known: Iterable[str]) -> str | None:
-    given = request.query_params.get(name)
-    if given and given not in known:
-        raise ProblemError(
-            400, f"{name} {quote_value(given)} is not known; it is one of {', '.join(dict.fromkeys(known))}"
-        )
-    return given or None
+def _check_names(request: Request, *known: str) -> None:
+    """Refuse a parameter that would be ignored."""
+    for name in request.query_params:
+        if name not in known:
+            raise ProblemError(400, f"parameter {quote_value(name)} is not known; there are {', '.join(known)}")
+
+
+def _parse_filter(request: Request, versions: Versions) -> PromiseFilter:
+    given = {name: request.query_params.get(parameter) or None for parameter, name in FILTERS.items()}
+    wanted = PromiseFilter(**given)
+    try:
+        check_filter(wanted, versions, STATES)
+    except ValueError as error:
+        raise ProblemError(400, str(error)) from None
+    return wanted
 
 
 def _parse_number(request: Request, name: str, default: int, most: int, least: int = 1) -> int:
@@ -474,7 +465,8 @@ def _parse_cursor(request: Request) -> PageMark | None:
         return None
     try:
         mark = msgspec.json.decode(base64.urlsafe_b64decode(given + "=" * (-len(given) % 4)), type=PageMark)
-        if not mark.ticket.isprintable() or abs(mark.until or 0) >= 2**63:
+        numbers_fit = abs(mark.until or 0) < 2**63 and abs(mark.cycle) < 2**31
+        if not ((mark.ticket + mark.objective).isprintable() and numbers_fit):
             raise ValueError("no store can have it")
         return mark
     except (ValueError, msgspec.MsgspecError):

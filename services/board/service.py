@@ -1,24 +1,31 @@
 """Board: follows the log, and reads from the projections what the board shows. Its HTTP is in routes.py."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import cache
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple, Self
 
 import structlog
 
 from events.times import from_microseconds
-from projections.compliance import Compliance
-from projections.counters import Count
+from projections.promises import (
+    BROKEN,
+    KEPT,
+    PageMark,
+    PromiseFilter,
+    PromiseLabel,
+    PromiseRow,
+    Promises,
+    make_page_mark,
+)
 from projections.runner import BATCH_ROWS, Projection
-from projections.tickets import PageMark, TicketFilter, TicketRow, Tickets, make_page_mark
 from services.errors import ReadOnlyError
-from services.queries.ticket_status import TicketStatus
+from services.queries.report import calculate_share
+from services.queries.ticket_status import PromiseStatus, build_promise_statuses
 from services.runtime.http_server import is_loopback
 from services.runtime.service import POLL_INTERVAL, Now, Service, T, call_without_stop, read_wall_clock
 from services.runtime.settings import Settings
@@ -34,7 +41,7 @@ DAY = timedelta(days=1)
 COALESCE_WINDOW = 0.2  # seconds in which what happens is one update
 MAX_WINDOWS = 8  # support windows ahead that a browser gets
 
-Pair = tuple[str, str]  # service level, priority
+Cell = tuple[str, str, str]  # objective, service level, priority
 
 
 class BoardSnapshot(NamedTuple):
@@ -120,16 +127,16 @@ class BoardUpdate(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A ticket on the board: its status, support time left (negative when too late), and where it is in the list."""
+    """A promise on the board: its status, support time left (negative when too late), and where it is in the list."""
 
-    status: TicketStatus
+    status: PromiseStatus
     hours: SupportHours | None
     left: timedelta | None
     mark: PageMark
 
 
 class Tally(NamedTuple):
-    """The tickets of a level and priority, or of many, by status; and of those that are over, how it ended."""
+    """The open promises of a cell, or of many, by status; and how many of all are kept and broken."""
 
     late: int = 0
     at_risk: int = 0
@@ -144,9 +151,9 @@ class Tally(NamedTuple):
         return self.late + self.at_risk + self.on_track + self.paused + self.pending
 
     @property
-    def compliance(self) -> float | None:
-        """The part of the promises that was kept, of all that were kept or broken; None if there are none."""
-        return self.kept / (self.kept + self.broken) if self.kept + self.broken else None
+    def share(self) -> float | None:
+        """The share kept of all promises that were kept or broken; None if there are none."""
+        return calculate_share(self.kept, self.broken)
 
     def __add__(self, other: object) -> "Tally":
         assert isinstance(other, Tally)
@@ -158,13 +165,13 @@ class Board(Service):
 
     name: ClassVar[str] = "board"
     summary: ClassVar[str] = "shows tickets and figures as pages, and answers a read-only JSON API"
-    projections: ClassVar[tuple[type[Projection], ...]] = (Tickets, Compliance)
+    projections: ClassVar[tuple[type[Projection], ...]] = (Promises,)
     only_reads: ClassVar[bool] = True
 
     def __init__(self, store: Store, now: Now = read_wall_clock) -> None:
         super().__init__()
         self.store, self._now = store, now
-        self._views = (Tickets(), Compliance())
+        self._view = Promises()
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="board-pages")
         self._updated = asyncio.Event()
         self._ended = False
@@ -189,12 +196,11 @@ class Board(Service):
         await self.run_in_thread(self._tail.load_last_day, self.store, self.read_now())
         while True:
             before = self.position
-            with suppress(ReadOnlyError):  # then the views are as far as those who follow them are
-                for view in self._views:
-                    await self.catch_up(self.store, view)
+            with suppress(ReadOnlyError):  # then it is as far as those who catch it up are
+                await self.catch_up(self.store, self._view)
             rows = await self.run_in_thread(self.store.read_log_rows, self._tail.position, BATCH_ROWS)
             self._tail.apply(rows)
-            self.position = min([self._tail.position, *await self.run_in_thread(self._read_checkpoints)])
+            self.position = min(self._tail.position, await self.run_in_thread(self._read_checkpoint))
             self.record_heartbeat()
             if self.position != before:
                 self._publish_update()
@@ -216,9 +222,9 @@ class Board(Service):
         updated, self._updated = self._updated, asyncio.Event()
         updated.set()
 
-    def _read_checkpoints(self) -> list[int]:
-        """Read how far the projections are. Blocking."""
-        return [self.store.read_checkpoint(view.name) or 0 for view in self._views]
+    def _read_checkpoint(self) -> int:
+        """Read how far the projection is. Blocking."""
+        return self.store.read_checkpoint(self._view.name) or 0
 
     async def ask(self, question: Callable[..., T], *arguments: Any) -> T:
         """Do blocking work for a page, in a thread; long work does not keep the board from catching up."""
@@ -252,65 +258,57 @@ class Board(Service):
         """Return the breaches of the last 24 hours that are in effect, the newest first."""
         return self._tail.list_breaches(self.read_now())
 
-    def list_lines(self, wanted: TicketFilter, limit: int, after: PageMark | None, now: datetime) -> list[Line]:
-        """Return at most so many tickets of the list. Blocking."""
+    def list_lines(self, wanted: PromiseFilter, limit: int, after: PageMark | None, now: datetime) -> list[Line]:
+        """Return at most so many promises of the list. Blocking."""
         with self.store.read_view() as cursor:
-            rows = self._views[0].list_page(cursor, wanted, limit, after)
-        known = cache(self.store.read_policy)
-        policies = (known(row.state.policy_fingerprint) if row.state.policy_fingerprint else None for row in rows)
-        return [
-            build_line(TicketStatus(row.ticket, row.state, row.facts, policy), now)
-            for row, policy in zip(rows, policies, strict=True)
-        ]
+            rows = self._view.list_page(cursor, wanted, now, limit, after)
+        return [build_line(status, now) for status in build_promise_statuses(self.store, rows)]
 
-    def count_tallies(self, now: datetime) -> dict[Pair, Tally]:
-        """Count the tickets by status, for each level and priority; pending ones have neither. Blocking."""
-        tickets, compliance = self._views
+    def count_tallies(self, now: datetime) -> dict[Cell, Tally]:
+        """Count the promises by status, for each objective, level and priority; pending ones have neither. Blocking."""
         with self.store.read_view() as cursor:
-            counts, sums = tickets.read_counts(cursor), compliance.read_counts(cursor)
-            late, at_risk = tickets.count_late(cursor, now), tickets.count_at_risk(cursor, now)
+            counts = self._view.read_counts(cursor)
+            late, at_risk = self._view.count_late(cursor, now), self._view.count_at_risk(cursor, now)
         policies = [version.policy for version in self.store.read_versions()]
-        pairs = dict.fromkeys((level, name) for it in policies for level in it.levels for name in it.priorities)
-        pairs |= dict.fromkeys((level, priority) for level, priority, _ in counts)
+        cells = dict.fromkeys(
+            (objective, level, name)
+            for it in policies
+            for objective in it.objectives
+            for level in it.levels
+            for name in it.priorities
+        )
+        cells |= dict.fromkeys(label[:3] for label in counts)
+        stages = _sum_by(counts, lambda label: label.stage)
+        kept = _sum_by(counts, lambda label: label.kept)
         return {
-            pair: Tally(
-                late=late[pair],
-                at_risk=at_risk[pair],
-                on_track=max(0, counts.get((*pair, "running"), 0) - late[pair] - at_risk[pair]),
-                paused=counts.get((*pair, "paused"), 0),
-                pending=counts.get((*pair, "pending"), 0),
-                kept=max(0, _count_kept(sums, pair)),
-                broken=max(0, _count_net_breaches(sums, pair)),
+            cell: Tally(
+                late=late[cell],
+                at_risk=at_risk[cell],
+                on_track=max(0, stages[*cell, "running"] - late[cell] - at_risk[cell]),
+                paused=stages[*cell, "paused"],
+                pending=stages[*cell, "pending"],
+                kept=kept[*cell, KEPT],
+                broken=kept[*cell, BROKEN],
             )
-            for pair in pairs
+            for cell in cells
         }
 
 
-def build_line(status: TicketStatus, now: datetime) -> Line:
-    """Return a ticket with the support time that it has left."""
+def _sum_by(counts: Mapping[PromiseLabel, int], get: Callable[[PromiseLabel], str]) -> Counter[tuple[str, ...]]:
+    """Sum the promises of each cell by something else that they are counted by."""
+    sums = Counter[tuple[str, ...]]()
+    for label, n in counts.items():
+        sums[*label[:3], get(label)] += n
+    return sums
+
+
+def build_line(status: PromiseStatus, now: datetime) -> Line:
+    """Return a promise with the support time that it has left."""
     hours, due_at = status.hours, status.state.due_at
-    mark = make_page_mark(TicketRow(status.ticket, status.facts, status.state))
+    mark = make_page_mark(PromiseRow(status.key, status.state, status.facts))
     if hours is None or due_at is None:
         return Line(status, None, None, mark)
     return Line(status, hours, hours.measure(now, due_at) - hours.measure(due_at, now), mark)
-
-
-def _count_kept(sums: Mapping[Count, int], pair: Pair) -> int:
-    """Count the first responses in time, as is known now."""
-    kept = sums.get(("response", *pair, "met", ""), 0)
-    for (what, level, priority, before, after), n in sums.items():
-        if what == "revised" and (level, priority) == pair:
-            kept += n * ((after == "met") - (before == "met"))
-    return kept
-
-
-def _count_net_breaches(sums: Mapping[Count, int], pair: Pair) -> int:
-    """Count the breaches that are in effect."""
-    return sum(
-        n if what == "breached" else -n
-        for (what, level, priority, _, _), n in sums.items()
-        if what in ("breached", "retracted") and (level, priority) == pair
-    )
 
 
 def find_windows_ahead(hours: SupportHours, now: datetime) -> list[Segment]:

@@ -87,7 +87,7 @@ def run_command(
 @app.command("rebuild")
 def rebuild_command(
     views: Annotated[
-        list[str] | None, typer.Argument(help="Of deadlines, tickets, compliance, arrivals, quarantine.")
+        list[str] | None, typer.Argument(help="Of deadlines, promises, compliance, arrivals, quarantine.")
     ] = None,
     data: Data = DEFAULT_DATA,
 ) -> None:

@@ -30,18 +30,19 @@ COMMANDS = {
     },
     "tickets": {
         "show": "How one ticket stands, replayed from its events; or how it stood.",
-        "list": "The tickets that wait for a first response, by time left; those that are too late come first.",
+        "list": "The open promises by support time left; those that are too late come first.",
         "explain": "Why a ticket stands as it does: its facts, what was decided, which time counted and why, "
         "and so the deadline.",
-        "report": "How the tickets opened in a period stand: promises kept and broken, and how fast answers were.",
+        "report": "How the promises that began in a period stand: how many were kept and broken, and how fast they "
+        "were fulfilled.",
     },
     "calculator": {
         "due": "When a first response is due.",
         "elapsed": "Support time between two instants: JSON lines on stdin come back with `support_seconds`.",
     },
     "policies": {
-        "backtest": "Judge all history under another policy, and write nothing: compliance before and after, "
-        "tickets that flip.",
+        "backtest": "Judge all history under another policy, and write nothing: promises kept before and after, "
+        "and those that flip.",
         "policy": "Support policies.",
     },
     "dead_letters": {

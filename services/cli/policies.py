@@ -17,7 +17,7 @@ from services.maintenance.policy_migration import PolicyMove, build_move_message
 from services.queries.backtest import Backtest, Flip
 from services.runtime.connections import find_store, open_store
 from services.store.snapshot import count_tickets
-from services.text.formats import format_wall_time, format_wall_time_briefly
+from services.text.formats import format_share, format_wall_time, format_wall_time_briefly
 from sla.policy import FIRST_RESPONSE, Policy
 from sla.policy_file import PolicyError, load_policy_file
 from sla.versions import Change, Version, VersionRefusedError, Versions, find_changes, flatten_policy, is_material
@@ -25,19 +25,20 @@ from sla.versions import Change, Version, VersionRefusedError, Versions, find_ch
 VERSION_COLUMNS = ("version", "in force from", "published", "material", "fingerprint")
 ALWAYS = "the beginning"
 MOVE_COLUMNS = ("ticket", "objective", "level", "priority", "version", "due", "due then", "")
-COMPLIANCE_COLUMNS = (
+BACKTEST_COLUMNS = (
+    "objective",
     "level",
     "priority",
     "",
-    "met",
+    "kept",
     "broken",
     "open",
     "cancelled",
     "excluded",
     "unknown",
-    "compliance",
+    "share",
 )
-FLIP_COLUMNS = ("ticket", "level", "priority", "before", "after", "due before", "due after")
+FLIP_COLUMNS = ("ticket", "objective", "level", "priority", "before", "after", "due before", "due after")
 
 app = create_app()
 policy_app = create_app(help="Support policies.")
@@ -156,7 +157,7 @@ def backtest_command(
     output: As = Output.TABLE,
     data: Data = DEFAULT_DATA,
 ) -> None:
-    """Judge all history under another policy, and write nothing: compliance before and after, tickets that flip."""
+    """Judge all history under another policy, and write nothing: promises kept before and after, which flip."""
     other = load_policy_file(policy)
     with refuse_wrong_usage():
         start, end = (None if text is None else parse_instant(text) for text in (since, until))
@@ -169,10 +170,10 @@ def backtest_command(
     if output is Output.JSON:
         print_json(test.to_json())
     else:
-        print_table(COMPLIANCE_COLUMNS, build_compliance_rows(test.compare_compliance()))
+        print_table(BACKTEST_COLUMNS, build_backtest_rows(test.build_rows()))
         if test.flips:
             print_table(FLIP_COLUMNS, (build_flip_row(flip, other.zone) for flip in test.flips))
-        print_message(f"{test.tickets:,} tickets, of which {len(test.flips):,} flip")
+        print_message(f"{test.tickets:,} tickets, {len(test.flips):,} promises flip")
 
 
 def describe_version(version: Version, versions: Versions, now: datetime) -> dict[str, Any]:
@@ -238,9 +239,13 @@ def find_in_effect(name: str, versions: Versions, now: datetime) -> Policy:
 def build_move_row(move: PolicyMove, zone: str) -> tuple[str, ...]:
     """Return a move in the order of MOVE_COLUMNS."""
     note = move.why_not or ("breaks at once" if move.breaks else "")
-    objective = move.objective if move.objective == FIRST_RESPONSE else f"{move.objective} {move.cycle}"
+    objective = _name_cycle(move.objective, move.cycle)
     due, then = format_wall_time_briefly(move.due_at, zone), format_wall_time_briefly(move.new_due_at, zone)
     return move.ticket, objective, move.service_level, move.priority, move.policy_version, due, then, note
+
+
+def _name_cycle(objective: str, cycle: int) -> str:
+    return objective if objective == FIRST_RESPONSE else f"{objective} {cycle}"
 
 
 def format_move_summary(moves: Sequence[PolicyMove], dry_run: bool) -> str:
@@ -252,16 +257,23 @@ def format_move_summary(moves: Sequence[PolicyMove], dry_run: bool) -> str:
     return f"{len(going):,} tickets {verb}, of which {len(breaking):,} break at once; {len(staying):,} cannot"
 
 
-def build_compliance_rows(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
-    """Yield, in the order of COMPLIANCE_COLUMNS, a line before and a line after."""
+def build_backtest_rows(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """Yield, in the order of BACKTEST_COLUMNS, a line before and a line after."""
     for row in rows:
         for when in ("before", "after"):
-            labels = (row["service_level"], row["priority"]) if when == "before" else ("", "")
+            names = ("objective", "service_level", "priority")
+            labels = tuple(row[name] if when == "before" else "" for name in names)
             *counts, share = row[when].values()
-            yield *labels, when, *(str(count) for count in counts), "-" if share is None else f"{share:.1%}"
+            yield *labels, when, *(str(count) for count in counts), "-" if share is None else format_share(share)
 
 
 def build_flip_row(flip: Flip, zone: str) -> tuple[str, ...]:
     """Return a flip in the order of FLIP_COLUMNS."""
-    *texts, due_before, due_after = flip
-    return *texts, format_wall_time_briefly(due_before, zone), format_wall_time_briefly(due_after, zone)
+    ticket, objective, cycle, *texts, due_before, due_after = flip
+    return (
+        ticket,
+        _name_cycle(objective, cycle),
+        *texts,
+        format_wall_time_briefly(due_before, zone),
+        format_wall_time_briefly(due_after, zone),
+    )

@@ -6,36 +6,41 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from services.text.formats import format_span
+from services.queries.report import GROUPINGS
+from services.text.formats import format_share, format_span
 
 Json = dict[str, Any]
 
-_TITLES = {"breached": "breached, open", "median_seconds": "median", "p90_seconds": "p90"}
+_TITLES = {"service_level": "level", "breached": "breached, open", "median_seconds": "median", "p90_seconds": "p90"}
 
 
 def list_columns(report: Json) -> list[str]:
     """Return the names of what `build_rows` has."""
-    return [*report["by"], *(_TITLES.get(name, name) for name in report["total"])]
+    return [_TITLES.get(name, name) for name in (*_list_groupings(report), *report["total"])]
 
 
 def build_rows(report: Json) -> Iterator[tuple[str, ...]]:
     """Yield a row for each group, and the last one for all."""
-    blank = dict.fromkeys(report["by"], "")
+    blank = dict.fromkeys(_list_groupings(report), "")
     for row in (*report["rows"], blank | report["total"]):
         yield tuple(_format_cell(name, value) for name, value in row.items())
+
+
+def _list_groupings(report: Json) -> list[str]:
+    return [GROUPINGS[name] for name in report["by"]]
 
 
 def _format_cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
-    if name == "compliance":
-        return f"{value:.1%}"
+    if name == "share":
+        return format_share(value)
     return format_span(timedelta(seconds=value)) if name.endswith("_seconds") else str(value)
 
 
 def write_csv(report: Json) -> None:
     """Write a line for each group to stdout, or one for all if there are no groups; no totals beside their parts."""
-    writer = csv.DictWriter(sys.stdout, [*report["by"], *report["total"]], lineterminator="\n")
+    writer = csv.DictWriter(sys.stdout, [*_list_groupings(report), *report["total"]], lineterminator="\n")
     writer.writeheader()
     for row in report["rows"] if report["by"] else [report["total"]]:
         writer.writerow({name: _escape_formula(value) for name, value in row.items()})

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from projections.promises import OPEN_STATES, PromiseFilter
 from services.cli import report, ticket_status
 from services.cli.explanation import print_explanation
 from services.cli.options import DEFAULT_DATA, As, AsOf, CommandFailedError, Data, KnownAt, Output, create_app
@@ -12,8 +13,8 @@ from services.cli.resources import open_for_question
 from services.cli.settings import refuse_wrong_usage
 from services.cli.terminal import print_json, print_pairs, print_table
 from services.queries.explanation import explain_ticket
-from services.queries.report import build_report
-from services.queries.ticket_status import list_waiting, read_ticket_status
+from services.queries.report import GROUPINGS, build_report
+from services.queries.ticket_status import check_filter, list_open_promises, read_ticket_status
 
 app = create_app()
 
@@ -45,6 +46,12 @@ def show_command(
 
 @app.command("list")
 def list_command(
+    level: Annotated[str | None, typer.Option(help="Of this service level.")] = None,
+    priority: Annotated[str | None, typer.Option(help="Of this priority.")] = None,
+    objective: Annotated[str | None, typer.Option(help="Such as first_response.")] = None,
+    customer: Annotated[str | None, typer.Option(help="Of this customer.")] = None,
+    state: Annotated[str, typer.Option(help=f"Of {', '.join(OPEN_STATES)}.")] = "open",
+    search: Annotated[str | None, typer.Option(help="With this in ticket or customer.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     as_of: AsOf = None,
     known_at: KnownAt = None,
@@ -52,11 +59,13 @@ def list_command(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """
-    The tickets that wait for a first response, by time left; those that are too late come first. At another time than
-    now, the whole log is read.
+    The open promises by support time left; those that are too late come first. At another time than now, the whole log
+    is read. For example: sla list --priority critical --state breached
     """
-    with open_for_question(data, as_of, known_at) as (store, point):
-        found = list(list_waiting(store, point, limit))
+    wanted = PromiseFilter(objective, level, priority, customer, state, search)
+    with open_for_question(data, as_of, known_at) as (store, point), refuse_wrong_usage():
+        check_filter(wanted, store.read_versions(), OPEN_STATES)
+        found = list_open_promises(store, point, wanted, limit)
     if output is Output.JSON:
         print_json([each.to_json(point.at) for each in found])
     else:
@@ -84,8 +93,10 @@ def explain_command(
 
 @app.command("report")
 def report_command(
-    period: Annotated[str, typer.Option(help="2026-10, 2026-W41, 2026-Q4, 2026, FROM..TO or all: opened in it.")],
-    by: Annotated[str, typer.Option(help="Of level, priority, customer: as many as wanted, with commas.")] = "",
+    period: Annotated[str, typer.Option(help="2026-10, 2026-W41, 2026-Q4, 2026, FROM..TO or all: begun in it.")],
+    by: Annotated[str, typer.Option(help=f"Of {', '.join(GROUPINGS)}: as many as wanted, with commas.")] = "",
+    objective: Annotated[str | None, typer.Option(help="Of this objective alone.")] = None,
+    customer: Annotated[str | None, typer.Option(help="Of this customer alone.")] = None,
     as_of: AsOf = None,
     known_at: KnownAt = None,
     output: Annotated[
@@ -94,11 +105,11 @@ def report_command(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """
-    How the tickets opened in a period stand: promises kept and broken, and how fast answers were. At another time than
-    now, the whole log is read, which takes longer.
+    How the promises that began in a period stand: how many were kept and broken, and how fast they were fulfilled. At
+    another time than now, the whole log is read, which takes longer.
     """
     with open_for_question(data, as_of, known_at) as (store, point), refuse_wrong_usage():
-        found = build_report(store, point, period, [name for name in by.split(",") if name])
+        found = build_report(store, point, period, [name for name in by.split(",") if name], objective, customer)
     if output is ReportOutput.JSON:
         print_json(found)
     elif output is ReportOutput.CSV:

@@ -45,8 +45,7 @@ from events.promises import (
 )
 from events.tickets import build_ticket_message
 from projections.arrivals import Arrivals
-from projections.compliance import Compliance
-from projections.tickets import Tickets
+from projections.promises import BROKEN, KEPT, OPEN_STAGES, Promises
 from services.bus import connection as bus
 from services.bus.publisher import Outgoing, Publisher
 from services.bus.reader import StreamReader
@@ -56,7 +55,6 @@ from services.runtime.service import Service
 from services.store.interface import Database, Store
 from services.text.phrases import choose_wording
 from sla.calendar import SupportHours, get_zone
-from sla.decisions import ENDED
 from sla.engine import Message
 from sla.policy import Level, Policy
 
@@ -381,7 +379,7 @@ class Demo(Service):
         self._nc, self._store, self._policy, self._display = nc, store, policy, display
         self._publisher = Publisher(nc, TICKETS)
         self._reporter = Reporter(policy)
-        self._tickets, self._compliance, self._arrivals = Tickets(), Compliance(), Arrivals()
+        self._promises, self._arrivals = Promises(), Arrivals()
         self._dead_letters = 0
 
     async def run(self) -> None:
@@ -450,22 +448,17 @@ class Demo(Service):
     def _read_figures(self) -> tuple[str, int]:
         """Return what the projections say of all tickets in the store, and how many facts they know."""
         with self._store.read_view() as cursor:
-            tickets, at_risk = self._tickets.read_counts(cursor), self._tickets.count_at_risk(cursor, datetime.now(UTC))
-            sums, arrivals = self._compliance.read_counts(cursor), self._arrivals.read_counts(cursor)
-        open_ = sum(n for (_, _, stage), n in tickets.items() if stage not in ENDED)
-        breached = sum(
-            n if key[0] == "breached" else -n for key, n in sums.items() if key[0] in ("breached", "retracted")
-        )
-        answers = {"met": 0.0, "late": 0.0}
-        for (what, _, _, first, second), n in sums.items():
-            if what == "response":
-                answers[first] += n
-            elif what == "revised":
-                answers[first] -= n
-                answers[second] += n
-        figures = f"{open_} open, {at_risk.total()} at risk, {breached:.0f} breached"
+            promises, at_risk = (
+                self._promises.read_counts(cursor),
+                self._promises.count_at_risk(cursor, datetime.now(UTC)),
+            )
+            arrivals = self._arrivals.read_counts(cursor)
+        open_ = sum(n for label, n in promises.items() if label.stage in OPEN_STAGES)
+        broken = sum(n for label, n in promises.items() if label.kept == BROKEN)
+        kept = sum(n for label, n in promises.items() if label.kept == KEPT)
+        late = sum(n for label, n in promises.items() if (label.stage, label.kept) == ("fulfilled", BROKEN))
         facts = sum(n for (what, _, outcome, _, _), n in arrivals.items() if (what, outcome) == ("fact", "recorded"))
-        return f"{figures} | answered: {answers['met']:.0f} met, {answers['late']:.0f} late", int(facts)
+        return f"{open_} open, {at_risk.total()} at risk, {broken} breached | answered: {kept} met, {late} late", facts
 
 
 def group_by_instant(planned: Sequence[Planned]) -> Iterator[tuple[datetime, list[Outgoing]]]:

@@ -8,13 +8,11 @@ from typing import NamedTuple
 from nats.aio.client import Client
 
 from events.tickets import PolicyChanged, build_ticket_message
+from projections.promises import PromiseFilter, Promises
 from projections.runner import catch_up
-from projections.tickets import Tickets
 from services.bus.publisher import Outgoing, Publisher
 from services.bus.streams import TICKETS
 from services.errors import ReadOnlyError
-from services.queries.backtest import find_outcome
-from services.queries.ticket_status import NO_ROW_LIMIT
 from services.store.interface import Store
 from sla.judge import Clock, CycleKey, Fact, Facts, Verdict, judge
 from sla.policy import FIRST_RESPONSE, Policy
@@ -46,18 +44,20 @@ def find_moves(store: Store, to: Policy, now: datetime) -> Iterator[PolicyMove]:
     """
     Yield, ticket by ticket, the move of every clock that has neither ended nor broken and is under another version.
     """
-    versions, view = store.read_versions(), Tickets()
+    versions, view = store.read_versions(), Promises()
     first_only = all(len(version.policy.objectives) == 1 for version in versions)
     with suppress(ReadOnlyError):
         catch_up(store, view)
     with store.read_view() as cursor:
-        rows = view.list_open(cursor, NO_ROW_LIMIT) if first_only else view.list_all(cursor)
-    wanted = [
-        row.ticket
-        for row in rows
-        if row.state.stage != "pending"
-        and not (first_only and (row.state.breached_at or row.state.policy_version == to.version))
-    ]
+        wanted = (
+            [
+                key.ticket
+                for key, state, _ in view.list_open(cursor, PromiseFilter(), now)
+                if state.stage != "pending" and state.kept is None and state.policy_version != to.version
+            ]
+            if first_only
+            else view.list_tickets(cursor)
+        )
     for start in range(0, len(wanted), BATCH_TICKETS):
         for ticket, found in store.load_tickets(wanted[start : start + BATCH_TICKETS]).items():
             yield from _find_ticket_moves(ticket, found.facts, versions, to, now)
@@ -69,7 +69,7 @@ def _find_ticket_moves(
     here = {
         key: clock
         for key, clock in _list_clocks(judge(facts, versions, now))
-        if find_outcome(clock) == "open" and clock.phase.policy.version != to.version and key[0] in to.objectives
+        if _is_open(clock) and clock.phase.policy.version != to.version and key[0] in to.objectives
     }
     if not here:
         return
@@ -80,6 +80,10 @@ def _find_ticket_moves(
         breaks, new_due_at = (False, None) if then is None else (then.broken_at is not None, then.phase.due_at)
         labels = (clock.service_level.name, clock.priority)
         yield PolicyMove(ticket, *key, *labels, version, due_at, new_due_at, breaks, to.find_missing(*labels))
+
+
+def _is_open(clock: Clock) -> bool:
+    return not (clock.excluded_by or clock.broken_at or clock.response or clock.closed_by)
 
 
 def _list_clocks(verdict: Verdict) -> Iterator[tuple[CycleKey, Clock]]:

@@ -32,12 +32,12 @@ class TicketExplanation(NamedTuple):
 
     @property
     def ticket(self) -> str:
-        return self.status.ticket
+        return self.status.first.ticket
 
     @property
     def label(self) -> str:
         """The stage as people say it."""
-        return self.status.get_label(self.when.at)
+        return self.status.first.get_label(self.when.at)
 
     def to_json(self) -> Json:
         """Return all of it (services/board/openapi.yaml): instants in UTC, spans in seconds of support time."""
@@ -48,7 +48,7 @@ class TicketExplanation(NamedTuple):
             "known_at": self.when.known_at,
             "zone": self.policy.zone,
             "policy": self.policy.name,
-            "customer": self.status.state.customer,
+            "customer": self.status.first.state.customer,
             "word": self.label,
             "standing": self.status.to_json(self.when.at),
             "facts": [_encode_fact(entry) for entry in self.facts],
@@ -68,7 +68,7 @@ def explain_ticket(store: Store, ticket: str, when: PointInTime) -> TicketExplan
     versions = store.read_versions()
     found = when.replay_ticket(known, versions)
     status = build_ticket_status(found, versions, when)
-    policy = status.policy or versions.get_in_force(when.at)
+    policy = status.first.policy or versions.get_in_force(when.at)
     reasons = explain(found.facts, [recorded.event for recorded in known], versions, when.at)
     return TicketExplanation(when, status, policy, reasons.facts, reasons.decisions, reasons.clocks)
 

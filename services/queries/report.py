@@ -1,4 +1,4 @@
-"""How a period went, of the tickets opened in it: promises kept and broken, and how fast answers were."""
+"""How a period went, of the promises that began in it: how many were kept and broken, and how fast answers were."""
 
 import re
 from collections import Counter, defaultdict
@@ -9,23 +9,25 @@ from typing import Any, NamedTuple
 
 from events.cloudevents import quote_value
 from events.promises import to_seconds
-from events.times import FACT_YEARS, parse_instant, to_microseconds
+from events.times import FACT_YEARS, MICROSECOND, parse_instant
+from projections.promises import BROKEN, KEPT, Promises, Span, make_label
 from projections.runner import catch_up
-from projections.tickets import ANSWERED, TICKET_OUTCOMES, FoldedTicket, TicketOutcome, Tickets
 from services.errors import ReadOnlyError
 from services.queries.point_in_time import PointInTime, iterate_tickets
 from services.store.interface import Store
 from sla.calendar import get_zone
-from sla.log import BreachRetracted, Recorded
+from sla.log import BreachRetracted
 from sla.policy import FIRST_RESPONSE
-from sla.ticket import TicketSla
 from sla.versions import Versions
 
 Json = dict[str, Any]
 Key = tuple[str, ...]
 
-GROUPINGS = {"level": "service_level", "priority": "priority", "customer": "customer"}
-"""What a report may be grouped by, and the column that has it."""
+GROUPINGS = {"objective": "objective", "level": "service_level", "priority": "priority", "customer": "customer"}
+"""What a report may be grouped by, and the column that has it; a promise is under what it is judged by."""
+
+PROMISE_OUTCOMES = ("kept", "late", "breached", "open", "cancelled", "excluded")
+"""What became of promises: fulfilled in time or late, late and still open, open, or ended without being fulfilled."""
 
 _MONTH = re.compile(r"(\d{4})-(\d{2})")
 _QUARTER = re.compile(r"(\d{4})-Q([1-4])")
@@ -39,10 +41,6 @@ class Period(NamedTuple):
 
     start: datetime | None
     end: datetime | None
-
-    def has(self, at: datetime) -> bool:
-        """Return whether this instant is in it."""
-        return (self.start is None or at >= self.start) and (self.end is None or at < self.end)
 
     @classmethod
     def parse(cls, text: str, zone: str) -> "Period":
@@ -97,33 +95,41 @@ def _find_midnight(day: date, zone: str) -> datetime:
 
 
 class Totals:
-    """The sums of some tickets: how many have which outcome, breaches in effect and retracted, times of answers."""
+    """
+    The sums of some promises: how many have which outcome, are kept and broken, breaches retracted, and the support
+    time of each that is fulfilled, in microseconds.
+    """
 
     def __init__(self) -> None:
-        self.outcomes, self.broken, self.retracted = Counter[str](), 0, 0
+        self.outcomes, self.kept, self.retracted = Counter[str](), Counter[str](), 0
         self.answers: list[int] = []
 
+    def count(self, stage: str, kept: str, number: int = 1) -> None:
+        """Count promises of a stage, kept or broken or undecided."""
+        self.outcomes[_name_outcome(stage, kept)] += number
+        self.kept[kept] += number
+
     def add(self, other: "Totals") -> None:
-        """Add the sums of more tickets."""
+        """Add the sums of more promises."""
         self.outcomes += other.outcomes
-        self.broken += other.broken
+        self.kept += other.kept
         self.retracted += other.retracted
         self.answers += other.answers
 
     def to_json(self) -> Json:
         """
-        Return the figures: `broken` are all breaches in effect, compliance is the share of met among met and broken.
-        Median and 90th percentile are the nearest rank: the time of a real answer, in seconds of support time.
+        Return the figures; the outcomes add up to the promises, `share` is kept / (kept + broken). Median and 90th
+        percentile are the nearest rank: the time of a real answer, in seconds of support time.
         """
-        met = self.outcomes["met"]
-        decided = met + self.broken
+        kept, broken = self.kept[KEPT], self.kept[BROKEN]
         self.answers.sort()
         return {
-            "tickets": self.outcomes.total(),
-            **{name: self.outcomes[name] for name in TICKET_OUTCOMES},
-            "broken": self.broken,
+            "promises": self.outcomes.total(),
+            "kept": kept,
+            "broken": broken,
+            "share": calculate_share(kept, broken),
+            **{name: self.outcomes[name] for name in PROMISE_OUTCOMES if name != "kept"},
             "retracted": self.retracted,
-            "compliance": round(met / decided, 6) if decided else None,
             "median_seconds": self._find_percentile(50),
             "p90_seconds": self._find_percentile(90),
         }
@@ -136,11 +142,33 @@ class Totals:
         return to_seconds(timedelta(microseconds=self.answers[rank - 1]))
 
 
-def build_report(store: Store, when: PointInTime, period: str = "all", by: Sequence[str] = ()) -> Json:
+def calculate_share(kept: int, broken: int) -> float | None:
+    """Return the share kept of all promises that were kept or broken, not rounded; None if there are none."""
+    return kept / (kept + broken) if kept + broken else None
+
+
+def _name_outcome(stage: str, kept: str) -> str:
+    match stage:
+        case "fulfilled":
+            return "kept" if kept == KEPT else "late"
+        case "cancelled" | "excluded":
+            return stage
+        case _:
+            return "breached" if kept == BROKEN else "open"
+
+
+def build_report(
+    store: Store,
+    when: PointInTime,
+    period: str = "all",
+    by: Sequence[str] = (),
+    objective: str | None = None,
+    customer: str | None = None,
+) -> Json:
     """
-    Return how the tickets opened in a period stand, by any of GROUPINGS. At another time than now the whole log is
-    read. Raises ValueError for a period or a grouping that is none, NothingKnownError for a time before the first
-    event.
+    Return how the promises that began in a period stand, by any of GROUPINGS, of one objective or customer or of all.
+    At another time than now the whole log is read. Raises ValueError for a period, a grouping or an objective that is
+    none, NothingKnownError for a time before the first event.
     """
     by = list(dict.fromkeys(by))
     if unknown := [name for name in by if name not in GROUPINGS]:
@@ -148,8 +176,12 @@ def build_report(store: Store, when: PointInTime, period: str = "all", by: Seque
     versions = store.read_versions()
     zone = versions.get_in_force(when.at).zone if len(versions) else "UTC"
     asked = Period.parse(period, zone)
+    known = {FIRST_RESPONSE: 0} | {name: 0 for version in versions for name in version.policy.objectives}
+    if objective is not None and objective not in known:
+        raise ValueError(f"objective {quote_value(objective)} is not known; it is one of {', '.join(known)}")
+    span = Span(*asked, objective, customer)
     columns = tuple(GROUPINGS[name] for name in by)
-    groups = _sum_view(store, columns, asked) if when.is_now else _sum_log(store, columns, asked, when, versions)
+    groups = _sum_view(store, columns, span) if when.is_now else _sum_log(store, columns, span, when, versions)
     total = Totals()
     for totals in groups.values():
         total.add(totals)
@@ -163,7 +195,9 @@ def build_report(store: Store, when: PointInTime, period: str = "all", by: Seque
         "known_at": when.known_at,
         "zone": zone,
         "by": by,
-        "rows": [dict(zip(by, key, strict=True)) | groups[key].to_json() for key in keys],
+        "objective": objective,
+        "customer": customer,
+        "rows": [dict(zip(columns, key, strict=True)) | groups[key].to_json() for key in keys],
         "total": total.to_json(),
     }
 
@@ -176,43 +210,42 @@ def _sort_keys(keys: Iterable[Key], versions: Versions) -> list[Key]:
     return sorted(keys, key=lambda key: [(order.get(name, len(order)), name) for name in key])
 
 
-def _sum_view(store: Store, columns: Key, asked: Period) -> dict[Key, Totals]:
-    """Return the sums of each group as they are now, from the projection of tickets."""
-    view, groups = Tickets(), defaultdict[Key, Totals](Totals)
+def _sum_view(store: Store, columns: Key, span: Span) -> dict[Key, Totals]:
+    """Return the sums of each group as they are now, from the projection."""
+    view, groups = Promises(), defaultdict[Key, Totals](Totals)
     with suppress(ReadOnlyError):  # then it is as far as the processes that catch it up are
         catch_up(store, view)
-    start, end = (None if at is None else to_microseconds(at) for at in asked)
     with store.read_view() as cursor:
-        for *key, outcome, tickets, broken, retracted in view.sum_outcomes(cursor, columns, start, end):
+        for *key, stage, kept, number, retracted in view.sum_outcomes(cursor, columns, span):
             totals = groups[tuple(key)]
-            totals.outcomes[outcome] += tickets
-            totals.broken += broken
+            totals.count(stage, kept, number)
             totals.retracted += retracted
-        for *key, answer in view.list_answers(cursor, columns, start, end):
+        for *key, answer in view.list_answers(cursor, columns, span):
             groups[tuple(key)].answers.append(answer)
     return groups
 
 
-def _sum_log(store: Store, columns: Key, asked: Period, when: PointInTime, versions: Versions) -> dict[Key, Totals]:
-    """Return the same as they were at another time, folded from the whole log."""
+def _sum_log(store: Store, columns: Key, span: Span, when: PointInTime, versions: Versions) -> dict[Key, Totals]:
+    """
+    Return the same as they were at another time, folded from the whole log. Breaches that were retracted are those of
+    what was known: a ticket as of a time never had them.
+    """
     groups = defaultdict[Key, Totals](Totals)
     for ticket, known in iterate_tickets(store, when, versions):
-        opened_at = ticket.state.started_at
-        if opened_at is None or not asked.has(opened_at):
-            continue
-        outcome = _make_outcome(ticket, known, when)
-        totals = groups[tuple(getattr(outcome, column) for column in columns)]
-        totals.outcomes[outcome.came_to] += 1
-        totals.broken += outcome.broken
-        totals.retracted += outcome.retracted
-        if outcome.answer is not None and outcome.came_to in ANSWERED:
-            totals.answers.append(outcome.answer)
+        events = (recorded.event for recorded in known)
+        retracted = Counter(
+            (event.objective, event.cycle)
+            for event in events
+            if isinstance(event, BreachRetracted) and event.time <= when.at
+        )
+        for promise in (ticket.first, *ticket.others.values()):
+            if not span.has(promise.objective, promise.state):
+                continue
+            label = make_label(promise.objective, promise.state)
+            values = label._asdict() | {"customer": promise.state.customer or ""}
+            totals = groups[tuple(values[column] for column in columns)]
+            totals.count(label.stage, label.kept)
+            totals.retracted += retracted[promise.objective, promise.cycle]
+            if label.stage == "fulfilled" and promise.answer is not None:
+                totals.answers.append(promise.answer.elapsed // MICROSECOND)
     return groups
-
-
-def _make_outcome(ticket: TicketSla, known: Iterable[Recorded], when: PointInTime) -> TicketOutcome:
-    """Count the breaches that were retracted in what was known; with `as_of` the ticket is one that never had them."""
-    events = [recorded.event for recorded in known if isinstance(recorded.event, BreachRetracted)]
-    retracted = sum(event.objective == FIRST_RESPONSE and event.time <= when.at for event in events)
-    answer = ticket.first.answer
-    return FoldedTicket(len(ticket.facts), ticket.state, retracted, answer.elapsed if answer else None).make_outcome()

@@ -1,53 +1,61 @@
-"""The status of a ticket, and of all that wait. What is decided is in sla/, how it is shown in cli/ and board/."""
+"""The status of a promise, of a ticket, and of all that wait. What is decided is in sla/, how it looks in cli/."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache
 from heapq import nsmallest
 from typing import NamedTuple
 
+from events.cloudevents import quote_value
 from events.promises import to_seconds
+from projections.promises import NO_LEVEL, OPEN_STAGES, PromiseFilter, PromiseKey, PromiseRow, Promises, is_at_risk
 from projections.runner import catch_up
-from projections.tickets import Tickets, get_open_until
 from services.errors import ReadOnlyError
 from services.queries.point_in_time import PointInTime, iterate_tickets, read_known_history
 from services.store.interface import Store
 from sla.calendar import SupportHours
 from sla.decisions import Promise
 from sla.log import Quarantined, State
-from sla.policy import Policy
+from sla.policy import FIRST_RESPONSE, Policy
 from sla.ticket import TicketSla
 from sla.versions import Versions
 
-NO_ROW_LIMIT = 2**63 - 1
+ANY_OPEN = PromiseFilter(state="open")
 
 
-class TicketStatus(NamedTuple):
+class PromiseStatus(NamedTuple):
     """
-    The status of a ticket: its state as decided, the number of its facts, its policy (None while it is pending), and
-    what is promised beside the first response. While it is `quarantined` its state is as it was before, and nothing is
-    judged.
+    The status of a promise: its state as decided, the number of facts of its ticket, and its policy (None while it is
+    pending). While its ticket is `quarantined` its state is as it was before, and nothing is judged.
     """
 
-    ticket: str
+    key: PromiseKey
     state: State
     facts: int
     policy: Policy | None
-    others: tuple[Promise, ...] = ()
     quarantined: Quarantined | None = None
 
     @property
+    def ticket(self) -> str:
+        return self.key.ticket
+
+    @property
     def hours(self) -> SupportHours | None:
-        """The support hours its first response is judged by; None while it is pending."""
-        state = self.state
-        if self.policy is None or state.service_level is None or state.started_at is None:
+        """The support hours it is judged by; None while it is pending."""
+        level, priority = self.state.judged
+        if self.policy is None or level is None or self.state.started_at is None:
             return None
-        level, priority = state.judged
-        return self.policy.get_target(level or "", priority or "").hours
+        return self.policy.get_target(level, priority or "", self.key.objective).hours
+
+    @property
+    def responded_at(self) -> datetime | None:
+        """When somebody responded; None if nobody did, and for a promise that closing the ticket fulfils."""
+        rule = self.policy.objectives.get(self.key.objective) if self.policy else None
+        return None if rule is not None and rule.stops != "responded" else self.state.responded_at
 
     def measure_elapsed(self, now: datetime) -> timedelta | None:
-        """Return the support time used until the first response, an exclusion, or now; None while it is pending."""
+        """Return the support time used until it was fulfilled or excluded, or now; None while it is pending."""
         state, hours = self.state, self.hours
         if hours is None or state.started_at is None:
             return None
@@ -60,6 +68,15 @@ class TicketStatus(NamedTuple):
         due_at = self.state.due_at
         return None if due_at is None or self.state.stage != "running" else due_at - now
 
+    def measure_support_left(self, now: datetime) -> timedelta | None:
+        """Return the support time left, negative after the deadline; None if nobody waits for one."""
+        state, hours = self.state, self.hours
+        if hours is None or state.due_at is None or state.target is None or state.stage not in OPEN_STAGES:
+            return None
+        if state.stopped:
+            return state.target - state.used
+        return hours.measure(now, state.due_at) - hours.measure(state.due_at, now)
+
     def get_label(self, now: datetime) -> str:
         """Return the stage as people say it (docs/policy.md), with the reason of one that has a reason."""
         state = self.state
@@ -67,26 +84,25 @@ class TicketStatus(NamedTuple):
             return "quarantined"
         match state.stage, state.met:
             case "fulfilled", met:
-                return "met" if met else "answered late"
+                return "met" if met else "answered late" if self.responded_at else "closed late"
             case "running", _ if state.breached_at is not None:
                 return "breached"
-            case "running", _ if state.at_risk_at is not None and state.at_risk_at <= now:
-                return "at risk"
             case "running", _:
-                return "on track"
+                return "at risk" if is_at_risk(state, now) else "on track"
             case stage, _:
                 return f"{stage}: {state.reason}" if state.reason else stage
 
     def to_json(self, now: datetime) -> dict[str, object]:
         """
-        Return the ticket as the API has it (services/board/openapi.yaml): instants in UTC, spans in seconds of support
-        time, None for what is not known.
+        Return the promise as the API has it (services/board/openapi.yaml): instants in UTC, spans in seconds of support
+        time, None for what is not known. Level and priority are those it is judged by.
         """
         state = self.state
+        level, priority = state.judged
         return {
             "ticket_id": self.ticket,
-            "service_level": state.service_level,
-            "priority": state.priority,
+            "service_level": level,
+            "priority": priority,
             "stage": state.stage,
             "breached": state.breached_at is not None,
             "breached_at": state.breached_at,
@@ -95,36 +111,40 @@ class TicketStatus(NamedTuple):
             "due_at": state.due_at,
             "target_seconds": convert_to_seconds(state.target),
             "elapsed_seconds": convert_to_seconds(self.measure_elapsed(now)),
-            "responded_at": state.responded_at,
+            "responded_at": self.responded_at,
             "met": state.met,
             "overdue_seconds": convert_to_seconds(state.overdue),
             "escalation_level": state.escalation_level,
             "policy_version": state.policy_version,
             "facts": self.facts,
+            "objective": self.key.objective,
+            "cycle": self.key.cycle,
+            "fulfilled_at": state.responded_at,
+            "kept": state.kept,
+            "customer": state.customer,
             "reason": state.reason,
             "flags": list(state.flags),
             "quarantined_at": self.quarantined.at if self.quarantined else None,
-            "objectives": [_encode_objective(promise) for promise in self.others],
         }
 
 
-def _encode_objective(promise: Promise) -> dict[str, object]:
-    """Return what `to_json` has of one other objective; `stopped_at` is when it was answered or closed."""
-    state = promise.state
-    return {
-        "objective": promise.objective,
-        "cycle": promise.cycle,
-        "stage": state.stage,
-        "breached": state.breached_at is not None,
-        "breached_at": state.breached_at,
-        "started_at": state.started_at,
-        "due_at": state.due_at,
-        "target_seconds": convert_to_seconds(state.target),
-        "stopped_at": state.responded_at,
-        "met": state.met,
-        "overdue_seconds": convert_to_seconds(state.overdue),
-        "reason": state.reason,
-    }
+class TicketStatus(NamedTuple):
+    """The status of a ticket: that of its first response, and of every other promise, by objective and cycle."""
+
+    first: PromiseStatus
+    others: tuple[PromiseStatus, ...]
+
+    @property
+    def promises(self) -> tuple[PromiseStatus, ...]:
+        return (self.first, *self.others)
+
+    def to_json(self, now: datetime) -> dict[str, object]:
+        """Return its first response under the labels that the ticket has now, and all its promises."""
+        promises = [each.to_json(now) for each in self.promises]
+        state = self.first.state
+        labels = {"service_level": state.service_level, "priority": state.priority}
+        first = {name: value for name, value in promises[0].items() if name not in ("objective", "cycle")}
+        return first | labels | {"promises": promises}
 
 
 def convert_to_seconds(length: timedelta | None) -> int | float | None:
@@ -146,42 +166,72 @@ def read_ticket_status(store: Store, ticket: str, when: PointInTime) -> TicketSt
 
 def build_ticket_status(ticket: TicketSla, versions: Versions, when: PointInTime) -> TicketStatus:
     """Return the status at that time: as it was decided, and with `as_of` only with the facts that had happened."""
-    state = ticket.state
-    policy = versions.get_named(state.policy_version) if state.policy_version else None
     facts = len(ticket.facts) if when.as_of is None else sum(fact.time <= when.as_of for fact in ticket.facts)
-    return TicketStatus(ticket.id, state, facts, policy, _list_other_promises(ticket), ticket.quarantined)
+
+    def build(promise: Promise) -> PromiseStatus:
+        state, key = promise.state, PromiseKey(ticket.id, promise.objective, promise.cycle)
+        policy = versions.get_named(state.policy_version) if state.policy_version else None
+        return PromiseStatus(key, state, facts, policy, ticket.quarantined)
+
+    return TicketStatus(build(ticket.first), tuple(build(promise) for _, promise in sorted(ticket.others.items())))
 
 
-def _list_other_promises(ticket: TicketSla) -> tuple[Promise, ...]:
-    return tuple(promise for _, promise in sorted(ticket.others.items()))
+def check_filter(wanted: PromiseFilter, versions: Versions, states: Sequence[str]) -> None:
+    """Raise ValueError if a filter asks for what no version of the policy has, or for a state that is none of these."""
+    policies = [version.policy for version in versions]
+    known = {
+        "objective": [FIRST_RESPONSE, *(name for each in policies for name in each.objectives)],
+        "service_level": [NO_LEVEL, *(name for each in policies for name in each.levels)],
+        "priority": [NO_LEVEL, *(name for each in policies for name in each.priorities)],
+        "state": states,
+    }
+    for name, names in known.items():
+        given = getattr(wanted, name)
+        if given is not None and given not in names:
+            called = "level" if name == "service_level" else name
+            choice = ", ".join(dict.fromkeys(names))
+            raise ValueError(f"{called} {quote_value(given)} is not known; it is one of {choice}")
 
 
-def list_waiting(store: Store, when: PointInTime, limit: int | None = None) -> Iterator[TicketStatus]:
+def list_open_promises(
+    store: Store, when: PointInTime, wanted: PromiseFilter = ANY_OPEN, limit: int | None = None
+) -> list[PromiseStatus]:
     """
-    Yield the open tickets by time left, least first; the pending ones last. At another time than now the whole log is
-    read. Raises NothingKnownError for a time before the first event.
+    Return the open promises among those wanted by support time left, least first; pending ones are last. At another
+    time than now the whole log is read. Raises NothingKnownError for a time before the first event.
     """
-    if not when.is_now:
-        yield from _list_waiting_then(store, when, limit)
-        return
-    view = Tickets()
+    found = _list_open_now(store, when, wanted, limit) if when.is_now else list_open_then(store, when, wanted)
+    ranked = ((each.measure_support_left(when.at), each) for each in found)
+    pending = timedelta.max
+    ordered = ((pending if left is None else left, each.key, each) for left, each in ranked)
+    if limit is None:
+        return [each for _, _, each in sorted(ordered)]
+    return [each for _, _, each in nsmallest(limit, ordered)]
+
+
+def _list_open_now(
+    store: Store, when: PointInTime, wanted: PromiseFilter, limit: int | None
+) -> Iterator[PromiseStatus]:
+    view = Promises()
     with suppress(ReadOnlyError):  # then it is as far as the processes that catch it up are
         catch_up(store, view)
     with store.read_view() as cursor:
-        rows = view.list_open(cursor, NO_ROW_LIMIT if limit is None else limit)
+        rows = view.list_open(cursor, wanted, when.now, limit)
+    return build_promise_statuses(store, rows)
+
+
+def build_promise_statuses(store: Store, rows: Iterable[PromiseRow]) -> Iterator[PromiseStatus]:
+    """Yield the status of each row of the projection."""
     policy = cache(store.read_policy)
-    tickets: dict[str, TicketSla] = {}
-    if any(len(version.policy.objectives) > 1 for version in store.read_versions()):
-        tickets = store.load_tickets(row.ticket for row in rows)
-    for row in rows:
-        fingerprint = row.state.policy_fingerprint
-        others = _list_other_promises(tickets[row.ticket]) if row.ticket in tickets else ()
-        yield TicketStatus(row.ticket, row.state, row.facts, policy(fingerprint) if fingerprint else None, others)
+    for key, state, facts in rows:
+        yield PromiseStatus(key, state, facts, policy(state.policy_fingerprint) if state.policy_fingerprint else None)
 
 
-def _list_waiting_then(store: Store, when: PointInTime, limit: int | None) -> Iterator[TicketStatus]:
+def list_open_then(store: Store, when: PointInTime, wanted: PromiseFilter) -> Iterator[PromiseStatus]:
+    """Yield the promises among those wanted that were open at another time; the whole log is read."""
     versions = store.read_versions()
-    found = (build_ticket_status(ticket, versions, when) for ticket, _ in iterate_tickets(store, when, versions))
-    waits = ((until, each.ticket, each) for each in found if (until := get_open_until(each.state)) is not None)
-    for _, _, each in nsmallest(NO_ROW_LIMIT if limit is None else limit, waits):
-        yield each
+    for ticket, _ in iterate_tickets(store, when, versions):
+        for each in build_ticket_status(ticket, versions, when).promises:
+            row = PromiseRow(each.key, each.state, each.facts)
+            if each.state.stage in OPEN_STAGES and wanted.matches(row, when.at):
+                yield each

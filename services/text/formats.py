@@ -41,6 +41,14 @@ def format_span(length: timedelta | None) -> str:
     return f"-{text}" if length < timedelta(0) and whole else text
 
 
+def format_share(share: float) -> str:
+    """Format a share from 0 to 1: `72.7 %`; with as many decimals as it takes not to be 100 % while it is less."""
+    decimals = 1
+    while share < 1 and f"{share:.{decimals}%}".startswith("100"):
+        decimals += 1
+    return "100 %" if share == 1 else f"{share:.{decimals}%}".replace("%", " %")
+
+
 def format_time_left(length: timedelta | None) -> str:
     """Format time on the wall clock: as a span, from two days on as days and hours."""
     if length is None or abs(length) < timedelta(days=2):

@@ -139,13 +139,13 @@ async def _publish_history(running: Up) -> None:
         await wait_until_shown(running.http_url, nc, running.store)
 
 
-async def list_tickets(url: str, query: str = "") -> list[dict[str, Any]]:
+async def list_promises(url: str, query: str = "") -> list[dict[str, Any]]:
     """All pages of a list."""
     found, cursor = [], ""
     while True:
-        answer = await ask(url, f"/api/tickets?limit=7&{query}{cursor}")
+        answer = await ask(url, f"/api/promises?limit=7&{query}{cursor}")
         assert answer.status == 200, answer.body
-        found += answer.json["tickets"]
+        found += answer.json["promises"]
         if answer.json["next"] is None:
             return found
         cursor = f"&cursor={answer.json['next']}"
@@ -155,7 +155,7 @@ async def list_tickets(url: str, query: str = "") -> list[dict[str, Any]]:
 
 
 async def test_open_tickets_come_first_by_time_left_and_every_ticket_comes_once(live: Live) -> None:
-    found = await list_tickets(live.url)
+    found = await list_promises(live.url)
     assert sorted(t["ticket_id"] for t in found) == sorted(
         [*(f"T-{n}" for n in range(20)), "LATE", "RISK", "FOUNDATION", "MET", "WITHDRAWN", "CLOSED", "PENDING", *ODD]
     )
@@ -174,16 +174,16 @@ async def test_open_tickets_come_first_by_time_left_and_every_ticket_comes_once(
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ("stage=pending", {"PENDING"}),
-        ("stage=fulfilled", {"MET", "WITHDRAWN"}),
-        ("stage=open&level=foundation", {"FOUNDATION"}),
+        ("state=pending", {"PENDING"}),
+        ("state=fulfilled", {"MET", "WITHDRAWN"}),
+        ("state=open&level=foundation", {"FOUNDATION"}),
         ("level=enterprise&priority=critical", {"LATE", "RISK", "MET", "WITHDRAWN", "CLOSED"}),
         ("level=professional", set()),
         ("level=none", {"PENDING"}),
     ],
 )
 async def test_a_list_can_be_of_a_level_a_priority_and_a_stage(live: Live, query: str, expected: set[str]) -> None:
-    assert {ticket["ticket_id"] for ticket in await list_tickets(live.url, query)} == expected
+    assert {ticket["ticket_id"] for ticket in await list_promises(live.url, query)} == expected
 
 
 AGES = {"at", "elapsed_seconds", "remaining_seconds"}  # what is another one a second later
@@ -208,12 +208,12 @@ async def test_the_api_says_what_the_command_line_does(live: Live, path: str, co
 async def test_another_time_can_be_asked_about(live: Live) -> None:
     instant = ago(hours=2, minutes=30)
     then = quote(instant.isoformat())
-    assert [ticket["ticket_id"] for ticket in await list_tickets(live.url, f"as_of={then}")] == [
+    assert [ticket["ticket_id"] for ticket in await list_promises(live.url, f"as_of={then}")] == [
         "LATE",
         "MET",
         "WITHDRAWN",
     ]
-    assert await list_tickets(live.url, f"as_of={then}&level=foundation") == []
+    assert await list_promises(live.url, f"as_of={then}&level=foundation") == []
     found = (await ask(live.url, f"/api/tickets/MET?as_of={then}")).json
     since_opening = (instant - datetime.fromisoformat(found["started_at"])).total_seconds()
     assert (found["stage"], found["elapsed_seconds"]) == ("running", pytest.approx(since_opening, abs=0.001))
@@ -235,7 +235,7 @@ async def test_any_id_can_be_asked_for(live: Live, ticket: str) -> None:
 
 def make_cursor(until: int | None, ticket: str) -> str:
     """As nobody would write it."""
-    return base64.urlsafe_b64encode(json.dumps([until, ticket]).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(json.dumps([until, ticket, "first_response", 1]).encode()).decode().rstrip("=")
 
 
 @pytest.mark.parametrize(
@@ -245,27 +245,31 @@ def make_cursor(until: int | None, ticket: str) -> str:
         ("/api/tickets/%FF", 404, "%FF"),
         ("/api/tickets/", 404, "''"),
         ("/api/tickets/LATE/more", 404, "there is nothing at"),
-        ("/api/tickets?level=gold", 400, "foundation, professional, enterprise"),
-        ("/api/tickets?priority=urgent", 400, "critical, serious, minor"),
-        ("/api/tickets?stage=broken", 400, "open, pending, running"),
-        ("/api/tickets?limit=0", 400, "1 to 1000"),
-        ("/api/tickets?limit=x", 400, "1 to 1000"),
-        ("/api/tickets?cursor=x", 400, "cursor"),
-        (f"/api/tickets?cursor={make_cursor(2**63, 'a')}", 400, "cursor"),
-        (f"/api/tickets?cursor={make_cursor(1, chr(0))}", 400, "cursor"),
-        (f"/api/tickets?cursor={make_cursor(None, 'a')}&as_of=2001-01-01T00:00:00Z", 404, "nothing had happened"),
-        ("/api/tickets?as_of=yesterday", 400, "as_of: 'yesterday' is not a time"),
+        ("/api/promises?level=gold", 400, "foundation, professional, enterprise"),
+        ("/api/promises?priority=urgent", 400, "critical, serious, minor"),
+        ("/api/promises?state=late", 400, "open, pending, running"),
+        ("/api/promises?objective=joy", 400, "'joy' is not known; it is one of first_response"),
+        ("/api/promises?stage=open", 400, "'stage' is not known; there are level, objective"),
+        ("/api/report?level=foundation", 400, "'level' is not known; there are period, by, objective, customer"),
+        ("/api/report?objective=joy", 400, "'joy' is not known; it is one of first_response"),
+        ("/api/promises?limit=0", 400, "1 to 1000"),
+        ("/api/promises?limit=x", 400, "1 to 1000"),
+        ("/api/promises?cursor=x", 400, "cursor"),
+        (f"/api/promises?cursor={make_cursor(2**63, 'a')}", 400, "cursor"),
+        (f"/api/promises?cursor={make_cursor(1, chr(0))}", 400, "cursor"),
+        (f"/api/promises?cursor={make_cursor(None, 'a')}&as_of=2001-01-01T00:00:00Z", 404, "nothing had happened"),
+        ("/api/promises?as_of=yesterday", 400, "as_of: 'yesterday' is not a time"),
         ("/api/tickets/LATE?as_of=2026-13-01T00:00:00Z", 400, "as_of"),
         ("/api/tickets/LATE?as_of=2250-01-01T00:00:00Z", 400, "as_of: "),
-        ("/api/tickets?as_of=9999-12-31T23:59:59Z", 400, "as_of: "),
+        ("/api/promises?as_of=9999-12-31T23:59:59Z", 400, "as_of: "),
         ("/api/tickets/LATE?known_at=2099-01-01T00:00:00Z", 400, "lies ahead"),
         ("/api/tickets/LATE?known_at=2001-01-01T00:00:00Z", 404, "nothing was known of ticket 'LATE'"),
         ("/api/tickets/LATE/explain?as_of=2001-01-01T00:00:00Z", 404, "nothing had happened to ticket 'LATE'"),
         ("/api/tickets/NOBODY/explain", 404, "'NOBODY'"),
-        ("/api/tickets?as_of=2001-01-01T00:00:00Z", 404, "nothing had happened at 2001"),
+        ("/api/promises?as_of=2001-01-01T00:00:00Z", 404, "nothing had happened at 2001"),
         ("/api/report?period=2026-13", 400, "'2026-13' is not a period"),
         ("/api/report?period=soon", 400, "write 2026-10"),
-        ("/api/report?by=colour", 400, "level, priority, customer"),
+        ("/api/report?by=colour", 400, "objective, level, priority, customer"),
         ("/api/report?known_at=2001-01-01T00:00:00Z", 404, "nothing was known"),
         ("/api/nothing", 404, "/api/openapi.json"),
         ("/ticket?id=NOBODY", 404, "NOBODY"),
@@ -291,13 +295,13 @@ async def test_what_is_wrong_is_said_with_what_and_why(live: Live, path: str, st
 
 
 async def test_it_can_only_be_read(live: Live) -> None:
-    for path in ("/", "/api/tickets", "/api/tickets/LATE", "/events", "/api/report"):
+    for path in ("/", "/api/promises", "/api/tickets/LATE", "/events", "/api/report"):
         for method in ("POST", "PUT", "PATCH", "DELETE"):
             answer = await ask(live.url, path, method)
             assert (answer.status, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD"}), path
 
 
-@pytest.mark.parametrize("path", ["/", "/api/tickets", "/policy", "/ticket?id=LATE", "/api/tickets/LATE"])
+@pytest.mark.parametrize("path", ["/", "/api/promises", "/policy", "/ticket?id=LATE", "/api/tickets/LATE"])
 async def test_an_answer_is_304_until_something_happens(live: Live, path: str) -> None:
     for _ in range(2):  # the first may be at the end of a minute
         first = await ask(live.url, path)
@@ -323,7 +327,7 @@ def test_every_answer_is_as_its_own_description_says(live: Live) -> None:
         *(checks.response_headers_conformance, checks.response_schema_conformance, checks.unsupported_method),
     ]
     calls = 0
-    for path in ("/api/tickets", "/api/tickets/{id}", "/api/tickets/{id}/explain", "/api/report"):
+    for path in ("/api/promises", "/api/tickets/{id}", "/api/tickets/{id}/explain", "/api/report"):
 
         @given(case=schema[path]["GET"].as_strategy())
         @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -337,7 +341,7 @@ def test_every_answer_is_as_its_own_description_says(live: Live) -> None:
 
 
 def test_the_description_names_every_route_of_the_api(live: Live) -> None:
-    assert set(OPENAPI["paths"]) == {"/api/tickets", "/api/tickets/{id}", "/api/tickets/{id}/explain", "/api/report"}
+    assert set(OPENAPI["paths"]) == {"/api/promises", "/api/tickets/{id}", "/api/tickets/{id}/explain", "/api/report"}
 
 
 # ---- pages
@@ -346,7 +350,7 @@ def test_the_description_names_every_route_of_the_api(live: Live) -> None:
 PAGES = ("/", "/?level=enterprise&priority=serious", "/ticket?id=LATE", "/policy", "/nothing", "/ticket?id=NOBODY")
 
 
-@pytest.mark.parametrize("path", [*PAGES, "/api/tickets", "/api/nothing", *(f"/static/{name}" for name in STATIC)])
+@pytest.mark.parametrize("path", [*PAGES, "/api/promises", "/api/nothing", *(f"/static/{name}" for name in STATIC)])
 async def test_every_answer_tells_a_browser_to_run_nothing_but_ours(live: Live, path: str) -> None:
     headers = (await ask(live.url, path)).headers
     policy = dict(each.strip().split(" ", 1) for each in headers["content-security-policy"].split(";"))
@@ -527,7 +531,7 @@ async def test_with_a_token_only_who_has_it_is_answered(tmp_path: Path) -> None:
             url = service.http_url
             basic = base64.b64encode(b"anybody:sesam").decode()
             for good in ("Bearer sesam", "bearer sesam", f"Basic {basic}"):
-                assert (await ask(url, "/api/tickets", Authorization=good, Host="sla.example")).status == 200
+                assert (await ask(url, "/api/promises", Authorization=good, Host="sla.example")).status == 200
                 assert (await ask(url, "/", Authorization=good)).status == 200
             wrong = base64.b64encode(b"sesam:").decode()
             for bad in (
@@ -540,7 +544,7 @@ async def test_with_a_token_only_who_has_it_is_answered(tmp_path: Path) -> None:
                 "sesam",
                 "é",
             ):
-                answer = await ask(url, "/api/tickets", Authorization=bad)
+                answer = await ask(url, "/api/promises", Authorization=bad)
                 assert answer.status == 401, bad
                 assert "the token is wrong" in answer.json["detail"]
                 assert answer.headers["www-authenticate"].startswith("Bearer")
@@ -576,8 +580,8 @@ def test_an_engine_that_others_could_ask_runs_without_a_board_rather_than_not_at
 
 async def test_without_a_token_another_name_of_this_machine_is_refused(live: Live) -> None:
     for host in ("localhost:1", "127.0.0.1", "[::1]:8080"):
-        assert (await ask(live.url, "/api/tickets", Host=host)).status == 200
-    answer = await ask(live.url, "/api/tickets", Host="evil.example")
+        assert (await ask(live.url, "/api/promises", Host=host)).status == 200
+    answer = await ask(live.url, "/api/promises", Host="evil.example")
     assert answer.status == 421
     assert "SLA_BOARD_TOKEN" in answer.json["detail"]
 
@@ -609,6 +613,6 @@ async def test_before_it_works_the_board_says_so(tmp_path: Path) -> None:
 
 def _try_to_ask(url: str) -> Answer | None:
     try:
-        return _ask(url, "/api/tickets", "GET", {})
+        return _ask(url, "/api/promises", "GET", {})
     except OSError:
         return None

@@ -29,8 +29,10 @@ POLICY = Path(__file__).parents[2] / "sla" / "policies" / "cention-support.yaml"
 KEYS = [
     "ticket_id", "service_level", "priority", "stage", "breached", "breached_at", "breaches", "started_at", "due_at",
     "target_seconds", "elapsed_seconds", "responded_at", "met", "overdue_seconds", "escalation_level",
-    "policy_version", "facts", "reason", "flags", "quarantined_at", "objectives",
+    "policy_version", "facts", "objective", "cycle", "fulfilled_at", "kept", "customer", "reason", "flags",
+    "quarantined_at",
 ]  # fmt: skip
+TICKET_KEYS = [*(key for key in KEYS if key not in ("objective", "cycle")), "promises"]
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("elapsed",),                                                       "--batch"),
     (("run", "intake", "reports"),                                       "intake, clock, announcer, metrics"),
     (("run", "intake"),                                                  "SLA_NATS_URL is not set"),
-    (("rebuild", "reports"),                                             "deadlines, tickets, compliance, arrivals"),
+    (("rebuild", "reports"),                                             "deadlines, promises, compliance, arrivals"),
     (("watch", "--only", "broken"),                                      "breached, breach_retracted, fulfilled"),
     (("list", "--limit", "0"),                                           "--limit"),
     (("publish", "answered", "T-1"),                                     "opened, priority_changed, responded"),
@@ -332,7 +334,10 @@ def test_what_is_published_is_shown(engine: Engine) -> None:
     said = sla("publish", "responded", "C-1", "--at", "2026-11-20T16:30:00.5Z", "-o", "json", *where)
     assert json.loads(said.out).keys() >= {"sequence", "id", "subject"} and (said.code, said.err) == (0, "")
     found = report(lambda *arguments: sla(*arguments, *where), "C-1", lambda found: found["stage"] == "fulfilled")
-    assert list(found) == KEYS
+    assert list(found) == TICKET_KEYS
+    (promise,) = found.pop("promises")
+    assert list(promise) == KEYS
+    assert promise == found | {"objective": "first_response", "cycle": 1}
     assert found == {
         "ticket_id": "C-1",
         "service_level": "foundation",
@@ -351,10 +356,12 @@ def test_what_is_published_is_shown(engine: Engine) -> None:
         "escalation_level": 0,
         "policy_version": "2026-01",
         "facts": 2,
+        "fulfilled_at": "2026-11-20T16:30:00.500000Z",
+        "kept": True,
+        "customer": None,
         "reason": None,
         "flags": [],
         "quarantined_at": None,
-        "objectives": [],
     }
 
 
@@ -401,8 +408,9 @@ def test_the_list_has_the_open_ones_by_time_left_and_pending_ones_last(on: Calla
         "breaches": 0,
         "escalation_level": 0,
         "facts": 1,
+        "objective": "first_response",
+        "cycle": 1,
         "flags": [],
-        "objectives": [],
     }
     assert pending == dict.fromkeys(KEYS) | known
     assert len(json.loads(on("list", "-o", "json", "--limit", "1").out)) == 1
@@ -416,8 +424,8 @@ def test_the_list_is_up_to_date_though_nobody_follows_the_log(
     report(on, "C-behind", lambda found: found["stage"] == "running")
     with closing(sqlite3.connect(engine.data / "sla.db")) as live, closing(sqlite3.connect("copy.db")) as copy:
         live.backup(copy)
-        copy.execute("DELETE FROM tickets")
-        copy.execute("UPDATE positions SET position = 0 WHERE name = 'tickets'")
+        copy.execute("DELETE FROM promises")
+        copy.execute("UPDATE positions SET position = 0 WHERE name = 'promises'")
         copy.commit()
     monkeypatch.setenv("SLA_DATABASE_URL", "sqlite:///copy.db")
     assert '"C-behind"' in on("list", "-o", "json").out
@@ -430,7 +438,7 @@ def test_a_list_that_is_piped_is_neither_coloured_nor_cut(on: Callable[..., Said
     report(on, ticket, lambda found: found["stage"] == "running")
     said = sla("list", "--data", engine.data, FORCE_COLOR="1", COLUMNS="40").out
     assert ticket in said and "\x1b" not in said
-    assert said.splitlines()[0].split() == ["ticket", "state", "level", "priority", "due", "left"]
+    assert said.splitlines()[0].split() == ["ticket", "objective", "state", "level", "priority", "due", "left"]
 
 
 @on_engine
@@ -475,7 +483,7 @@ def test_a_rebuild_is_quiet_and_changes_no_answer(on: Callable[..., Said]) -> No
     report(on, "C-8", lambda found: found["facts"] == 1)
     before = [row["ticket_id"] for row in json.loads(on("list", "-o", "json").out)]
     assert on("rebuild") == (0, "", "")
-    assert on("rebuild", "tickets") == (0, "", "")
+    assert on("rebuild", "promises") == (0, "", "")
     assert [row["ticket_id"] for row in json.loads(on("list", "-o", "json").out)] == before
 
 

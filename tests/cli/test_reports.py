@@ -8,8 +8,11 @@ from statistics import median_low
 
 import pytest
 
+from projections.promises import Span
 from services.queries.point_in_time import PointInTime
-from services.queries.report import Period, Totals, build_report
+from services.queries.report import PROMISE_OUTCOMES, Period, Totals, build_report
+from sla.log import State
+from sla.policy import FIRST_RESPONSE
 from tests.scenarios.scenario import stockholm
 from tests.support.bus import (
     ago,
@@ -57,10 +60,9 @@ def test_a_period_begins_and_ends_at_midnight_in_the_zone_of_the_policy(text: st
 
 def test_the_end_is_not_in_it() -> None:
     october = Period.parse("2026-10", ZONE)
-    assert [october.has(stockholm(at)) for at in ("2026-10-01 00:00", "2026-10-31 23:59", "2026-11-01 00:00")] == [
-        True, True, False,
-    ]  # fmt: skip
-    assert Period.parse("all", ZONE).has(START)
+    began = [State(started_at=stockholm(at)) for at in ("2026-10-01 00:00", "2026-10-31 23:59", "2026-11-01 00:00")]
+    assert [Span(*october).has(FIRST_RESPONSE, state) for state in began] == [True, True, False]
+    assert Span(*Period.parse("all", ZONE)).has(FIRST_RESPONSE, began[2])
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_the_view_says_what_the_log_says(log: Log) -> None:
         fact("excluded", "T-3", START + HOUR, reason="basic_training"),
         fact("escalated", "X", START),
     )
-    for by in ((), ("level",), ("customer", "priority")):
+    for by in ((), ("level",), ("customer", "priority"), ("objective", "level", "priority")):
         for period in ("all", "2026-11", "2026-11-02T08:10:00Z..2026-11-02T08:20:00Z"):
             now = START + 30 * 24 * HOUR
             view, whole = (
@@ -100,10 +102,10 @@ def test_the_view_says_what_the_log_says(log: Log) -> None:
                 build_report(log.store, PointInTime(known_at=now, now=now), period, by),
             )
             assert view | {"known_at": now} == whole
-            assert view["total"]["tickets"] > 0
+            assert view["total"]["promises"] > 0
     found = build_report(log.store, PointInTime(now=now))["total"]
-    assert found["tickets"] == sum(found[name] for name in ("met", "late", "breached", "open", "cancelled", "excluded"))
-    assert all(found[name] > 0 for name in ("met", "late", "breached", "open", "cancelled", "excluded", "retracted"))
+    assert found["promises"] == sum(found[name] for name in PROMISE_OUTCOMES)
+    assert all(found[name] > 0 for name in (*PROMISE_OUTCOMES, "retracted"))
     assert found["broken"] > found["late"] + found["breached"], "one that broke and was closed is still broken"
 
 
@@ -112,11 +114,11 @@ def test_a_ticket_is_in_the_period_of_its_opening_and_under_its_customer(log: Lo
     log.take(START + HOUR, fact("corrected", "B", START, corrects="none", customer="Nobody"))
     log.take(START + 3 * HOUR, responded("A", START))
     found = build_report(log.store, PointInTime(), "2026-11", ["customer"])
-    assert [(row["customer"], row["tickets"], row["median_seconds"]) for row in found["rows"]] == [
+    assert [(row["customer"], row["promises"], row["median_seconds"]) for row in found["rows"]] == [
         ("", 1, None),
         ("Acme AB", 1, 3600),
     ]
-    assert build_report(log.store, PointInTime(), "2026-12")["total"]["tickets"] == 0
+    assert build_report(log.store, PointInTime(), "2026-12")["total"]["promises"] == 0
 
 
 def test_a_corrected_opening_moves_its_ticket(log: Log) -> None:
@@ -125,7 +127,7 @@ def test_a_corrected_opening_moves_its_ticket(log: Log) -> None:
         START, fact("corrected", "A", START, corrects="a", customer="Bruket", time=(START - 48 * HOUR).isoformat())
     )
     (row,) = build_report(log.store, PointInTime(), "2026-10", ["customer"])["rows"]
-    assert (row["customer"], row["tickets"]) == ("Bruket", 1)
+    assert (row["customer"], row["promises"]) == ("Bruket", 1)
 
 
 def test_an_answer_of_a_ticket_that_is_excluded_is_in_no_median(log: Log) -> None:
@@ -133,25 +135,25 @@ def test_an_answer_of_a_ticket_that_is_excluded_is_in_no_median(log: Log) -> Non
     log.take(START + HOUR, responded("A", START))
     log.take(START + 2 * HOUR, fact("excluded", "A", START + 2 * HOUR, reason="basic_training"))
     found = build_report(log.store, PointInTime())["total"]
-    assert (found["excluded"], found["met"], found["median_seconds"], found["compliance"]) == (1, 0, None, None)
+    assert (found["excluded"], found["kept"], found["median_seconds"], found["share"]) == (1, 0, None, None)
 
 
 def test_csv_is_for_sheets_and_a_customer_is_no_formula(log: Log) -> None:
     log.take(START, *(opened(name, START - HOUR, customer=name) for name in ('=SUM("1")', 'A, "B"')))
     asked = ("report", "--period", "2026-11", "--by", "customer,level")
     assert call(*asked, "-o", "csv", SLA_DATABASE_URL=log.address).out.splitlines() == [
-        "customer,level,tickets,met,late,breached,open,cancelled,excluded,broken,retracted,"
-        "compliance,median_seconds,p90_seconds",
-        """"'=SUM(""1"")",enterprise,1,0,0,0,1,0,0,0,0,,,""",
-        '"A, ""B""",enterprise,1,0,0,0,1,0,0,0,0,,,',
+        "customer,service_level,promises,kept,broken,share,late,breached,open,cancelled,excluded,retracted,"
+        "median_seconds,p90_seconds",
+        """"'=SUM(""1"")",enterprise,1,0,0,,0,0,1,0,0,0,,""",
+        '"A, ""B""",enterprise,1,0,0,,0,0,1,0,0,0,,',
     ]
     said = call(*asked, "-o", "json", SLA_DATABASE_URL=log.address)
-    assert [(row["customer"], row["tickets"]) for row in json.loads(said.out)["rows"]] == [
+    assert [(row["customer"], row["promises"]) for row in json.loads(said.out)["rows"]] == [
         ('=SUM("1")', 1), ('A, "B"', 1),
     ]  # fmt: skip
     assert call(*asked, SLA_DATABASE_URL=log.address).out.count("\n") == 4, "names, two customers, all"
     said = call(*asked[:-1], "colour", SLA_DATABASE_URL=log.address)
-    assert (said.code, said.err) == (2, "sla: 'colour': a report is by level, priority, customer\n")
+    assert (said.code, said.err) == (2, "sla: 'colour': a report is by objective, level, priority, customer\n")
 
 
 @pytest.mark.parts
@@ -180,17 +182,17 @@ async def test_all_time_figures_are_those_of_the_metrics(tmp_path: Path) -> None
     def revised(**labels: str) -> float:
         return total(shown, "sla_responses_revised_total", **labels)
 
-    for outcome in ("met", "late"):
+    for outcome, name in (("met", "kept"), ("late", "late")):
         first = total(shown, "sla_responses_total", outcome=outcome)
-        assert found[outcome] == first + revised(to=outcome) - revised(**{"from": outcome})
+        assert found[name] == first + revised(to=outcome) - revised(**{"from": outcome})
     stages = {
         stage: total(shown, "sla_tickets", stage=stage)
         for stage in ("running", "paused", "fulfilled", "cancelled", "excluded")
     }
-    assert stages["fulfilled"] == found["met"] + found["late"]
+    assert stages["fulfilled"] == found["kept"] + found["late"]
     assert stages["running"] + stages["paused"] == found["open"] + found["breached"]
     assert (stages["cancelled"], stages["excluded"]) == (found["cancelled"], found["excluded"])
     retracted = total(shown, "sla_breaches_retracted_total")
     assert found["retracted"] == retracted > 0
     assert found["broken"] == total(shown, "sla_breaches_total") - retracted > 0
-    assert min(found[name] for name in ("met", "late", "breached", "open", "cancelled", "excluded")) > 0
+    assert min(found[name] for name in PROMISE_OUTCOMES) > 0

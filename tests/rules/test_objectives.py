@@ -332,8 +332,12 @@ def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> Non
     for view in PROJECTIONS:
         catch_up(log.store, view())
     assert rows(log.database, "SELECT * FROM deadlines") == []
-    assert rows(log.database, "SELECT * FROM ticket_counts") == [("enterprise", "critical", "fulfilled", 1)]
-    ((state,),) = rows(log.database, "SELECT state FROM tickets")
+    assert rows(log.database, "SELECT * FROM promise_counts ORDER BY objective") == [
+        ("first_response", "enterprise", "critical", "fulfilled", "kept", 1),
+        ("next_response", "enterprise", "critical", "cancelled", "broken", 1),
+        ("resolution", "enterprise", "critical", "fulfilled", "broken", 1),
+    ]
+    ((state,),) = rows(log.database, "SELECT state FROM promises WHERE objective = 'first_response'")
     assert json.loads(state)["due_at"] == (START + 2 * HOUR).isoformat().replace("+00:00", "Z")
     counted = rows(log.database, "SELECT a, d, n FROM compliance WHERE what = 'objective' ORDER BY a, d")
     assert counted == [
@@ -344,9 +348,9 @@ def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> Non
     said = call("show", "T-1", "-o", "json", SLA_DATABASE_URL=log.address)
     report = json.loads(said.out)
     assert (report["stage"], report["met"], report["breaches"]) == ("fulfilled", True, 0)
-    following, resolution = report["objectives"]
+    _, following, resolution = report["promises"]
     assert (following["objective"], following["cycle"], following["stage"]) == ("next_response", 1, "cancelled")
-    assert (following["breached"], following["met"]) == (True, None)
+    assert (following["breached"], following["met"], following["kept"]) == (True, None, False)
     assert (resolution["met"], resolution["overdue_seconds"], resolution["target_seconds"]) == (False, 3600, 8 * 3600)
     assert "resolution 1" in call("show", "T-1", SLA_DATABASE_URL=log.address).out
     log.store.close()

@@ -318,14 +318,14 @@ def test_a_backtest_says_what_would_have_become_of_each_ticket_and_writes_nothin
     report = json.loads(on(log, "backtest", "--policy", file, "-o", "json").out)
     assert everything(log.database) == before
     assert report["tickets"] == 33 and report["policy_version"] == "2027-01"
-    critical, serious, _ = report["compliance"]
-    assert (critical["before"]["met"], critical["after"]["met"]) == (8, 0)
-    assert critical["before"]["compliance"] == round(8 / 11, 6) and critical["after"]["compliance"] == 0
+    critical, serious, _ = report["rows"]
+    assert (critical["before"]["kept"], critical["after"]["kept"]) == (8, 0)
+    assert (critical["before"]["share"], critical["after"]["share"]) == (8 / 11, 0)
     assert serious["before"] == serious["after"]
     assert [flip["ticket"] for flip in report["flips"]] == sorted(f"T-{n}" for n in (0, 3, 6, 12, 15, 18, 24, 27))
-    assert {(flip["before"], flip["after"]) for flip in report["flips"]} == {("met", "broken")}
+    assert {(flip["before"], flip["after"]) for flip in report["flips"]} == {("kept", "broken")}
     table = on(log, "backtest", "--policy", file)
-    assert table.err == "33 tickets, of which 8 flip\n" and "72.7%" in table.out
+    assert table.err == "33 tickets, 8 promises flip\n" and "72.7 %" in table.out
 
 
 def test_a_backtest_of_a_span_counts_the_tickets_opened_in_it(log: Log, tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_a_ticket_that_was_moved_is_tried_under_the_other_policy_like_any_other(
     log.take(START + 7 * DAY, fact("policy_changed", "T-0", START + HOUR, policy_version="edited"))
     report = json.loads(on(log, "backtest", "--policy", written(tmp_path, critical_2h="1h"), "-o", "json").out)
     (flip,) = [flip for flip in report["flips"] if flip["ticket"] == "T-0"]
-    assert (flip["before"], flip["after"]) == ("met", "broken")
+    assert (flip["before"], flip["after"]) == ("kept", "broken")
     assert flip["due_before"] == stamp(START + 4 * HOUR) and flip["due_after"] == stamp(START + HOUR)
 
 
@@ -361,10 +361,10 @@ def test_a_backtest_agrees_with_what_was_decided(log: Log) -> None:
     """Under the policy that it was judged by, no ticket flips, and what it came to is what the state says."""
     report = json.loads(on(log, "backtest", "--policy", SHIPPED, "-o", "json").out)
     assert report["flips"] == []
-    tickets = log.store.load_tickets(ticket for (ticket,) in rows(log.database, "SELECT ticket FROM tickets"))
+    tickets = log.store.load_tickets(ticket for (ticket,) in rows(log.database, "SELECT ticket FROM promises"))
     broken = sum(ticket.state.breached_at is not None for ticket in tickets.values())
     late = [id for id, ticket in tickets.items() if ticket.state.next_at and ticket.state.next_at < now()]
-    counted = sum(row["before"]["broken"] for row in report["compliance"])
+    counted = sum(row["before"]["broken"] for row in report["rows"])
     assert counted == broken + len(late)
 
 

@@ -44,7 +44,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.xdist_group("cra
 
 HOUR = timedelta(hours=1)
 SERVICES = ("intake", "clock", "announcer", "metrics")
-PROGRESS = {"intake": "intake", "clock": "deadlines", "announcer": "announcements", "metrics": "tickets"}
+PROGRESS = {"intake": "intake", "clock": "deadlines", "announcer": "announcements", "metrics": "promises"}
 
 
 @pytest.fixture

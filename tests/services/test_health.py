@@ -489,7 +489,7 @@ async def test_what_ought_to_move_and_does_not_is_named_until_it_moves(bench: Be
         async with run_service(Intake(bus, store, policy, Limits(), FileLeases(bench.make_lock("intake")))):
             await until("nobody reads the log", lambda: problems() == {"outbox", "views"})
             assert dog.problems["outbox"].startswith("nothing after 0 of the log is announced")
-            behind = "deadlines after 0, tickets after 0, compliance after 0, arrivals after 0, quarantine after 0;"
+            behind = "deadlines after 0, promises after 0, compliance after 0, arrivals after 0, quarantine after 0;"
             await until("all views are named", lambda: behind in dog.problems["views"])
             async with run_service(Announcer(bus, store, bench.make_lock("announcer"))):
                 await until("it is announced", lambda: problems() == {"views"})

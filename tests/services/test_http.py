@@ -81,8 +81,8 @@ AT_ZERO = [  # each name with all its labels
     ("sla_intake_lag_messages", {}),
     ("sla_not_ready", {"part": ("intake", "clock", "announcer", "metrics")}),
     ("sla_not_ready", {"part": PARTS}),
-    ("sla_projection_lag_events", {"projection": ("deadlines", "announcements", "compliance", "tickets")}),
-    ("sla_projection_lag_seconds", {"projection": ("deadlines", "announcements", "compliance", "tickets")}),
+    ("sla_projection_lag_events", {"projection": ("deadlines", "announcements", "compliance", "promises")}),
+    ("sla_projection_lag_seconds", {"projection": ("deadlines", "announcements", "compliance", "promises")}),
 ]
 
 
@@ -109,7 +109,7 @@ async def read_samples(http_url: str, store: Path) -> list[Sample]:
     """The figures, once metrics has seen all that is stored now."""
     ((head,),) = rows(store, "SELECT max(rowid) FROM stored_events")
     ((last,),) = rows(store, "SELECT max(sequence) FROM inbox")
-    wanted = {"tickets": head, "compliance": head, "arrivals": last}
+    wanted = {"promises": head, "compliance": head, "arrivals": last}
     await until("metrics has seen all", lambda: all(position(store, name) >= n for name, n in wanted.items()))
     return await samples(http_url)
 

@@ -324,7 +324,7 @@ async def test_pages_that_follow_the_news_are_limited_for_a_peer_and_leave_room(
                     pages.enter_context(connection)
                     assert status == (200 if n < limit // 2 else 503)
             assert ask(engine.http_url, peer="127.0.2.1").status == 200
-            page = ask(engine.http_url, "/api/tickets", peer="127.0.2.3", Authorization="Bearer sesam")
+            page = ask(engine.http_url, "/api/promises", peer="127.0.2.3", Authorization="Bearer sesam")
             assert page.status == 200
 
     await asyncio.to_thread(follow_all)
@@ -339,13 +339,13 @@ async def test_pages_that_follow_the_news_are_limited_for_a_peer_and_leave_room(
 
 @pytest.mark.parts
 def test_a_peer_that_guesses_tokens_waits_and_then_is_refused_and_others_are_not(engine: Up) -> None:
-    guess = partial(ask, engine.http_url, "/api/tickets", "127.0.3.1")
+    guess = partial(ask, engine.http_url, "/api/promises", "127.0.3.1")
     answers = [guess(Authorization=f"Bearer guess {n}", X_Forwarded_For=f"192.0.2.{n}") for n in range(14)]
     assert [answer.status for answer in answers] == [401] * MAX_GUESSES + [429] * (14 - MAX_GUESSES)
     assert min(answer.seconds for answer in answers[:MAX_GUESSES]) >= GUESS_DELAY > 0.2
     assert 0 < int(answers[-1].headers["retry-after"]) <= 61
     assert guess(Authorization="Bearer sesam").status == 429
-    right = ask(engine.http_url, "/api/tickets", "127.0.3.2", Authorization="Bearer sesam")
+    right = ask(engine.http_url, "/api/promises", "127.0.3.2", Authorization="Bearer sesam")
     assert right.status == 200 and right.seconds < 0.2
     assert ask(engine.http_url, "/health/ready", "127.0.3.1").status == 200
     lines = [json.loads(line) for line in engine.process.log.splitlines() if '"wrong tokens"' in line]

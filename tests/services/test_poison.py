@@ -438,7 +438,7 @@ async def test_a_ticket_that_cannot_be_judged_is_recorded_and_set_aside_until_it
         assert "T-7" not in [row.ticket for row in read_deadlines(store)]  # no tick is sent for it
         assert len(list_set_aside(store)) == 1 and count_differences(place) == 0
         found = read_ticket_status(store, "T-7", PointInTime())
-        assert found is not None and found.get_label(now()) == "quarantined" and found.facts == 5
+        assert found is not None and found.first.get_label(now()) == "quarantined" and found.first.facts == 5
 
         (row,) = list_quarantined(store)
         assert await retry(nc, store, ["T-7"]) == [Retried("T-7", FAULT)]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from projections.tickets import Tickets
+from projections.promises import Promises
 from services.runtime.service import SMALL_BATCH, Service
 from services.store.sqlite import FileLock
 from tests.support.store_log import Log
@@ -97,7 +97,7 @@ class CountingLock(FileLock):
 
 def test_a_leader_renews_its_lock_before_each_batch_of_a_projection(tmp_path: Path) -> None:
     """On PostgreSQL, a session that is silent for four seconds is ended, and its locks with it."""
-    log, lock, view = Log(tmp_path / "sla.db"), CountingLock(tmp_path / "role.lock"), Tickets()
+    log, lock, view = Log(tmp_path / "sla.db"), CountingLock(tmp_path / "role.lock"), Promises()
     log.live_through(range(30))
 
     async def follow() -> None:

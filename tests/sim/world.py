@@ -505,7 +505,8 @@ class World:
             cursor.execute("SELECT max(sequence) FROM inbox")
             arrived = cursor.fetchone()[0] or 0
         at_head = all(
-            self.store.read_checkpoint(name) == head for name in ("announcements", "deadlines", "tickets", "compliance")
+            self.store.read_checkpoint(name) == head
+            for name in ("announcements", "deadlines", "promises", "compliance")
         )
         return (
             at_head
@@ -515,7 +516,7 @@ class World:
         )
 
     def standing(self) -> str:
-        names = ("intake", "announcements", "deadlines", "tickets", "compliance", "arrivals")
+        names = ("intake", "announcements", "deadlines", "promises", "compliance", "arrivals")
         positions = {name: self.store.read_checkpoint(name) for name in names}
         problems = [(process.names, process.dead) for process in self.processes]
         return f"log {self.store.read_head()}, stream {self.broker.streams[TICKETS].newest}, {positions}, {problems}"

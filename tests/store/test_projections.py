@@ -14,13 +14,14 @@ from msgspec.structs import replace
 from projections.arrivals import Arrivals
 from projections.compliance import Compliance
 from projections.deadlines import Deadlines
+from projections.promises import OPEN_STAGES, STATES, PromiseFilter, PromiseRow, Promises, Span, make_page_mark
 from projections.registry import PROJECTIONS
 from projections.runner import NotMigratedError, Projection, catch_up, create_projection, rebuild, run_batch
-from projections.tickets import TicketFilter, TicketRow, Tickets, make_page_mark
 from services.errors import StoreError
 from services.store.event_mapper import encode_event
 from sla.log import Fulfilled, LogRow, StateUpdated, decode_rows
 from tests.support.bus import fact, opened, responded
+from tests.support.objectives import ALL as ALL_OBJECTIVES
 from tests.support.store_log import HOUR, START, Log
 from tests.support.stores import new_store, rows, tables
 
@@ -192,50 +193,98 @@ def test_deadlines_holds_the_next_instant_of_each_ticket_that_time_can_change(lo
     assert rows(log.database, "SELECT ticket, at FROM deadlines") == []
 
 
-def test_tickets_counts_are_those_of_its_rows(log: Log) -> None:
+def test_the_counts_of_promises_are_those_of_its_rows(log: Log) -> None:
     log.live_through(range(60))
-    catch_up(log.store, Tickets())
+    catch_up(log.store, Promises())
     with log.store.read_view() as cursor:
-        counts = Tickets().read_counts(cursor)
-    assert sum(counts.values()) == rows(log.database, "SELECT count(*) FROM tickets")[0][0] == 66
+        counts = Promises().read_counts(cursor)
+    assert sum(counts.values()) == rows(log.database, "SELECT count(*) FROM promises")[0][0] == 66
     assert min(counts.values()) >= 0
-    states = [json.loads(state) for (state,) in rows(log.database, "SELECT state FROM tickets")]
+    states = [json.loads(state) for (state,) in rows(log.database, "SELECT state FROM promises")]
     by_stage = Counter(state.get("stage", "pending") for state in states)
-    assert by_stage == sum((Counter({label[2]: count}) for label, count in counts.items()), Counter())
+    assert by_stage == sum((Counter({label.stage: count}) for label, count in counts.items()), Counter())
 
 
-def test_tickets_are_listed_the_open_ones_by_deadline_then_all_others_page_by_page(log: Log) -> None:
+def test_promises_are_listed_the_open_ones_by_deadline_then_all_others_page_by_page(log: Log) -> None:
     log.live_through(range(60))
     log.take(START + 2 * HOUR, opened("PRO", START, "minor", "professional"), fact("paused", "NEW", START))
-    projection = Tickets()
+    projection = Promises()
     catch_up(log.store, projection)
 
-    def listed(wanted: TicketFilter) -> list[TicketRow]:
-        found: list[TicketRow] = []
+    def listed(wanted: PromiseFilter) -> list[PromiseRow]:
+        found: list[PromiseRow] = []
         with log.store.read_view() as cursor:
-            while page := projection.list_page(cursor, wanted, 7, make_page_mark(found[-1]) if found else None):
+            while page := projection.list_page(cursor, wanted, START, 7, make_page_mark(found[-1]) if found else None):
                 found += page
         return found
 
-    found = listed(TicketFilter())
-    assert len({row.ticket for row in found}) == len(found) == rows(log.database, "SELECT count(*) FROM tickets")[0][0]
+    found = listed(PromiseFilter())
+    assert len({row.key for row in found}) == len(found) == rows(log.database, "SELECT count(*) FROM promises")[0][0]
     is_open = [row.state.stage in ("pending", "running", "paused") for row in found]
     assert is_open == sorted(is_open, reverse=True) and 0 < sum(is_open) < len(found)
     waiting = [row.state.due_at for row in found if row.state.stage == "running"]
     assert waiting == sorted(waiting, key=lambda at: at or START)
-    assert [row.ticket for row in listed(TicketFilter(stage="open"))] == [row.ticket for row in found[: sum(is_open)]]
-    assert [row.ticket for row in listed(TicketFilter("professional", "minor"))] == ["PRO"]
+    assert listed(PromiseFilter(state="open")) == found[: sum(is_open)]
+    assert [row.key.ticket for row in listed(PromiseFilter(service_level="professional", priority="minor"))] == ["PRO"]
     for stage in ("pending", "running", "fulfilled"):
-        assert listed(TicketFilter(stage=stage)) == [row for row in found if row.state.stage == stage] != []
+        assert listed(PromiseFilter(state=stage)) == [row for row in found if row.state.stage == stage] != []
 
 
-def test_tickets_that_are_late_are_those_whose_deadline_has_passed(log: Log) -> None:
-    log.take(START, opened("A", START), opened("B", START, "serious"), opened("C", START), responded("C", START))
-    catch_up(log.store, Tickets())
+FILTERS = [
+    *(PromiseFilter(state=state) for state in STATES),
+    *(PromiseFilter(objective=name) for name in ALL_OBJECTIVES.objectives),
+    PromiseFilter(service_level="enterprise", priority="minor"),
+    PromiseFilter(service_level="none"),
+    PromiseFilter(customer="Acme_AB"),
+    PromiseFilter(search="ACME_"),
+    PromiseFilter(search="pen-T"),
+    PromiseFilter(search="%"),
+    PromiseFilter(objective="resolution", state="broken", search="t-1"),
+]
+
+
+def test_a_filter_finds_the_promises_that_match_it_page_by_page_and_in_the_list_of_the_open_ones(
+    tmp_path: Path,
+) -> None:
+    log, now = Log(tmp_path / "sla.db", ALL_OBJECTIVES), START + 6 * 24 * HOUR
+    log.live_through(range(30))
+    log.take(now, opened("C-1", now - HOUR, customer="Acme_AB"), opened("C-2", now - HOUR, customer="AcmeXAB"))
+    log.take(
+        now,
+        fact("paused", "C-1", now),
+        fact("closed", "C-2", now),
+        fact("customer_replied", "T-0", now),
+        fact("excluded", "T-1", now, reason="training"),
+    )
+    log.take(now, fact("escalated", "NEW", now), *(fact("closed", f"T-{n}", now) for n in range(3, 30, 3)))
+    projection = Promises()
+    catch_up(log.store, projection)
     with log.store.read_view() as cursor:
-        assert Tickets().count_late(cursor, START + 2 * HOUR - HOUR / 3600) == {}
-        assert Tickets().count_late(cursor, START + 2 * HOUR) == {("enterprise", "critical"): 1}
-        assert Tickets().count_late(cursor, START + 4 * HOUR).total() == 2
+        every = projection.list_page(cursor, PromiseFilter(), now, 1_000)
+        counted = "SELECT originator_id, count(*) FROM stored_events WHERE topic = 'fact_recorded/1' GROUP BY 1"
+        facts = dict(rows(log.database, counted))
+        assert len({row.key for row in every}) == len(every) > 100
+        assert all(row.facts == facts[row.key.ticket] for row in every)
+        for wanted in FILTERS:
+            expected, found = [row for row in every if wanted.matches(row, now)], list[PromiseRow]()
+            while page := projection.list_page(cursor, wanted, now, 5, make_page_mark(found[-1]) if found else None):
+                found += page
+            assert found == expected, wanted
+            assert (len(found) > 0) == (wanted.search != "%"), wanted
+            waits = [row for row in expected if row.state.stage in OPEN_STAGES]
+            assert projection.list_open(cursor, wanted, now) == waits
+            first = projection.list_open(cursor, wanted, now, 1)
+            assert first[:1] == waits[:1] and {row.key for row in first} <= {row.key for row in waits}
+    log.store.close()
+
+
+def test_promises_that_are_late_are_those_whose_deadline_has_passed(log: Log) -> None:
+    log.take(START, opened("A", START), opened("B", START, "serious"), opened("C", START), responded("C", START))
+    catch_up(log.store, Promises())
+    with log.store.read_view() as cursor:
+        assert Promises().count_late(cursor, START + 2 * HOUR - HOUR / 3600) == {}
+        assert Promises().count_late(cursor, START + 2 * HOUR) == {("first_response", "enterprise", "critical"): 1}
+        assert Promises().count_late(cursor, START + 4 * HOUR).total() == 2
 
 
 def test_compliance_and_arrivals_count_what_the_log_and_the_inbox_say(log: Log) -> None:
@@ -270,8 +319,8 @@ def test_an_answer_that_counts_again_is_in_the_reports_though_batches_end_in_bet
 
     with log.store.write_view() as cursor:
         for batch in (rows, [updated("running")], [updated("fulfilled")]):
-            Tickets().apply(cursor, batch)
-        answers = [tuple(row) for row in Tickets().list_answers(cursor, [])]
+            Promises().apply(cursor, batch)
+        answers = [tuple(row) for row in Promises().list_answers(cursor, [], Span())]
     assert answers == [(HOUR / 2 // timedelta(microseconds=1),)]
 
 
@@ -285,4 +334,4 @@ def test_a_projection_decodes_only_what_it_needs_and_stops_at_what_nobody_knows(
     with log.store.write_log() as cursor:
         cursor.execute("UPDATE stored_events SET topic = 'of_tomorrow/1' WHERE topic = 'fact_recorded/1'")
     with pytest.raises(StoreError, match="upgrade the engine"):
-        catch_up(log.store, Tickets())
+        catch_up(log.store, Promises())

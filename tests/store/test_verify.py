@@ -155,7 +155,7 @@ def test_what_happens_meanwhile_is_not_seen(tmp_path: Path) -> None:
 
 
 def test_a_sum_of_zero_is_as_good_as_none(store: Database) -> None:
-    change(store, "INSERT INTO ticket_counts VALUES ('gold', 'critical', 'running', 0)")
+    change(store, "INSERT INTO promise_counts VALUES ('resolution', 'gold', 'critical', 'running', 'undecided', 0)")
     change(store, "INSERT INTO compliance VALUES ('breached', 'gold', 'critical', 'live', '', 0)")
     assert found(store) == []
 
@@ -203,7 +203,7 @@ TAMPERED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "a place in the log": (
         ["UPDATE stored_events SET rowid = 999 WHERE originator_id = 'T-0' AND originator_version = 1"],
-        ["log", "log", "tickets T-0"],
+        ["log", "log", "promises T-0 first_response 1"],
     ),
     "a decision that is gone": (
         ["DELETE FROM stored_events WHERE originator_id = 'T-0' AND originator_version = 2"],
@@ -211,7 +211,7 @@ TAMPERED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "a fact that is gone": (
         ["DELETE FROM stored_events WHERE originator_id = 'T-1' AND originator_version = 10"],
-        ["log", "tickets T-1", "fact of T-1"],
+        ["log", "promises T-1 first_response 1", "fact of T-1"],
     ),
     "what a fact says": (
         [edit("T-1", 10, '"reason":"waits"', '"reason":"works"')],
@@ -246,11 +246,14 @@ TAMPERED: dict[str, tuple[list[str], list[str]]] = {
     "a row of a view that is gone": (["DELETE FROM deadlines WHERE ticket = 'OPEN-T-0'"], ["deadlines OPEN-T-0"]),
     "a row too many in a view": (["INSERT INTO deadlines VALUES ('X', '', 1)"], ["deadlines X"]),
     "a row of nobody in a view": (["INSERT INTO deadlines VALUES (NULL, '', 1)"], ["deadlines None"]),
-    "a number of facts": (["UPDATE tickets SET facts = facts + 1 WHERE ticket = 'T-0'"], ["tickets T-0"]),
-    "a state in a view": (["UPDATE tickets SET state = '?' WHERE ticket = 'T-0'"], ["tickets T-0"]),
+    "a number of facts": (
+        ["UPDATE promises SET facts = facts + 1 WHERE ticket = 'T-0'"],
+        ["promises T-0 first_response 1"],
+    ),
+    "a state in a view": (["UPDATE promises SET state = '?' WHERE ticket = 'T-0'"], ["promises T-0 first_response 1"]),
     "a number of tickets": (
-        ["UPDATE ticket_counts SET n = n + 1 WHERE stage = 'pending'"],
-        ["ticket_counts none none pending"],
+        ["UPDATE promise_counts SET n = n + 1 WHERE stage = 'pending'"],
+        ["promise_counts first_response none none pending undecided"],
     ),
     "a number of breaches": (
         ["DELETE FROM compliance WHERE what = 'retracted' AND b = 'critical'"],

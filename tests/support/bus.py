@@ -586,7 +586,7 @@ async def settled(nc: Client, store: Database) -> None:
         ((head,),) = rows(store, "SELECT max(rowid) FROM stored_events")
         ((last,),) = rows(store, "SELECT max(sequence) FROM inbox")
         due = rows(store, "SELECT 1 FROM deadlines WHERE at < ? LIMIT 1", now().timestamp() * 1e6)
-        followers = ("announcements", "deadlines", "tickets", "compliance")
+        followers = ("announcements", "deadlines", "promises", "compliance")
         at_end = all(position(store, name) == (head or 0) for name in followers) and position(store, "arrivals") == last
         return at_end and not due
 

@@ -9,6 +9,7 @@ from services.maintenance.verify import Verifier
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 from services.store.interface import Database
 from sla.engine import TICK_PREFIX, Engine, Message
+from sla.policy import Policy
 from tests.support.bus import Fact, fact, opened, responded
 from tests.support.stores import address, new_store
 
@@ -19,11 +20,11 @@ HOUR = timedelta(hours=1)
 class Log:
     """A store, and intake without a bus: messages in, what follows from them stored."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, policy: Policy | None = None) -> None:
         self.database = new_store(path)
         self.database.migrate(PROJECTIONS)
         self.store = self.database.open()
-        self.store.publish_policy(load_policy(SHIPPED_POLICIES), lambda: START)
+        self.store.publish_policy(policy or load_policy(SHIPPED_POLICIES), lambda: START)
         self.sequence = 0
         self._engine = Engine(self.store)
 
