@@ -8,7 +8,7 @@ from bench.figures import HEADER, machine
 
 USUAL = (
     *("calendar", "intake", "latency", "latency-load", "deadlines", "storm", "rebuild", "cold-load", "memory"),
-    *("recover", "layers", "one-ticket"),
+    *("recover", "layers", "one-ticket", "crowd"),
 )
 LONG = ("rest", "peers", "growth", "soak")  # only by name
 MODULES = {"peers": "comparison", "rest": "idle"}  # where the module has another name than its bench

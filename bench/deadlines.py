@@ -42,8 +42,7 @@ def _measured(watching: Subscriber, runner: asyncio.Runner) -> bool:
     spans: dict[str, list[list[float]]] = {"floor": [], "ours": []}
 
     def measure(side: str) -> float:
-        runner.run(_due(watching, to_floor=side == "floor"))
-        spans[side].append(runner.run(watching.round()))
+        spans[side].append(runner.run(measure_round(watching, to_floor=side == "floor")))
         return percentile(spans[side][-1], 99)
 
     for side in spans:
@@ -55,6 +54,12 @@ def _measured(watching: Subscriber, runner: asyncio.Runner) -> bool:
     kept = figure("p99", [percentile(each, 99) for each in ours], "s", P99)
     early = sum(late < 0 for each in spans["ours"] for late in each)
     return figure("early", [early], "breaches", NONE) and kept
+
+
+async def measure_round(watching: Subscriber, to_floor: bool = False) -> list[float]:
+    """Return how late each breach of a round was seen, in seconds."""
+    await _due(watching, to_floor)
+    return await watching.round()
 
 
 async def _due(watching: Subscriber, to_floor: bool) -> None:

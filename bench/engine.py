@@ -22,12 +22,12 @@ _CRITICAL = load_policy(SHIPPED_POLICIES).get_target("enterprise", "critical").s
 
 
 class Up(NamedTuple):
-    """A running engine: the addresses of its bus and its HTTP port, its store, and its processes."""
+    """A running engine: the addresses of its bus and its HTTP port, its store, its processes, and its broker."""
 
     nats_url: str
     http_url: str
     store: Path
-    pid: int
+    pids: tuple[int, ...]
     broker: int
 
 
@@ -41,7 +41,9 @@ def up(folder: Path, **settings: str) -> Iterator[Up]:
         _until(engine, lambda: run_file.exists() and run_file.read_text().endswith("\n"), folder / "up.log")
         found = json.loads(run_file.read_text())
         broker = int((folder / "up" / "nats" / "nats.pid").read_text())
-        yield Up(read_run_file(folder / "up"), found["http_url"], folder / "up" / "sla.db", engine.pid, broker)
+        children = map(int, Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split())
+        pids = (engine.pid, *(pid for pid in children if pid != broker))
+        yield Up(read_run_file(folder / "up"), found["http_url"], folder / "up" / "sla.db", pids, broker)
 
 
 @contextmanager

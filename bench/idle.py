@@ -47,9 +47,9 @@ def start(folder: Path) -> float:
 
 def idle(engine: Up, seconds: float) -> tuple[float, float]:
     """Per cent of a core that engine and broker take, in so many seconds."""
-    pids = engine.pid, engine.broker
-    before, began = [cpu(pid) for pid in pids], perf_counter()
+    both = engine.pids, (engine.broker,)
+    before, began = [cpu(*pids) for pids in both], perf_counter()
     sleep(seconds)
     taken = perf_counter() - began
-    of_engine, of_broker = ((cpu(pid) - used) / taken * 100 for pid, used in zip(pids, before, strict=True))
+    of_engine, of_broker = ((cpu(*pids) - used) / taken * 100 for pids, used in zip(both, before, strict=True))
     return of_engine, of_broker

@@ -39,4 +39,4 @@ def _at_rest(folder: Path) -> list[tuple[int, int]]:
 def sample(engine: Up) -> tuple[int, int]:
     """Of engine and broker, after a while."""
     sleep(APART)
-    return resident(engine.pid), resident(engine.broker)
+    return resident(*engine.pids), resident(engine.broker)

@@ -73,7 +73,8 @@ async def _round(folder: Path) -> Round:
         await nc.subscribe("sla.applied.>", cb=sender.see)
         sending = asyncio.create_task(sender.run())
         await asyncio.sleep(KILLED_AFTER)
-        os.kill(first.pid, signal.SIGKILL)
+        for pid in reversed(first.pids):
+            os.kill(pid, signal.SIGKILL)
         (folder / "up" / RUN_FILE).unlink()  # or the dead one would look ready
         sender.killed_at = began = perf_counter()
         await asyncio.to_thread(stack.enter_context, up(folder, **settings))

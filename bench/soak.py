@@ -26,7 +26,7 @@ async def _soaked(engine: Up) -> bool:
     held = {}
     for name, minutes in (("first", 1), ("between", MINUTES - 2), ("last", 1)):
         await watching.publish(minutes * facts, RATE)
-        held[name] = {"engine": resident(engine.pid), "broker": resident(engine.broker)}
+        held[name] = {"engine": resident(*engine.pids), "broker": resident(engine.broker)}
     lost = await watching.missing()
     spans = watching.spans()
     for name, minute in (("first", spans[:facts]), ("last", spans[-facts:])):

@@ -4,7 +4,8 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -25,11 +26,13 @@ from services.errors import TRANSIENT_ERRORS, FatalError
 from services.intake import Intake
 from services.metrics import Metrics
 from services.notifier.service import Notifier
+from services.ports import listen
 from services.runtime.health import Readiness, Watchdog
 from services.runtime.http_server import HttpServer, is_loopback
 from services.runtime.service import Service, read_wall_clock
 from services.runtime.settings import Settings, load_policy
 from services.runtime.setup import Backends, Setup
+from services.runtime.status import StatusReceiver, StatusSender
 from services.runtime.supervisor import Supervisor
 from services.store.interface import Database, Store
 
@@ -40,10 +43,21 @@ SERVICES: dict[str, type[Service]] = {
 }
 """Every process that `sla run` knows, by its name."""
 STOP_TIMEOUT = 8.0  # seconds a process may take to finish what it has begun
+ENGINE, FRONT = "engine", "front"
+"""The two processes of `sla up`: what judges and announces, and what people and strangers can ask."""
+PARTS_OF_UP: dict[str, tuple[str, ...]] = {
+    ENGINE: (Intake.name, DeadlineTimer.name, Announcer.name),
+    FRONT: (Metrics.name, Notifier.name, Board.name),
+}
+"""The services of each."""
 
 
 class Process:
-    """Services in one operating system process, with their HTTP port. `run` returns the exit code."""
+    """
+    Services in one operating system process, whose state is shown on an HTTP port, `listener`. In `sla up` one of the
+    two processes has the port, and shows the `reports` of the other one as well; that one sends them from `reports_to`.
+    `run` returns the exit code.
+    """
 
     def __init__(
         self,
@@ -52,6 +66,10 @@ class Process:
         nats_url: str,
         database: Database | None,
         access: Credentials = ANONYMOUS,
+        *,
+        listener: socket.socket | None,
+        reports: StatusReceiver | None = None,
+        reports_to: socket.socket | None = None,
     ) -> None:
         self._names, self._settings, self._url, self._database = names, settings, nats_url, database
         self._access = access
@@ -63,20 +81,22 @@ class Process:
         self._fatal: str | None = None
         self._stopping = asyncio.Event()
         self._is_announced = False
+        self._reports = reports
         policy, registry = load_policy(settings.policy_dir), CollectorRegistry()
-        registry.register(Readiness(tuple(names), self.find_problems))
-        ProcessCollector(registry=registry)  # its start time shows a process that begins again and again
+        # its start time shows a process that begins again and again
+        ProcessCollector(namespace=ENGINE if reports_to else "", registry=registry)
+        if reports is not None:
+            registry.register(reports)
         setup = Setup(settings, policy, registry, self._open_connection, access.build_inbox_prefix(nats_url))
         self._builders = {name: SERVICES[name].prepare(setup) for name in names}
         if settings.fault is not None:
             faults.plan(settings.fault)
-        pages = self._build_pages() if Board.name in names else None
-        asked_by = settings.find_variable("http_port")
-        self.http = HttpServer(settings.http_host, settings.http_port, self.find_problems, registry, pages, asked_by)
+        self._face = self._build_face(registry, listener, reports_to)
 
     def find_problems(self) -> dict[str, str]:
         """Return why the process is not ready, by service or part. It is not before it has said where it is found."""
-        return self._find_faults() or ({} if self._is_announced else dict.fromkeys(self._names, "starting"))
+        own = self._find_faults() or ({} if self._is_announced else dict.fromkeys(self._names, "starting"))
+        return own if self._reports is None else {**self._reports.problems, **own}
 
     def _find_faults(self) -> dict[str, str]:
         found = self._problems | {name: each.problem for name, each in self._supervisors.items() if each.problem}
@@ -94,15 +114,17 @@ class Process:
             self._fatal = error
         self._stopping.set()
 
-    async def run(self, ready: Callable[[], None]) -> int:
+    async def run(self, ready: Callable[[], Awaitable[None]]) -> int:
         """
-        Run until SIGINT, SIGTERM, `stop`, or a FatalError (then return 1). `ready` is called once, when all work, and
+        Run until SIGINT, SIGTERM, `stop`, or a FatalError (then return 1). `ready` is awaited once, when all work, and
         before /health/ready says so.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
-        await self.http.start()
+        if self._reports is not None:
+            self._reports.listen()
+        await self._face.start()
         working = [
             asyncio.create_task(self._run_services(), name="services"),
             asyncio.create_task(self._call_when_ready(ready), name="ready"),
@@ -114,21 +136,20 @@ class Process:
         done, late = await asyncio.wait([*working, stopping], timeout=STOP_TIMEOUT)
         if late:
             self._end_at_once(f"unfinished after {STOP_TIMEOUT:g} s: {', '.join(task.get_name() for task in late)}")
-        await self.http.stop()
+        await self._face.stop()
         for task in done:
             if not task.cancelled() and (error := task.exception()):
                 log.error("stopped", error=str(error), exc_info=None if isinstance(error, FatalError) else error)
                 self._fatal = str(error)
         return 1 if self._fatal else 0
 
-    async def _call_when_ready(self, ready: Callable[[], None]) -> None:
+    async def _call_when_ready(self, ready: Callable[[], Awaitable[None]]) -> None:
         while self._find_faults():  # noqa: ASYNC110 - many may be at fault; it is asked until none is
             await asyncio.sleep(0.02)
-        try:
-            ready()
-        except OSError as error:
-            self.stop(f"that the process is ready could not be written: {error}")
+        await ready()
         self._is_announced = True
+        if isinstance(self._face, StatusSender):
+            self._face.send()
 
     async def _run_services(self) -> None:
         self._nc = nc = await self._wait_for_bus()
@@ -211,8 +232,25 @@ class Process:
             )
         return routes.build_app(self._find_board, token or None)
 
+    def _build_face(
+        self, registry: CollectorRegistry, listener: socket.socket | None, reports_to: socket.socket | None
+    ) -> HttpServer | StatusSender:
+        """Return what shows the state of this process. Raises FatalError for a board that everybody could ask."""
+        if listener is None:
+            assert reports_to is not None
+            return StatusSender(reports_to, self.find_problems, registry)
+        reported = () if self._reports is None else (*PARTS_OF_UP[ENGINE], ENGINE)
+        registry.register(Readiness((*self._names, *reported), self.find_problems))
+        pages = self._build_pages() if Board.name in self._names else None
+        return HttpServer(listener, self.find_problems, registry, pages)
+
     def _find_board(self) -> Board | None:
         """Return the board that works now, None if there is none yet."""
         supervisor = self._supervisors.get(Board.name)
         board = supervisor.service if supervisor else None
         return board if isinstance(board, Board) else None
+
+
+def open_port(settings: Settings) -> socket.socket:
+    """Return a socket that listens on the HTTP port of the settings. Raises FatalError if it cannot."""
+    return listen(settings.http_host, settings.http_port, settings.find_variable("http_port"))

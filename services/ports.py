@@ -30,6 +30,12 @@ def listen(host: str, port: int, asked_by: str | None = None) -> socket.socket:
     return found
 
 
+def build_url(listener: socket.socket) -> str:
+    """Return the HTTP address at which a listening socket is found."""
+    host, port, *_ = listener.getsockname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _open(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # by its protocol asyncio knows that it may switch Nagle's algorithm off: docs/upstream-behaviour.md#x7

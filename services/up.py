@@ -1,37 +1,51 @@
-"""`sla up`: an embedded nats-server, SQLite and all services in one process, with their data in one folder."""
+"""`sla up`: an embedded nats-server, SQLite, and the processes `engine` and `front`, with their data in one folder."""
 
 import asyncio
 import json
 import os
+import pickle
 import shlex
+import signal
+import socket
+import subprocess
 import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from projections.registry import PROJECTIONS
-from services.app import SERVICES, Process
+from services.app import ENGINE, FRONT, PARTS_OF_UP, SERVICES, STOP_TIMEOUT, Process, open_port
 from services.bus.connection import strip_credentials
 from services.bus.embedded_server import EmbeddedNats
 from services.demo.playback import play
 from services.errors import FatalError
 from services.maintenance.provision import provision_bus
+from services.part import ANNOUNCED, GIVES_UP, READY, Orders
+from services.ports import build_url
 from services.runtime.connections import RUN_FILE
 from services.runtime.logging import configure
 from services.runtime.settings import Settings, load_policy, parse_database_url
+from services.runtime.status import open_channel
 from services.store.interface import Database
 from services.store.sqlite import FileLock, SqliteFile
 
 log = structlog.get_logger()
 
+RESTART_BACKOFF = (0.2, 2.0)  # seconds before a part that died starts again: the first time, and at most
+MAX_RESTARTS = 8  # in a row, with which it does not come to work; a message that kills takes two of them
+
 
 async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> int:
     """
-    Run until asked to end; return the exit code. Raises FatalError if another engine works in the folder. With `demo`,
-    ticket events are fed, and only warnings are logged unless SLA_LOG_LEVEL is set.
+    Run until SIGINT or SIGTERM, or until a part has ended for good; return the exit code. Raises FatalError if another
+    engine works in the folder. With `demo`, ticket events are fed, and only warnings are logged unless SLA_LOG_LEVEL is
+    set.
     """
     if demo and "log_level" not in settings.model_fields_set:
-        configure(settings.model_copy(update={"log_level": "warning"}))
+        settings = settings.model_copy(update={"log_level": "warning"})
+        configure(settings)
     _prepare_folder(folder)
     lock = FileLock(folder / "engine.lock")
     if not lock.acquire():
@@ -44,24 +58,10 @@ async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> in
     try:
         await server.start()
         await provision_embedded(server, settings.notify)
-        names = [name for name, service in SERVICES.items() if service.is_wanted(settings)]
-        process = Process(names, settings, server.url, store)
-        watching = asyncio.create_task(_watch_server(server, process))
-        ready = asyncio.Event()
-        playing = (
-            asyncio.create_task(_play_demo(process, server.url, store, settings, ready, run_file)) if demo else None
-        )
-
-        def announce_ready() -> None:
-            _write_run_file(process, server, run_file)
-            ready.set()
-
-        try:
-            code = await process.run(announce_ready)
-        finally:
-            watching.cancel()
-            played = await _end_demo(playing)
-        return code if played else 1
+        with open_port(settings) as listener:
+            _check_settings(settings, server, store, listener)
+            up = Up(settings, server, store, listener, run_file)
+            return await up.run(demo)
     finally:
         run_file.unlink(missing_ok=True)
         await server.stop()
@@ -86,24 +86,185 @@ async def provision_embedded(server: EmbeddedNats, notify: str | None) -> None:
     working.result()
 
 
-async def _play_demo(
-    process: Process, nats_url: str, store: Database, settings: Settings, ready: asyncio.Event, run_file: Path
-) -> None:
-    """Play the demo as soon as the engine is ready; if it cannot go on, or nobody can see it, end the engine."""
-    policy = load_policy(settings.policy_dir)
-    await ready.wait()
-    welcome = (
-        "SLA engine: a day of three helpdesks, dated back from now, then a steady trickle; Ctrl-C stops it",
-        f"board    {process.http.url}/",
-        f"bus      {strip_credentials(nats_url)}, user and password in {run_file}",
-        f"metrics  {process.http.url}/metrics",
-        f"health   {process.http.url}/health/ready",
-        f"policy   {policy.name} {policy.version}, times in {policy.zone}",
-    )
-    try:
-        await play(nats_url, store, policy, welcome, process.stop)
-    finally:
-        process.stop()
+def _check_settings(settings: Settings, server: EmbeddedNats, store: Database, listener: socket.socket) -> None:
+    """Raise what a part would say of the settings, before any is started."""
+    names, checked = _choose_services(settings, SERVICES), settings.model_copy(update={"fault": None})
+    Process(names, checked, server.url, store, listener=listener)
+
+
+def _choose_services(settings: Settings, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if SERVICES[name].is_wanted(settings))
+
+
+class Part:
+    """A part of `sla up` as a child process, which is started again when it dies: `is_ready` while it works."""
+
+    def __init__(self, orders: Orders, on_ready: Callable[[], None]) -> None:
+        self._orders, self._on_ready = orders, on_ready
+        self._process: asyncio.subprocess.Process | None = None
+        self._announced = False
+        self.is_ready = False
+
+    async def run(self) -> None:
+        """Run until cancelled. Raises FatalError if it gives up, or if starting it again does not help."""
+        pause, restarts = RESTART_BACKOFF[0], 0
+        while True:
+            self._process = process = await self._start()
+            if await self._wait_until_ready(process):
+                pause, restarts = RESTART_BACKOFF[0], 0
+            code = await process.wait()
+            self.is_ready = False
+            restarts += 1
+            if code == GIVES_UP or restarts > MAX_RESTARTS:
+                tried = "" if code == GIVES_UP else f" again and again, {restarts} times in a row"
+                raise FatalError(f"{self._orders.part} ended with {code}{tried}; see what it logged before")
+            log.error("restarting", part=self._orders.part, code=code, seconds=pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, RESTART_BACKOFF[1])
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        pipe, orders = subprocess.PIPE, self._orders
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "services.part"),
+            stdin=pipe,
+            stdout=pipe,
+            pass_fds=[fd for fd in (orders.listener, orders.reports) if fd is not None],
+            process_group=0,  # Ctrl-C reaches the parent alone, which ends its parts
+        )
+        self._write(process, pickle.dumps(orders))
+        return process
+
+    async def _wait_until_ready(self, process: asyncio.subprocess.Process) -> bool:
+        assert process.stdout is not None
+        if await process.stdout.readline() != READY:
+            return False
+        self.is_ready = True
+        self._on_ready()
+        if self._announced:
+            self._write(process, ANNOUNCED)
+        return True
+
+    def announce(self) -> None:
+        """Let it say that it is ready, now and whenever it starts again: its addresses are written."""
+        self._announced = True
+        if self._process is not None:
+            self._write(self._process, ANNOUNCED)
+
+    def _write(self, process: asyncio.subprocess.Process, text: bytes) -> None:
+        assert process.stdin is not None
+        process.stdin.write(text)
+
+    async def stop(self) -> bool:
+        """Terminate it, and kill it if it does not end in time. Return whether it ended in peace."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return True
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT + 1):
+                return await process.wait() == 0
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            return False
+
+
+class Up:
+    """The running `sla up`: its two parts, and the demo if it is wanted."""
+
+    def __init__(
+        self, settings: Settings, server: EmbeddedNats, store: Database, listener: socket.socket, run_file: Path
+    ) -> None:
+        self._settings, self._server, self._store, self._run_file = settings, server, store, run_file
+        self._url = build_url(listener)
+        self._channel = sender, receiver = open_channel()
+        sockets = {ENGINE: (None, sender.fileno()), FRONT: (listener.fileno(), receiver.fileno())}
+        self._parts = [
+            Part(
+                Orders(name, _choose_services(settings, names), settings, server.url, store, *sockets[name]),
+                self._announce_when_ready,
+            )
+            for name, names in PARTS_OF_UP.items()
+        ]
+        self._ready, self._stopping = asyncio.Event(), asyncio.Event()
+        self._has_failed = False
+
+    def stop(self, error: str | None = None) -> None:
+        """Ask it to end: with 0, or because of an error with 1. The first one who asks decides that."""
+        if error is not None and not self._stopping.is_set():
+            log.error("stopped", error=error)
+            self._has_failed = True
+        self._stopping.set()
+
+    async def run(self, demo: bool) -> int:
+        """Run until it is asked to end, or nothing helps. Return the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop)
+        working = [asyncio.create_task(self._run_part(part)) for part in self._parts]
+        working.append(asyncio.create_task(self._watch_server()))
+        playing = asyncio.create_task(self._play_demo()) if demo else None
+        await self._stopping.wait()
+        for task in working:
+            task.cancel()
+        has_played = await _end_demo(playing)
+        in_peace = await asyncio.gather(*(part.stop() for part in self._parts))
+        for end in self._channel:
+            end.close()
+        return 0 if has_played and all(in_peace) and not self._has_failed else 1
+
+    async def _run_part(self, part: Part) -> None:
+        try:
+            await part.run()
+        except FatalError as error:
+            self.stop(str(error))
+
+    async def _watch_server(self) -> None:
+        self.stop(f"nats-server ended with {await self._server.wait()}")
+
+    def _announce_when_ready(self) -> None:
+        """Write where it is found, once all parts work; only then may they say that they are ready."""
+        if self._ready.is_set() or not all(part.is_ready for part in self._parts):
+            return
+        try:
+            self._write_run_file()
+        except OSError as error:
+            self.stop(f"that the engine is ready could not be written: {error}")
+            return
+        self._ready.set()
+        for part in self._parts:
+            part.announce()
+
+    def _write_run_file(self) -> None:
+        """Put the file in its place as a whole: whoever finds it can read all of it."""
+        http, server, run_file = self._url, self._server, self._run_file
+        bus = strip_credentials(server.url)
+        access = {"nats_url": bus, "nats_user": server.user, "nats_password": server.password}
+        addresses = {"http_url": http, "pid": os.getpid(), **access}
+        new = run_file.with_name(f"{run_file.name}.new")
+        new.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
+        new.replace(run_file)
+        sys.stderr.write(
+            f"ready: board {http}/, bus {bus}, metrics {http}/metrics, addresses and password in {run_file}\n"
+        )
+
+    async def _play_demo(self) -> None:
+        """Play the demo as soon as the engine is ready; if it cannot go on, or nobody can see it, end the engine."""
+        policy = load_policy(self._settings.policy_dir)
+        await self._ready.wait()
+        welcome = (
+            "SLA engine: a day of three helpdesks, dated back from now, then a steady trickle; Ctrl-C stops it",
+            f"board    {self._url}/",
+            f"bus      {strip_credentials(self._server.url)}, user and password in {self._run_file}",
+            f"metrics  {self._url}/metrics",
+            f"health   {self._url}/health/ready",
+            f"policy   {policy.name} {policy.version}, times in {policy.zone}",
+        )
+        try:
+            await play(self._server.url, self._store, policy, welcome, self.stop)
+        finally:
+            self.stop()
 
 
 async def _end_demo(playing: asyncio.Task[None] | None) -> bool:
@@ -116,18 +277,3 @@ async def _end_demo(playing: asyncio.Task[None] | None) -> bool:
         return True
     log.error("demo failed", error=repr(error), exc_info=error)
     return False
-
-
-async def _watch_server(server: EmbeddedNats, process: Process) -> None:
-    process.stop(f"nats-server ended with {await server.wait()}")
-
-
-def _write_run_file(process: Process, server: EmbeddedNats, run_file: Path) -> None:
-    """Put the file in its place as a whole: whoever finds it can read all of it."""
-    http, bus = process.http.url, strip_credentials(server.url)
-    access = {"nats_url": bus, "nats_user": server.user, "nats_password": server.password}
-    addresses = {"http_url": http, "pid": os.getpid(), **access}
-    new = run_file.with_name(f"{run_file.name}.new")
-    new.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
-    new.replace(run_file)
-    sys.stderr.write(f"ready: board {http}/, bus {bus}, metrics {http}/metrics, addresses and password in {run_file}\n")

@@ -9,7 +9,7 @@ import typer
 
 from projections.registry import PROJECTIONS
 from projections.runner import rebuild
-from services.app import SERVICES, Process
+from services.app import SERVICES, Process, open_port
 from services.bus.streams import TICKETS, find_gap
 from services.cli.options import (
     DEFAULT_DATA,
@@ -29,6 +29,7 @@ from services.maintenance.announced import AnnouncementCheck
 from services.maintenance.backup import backup, restore
 from services.maintenance.provision import provision_bus
 from services.maintenance.verify import Discrepancy, Verifier, store_result
+from services.ports import build_url
 from services.runtime.connections import find_store, open_store, read_credentials
 from services.runtime.logging import configure
 from services.runtime.settings import Settings, parse_database_url
@@ -44,7 +45,7 @@ def up_command(
     data: Data = DEFAULT_DATA,
     demo: Annotated[bool, typer.Option("--demo", help="Feed a bundled day of ticket events.")] = False,
 ) -> None:
-    """Run everything in one process: embedded nats-server, SQLite, all services."""
+    """Run everything with one command: embedded nats-server, SQLite, all services."""
     settings = read_settings()
     if settings.database_url is not None:
         require_database(settings)
@@ -80,8 +81,13 @@ def run_command(
     with refuse_wrong_usage():
         credentials = read_credentials(settings)
     configure(settings)
-    process = Process(list(dict.fromkeys(services)), settings, url, store, credentials)
-    raise typer.Exit(asyncio.run(process.run(lambda: print_message(f"ready: {process.http.url}"))))
+    listener = open_port(settings)
+
+    async def report_ready() -> None:
+        print_message(f"ready: {build_url(listener)}")
+
+    process = Process(list(dict.fromkeys(services)), settings, url, store, credentials, listener=listener)
+    raise typer.Exit(asyncio.run(process.run(report_ready)))
 
 
 @app.command("rebuild")

@@ -14,7 +14,7 @@ from services.cli.options import CommandFailedError, UsageError, create_app, pri
 # does not need it. So what `sla --help` prints is in here: the first sentence of the help of each command.
 COMMANDS = {
     "engine": {
-        "up": "Run everything in one process: embedded nats-server, SQLite, all services.",
+        "up": "Run everything with one command: embedded nats-server, SQLite, all services.",
         "migrate": "Create the database schema, the streams and what else the services need; safe to repeat.",
         "run": "Run one or more services against SLA_NATS_URL and SLA_DATABASE_URL.",
         "rebuild": "Build views again from the whole log, all of them if none is named; the engine may run meanwhile.",

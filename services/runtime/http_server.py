@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
@@ -13,7 +14,6 @@ from faststream.asgi import AsgiFastStream, AsgiResponse, get
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from services.ports import listen
 from services.runtime.http_limits import ACCEPTED_AT_ONCE, MAX_REQUEST_BYTES, LimitedProtocol, handle_loop_error
 
 log = structlog.get_logger()
@@ -47,20 +47,17 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """
     The HTTP port of a process. `problems` says what does not work now, by service; empty means ready. `pages` answers
-    everywhere else. A port that was `asked_by` a setting is not replaced by another.
+    everywhere else.
     """
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        listener: socket.socket,
         problems: Callable[[], dict[str, str]],
         registry: CollectorRegistry,
         pages: ASGIApp | None = None,
-        asked_by: str | None = None,
     ) -> None:
-        self._socket = listen(host, port, asked_by)
-        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
+        self._socket = listener
         config = uvicorn.Config(
             _build_app(problems, registry, pages),
             http=LimitedProtocol,

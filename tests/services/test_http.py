@@ -145,7 +145,7 @@ def test_the_build_and_the_next_deadline_are_shown_too(live: Live) -> None:
 def test_no_series_is_shown_twice_and_every_name_is_ours(live: Live) -> None:
     names = Counter((s.name, *sorted(s.labels.items())) for s in live.fresh)
     assert max(names.values()) == 1
-    assert {name for name, *_ in names if not str(name).startswith(("sla_", "process_"))} == set()
+    assert {name for name, *_ in names if not str(name).startswith(("sla_", "process_", "engine_process_"))} == set()
 
 
 async def test_metrics_come_in_the_format_of_prometheus_with_a_help_text_for_each(live: Live) -> None:

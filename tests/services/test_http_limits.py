@@ -21,6 +21,7 @@ from faststream.asgi.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from services.ports import build_url, listen
 from services.runtime import http_limits
 from services.runtime.http_limits import (
     GUESS_DELAY,
@@ -94,7 +95,7 @@ def is_open(connection: socket.socket) -> bool:
 
 @asynccontextmanager
 async def serve(pages: ASGIApp | None = None) -> AsyncIterator[HttpServer]:
-    server = HttpServer("127.0.0.1", 0, dict, CollectorRegistry(), pages)
+    server = HttpServer(listen("127.0.0.1", 0), dict, CollectorRegistry(), pages)
     await server.start()
     try:
         yield server
@@ -115,7 +116,7 @@ async def serve(pages: ASGIApp | None = None) -> AsyncIterator[HttpServer]:
 async def test_who_does_not_finish_a_request_is_closed(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     monkeypatch.setattr(http_limits, "REQUEST_SECONDS", 0.5)
     async with serve() as server:
-        reader, writer = await asyncio.open_connection(*urlsplit(server.url).netloc.split(":"))
+        reader, writer = await asyncio.open_connection(*urlsplit(build_url(server._socket)).netloc.split(":"))
         writer.write(sent)
 
         async def go_on() -> None:
@@ -141,7 +142,7 @@ async def test_who_reads_no_answer_is_closed(monkeypatch: pytest.MonkeyPatch) ->
         await send({"type": "http.response.body", "body": b"x" * 50_000_000})
 
     async with serve(answer_much) as server:
-        with connect(server.url, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"):
+        with connect(build_url(server._socket), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"):
             there = server._server.server_state.connections
             await until("it is there", lambda: there)
             await until("it is gone", lambda: not there, within=5)
@@ -154,7 +155,7 @@ async def test_who_reads_no_answer_is_closed(monkeypatch: pytest.MonkeyPatch) ->
 )
 async def test_a_request_has_a_size(head: bytes) -> None:
     async with serve() as server:
-        reader, writer = await asyncio.open_connection(*urlsplit(server.url).netloc.split(":"))
+        reader, writer = await asyncio.open_connection(*urlsplit(build_url(server._socket)).netloc.split(":"))
         writer.write(head + b"x" * (MAX_REQUEST_BYTES + 1))
         received = b""
         async with asyncio.timeout(5):
@@ -165,7 +166,7 @@ async def test_a_request_has_a_size(head: bytes) -> None:
                 pass
         writer.close()
         assert b" 200 " not in received
-        assert (await asyncio.to_thread(ask, server.url)).status == 200
+        assert (await asyncio.to_thread(ask, build_url(server._socket))).status == 200
 
 
 async def test_new_connections_take_the_place_of_those_that_ask_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,15 +174,21 @@ async def test_new_connections_take_the_place_of_those_that_ask_nothing(monkeypa
     async with serve() as server:
         there = server._server.server_state.connections
         with ExitStack() as opened, capture_logs() as logs:
-            other = opened.enter_context(connect(server.url, peer="127.0.0.2"))
-            flood = [opened.enter_context(await asyncio.to_thread(connect, server.url, b"G")) for _ in range(60)]
-            assert [(await asyncio.to_thread(ask, server.url)).status for _ in range(5)] == [200] * 5
+            other = opened.enter_context(connect(build_url(server._socket), peer="127.0.0.2"))
+            flood = [
+                opened.enter_context(await asyncio.to_thread(connect, build_url(server._socket), b"G"))
+                for _ in range(60)
+            ]
+            assert [(await asyncio.to_thread(ask, build_url(server._socket))).status for _ in range(5)] == [200] * 5
             assert len(there) <= 11  # a half of them from this peer, and the one of the other
             await until("the first are closed", lambda: not any(map(is_open, flood[:50])))
             assert is_open(other) and is_open(flood[-1])
             for n in range(3, 30):  # more peers than there is room for
-                opened.enter_context(await asyncio.to_thread(connect, server.url, b"", f"127.0.0.{n}"))
-            assert len(there) <= 20 and (await asyncio.to_thread(ask, server.url, peer="127.0.1.1")).status == 200
+                opened.enter_context(await asyncio.to_thread(connect, build_url(server._socket), b"", f"127.0.0.{n}"))
+            assert (
+                len(there) <= 20
+                and (await asyncio.to_thread(ask, build_url(server._socket), peer="127.0.1.1")).status == 200
+            )
         assert [line["event"] for line in logs] in ([], ["too many connections"])  # once a minute
 
 
@@ -198,10 +205,11 @@ async def test_who_is_being_answered_is_not_closed_for_others(monkeypatch: pytes
         there = server._server.server_state.connections
         with ExitStack() as opened:
             waiting = [
-                opened.enter_context(connect(server.url, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")) for _ in range(8)
+                opened.enter_context(connect(build_url(server._socket), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+                for _ in range(8)
             ]
             await until("all are there", lambda: len([each for each in there if each.cycle]) == 8)
-            one_more = opened.enter_context(connect(server.url))
+            one_more = opened.enter_context(connect(build_url(server._socket)))
             await until("it is refused", lambda: not is_open(one_more))
             go_on.set()
             for connection in waiting:

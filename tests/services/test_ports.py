@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from services.errors import FatalError
-from services.ports import listen
+from services.ports import build_url, listen
 from services.runtime.http_server import HttpServer
 from services.runtime.settings import Settings
 from tests.support.bus import SLA, environment
@@ -92,9 +92,9 @@ def test_a_process_whose_port_is_taken_ends_with_one_line(
 
 
 async def test_a_kept_alive_connection_sends_its_answers_at_once() -> None:
-    server = HttpServer("127.0.0.1", 0, dict, CollectorRegistry())
+    server = HttpServer(listen("127.0.0.1", 0), dict, CollectorRegistry())
     await server.start()
-    connection = HTTPConnection(urlsplit(server.url).netloc)
+    connection = HTTPConnection(urlsplit(build_url(server._socket)).netloc)
 
     def ask() -> int:
         connection.request("GET", "/health/live")

@@ -16,7 +16,7 @@ import pytest
 from services.bus.connection import strip_credentials
 from services.bus.embedded_server import EmbeddedNats
 from services.errors import FatalError
-from services.up import provision_embedded
+from services.up import MAX_RESTARTS, provision_embedded
 from tests.support.bus import (
     ENDS_WITHIN,
     PATIENCE,
@@ -29,6 +29,11 @@ from tests.support.bus import (
     opened,
     process,
     publish,
+    readiness,
+    samples,
+    subscribed,
+    total,
+    until,
     up,
 )
 from tests.support.commands import Said, sla
@@ -195,3 +200,101 @@ async def test_it_does_not_wait_for_a_nats_server_that_ends_before_the_streams_a
     async with asyncio.timeout(ENDS_WITHIN):
         with pytest.raises(FatalError, match="nats-server ended with -9"):
             await provision_embedded(server, None)
+
+
+# ---- its two processes
+
+
+def find_part(engine: Up, name: str) -> int:
+    """Return the process id of `engine` or `front`: the one that holds the sockets of the HTTP port is `front`."""
+    parent = engine.process.process.pid
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    parts = [int(pid) for pid in children if "services.part" in Path(f"/proc/{pid}/cmdline").read_text()]
+    port = int(engine.http_url.rpartition(":")[2])
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {fields[9] for fields in lines if fields[1].endswith(f":{port:04X}") and fields[3] == "0A"}
+    fronts = {pid for pid in parts if any(os.readlink(fd)[8:-1] in inodes for fd in Path(f"/proc/{pid}/fd").iterdir())}
+    (found,) = fronts if name == "front" else set(parts) - fronts
+    return found
+
+
+async def wait_until_restarted(engine: Up, name: str, killed: int) -> None:
+    def is_another() -> bool:
+        try:
+            return find_part(engine, name) != killed
+        except (ValueError, OSError):  # none, or one that does not hold its sockets yet
+            return False
+
+    await until(f"another {name}", is_another)
+
+    async def is_ready_again() -> bool:
+        return (await readiness(engine.http_url))[0] == 200
+
+    await until("all is ready again", is_ready_again)
+
+
+async def test_an_engine_that_dies_is_started_again_and_its_address_says_so_meanwhile(tmp_path: Path) -> None:
+    with up(tmp_path) as engine:
+        killed = find_part(engine, "engine")
+        os.kill(killed, signal.SIGSTOP)  # it reports nothing any more
+
+        async def is_silent() -> bool:
+            status, reasons = await readiness(engine.http_url)
+            return status == 503 and "it has reported nothing for" in reasons.get("engine", "")
+
+        await until("front says that engine is silent", is_silent)
+        os.kill(killed, signal.SIGKILL)
+        await wait_until_restarted(engine, "engine", killed)
+        async with connected(engine.nats_url) as nc, subscribed(nc) as sla:
+            await publish(nc, opened("T-1", ago(hours=1)))
+            await sla.first("T-1", "applied")
+        assert '"code": -9' in engine.process.log and '"part": "engine"' in engine.process.log
+        shown = await samples(engine.http_url)
+        assert total(shown, "sla_not_ready") == 0
+        assert total(shown, "engine_process_start_time_seconds") > total(shown, "process_start_time_seconds")
+
+
+async def test_a_front_that_dies_is_started_again_on_its_port_and_nothing_waits_for_it(tmp_path: Path) -> None:
+    with up(tmp_path) as engine:
+        killed = find_part(engine, "front")
+        async with connected(engine.nats_url) as nc, subscribed(nc) as sla:
+            os.kill(killed, signal.SIGSTOP)
+            await publish(nc, opened("T-1", ago(hours=3)))
+            await sla.first("T-1", "breached")
+            os.kill(killed, signal.SIGKILL)
+            await wait_until_restarted(engine, "front", killed)
+
+            async def is_counted() -> bool:
+                return total(await samples(engine.http_url), "sla_breaches_total") == 1
+
+            await until("front has counted the breach", is_counted)
+
+
+async def test_a_part_that_gives_up_ends_it_with_1(tmp_path: Path) -> None:
+    with up(tmp_path) as engine:
+        for file in engine.data.glob("sla.db*"):
+            file.unlink()
+        assert await asyncio.to_thread(engine.process.process.wait, PATIENCE) == 1
+        assert "the store was deleted or replaced" in engine.process.log
+        assert "ended with 3; see what it logged before" in engine.process.log
+        assert "Traceback" not in engine.process.log
+
+
+async def test_a_part_that_dies_again_and_again_ends_it_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with up(tmp_path, SLA_FAULT="announcer.before_publish:1:kill") as engine:
+        async with connected(engine.nats_url) as nc:
+            await publish(nc, opened("T-1", ago(hours=1)))
+        assert await asyncio.to_thread(engine.process.process.wait, 4 * PATIENCE) == 1
+        assert engine.process.log.count('"event": "restarting"') == MAX_RESTARTS
+        assert f"engine ended with -9 again and again, {MAX_RESTARTS + 1} times in a row" in engine.process.log
+    with up(tmp_path) as engine:
+        async with connected(engine.nats_url) as nc, subscribed(nc) as sla:
+            await sla.first("T-1", "applied")
+
+
+async def test_its_parts_end_with_it_even_if_it_is_killed(tmp_path: Path) -> None:
+    with up(tmp_path) as engine:
+        parts = [find_part(engine, name) for name in ("engine", "front")]
+        engine.process.kill()
+        await until("both are gone", lambda: not any(Path(f"/proc/{pid}").exists() for pid in parts))
+        assert "Traceback" not in engine.process.log
