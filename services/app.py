@@ -26,9 +26,9 @@ from services.errors import TRANSIENT_ERRORS, FatalError
 from services.intake import Intake
 from services.metrics import Metrics
 from services.notifier.service import Notifier
-from services.ports import listen
 from services.runtime.health import Readiness, Watchdog
 from services.runtime.http_server import HttpServer, is_loopback
+from services.runtime.orders import ENGINE, FRONT, STOP_TIMEOUT
 from services.runtime.service import Service, read_wall_clock
 from services.runtime.settings import Settings, load_policy
 from services.runtime.setup import Backends, Setup
@@ -42,14 +42,11 @@ SERVICES: dict[str, type[Service]] = {
     service.name: service for service in (Intake, DeadlineTimer, Announcer, Metrics, Notifier, Board)
 }
 """Every process that `sla run` knows, by its name."""
-STOP_TIMEOUT = 8.0  # seconds a process may take to finish what it has begun
-ENGINE, FRONT = "engine", "front"
-"""The two processes of `sla up`: what judges and announces, and what people and strangers can ask."""
 PARTS_OF_UP: dict[str, tuple[str, ...]] = {
     ENGINE: (Intake.name, DeadlineTimer.name, Announcer.name),
     FRONT: (Metrics.name, Notifier.name, Board.name),
 }
-"""The services of each."""
+"""The services of each of the two processes of `sla up`."""
 
 
 class Process:
@@ -249,8 +246,3 @@ class Process:
         supervisor = self._supervisors.get(Board.name)
         board = supervisor.service if supervisor else None
         return board if isinstance(board, Board) else None
-
-
-def open_port(settings: Settings) -> socket.socket:
-    """Return a socket that listens on the HTTP port of the settings. Raises FatalError if it cannot."""
-    return listen(settings.http_host, settings.http_port, settings.find_variable("http_port"))

@@ -5,70 +5,37 @@ import os
 import pickle
 import socket
 import sys
-from dataclasses import dataclass
 
-from services.app import ENGINE, FRONT, Process
-from services.bus.credentials import ANONYMOUS
+from services.app import PARTS_OF_UP, SERVICES, Process
 from services.errors import ENVIRONMENT_ERRORS
+from services.notifier.receivers import NotifyError
 from services.runtime.logging import configure
-from services.runtime.settings import Settings
+from services.runtime.orders import ANNOUNCED, ENGINE, FRONT, GIVES_UP, READY, Orders
 from services.runtime.status import StatusReceiver
-from services.store.interface import Database
 from sla.policy_file import PolicyError
 
-GIVES_UP = 3
-"""Exit code: it has logged why it cannot work, and a new start would not help."""
 FRONT_NICENESS = 10
 """What people look at waits for what judges, where both want the processor."""
-READY, ANNOUNCED = b"ready\n", b"announced\n"
-"""What a part writes to its stdout once it works, and reads from its stdin once its addresses are written."""
 
 
-@dataclass(frozen=True)
-class Orders:
-    """What a part is told, pickled, on its stdin: descriptors of sockets are inherited. When stdin ends, it ends."""
-
-    part: str
-    services: tuple[str, ...]
-    settings: Settings
-    nats_url: str
-    database: Database
-    listener: int | None
-    reports: int
-
-    def build_process(self) -> Process:
-        """Return the process, with the sockets as its own."""
-        reports = socket.socket(fileno=self.reports)
-        if self.listener is None:
-            return self._build(None, reports_to=reports)
-        return self._build(socket.socket(fileno=self.listener), reports=StatusReceiver(ENGINE, reports))
-
-    def _build(
-        self,
-        listener: socket.socket | None,
-        reports: StatusReceiver | None = None,
-        reports_to: socket.socket | None = None,
-    ) -> Process:
-        return Process(
-            self.services,
-            self.settings,
-            self.nats_url,
-            self.database,
-            ANONYMOUS,
-            listener=listener,
-            reports=reports,
-            reports_to=reports_to,
-        )
+def build_process(orders: Orders) -> Process:
+    """Return the process that is ordered. Raises what is wrong with the settings."""
+    wanted = [name for name in PARTS_OF_UP[orders.part] if SERVICES[name].is_wanted(orders.settings)]
+    told = (wanted, orders.settings, orders.nats_url, orders.database)
+    reports = socket.socket(fileno=orders.reports)
+    if orders.listener is None:
+        return Process(*told, listener=None, reports_to=reports)
+    return Process(*told, listener=socket.socket(fileno=orders.listener), reports=StatusReceiver(ENGINE, reports))
 
 
 async def run_part(orders: Orders) -> int:
     """Run until asked to end, or until the parent is gone. Return the exit code."""
-    process, announced = orders.build_process(), asyncio.Event()
+    process, announced = build_process(orders), asyncio.Event()
     stdin = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
 
     async def obey() -> None:
-        while await stdin.readline():
+        while await stdin.readline() == ANNOUNCED:
             announced.set()
         process.stop()
 
@@ -91,7 +58,7 @@ def main() -> int:
     configure(orders.settings)
     try:
         return asyncio.run(run_part(orders))
-    except (*ENVIRONMENT_ERRORS, PolicyError) as error:
+    except (*ENVIRONMENT_ERRORS, PolicyError, NotifyError) as error:
         sys.stderr.write(f"sla: {error}\n")
         return GIVES_UP
 

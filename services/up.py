@@ -9,23 +9,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
 from projections.registry import PROJECTIONS
-from services.app import ENGINE, FRONT, PARTS_OF_UP, SERVICES, STOP_TIMEOUT, Process, open_port
 from services.bus.connection import strip_credentials
 from services.bus.embedded_server import EmbeddedNats
-from services.demo.playback import play
 from services.errors import FatalError
 from services.maintenance.provision import provision_bus
-from services.part import ANNOUNCED, GIVES_UP, READY, Orders
-from services.ports import build_url
+from services.ports import build_url, listen
 from services.runtime.connections import RUN_FILE
 from services.runtime.logging import configure
+from services.runtime.orders import ANNOUNCED, ENGINE, FRONT, GIVES_UP, READY, STOP_TIMEOUT, Orders
 from services.runtime.settings import Settings, load_policy, parse_database_url
 from services.runtime.status import open_channel
 from services.store.interface import Database
@@ -58,8 +56,7 @@ async def run_engine(settings: Settings, folder: Path, demo: bool = False) -> in
     try:
         await server.start()
         await provision_embedded(server, settings.notify)
-        with open_port(settings) as listener:
-            _check_settings(settings, server, store, listener)
+        with listen(settings.http_host, settings.http_port, settings.find_variable("http_port")) as listener:
             up = Up(settings, server, store, listener, run_file)
             return await up.run(demo)
     finally:
@@ -86,16 +83,6 @@ async def provision_embedded(server: EmbeddedNats, notify: str | None) -> None:
     working.result()
 
 
-def _check_settings(settings: Settings, server: EmbeddedNats, store: Database, listener: socket.socket) -> None:
-    """Raise what a part would say of the settings, before any is started."""
-    names, checked = _choose_services(settings, SERVICES), settings.model_copy(update={"fault": None})
-    Process(names, checked, server.url, store, listener=listener)
-
-
-def _choose_services(settings: Settings, names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if SERVICES[name].is_wanted(settings))
-
-
 class Part:
     """A part of `sla up` as a child process, which is started again when it dies: `is_ready` while it works."""
 
@@ -106,7 +93,7 @@ class Part:
         self.is_ready = False
 
     async def run(self) -> None:
-        """Run until cancelled. Raises FatalError if it gives up, or if starting it again does not help."""
+        """Run until it gives up, having logged why. Raises FatalError if starting it again does not help."""
         pause, restarts = RESTART_BACKOFF[0], 0
         while True:
             self._process = process = await self._start()
@@ -114,10 +101,11 @@ class Part:
                 pause, restarts = RESTART_BACKOFF[0], 0
             code = await process.wait()
             self.is_ready = False
+            if code == GIVES_UP:
+                return
             restarts += 1
-            if code == GIVES_UP or restarts > MAX_RESTARTS:
-                tried = "" if code == GIVES_UP else f" again and again, {restarts} times in a row"
-                raise FatalError(f"{self._orders.part} ended with {code}{tried}; see what it logged before")
+            if restarts > MAX_RESTARTS:
+                raise FatalError(f"{self._orders.part} ended {restarts} times in a row, the last time with {code}")
             log.error("restarting", part=self._orders.part, code=code, seconds=pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, RESTART_BACKOFF[1])
@@ -181,20 +169,22 @@ class Up:
         self._channel = sender, receiver = open_channel()
         sockets = {ENGINE: (None, sender.fileno()), FRONT: (listener.fileno(), receiver.fileno())}
         self._parts = [
-            Part(
-                Orders(name, _choose_services(settings, names), settings, server.url, store, *sockets[name]),
-                self._announce_when_ready,
-            )
-            for name, names in PARTS_OF_UP.items()
+            Part(Orders(name, settings, server.url, store, *given), self._announce_when_ready)
+            for name, given in sockets.items()
         ]
         self._ready, self._stopping = asyncio.Event(), asyncio.Event()
         self._has_failed = False
 
-    def stop(self, error: str | None = None) -> None:
-        """Ask it to end: with 0, or because of an error with 1. The first one who asks decides that."""
-        if error is not None and not self._stopping.is_set():
-            log.error("stopped", error=error)
+    def stop(self) -> None:
+        """Ask it to end."""
+        self._stopping.set()
+
+    def _fail(self, error: str | None = None) -> None:
+        """Have it end with 1, unless it was asked to end before. An error is logged, if it is not logged yet."""
+        if not self._stopping.is_set():
             self._has_failed = True
+            if error is not None:
+                log.error("stopped", error=error)
         self._stopping.set()
 
     async def run(self, demo: bool) -> int:
@@ -218,10 +208,12 @@ class Up:
         try:
             await part.run()
         except FatalError as error:
-            self.stop(str(error))
+            self._fail(str(error))
+        else:
+            self._fail()
 
     async def _watch_server(self) -> None:
-        self.stop(f"nats-server ended with {await self._server.wait()}")
+        self._fail(f"nats-server ended with {await self._server.wait()}")
 
     def _announce_when_ready(self) -> None:
         """Write where it is found, once all parts work; only then may they say that they are ready."""
@@ -230,7 +222,7 @@ class Up:
         try:
             self._write_run_file()
         except OSError as error:
-            self.stop(f"that the engine is ready could not be written: {error}")
+            self._fail(f"that the engine is ready could not be written: {error}")
             return
         self._ready.set()
         for part in self._parts:
@@ -251,6 +243,8 @@ class Up:
 
     async def _play_demo(self) -> None:
         """Play the demo as soon as the engine is ready; if it cannot go on, or nobody can see it, end the engine."""
+        from services.demo.playback import play  # only here: it takes longer to load than the rest
+
         policy = load_policy(self._settings.policy_dir)
         await self._ready.wait()
         welcome = (

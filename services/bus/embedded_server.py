@@ -18,6 +18,7 @@ from services.bus.connection import add_credentials
 from services.errors import FatalError
 from services.ports import listen
 
+START_TIMEOUT = 300.0  # seconds; the server says nothing of a full disk, and after a crash it may read all that it has
 STORE_BYTES = 8 * 1024**3
 """The storage limit. The server's default is a share of the free disk: on a small one too little for the streams."""
 
@@ -40,7 +41,20 @@ class EmbeddedNats:
         self.url = ""
 
     async def start(self) -> None:
-        """Start the server, and wait until it accepts connections. Raises FatalError if it cannot be started."""
+        """
+        Start the server, and wait until it accepts connections. Raises FatalError if it cannot be started, or has said
+        nothing after START_TIMEOUT.
+        """
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await self._start()
+        except TimeoutError:
+            await self.stop()
+            raise FatalError(
+                f"nats-server does not start with its data in {self._folder}; is that disk full, or is it that slow?"
+            ) from None
+
+    async def _start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         config = self._folder / "nats.conf"
         await self._end_orphan()

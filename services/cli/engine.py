@@ -1,4 +1,4 @@
-"""Commands on the whole engine: up, migrate, run, rebuild, verify, backup, restore. None is about one ticket."""
+"""Commands on the whole engine: migrate, run, rebuild, verify, backup, restore. None is about one ticket."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -9,7 +9,7 @@ import typer
 
 from projections.registry import PROJECTIONS
 from projections.runner import rebuild
-from services.app import SERVICES, Process, open_port
+from services.app import SERVICES, Process
 from services.bus.streams import TICKETS, find_gap
 from services.cli.options import (
     DEFAULT_DATA,
@@ -22,35 +22,19 @@ from services.cli.options import (
     print_message,
 )
 from services.cli.resources import read_settings_quietly, run_on_bus, stop_on_signal
-from services.cli.settings import read_settings, refuse_wrong_usage
+from services.cli.settings import read_settings, refuse_wrong_usage, require_bus_url, require_database
 from services.cli.terminal import print_json, print_table, show_progress
 from services.errors import BUS_ERRORS, FatalError
 from services.maintenance.announced import AnnouncementCheck
 from services.maintenance.backup import backup, restore
 from services.maintenance.provision import provision_bus
 from services.maintenance.verify import Discrepancy, Verifier, store_result
-from services.ports import build_url
+from services.ports import build_url, listen
 from services.runtime.connections import find_store, open_store, read_credentials
 from services.runtime.logging import configure
-from services.runtime.settings import Settings, parse_database_url
-from services.store.interface import Database
 from services.store.schema import ACCEPTED_LOSS
-from services.up import run_engine
 
 app = create_app()
-
-
-@app.command("up")
-def up_command(
-    data: Data = DEFAULT_DATA,
-    demo: Annotated[bool, typer.Option("--demo", help="Feed a bundled day of ticket events.")] = False,
-) -> None:
-    """Run everything with one command: embedded nats-server, SQLite, all services."""
-    settings = read_settings()
-    if settings.database_url is not None:
-        require_database(settings)
-    configure(settings)
-    raise typer.Exit(asyncio.run(run_engine(settings, data, demo)))
 
 
 @app.command("migrate")
@@ -81,7 +65,7 @@ def run_command(
     with refuse_wrong_usage():
         credentials = read_credentials(settings)
     configure(settings)
-    listener = open_port(settings)
+    listener = listen(settings.http_host, settings.http_port, settings.find_variable("http_port"))
 
     async def report_ready() -> None:
         print_message(f"ready: {build_url(listener)}")
@@ -194,22 +178,3 @@ def restore_command(
     settings = read_settings_quietly()
     with refuse_wrong_usage(), stop_on_signal():
         print_message(f"{data}: {restore(settings, data, file).format_summary()}")
-
-
-def require_bus_url(settings: Settings) -> str:
-    """Return SLA_NATS_URL. Raises UsageError if it is not set."""
-    if settings.nats_url is None:
-        raise UsageError("SLA_NATS_URL is not set; give the address of NATS, like nats://127.0.0.1:4222")
-    return settings.nats_url
-
-
-def require_database(settings: Settings) -> Database:
-    """Return the store of SLA_DATABASE_URL. Raises UsageError if that is not set, or names no store."""
-    if settings.database_url is None:
-        raise UsageError(
-            "SLA_DATABASE_URL is not set; give the store, like sqlite:///sla.db or postgresql://sla@localhost/sla"
-        )
-    try:
-        return parse_database_url(settings.database_url)
-    except ValueError as error:
-        raise UsageError(f"SLA_DATABASE_URL: {error}") from None

@@ -13,8 +13,10 @@ from services.cli.options import CommandFailedError, UsageError, create_app, pri
 # A module of commands is imported when one of its commands is called: the engine takes seconds to load, and `sla due`
 # does not need it. So what `sla --help` prints is in here: the first sentence of the help of each command.
 COMMANDS = {
-    "engine": {
+    "up": {
         "up": "Run everything with one command: embedded nats-server, SQLite, all services.",
+    },
+    "engine": {
         "migrate": "Create the database schema, the streams and what else the services need; safe to repeat.",
         "run": "Run one or more services against SLA_NATS_URL and SLA_DATABASE_URL.",
         "rebuild": "Build views again from the whole log, all of them if none is named; the engine may run meanwhile.",
@@ -66,7 +68,7 @@ class LazyCommand(TyperCommand):
 
     def load(self) -> Any:
         """Import the module, and return the command as it is there."""
-        commands: Any = typer.main.get_command(import_module(f"services.cli.{self._module}").app)
+        commands: Any = typer.main.get_group(import_module(f"services.cli.{self._module}").app)
         return commands.commands[self.name]
 
 

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from services.cli.options import UsageError
-from services.runtime.settings import Settings, load_policy
+from services.runtime.settings import Settings, load_policy, parse_database_url
+from services.store.interface import Database
 from sla.policy import Policy
 from sla.policy_file import PolicyError
 
@@ -37,3 +38,22 @@ def read_settings() -> Settings:
 def read_policy() -> Policy:
     """Return the policy of SLA_POLICY_DIR. Raises PolicyError with file, line and rule."""
     return load_policy(read_settings().policy_dir)
+
+
+def require_bus_url(settings: Settings) -> str:
+    """Return SLA_NATS_URL. Raises UsageError if it is not set."""
+    if settings.nats_url is None:
+        raise UsageError("SLA_NATS_URL is not set; give the address of NATS, like nats://127.0.0.1:4222")
+    return settings.nats_url
+
+
+def require_database(settings: Settings) -> Database:
+    """Return the store of SLA_DATABASE_URL. Raises UsageError if that is not set, or names no store."""
+    if settings.database_url is None:
+        raise UsageError(
+            "SLA_DATABASE_URL is not set; give the store, like sqlite:///sla.db or postgresql://sla@localhost/sla"
+        )
+    try:
+        return parse_database_url(settings.database_url)
+    except ValueError as error:
+        raise UsageError(f"SLA_DATABASE_URL: {error}") from None

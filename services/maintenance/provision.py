@@ -10,8 +10,6 @@ from services.bus import connection as bus
 from services.bus import streams
 from services.bus.credentials import ANONYMOUS, Credentials
 from services.errors import FatalError
-from services.notifier.receivers import parse_notify
-from services.notifier.service import build_consumer
 from services.store.interface import PartitionLeases
 
 log = structlog.get_logger()
@@ -30,8 +28,7 @@ async def provision_bus(
     has set otherwise. Give TICKETS another number of partitions, if it has not this one. Raises FatalError if an intake
     works meanwhile.
     """
-    consumers = [(streams.SLA, build_consumer(receiver)) for receiver in parse_notify(notify).targets]
-    consumers += build_subscriber_consumers(subscribers)
+    consumers = [*build_receiver_consumers(notify or ""), *build_subscriber_consumers(subscribers)]
     nc = await bus.connect(url, "migrate", access)
     try:
         for line in await streams.provision(nc, partitions, consumers):
@@ -48,6 +45,19 @@ async def provision_bus(
         if leases is not None:
             leases.release()
         await nc.close()
+
+
+def build_receiver_consumers(notify: str) -> Iterator[tuple[str, ConsumerConfig]]:
+    """Yield the stream and the consumer of each receiver of SLA_NOTIFY. Raises NotifyError for what it cannot read."""
+    if not notify:
+        return
+    from services.notifier.receivers import (
+        parse_notify,
+    )  # only here: most engines notify nobody, and it is much to load
+    from services.notifier.service import build_consumer
+
+    for receiver in parse_notify(notify).targets:
+        yield streams.SLA, build_consumer(receiver)
 
 
 def build_subscriber_consumers(subscribers: str) -> Iterator[tuple[str, ConsumerConfig]]:

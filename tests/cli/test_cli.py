@@ -185,7 +185,7 @@ def test_the_list_of_commands_shows_what_the_help_of_each_begins_with() -> None:
 
 def test_every_command_of_a_module_is_listed() -> None:
     for module, commands in cli.COMMANDS.items():
-        group: Any = typer.main.get_command(import_module(f"services.cli.{module}").app)
+        group: Any = typer.main.get_group(import_module(f"services.cli.{module}").app)
         assert set(commands) == set(group.commands), module
 
 

@@ -276,7 +276,6 @@ async def test_a_part_that_gives_up_ends_it_with_1(tmp_path: Path) -> None:
             file.unlink()
         assert await asyncio.to_thread(engine.process.process.wait, PATIENCE) == 1
         assert "the store was deleted or replaced" in engine.process.log
-        assert "ended with 3; see what it logged before" in engine.process.log
         assert "Traceback" not in engine.process.log
 
 
@@ -286,7 +285,7 @@ async def test_a_part_that_dies_again_and_again_ends_it_with_1(tmp_path: Path, m
             await publish(nc, opened("T-1", ago(hours=1)))
         assert await asyncio.to_thread(engine.process.process.wait, 4 * PATIENCE) == 1
         assert engine.process.log.count('"event": "restarting"') == MAX_RESTARTS
-        assert f"engine ended with -9 again and again, {MAX_RESTARTS + 1} times in a row" in engine.process.log
+        assert f"engine ended {MAX_RESTARTS + 1} times in a row, the last time with -9" in engine.process.log
     with up(tmp_path) as engine:
         async with connected(engine.nats_url) as nc, subscribed(nc) as sla:
             await sla.first("T-1", "applied")
