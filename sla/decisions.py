@@ -148,11 +148,7 @@ class Comparison(Struct, frozen=True):
 def decide(judgement: Judgement, first: Promise, others: Mapping[CycleKey, Promise]) -> list[DecidedEvent]:
     """Return what is to be decided about the promises of a ticket, first about the first response; often nothing."""
     verdict = judgement.verdict
-    if verdict.clock is None:
-        pending = State(next_at=verdict.next_fact_at)
-        events: list[DecidedEvent] = [] if pending == first.state else [StateUpdated(at=judgement.now, state=pending)]
-    else:
-        events = _decide_promise(judgement, first, verdict.clock)
+    events = _decide_promise(judgement, first, verdict.clock) if verdict.clock else _decide_unopened(judgement, first)
     for key, clock in _iterate_changed(judgement, first.state.customer != _find_customer(verdict)):
         events += _decide_promise(judgement, others.get(key) or Promise(*key), clock)
     for name in sorted({*verdict.cycles, *judgement.judged}):  # a replayed ticket has them in another order
@@ -162,6 +158,14 @@ def decide(judgement: Judgement, first: Promise, others: Mapping[CycleKey, Promi
                 break
             events += _cancel_vanished(judgement, vanished)
     return events
+
+
+def _decide_unopened(judgement: Judgement, first: Promise) -> list[DecidedEvent]:
+    """Return what is to be decided about the first response of a ticket without an opening, or without one any more."""
+    if Applied.KIND in first.counts and not _has_vanished(first):
+        return _cancel_vanished(judgement, first)
+    state = replace(first.state, next_at=judgement.verdict.next_fact_at)
+    return [] if state == first.state else [StateUpdated(at=judgement.now, state=state)]
 
 
 def _iterate_changed(judgement: Judgement, all_of_them: bool) -> Iterator[tuple[CycleKey, Clock]]:

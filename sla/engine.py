@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import NamedTuple, Protocol
 
 from events.cloudevents import BadFactError, Reason, check_time, decode_token, quote_value
@@ -19,7 +20,6 @@ from events.tickets import (
     make_fact_key,
     read_ticket_event,
 )
-from sla.judge import Labels, find_labels
 from sla.log import Recorded
 from sla.policy import Policy
 from sla.ticket import TicketSla
@@ -222,9 +222,7 @@ class Engine:
         """
         if known == digest:
             return False
-        ticket = self._tickets[event.ticket]
-        labels = None if ticket.quarantined else find_labels(ticket.facts, self._versions, event.time)
-        _check_names(event, self._versions, labels, ticket.state.policy_version, stored_at)
+        _check_names(event, self._versions, stored_at)
         check_time(event.time, stored_at, self._limits.ahead)
         if isinstance(event.data, Corrected) and event.data.time is not None:
             check_time(event.data.time, stored_at, timedelta(0))  # a clock that has run never has to begin again
@@ -234,7 +232,7 @@ class Engine:
                 f"id {quote_value(event.id)} of source {quote_value(event.source)} is already another fact; "
                 "the first one stays: give the new fact its own id",
             )
-        if len(ticket.facts) >= MAX_FACTS:
+        if len(self._tickets[event.ticket].facts) >= MAX_FACTS:
             raise BadFactError(
                 Reason.TOO_MANY_FACTS,
                 f"ticket {quote_value(event.ticket)} has {MAX_FACTS} facts, the limit; look at the publisher",
@@ -281,49 +279,44 @@ def _read_tick(subject: str, retries: bool) -> Tick:
     return Tick(ticket if ticket.isprintable() else "", retries)  # no id of a ticket; a store need not know such a text
 
 
-def _check_names(
-    event: TicketEvent, versions: Versions, labels: Labels | None, judged_by: str | None, stored_at: datetime
-) -> None:
+def _check_names(event: TicketEvent, versions: Versions, stored_at: datetime) -> None:
     """
     Raise BadFactError for a level, priority, reason or version that is not known. Names are compared exactly; nothing
-    gets a default. `labels` are those of the ticket at that time, None if it is not opened or quarantined; then
-    `judged_by` is the version that it was judged by last, None if it never was.
+    gets a default. An opening needs a version that can judge it. What else a version has may count for the ticket, now
+    or once more is known of it (docs/architecture.md#rule-13), so that no order of arrival decides.
     """
+    policies = [version.policy for version in versions]
     if isinstance(event.data, Opened):
-        policy = versions.find_for_opening(event.data, event.time, stored_at)
-    elif labels is not None:
-        policy = labels.policy
-    else:
-        policy = versions.get_in_force(event.time) if judged_by is None else versions.get_named(judged_by)
+        policies = [versions.find_for_opening(event.data, event.time, stored_at)]
     match event.data:
         case Excluded(reason=reason) | ExclusionRevoked(reason=reason):
-            if not policy.can_exclude(reason):
-                raise BadFactError(
-                    Reason.INVALID_DATA, _describe_unknown("data.reason", reason, policy, policy.exclusions)
-                )
+            if not any(policy.can_exclude(reason) for policy in policies):
+                known = _list_names(policy.exclusions for policy in policies)
+                raise BadFactError(Reason.INVALID_DATA, _describe_unknown("data.reason", reason, policies, known))
         case PolicyChanged(policy_version=version):
             if version not in (known := [each.name for each in versions]):
                 raise BadFactError(
-                    Reason.INVALID_DATA, _describe_unknown("data.policy_version", version, policy, known)
-                )
-            if labels is not None and (missing := versions.get_named(version).find_missing(*labels.names)):
-                raise BadFactError(
-                    Reason.INVALID_DATA,
-                    f"{missing}, by which ticket {quote_value(event.ticket)} would be judged from then on",
+                    Reason.INVALID_DATA, _describe_unknown("data.policy_version", version, policies, known)
                 )
     level: str | None = getattr(event.data, "service_level", None)
-    if level is not None and level not in policy.levels:
-        raise BadFactError(
-            Reason.UNKNOWN_SERVICE_LEVEL, _describe_unknown("service level", level, policy, policy.levels)
-        )
+    if level is not None and not any(level in policy.levels for policy in policies):
+        known = _list_names(policy.levels for policy in policies)
+        raise BadFactError(Reason.UNKNOWN_SERVICE_LEVEL, _describe_unknown("service level", level, policies, known))
     priority: str | None = getattr(event.data, "priority", None)
-    if priority is not None and priority not in policy.priorities:
-        raise BadFactError(Reason.UNKNOWN_PRIORITY, _describe_unknown("priority", priority, policy, policy.priorities))
+    if priority is not None and not any(priority in policy.priorities for policy in policies):
+        known = _list_names(policy.priorities for policy in policies)
+        raise BadFactError(Reason.UNKNOWN_PRIORITY, _describe_unknown("priority", priority, policies, known))
 
 
-def _describe_unknown(what: str, name: str, policy: Policy, names: Iterable[str]) -> str:
+def _list_names(names: Iterable[Iterable[str]]) -> list[str]:
+    """List the names of several versions, each once."""
+    return list(dict.fromkeys(chain.from_iterable(names)))
+
+
+def _describe_unknown(what: str, name: str, policies: Sequence[Policy], names: Iterable[str]) -> str:
     return (
-        f"{what} {quote_value(name)} is not in policy {policy.name} ({', '.join(names)}); add it or fix the publisher"
+        f"{what} {quote_value(name)} is not in policy {policies[-1].name} ({', '.join(names)}); "
+        "add it or fix the publisher"
     )
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from itertools import pairwise
 from operator import attrgetter
 from typing import NamedTuple, assert_never
@@ -48,7 +49,7 @@ from events.tickets import (
 )
 from sla.policy import FIRST_RESPONSE, Level, Objective, Policy
 from sla.targets import Target
-from sla.versions import AFTER_ALL, BEFORE_ALL, Versions
+from sla.versions import BEFORE_ALL, Versions
 
 ZERO = timedelta(0)
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -114,6 +115,8 @@ class Flag(StrEnum):
     REASON_NOT_IN_POLICY = "reason_not_in_policy"
     CORRECTS_NOTHING = "corrects_nothing"
     NOT_IN_VERSION = "not_in_version"
+    MOVED_BY_CHANGE = "moved_by_change"
+    NO_SUCH_OBJECTIVE = "no_such_objective"
 
 
 def get_cause(data: TicketData) -> Cause:
@@ -179,32 +182,30 @@ def _get_rank(data: TicketData) -> int:
 class Labels(Struct, frozen=True):
     """
     What the facts say of a ticket, whatever its clocks are judged by. `policy` is the version that it was pinned to or
-    moved to, `closed_by` and `paused_by` the facts that closed and paused it, None while it is neither. `flags` are
-    those of changes that make no sense.
+    moved to, and has its level and priority; `left` are those it was in before, the last one first. `closed_by` and
+    `paused_by` are the facts that closed and paused it, None while it is neither. `flags` are those of changes that
+    make no sense.
     """
 
     policy: Policy
     service_level: Level
     priority: str
+    left: tuple[Policy, ...] = ()
     closed_by: Fact | None = None
     paused_by: Fact | None = None
     flags: tuple[Flag, ...] = ()
-
-    def is_paused(self, objective: str) -> bool:
-        """Return whether the ticket is paused, and its policy has this objective and lets its clock pause."""
-        if self.paused_by is None:
-            return False
-        rule = self.policy.objectives.get(objective)
-        return rule is not None and rule.pauses
 
     @property
     def names(self) -> tuple[str, str]:
         """The names of level and priority."""
         return self.service_level.name, self.priority
 
-    def move_to(self, policy: Policy) -> "Labels":
-        """Return the same labels under another version of the policy, which has them."""
-        return replace(self, policy=policy, service_level=policy.get_level(self.service_level.name))
+    def rename(self, policy: Policy, level: str, priority: str) -> "Labels":
+        """Return what they are with these names, in this version, which has them."""
+        left = self.left
+        if policy is not self.policy:
+            left = (self.policy, *(each for each in left if each is not policy and each is not self.policy))
+        return replace(self, policy=policy, service_level=policy.get_level(level), priority=priority, left=left)
 
     def add_flag(self, flag: Flag) -> "Labels":
         return self if flag in self.flags else replace(self, flags=(*self.flags, flag))
@@ -212,7 +213,7 @@ class Labels(Struct, frozen=True):
 
 class Phase(Struct, frozen=True):
     """
-    The clock from one change to the next. It is judged by `terms`, which the policy has for `level`: of a `target` of
+    The clock from one change to the next. It is judged by `terms`, which `policy` has for `level`: of a `target` of
     support time, `used` was gone at `since`; it runs out at `due_at`, or would have when it stopped. `set_by` is the
     fact that moved the deadline last, and `cause` what that is called. `labels` follow every change, but a promise that
     broke at `broken_at` stays judged as it was, and in its version of the policy (docs/architecture.md#rule-4).
@@ -220,6 +221,7 @@ class Phase(Struct, frozen=True):
 
     since: datetime
     used: timedelta
+    policy: Policy
     level: Level
     terms: Target
     target: timedelta
@@ -229,11 +231,6 @@ class Phase(Struct, frozen=True):
     cause: Cause
     broken_at: datetime | None
     labels: Labels
-
-    @property
-    def policy(self) -> Policy:
-        """The version of the policy that it is judged by."""
-        return self.labels.policy
 
     def is_past_due(self, at: datetime) -> bool:
         """Return whether the promise is broken at `at`, which is in this phase, if nobody has responded by then."""
@@ -314,7 +311,7 @@ class Clock:
     @property
     def paused(self) -> bool:
         """Whether the ticket is paused and its policy lets this clock pause."""
-        return self.labels.is_paused(self.timeline.objective)
+        return self.labels.paused_by is not None and self.phase.policy.objectives[self.timeline.objective].pauses
 
     @property
     def running(self) -> bool:
@@ -359,7 +356,6 @@ class Facts:
     every: list[Fact] = field(default_factory=list)
     openings: list[Fact] = field(default_factory=list, compare=False)
     changes: list[Fact] = field(default_factory=list, compare=False)
-    moves: dict[str, list[Fact]] = field(default_factory=dict, compare=False)  # by version
     answers: list[Fact] = field(default_factory=list, compare=False)
     replies: list[Fact] = field(default_factory=list, compare=False)
     escalations: list[Fact] = field(default_factory=list, compare=False)
@@ -424,10 +420,10 @@ class Facts:
         match fact.data:
             case Opened():
                 return (self.openings,)
-            case PriorityChanged() | ServiceLevelChanged() | Closed() | Reopened() | Paused() | Resumed():
+            case PriorityChanged() | ServiceLevelChanged() | PolicyChanged() | Closed() | Reopened():
                 return (self.changes,)
-            case PolicyChanged(policy_version=version):
-                return (self.changes, self.moves.setdefault(version, []))
+            case Paused() | Resumed():
+                return (self.changes,)
             case Responded(by=by):
                 return (self.answers,) if by == "agent" else ()  # an automatic acknowledgement is not a first response
             case CustomerReplied():
@@ -695,15 +691,6 @@ def judge(facts: Facts, versions: Versions, now: datetime) -> Verdict:
     return Verdict(first, escalations, next_fact_at, cycles)
 
 
-def find_labels(facts: Facts, versions: Versions, time: datetime) -> Labels | None:
-    """Return the labels after all that happened up to a time, None for a ticket that is not opened."""
-    base = _find_base(facts, versions, AFTER_ALL)
-    if base is None:
-        return None
-    base.fold(facts.changes, time)
-    return base.get_phase_at(time).labels
-
-
 def _find_base(facts: Facts, versions: Versions, now: datetime) -> "Timeline | None":
     """Return the timeline of the first response, from the first opening that a version of the policy can judge."""
     for opening in facts.openings:
@@ -713,7 +700,7 @@ def _find_base(facts: Facts, versions: Versions, now: datetime) -> "Timeline | N
         if kept is not None and kept.start is opening and kept.versions is versions:
             return kept
         if (labels := _read_labels(opening, versions)) is not None:
-            base = Timeline(FIRST_RESPONSE, opening, versions, labels)
+            base = Timeline(FIRST_RESPONSE, opening, versions, labels, labels.policy)
             facts.kept.begin_anew(base)
             return base
     return None
@@ -728,14 +715,14 @@ def _judge_cycles(objective: Objective, facts: Facts, first: Clock, now: datetim
     found = list(find_cycles(objective, facts, first, now, cycles[:valid]))
     for n, (start, stop) in enumerate(found, valid):
         until = found[n + 1 - valid][0].time if n + 1 - valid < len(found) else NEVER
-        labels = base.given if start is base.start else _find_labels(start.time, objective, facts, base)
+        labels, policy = (base.given, base.policy) if start is base.start else _find_labels(start.time, objective, base)
         before = cycles[n] if n < len(cycles) else None
         if before is not None and before.timeline.begins_with(start, base.versions, labels):
             timeline = before.timeline
             if start.time > kept.changed_until and until <= now and before == (start, stop, until, timeline):
                 continue
         else:
-            timeline = Timeline(objective.name, start, base.versions, labels)
+            timeline = Timeline(objective.name, start, base.versions, labels, policy)
             if before is not None and start is base.start:
                 timeline.adopt(before.timeline)
         timeline.drop_after(until)
@@ -783,23 +770,17 @@ def _find_resolution_cycles(
         yield changeovers[2 * n - 1] if n else base.start, changeovers[2 * n] if 2 * n < len(changeovers) else None
 
 
-def _find_labels(time: datetime, objective: Objective, facts: Facts, base: "Timeline") -> Labels:
+def _find_labels(time: datetime, objective: Objective, base: "Timeline") -> tuple[Labels, Policy]:
     """
-    Return what the facts say when another clock begins. Its version is the last one that the ticket was moved to by
-    then and that can judge this clock, even if the first response stayed in its version, given or broken.
+    Return what the facts say when another clock begins, and the version that judges it: the last one that the ticket
+    was in by then and that can, even if the first response stayed in its version, given or broken.
     """
     labels = base.get_phase_at(time).labels
-    moves = [moves[count - 1] for moves in facts.moves.values() if (count := _count_until(moves, time))]
-    names = [_get_version(move) for move in sorted(moves, key=get_fold_order) if move.time >= base.start.time]
-    for policy in (*map(base.versions.find_named, reversed(names)), base.policy):
-        if policy is not None and objective.name in policy.objectives and not policy.find_missing(*labels.names):
-            return labels.move_to(policy)
+    for policy in (labels.policy, *labels.left):
+        if objective.name in policy.objectives and not policy.find_missing(*labels.names):
+            return labels, policy
     opened = base.given  # no version has the objective and the names, but that of the opening has those of the opening
-    return replace(labels, policy=base.policy, service_level=opened.service_level, priority=opened.priority)
-
-
-def _get_version(move: Fact) -> str:
-    return move.data.policy_version if isinstance(move.data, PolicyChanged) else ""
+    return labels.rename(base.policy, *opened.names), base.policy
 
 
 def _get_time(fact: Fact) -> datetime:
@@ -884,6 +865,8 @@ def _collect_flags(
         flags += (Flag.CHANNEL_NOT_ENTITLED,)
     if exclusions.is_revoked_first:
         flags += (Flag.REVOKED_WITHOUT_EXCLUSION,)
+    if not timeline.policy.objectives.keys() <= labels.policy.objectives.keys():
+        flags += (Flag.NO_SUCH_OBJECTIVE,)
     if not exclusions.are_in(policy):
         flags += (Flag.REASON_NOT_IN_POLICY,)
     if facts.has_stray_correction:
@@ -920,7 +903,7 @@ class Timeline:
     before a change counts under the old hours, time after it under the new ones (docs/architecture.md#rule-4 and
     rule-14). Time in which the ticket is closed, or paused where the policy lets it, does not count: what is left of
     the target is left then too. Several changes at one instant count as the last of them, each for what it changes.
-    `given` are the labels with which it begins.
+    `given` are the labels with which it begins, and `policy` is the version that judges it then.
     """
 
     __slots__ = (
@@ -928,19 +911,19 @@ class Timeline:
         *("_phases", "_times", "_changeovers", "_dropped"),
     )
 
-    def __init__(self, objective: str, start: Fact, versions: Versions, given: Labels) -> None:
-        self.objective, self.start, self.versions, self.given = objective, start, versions, given
-        self.policy = given.policy
-        terms = self._get_terms(given)
+    def __init__(self, objective: str, start: Fact, versions: Versions, given: Labels, policy: Policy) -> None:
+        self.objective, self.start, self.versions, self.given, self.policy = objective, start, versions, given, policy
+        terms = policy.get_target(*given.names, objective)
         target = terms.measure(start.time)
         first = Phase(
             since=start.time,
             used=ZERO,
-            level=given.service_level,
+            policy=policy,
+            level=policy.get_level(given.service_level.name),
             terms=terms,
             target=target,
             due_at=terms.hours.find_deadline(start.time, target),
-            running=self._is_running(given),
+            running=_is_running(given, policy.objectives[objective]),
             set_by=start,
             cause=get_cause(start.data),
             broken_at=None,
@@ -1034,11 +1017,10 @@ class Timeline:
     def _fold_instant(self, changes: Sequence[Fact]) -> None:
         """Fold the changes of one instant."""
         before = self._phases[-1]
-        is_past_due = before.is_past_due(changes[0].time)
         phases = [before]
         for change in changes:
             phase = phases[-1]
-            labels = _apply_change(phase.labels, change, self.versions, self.objective, is_past_due)
+            labels = _apply_change(phase.labels, change, changes, self.versions)
             phases.append(phase if labels is phase.labels else replace(phase, labels=labels))
         phases[-1] = self._end_instant(changes, phases)
         self._times += [change.time for change in changes]
@@ -1069,31 +1051,41 @@ class Timeline:
         phase, now = phases[-1], changes[-1].time
         if phase.broken_at is None and phase.is_past_due(now):
             phase = replace(phase, broken_at=phase.due_at)
-        runs, level, terms = self._is_running(phase.labels), phase.labels.service_level, self._get_terms(phase.labels)
-        if phase.broken_at is not None:
-            level, terms = phase.level, phase.terms
+        policy = self._find_policy(phase)
+        level, terms, runs = phase.level, phase.terms, _is_running(phase.labels, policy.objectives[self.objective])
+        if phase.broken_at is None and not policy.find_missing(*phase.labels.names):
+            level = policy.get_level(phase.labels.service_level.name)
+            terms = policy.get_target(*phase.labels.names, self.objective)
         target = terms.measure(self.start.time)
         if (terms.hours, target, runs) == (phase.terms.hours, phase.target, phase.running):
-            return phase if terms is phase.terms else replace(phase, level=level, terms=terms)
-        used = phase.measure_elapsed(now)
-        changed = replace(phase, since=now, used=used, level=level, terms=terms, target=target, running=runs)
+            return phase if terms is phase.terms else replace(phase, policy=policy, level=level, terms=terms)
+        changed = replace(
+            phase, since=now, used=phase.measure_elapsed(now), policy=policy, level=level, terms=terms, target=target,
+            running=runs,
+        )  # fmt: skip
         if phase.broken_at is not None or (not runs and not phase.running):
             return changed
         if not runs:  # due as it would be if it went on at once
             return replace(changed.resume_at(now, phase.set_by, phase.cause), running=False)
         if not phase.running:
-            set_by = _find_mover(changes, phases, self._is_running)
+            set_by = _find_mover(changes, phases, partial(_is_running, rule=policy.objectives[self.objective]))
         elif terms.hours is not phase.terms.hours and level is not phase.level:
             set_by = _find_mover(changes, phases, attrgetter("service_level"))
         else:
             set_by = _find_mover(changes, phases, attrgetter("priority"))
         return changed.resume_at(now, set_by, get_cause(set_by.data))
 
-    def _get_terms(self, labels: Labels) -> Target:
-        return labels.policy.get_target(labels.service_level.name, labels.priority, self.objective)
+    def _find_policy(self, phase: Phase) -> Policy:
+        """
+        Return the version that judges the clock from now on: that of the ticket, but for what is broken, and for an
+        objective that it does not have.
+        """
+        moves = phase.broken_at is None and self.objective in phase.labels.policy.objectives
+        return phase.labels.policy if moves else phase.policy
 
-    def _is_running(self, labels: Labels) -> bool:
-        return labels.closed_by is None and not labels.is_paused(self.objective)
+
+def _is_running(labels: Labels, rule: Objective) -> bool:
+    return labels.closed_by is None and not (rule.pauses and labels.paused_by is not None)
 
 
 def _find_mover(changes: Sequence[Fact], phases: Sequence[Phase], get: Callable[[Labels], object]) -> Fact:
@@ -1116,27 +1108,19 @@ def _read_labels(opening: Fact, versions: Versions) -> Labels | None:
     return Labels(policy, policy.get_level(opening.data.service_level), opening.data.priority)
 
 
-def _apply_change(labels: Labels, change: Fact, versions: Versions, objective: str, is_past_due: bool) -> Labels:
-    """
-    Return what the facts say after one more. What is past due stays in its version of the policy, and so does what
-    the other one does not have the names or the objective for.
-    """
+def _apply_change(labels: Labels, change: Fact, changes: Sequence[Fact], versions: Versions) -> Labels:
+    """Return what the facts say after one more of the changes of an instant."""
+    level, priority = labels.names
     match change.data:
-        case PriorityChanged(priority=priority) if priority not in labels.policy.priorities:
-            return labels.add_flag(Flag.NOT_IN_VERSION)
-        case PriorityChanged(priority=priority):
-            return replace(labels, priority=priority)
-        case ServiceLevelChanged(service_level=name) if name not in labels.policy.levels:
-            return labels.add_flag(Flag.NOT_IN_VERSION)
+        case PriorityChanged(priority=name):
+            return _rename(labels, (level, name), changes, versions)
         case ServiceLevelChanged(service_level=name):
-            return replace(labels, service_level=labels.policy.get_level(name))
-        case PolicyChanged() if is_past_due:
-            return labels
+            return _rename(labels, (name, priority), changes, versions)
         case PolicyChanged(policy_version=version):
             policy = versions.find_named(version)
-            if policy is None or policy.find_missing(*labels.names):
+            if policy is None or policy.find_missing(level, priority):
                 return labels.add_flag(Flag.NOT_IN_VERSION)
-            return labels.move_to(policy) if objective in policy.objectives else labels
+            return labels.rename(policy, level, priority)
         case Closed() if labels.closed_by is not None:
             return labels
         case Closed():
@@ -1157,3 +1141,29 @@ def _apply_change(labels: Labels, change: Fact, versions: Versions, objective: s
             return labels
         case _:
             assert_never(change.data)
+
+
+def _rename(labels: Labels, names: tuple[str, str], changes: Sequence[Fact], versions: Versions) -> Labels:
+    """
+    Return the labels with another level or priority. If the ticket's version lacks it and the one in force has it, the
+    ticket is moved there; two names that only go together may come in two changes of one instant.
+    """
+    if not labels.policy.find_missing(*names):
+        return labels.rename(labels.policy, *names)
+    in_force = versions.get_in_force(changes[0].time)
+    for level, priority in (names, _find_last_names(names, changes)):
+        if not in_force.find_missing(level, priority):
+            return labels.rename(in_force, level, priority).add_flag(Flag.MOVED_BY_CHANGE)
+    return labels.add_flag(Flag.NOT_IN_VERSION)
+
+
+def _find_last_names(names: tuple[str, str], changes: Sequence[Fact]) -> tuple[str, str]:
+    """Return the level and the priority that the changes of an instant end with, beginning with these."""
+    level, priority = names
+    for change in changes:
+        match change.data:
+            case ServiceLevelChanged(service_level=name):
+                level = name
+            case PriorityChanged(priority=name):
+                priority = name
+    return level, priority

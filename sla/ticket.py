@@ -107,7 +107,7 @@ class TicketSla:
             waiting=self.waiting,
         )
         events = [self._append(event) for event in decide(judgement, self.first, self.others)]
-        self.judged |= judgement.verdict.cycles
+        self.judged = {**dict.fromkeys(self.judged, ()), **judgement.verdict.cycles}
         return events
 
     def quarantine(self, error: str, now: datetime) -> Recorded:
