@@ -158,6 +158,11 @@ class _Guard:
         )
 
 
+def is_about_past(request: Request) -> bool:
+    """Return whether the answer takes all of history, or much of it."""
+    return request.url.path.endswith("/report") or not {"as_of", "known_at"}.isdisjoint(request.query_params)
+
+
 def _parse_host(host: str) -> str:
     """Return the name in a Host header, without the port."""
     return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
@@ -212,7 +217,8 @@ class _Web:
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         request.state.newest, request.state.breaches = board.list_newest(NEWEST), board.list_breaches()
-        return Response(encode(await board.ask(question, board, request, snapshot)), 200, headers, type)
+        answer = await board.ask(question, board, request, snapshot, is_long=is_about_past(request))
+        return Response(encode(answer), 200, headers, type)
 
     def _get_board(self) -> Board:
         board = self._board()

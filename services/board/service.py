@@ -173,6 +173,7 @@ class Board(Service):
         self.store, self._now = store, now
         self._view = Promises()
         self._readers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="board-pages")
+        self._long_reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="board-past")
         self._updated = asyncio.Event()
         self._ended = False
         self._tail = LogTail()
@@ -211,7 +212,8 @@ class Board(Service):
     async def stop(self) -> None:
         self._ended = True
         self._publish_update()
-        self._readers.shutdown(wait=False, cancel_futures=True)
+        for readers in (self._readers, self._long_reader):
+            readers.shutdown(wait=False, cancel_futures=True)
         await super().stop()
 
     def read_now(self) -> datetime:
@@ -226,9 +228,13 @@ class Board(Service):
         """Read how far the projection is. Blocking."""
         return self.store.read_checkpoint(self._view.name) or 0
 
-    async def ask(self, question: Callable[..., T], *arguments: Any) -> T:
-        """Do blocking work for a page, in a thread; long work does not keep the board from catching up."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, call_without_stop, question, *arguments)
+    async def ask(self, question: Callable[..., T], *arguments: Any, is_long: bool = False) -> T:
+        """
+        Do blocking work for a page, in a thread. Long work, about the past, is done one after the other: neither the
+        board nor who asks about now waits for it.
+        """
+        readers = self._long_reader if is_long else self._readers
+        return await asyncio.get_running_loop().run_in_executor(readers, call_without_stop, question, *arguments)
 
     async def follow_updates(self, position: int | None, idle_seconds: float) -> AsyncIterator[BoardUpdate | None]:
         """

@@ -5,6 +5,7 @@ import base64
 import json
 import re
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
@@ -16,10 +17,11 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from starlette.requests import Request
 
 from services.app import SERVICES
 from services.board import pages, service
-from services.board.routes import OPENAPI, STATIC
+from services.board.routes import OPENAPI, STATIC, is_about_past
 from services.board.service import Board, BoardSnapshot, LogTail
 from services.runtime.settings import SHIPPED_POLICIES, Settings, load_policy
 from sla.policy import Policy
@@ -44,7 +46,7 @@ from tests.support.bus import (
     up,
 )
 from tests.support.commands import call
-from tests.support.stores import address
+from tests.support.stores import address, new_store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("board")]
 
@@ -616,3 +618,30 @@ def _try_to_ask(url: str) -> Answer | None:
         return _ask(url, "/api/promises", "GET", {})
     except OSError:
         return None
+
+
+# ---- questions about the past
+
+
+async def test_six_questions_about_the_past_keep_nobody_waiting_who_asks_about_now(tmp_path: Path) -> None:
+    board, answered = Board(new_store(tmp_path / "none.db")), threading.Event()  # type: ignore[arg-type]  # asks nothing
+    try:
+        past = [asyncio.create_task(board.ask(answered.wait, PATIENCE, is_long=True)) for _ in range(6)]
+        await asyncio.sleep(0)  # each of them has asked
+        async with asyncio.timeout(PATIENCE):
+            assert await board.ask(lambda: "now") == "now"
+        assert not any(each.done() for each in past)
+        answered.set()
+        assert await asyncio.gather(*past) == [True] * 6
+    finally:
+        answered.set()
+        await board.stop()
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "is_long"),
+    [("/", "", False), ("/api/promises", "as_of=x", True), ("/ticket", "id=T&known_at=x", True), ("/report", "", True)],
+)
+def test_what_takes_all_of_history_is_a_question_about_the_past(path: str, query: str, is_long: bool) -> None:
+    scope = {"type": "http", "path": path, "query_string": query.encode(), "headers": [], "server": ("x", 80)}
+    assert is_about_past(Request(scope)) == is_long
