@@ -222,7 +222,7 @@ class SupportHours:
 
     def is_ever_open(self, years: Iterable[int]) -> bool:
         """Return whether any day of these local years has support time."""
-        return any(self._list_open_parts(day) for year in years for day in _iterate_days(year))
+        return any(self._list_open_parts(day) for year in years for day in iterate_days(year))
 
     def find_due(self, start: datetime, target: timedelta) -> datetime:
         """
@@ -318,6 +318,17 @@ class SupportHours:
         exception = self._rules.exceptions.get(day)
         return exception.name if exception else self._rules.holidays.get(day, NOT_COUNTED)
 
+    def find_dated(self, day: date) -> DatedHours | None:
+        """Return what holds on a local date instead of the hours of its week; None if these hold."""
+        if day in self._rules.exceptions:
+            return self._rules.exceptions[day]
+        if day in self._rules.holidays:
+            return DatedHours(self._rules.holidays[day], ())
+        windows = self._rules.yearly.get((day.month, day.day))
+        if windows is None or not self._weeks[bisect_right(self._weeks_from, day) - 1][day.weekday()]:
+            return None
+        return DatedHours(f"every {day:%d %B}", windows)
+
     def _find_due_beyond(self, start: datetime, target: timedelta) -> datetime:
         """Find the deadline where the span has too little open time left: double the span until it has enough."""
         years = self._span.years
@@ -364,7 +375,7 @@ class SupportHours:
         """Return the windows inside one local year in UTC, sorted, not yet merged."""
         if year not in self._years:
             self._years[year] = sorted(
-                window for day in _iterate_days(year) for window in self._build_windows_of_day(day)
+                window for day in iterate_days(year) for window in self._build_windows_of_day(day)
             )
         return self._years[year]
 
@@ -465,7 +476,8 @@ def _build_day(texts: Sequence[str]) -> tuple[Window, ...]:
     return tuple(sorted(Window.parse(text) for text in texts))
 
 
-def _iterate_days(year: int) -> Iterator[date]:
+def iterate_days(year: int) -> Iterator[date]:
+    """Iterate over the days of a year."""
     first = date(year, 1, 1)
     return (first + timedelta(days=n) for n in range((date(year + 1, 1, 1) - first).days))
 

@@ -7,7 +7,8 @@ packages `yaml` and `holidays`: a policy that was read once is stored resolved.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 
 from events.cloudevents import parse_time
-from sla.calendar import WEEKDAYS, Window, get_zone, parse_day_of_year, parse_weekdays
+from sla.calendar import DAY_MINUTES, WEEKDAYS, Window, get_zone, parse_day_of_year, parse_weekdays
 from sla.policy import FIRST_RESPONSE, RESOLVED_FORMAT, SEVERITIES, Policy, ResolvedJson, build_support_hours
 from sla.targets import parse_duration
 
@@ -34,6 +35,12 @@ WARN_AT = (50, 75, 90)
 HORIZON = range(1999, 2103)
 """The local years whose holidays are written out: facts lie in 2000 to 2100, their deadlines a little later."""
 
+LAST_TABLE_YEAR = 2099
+"""The package `holidays` has no table of the moon for 2100 and later."""
+
+HALF_DAY = "half_day"
+"""The category of `holidays` whose days it names as if they were whole ones."""
+
 LARGEST_FILE = 256 * 1024  # bytes
 DEEPEST_NESTING = 10
 REQUIRED = ("name", "version", "zone", "priorities", "levels")
@@ -43,6 +50,7 @@ STARTS, STOPS = ("opened", "customer_replied"), ("responded", "closed")
 
 _TOKEN = re.compile(r"[a-z0-9_-]{1,32}")
 _VERSION = re.compile(r"[A-Za-z0-9._-]{1,32}")
+_ABBREVIATED_ZONE = re.compile(r"[EMH]ST|[EMCP]ST[0-9][EMCP]DT|[CMWE]ET|GMT.*|Etc/GMT.*")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -56,13 +64,22 @@ class PolicyError(ValueError):
 
 def load_policy_file(path: str | PathLike[str]) -> Policy:
     """Read the policy of a file. Raises PolicyError with all problems of the file."""
-    file = _PolicyFile(path)
+    return read_policy_file(path, None)[0]
+
+
+def read_policy_file(path: str | PathLike[str], year: int | None) -> tuple[Policy, list[str]]:
+    """
+    Read the policy of a file, and what its writer may not have meant in this year and later, as lines
+    `FILE:LINE: what, and what to do`; nothing without a year. Raises PolicyError with all problems of the file.
+    """
+    file = _PolicyFile(path, year)
     resolved = file.read()
     if resolved is None:
         raise PolicyError(file.list_problems())
-    return replace(
+    policy = replace(
         Policy.from_resolved(resolved), effective_from=file.effective_from, material=file.material, source=file.source
     )
+    return policy, file.list_warnings()
 
 
 class _Names(NamedTuple):
@@ -226,6 +243,12 @@ def _build_holidays(country: str, subdivision: str | None, categories: tuple[str
     Every argument is explicit: by default, the language of the names would follow the environment
     (docs/upstream-behaviour.md#c3).
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of some tables that end, in words of its own: _find_ends
+        return _list_holidays(country, subdivision, categories)
+
+
+def _list_holidays(country: str, subdivision: str | None, categories: tuple[str, ...]) -> Mapping[str, str]:
     entity = _get_holiday_entity(country)
     options: ResolvedJson = {"include_sundays": False} if country in ("NO", "SE") else {}
     language = "en_US" if "en_US" in entity.supported_languages else entity.default_language
@@ -244,6 +267,36 @@ def _build_holidays(country: str, subdivision: str | None, categories: tuple[str
             for year in range(2101, HORIZON.stop):
                 calendar.get(date(year, 1, 1))  # asking for a date fills its year
     return {day.isoformat(): name for day, name in sorted(calendar.items()) if day.year in HORIZON}
+
+
+def _find_ends(holidays: Mapping[str, str]) -> dict[int, list[str]]:
+    """Return the names of holidays that each of five years had and no later one has, by the last of these years."""
+    years_of: dict[str, list[int]] = {}
+    for day, names in holidays.items():
+        for name in _split_names(names):
+            years = years_of.setdefault(name, [])
+            years += [year for year in (int(day[:4]),) if year not in years[-1:]]
+    ends: dict[int, list[str]] = {}
+    for name, years in years_of.items():
+        if years[-5:] == list(range(years[-1] - 4, years[-1] + 1)):
+            ends.setdefault(years[-1], []).append(name)
+    return dict(sorted(ends.items()))
+
+
+def _split_names(names: str) -> list[str]:
+    """Return the names of the holidays of one day, without what the package says of them in brackets."""
+    return [name.partition(" (")[0] for name in names.split("; ")]
+
+
+def _join(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _describe_zone(zone: str) -> str:
+    winter, summer = (datetime(2026, month, 1, tzinfo=get_zone(zone)).isoformat()[-6:] for month in (1, 7))
+    if winter == summer:
+        return f"{zone} is UTC{winter} all year, without summer time"
+    return f"{zone} is UTC{winter} in winter and UTC{summer} in summer"
 
 
 def _iterate_sundays() -> Iterator[str]:
@@ -292,16 +345,24 @@ class _PolicyFile:
     The methods that read a part return it as it will stand in the resolved policy; where it has problems, a stand-in.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str | PathLike[str], year: int | None) -> None:
+        self._path, self._year = Path(path), year
         self._found: list[tuple[int, str]] = []
+        self._warned: list[tuple[int, str]] = []
         self.effective_from: datetime | None = None
         self.material: bool | None = None
         self.source: str | None = None
 
     def list_problems(self) -> list[str]:
         """Return the problems found so far by line, as `FILE:LINE: what, and the rule`."""
-        return [f"{self._path}:{line}: {text}" for line, text in sorted(self._found, key=itemgetter(0))]
+        return self._list_lines(self._found)
+
+    def list_warnings(self) -> list[str]:
+        """Return the warnings so far, in the same form."""
+        return self._list_lines(self._warned)
+
+    def _list_lines(self, texts: Iterable[tuple[int, str]]) -> list[str]:
+        return [f"{self._path}:{line}: {text}" for line, text in sorted(texts, key=itemgetter(0))]
 
     def read(self) -> ResolvedJson | None:
         """Return the resolved policy; None if there are problems."""
@@ -317,6 +378,9 @@ class _PolicyFile:
 
     def _reject(self, node: yaml.Node, text: str) -> None:
         self._add_problem(node.start_mark.line + 1, text)
+
+    def _warn(self, node: yaml.Node, text: str) -> None:
+        self._warned.append((node.start_mark.line + 1, text))
 
     # --- from bytes to nodes
 
@@ -412,7 +476,7 @@ class _PolicyFile:
 
     def _read_policy(self, root: yaml.Node) -> ResolvedJson:
         fields = self._read_fields(root, "the policy", REQUIRED, OPTIONAL)
-        zone = self._parse_value(fields.get("zone"), "zone", _parse_zone)
+        zone = self._read_zone(fields.get("zone"), "zone")
         self.effective_from = self._parse_value(
             fields.get("effective_from"), "effective_from", _make_effect_parser(zone or "UTC")
         )
@@ -449,6 +513,12 @@ class _PolicyFile:
             "levels": [self._read_level(name, node, names, resolved) for name, node in levels],
             **optional,
         }
+
+    def _read_zone(self, node: yaml.Node | None, what: str) -> str | None:
+        zone = self._parse_value(node, what, _parse_zone)
+        if node is not None and zone is not None and _ABBREVIATED_ZONE.fullmatch(zone):
+            self._warn(node, f"{what}: {_describe_zone(zone)}; write the place that is meant, such as America/New_York")
+        return zone
 
     def _read_objectives(self, node: yaml.Node) -> ResolvedJson:
         """Return the rules of each objective by name: what starts, stops, pauses and repeats its clock."""
@@ -527,7 +597,7 @@ class _PolicyFile:
         """Return the windows of a calendar, or of a level that has its own, and the zone if they have another one."""
         changes = self._read_entries(fields.get("hours_from"), f"{what}: hours_from", _parse_day)
         exceptions = self._read_entries(fields.get("exceptions"), f"{what}: exceptions", _parse_day)
-        zone = self._parse_value(fields.get("zone"), f"{what}: zone", _parse_zone)
+        zone = self._read_zone(fields.get("zone"), f"{what}: zone")
         return {
             "hours": self._read_week(fields.get("hours"), f"{what}: hours"),
             "hours_from": {day: self._read_week(week, f"{what}: hours_from {day}") for day, week in changes.items()},
@@ -580,13 +650,41 @@ class _PolicyFile:
         subdivision = self._parse_value(
             fields.get("subdivision"), f"{what}: subdivision", _make_choice_parser(*known.subdivisions)
         )
-        allowed = _make_choice_parser(*(name for name in known.supported_categories if name != "half_day"))
+        allowed = _make_choice_parser(*(name for name in known.supported_categories if name != HALF_DAY))
         categories = self._parse_values(fields.get("categories"), f"{what}: categories", allowed)
         if "categories" in fields and fields["categories"].value == []:
             self._reject(fields["categories"], f"{what}: categories is empty; write [public], or holidays: none")
         if len(self._found) > found:
             return None
-        return _build_holidays(country, subdivision, tuple(categories or ["public"]))
+        holidays = _build_holidays(country, subdivision, tuple(categories or ["public"]))
+        if self._year is not None:
+            self._warn_of_holidays(
+                fields["country"], f"{what}: {country}", (country, subdivision), holidays, self._year
+            )
+        return holidays
+
+    def _warn_of_holidays(
+        self, node: yaml.Node, what: str, place: tuple[str, str | None], holidays: Mapping[str, str], since: int
+    ) -> None:
+        """Warn of what the package does not know of a country and its subdivision, or knows and does not close."""
+        country, subdivision = place
+        known = _get_holiday_entity(country)
+        if known.subdivisions and subdivision is None:
+            names = _join(known.subdivisions)
+            self._warn(node, f"{what} as a whole lacks the holidays of its parts; add a subdivision, one of {names}")
+        if HALF_DAY in known.supported_categories:
+            halves = _build_holidays(country, subdivision, (HALF_DAY,))
+            names = _join(
+                sorted({name for day in halves if int(day[:4]) >= since for name in _split_names(halves[day])})
+            )
+            where = f" ({names})" if names else " in some of its parts"
+            self._warn(node, f"{what} has half days{where}, which are not closed; write short days as exceptions")
+        for year, ended in _find_ends(holidays).items():
+            if since <= year < LAST_TABLE_YEAR:
+                names = _join(ended) if any(day[:4] > str(year) for day in holidays) else "holiday"
+                self._warn(
+                    node, f"{what}: no {names} is known after {year}; add the days, or publish a version by then"
+                )
 
     def _read_level(self, name: str, node: yaml.Node, names: _Names, policy: ResolvedJson) -> ResolvedJson:
         what = f"level {name}"
@@ -639,6 +737,9 @@ class _PolicyFile:
         for (before, _), (window, item) in pairwise(windows):
             if window.start < before.end:
                 self._reject(item, f"{what}: {window} overlaps {before}; make one window of the two")
+        for window, item in windows:
+            if window.end % DAY_MINUTES == DAY_MINUTES - 1:
+                self._warn(item, f"{what}: {window} leaves out the minute before midnight; the day ends at 24:00")
         return [str(window) for window, _ in windows]
 
     def _read_exception(self, node: yaml.Node, what: str) -> ResolvedJson:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,11 +18,14 @@ from services.queries.backtest import Backtest, Flip
 from services.runtime.connections import find_store, open_store
 from services.store.snapshot import count_tickets
 from services.text.formats import format_share, format_wall_time, format_wall_time_briefly
+from sla.meaning import CalendarMeaning, NamedDay, describe_calendars, find_long_targets
 from sla.policy import FIRST_RESPONSE, Policy
-from sla.policy_file import PolicyError, load_policy_file
+from sla.policy_file import PolicyError, load_policy_file, read_policy_file
 from sla.versions import Change, Version, VersionRefusedError, Versions, find_changes, flatten_policy, is_material
 
 VERSION_COLUMNS = ("version", "in force from", "published", "material", "fingerprint")
+CALENDAR_COLUMNS = ("calendar", "levels", "zone", "hours a week")
+DAY_COLUMNS = ("day", "name", "hours", "calendars")
 ALWAYS = "the beginning"
 MOVE_COLUMNS = ("ticket", "objective", "level", "priority", "version", "due", "due then", "")
 BACKTEST_COLUMNS = (
@@ -46,15 +49,33 @@ app.add_typer(policy_app, name="policy")
 
 
 @policy_app.command("check")
-def policy_check(file: Annotated[Path, typer.Argument(help="A policy file.")]) -> None:
-    """Validate a policy file. Problems go to stdout, one a line: FILE:LINE: what, and the rule."""
+def policy_check(
+    file: Annotated[Path, typer.Argument(help="A policy file.")],
+    output: As = Output.TABLE,
+) -> None:
+    """
+    Validate a policy file, and say what it means: hours, closed days, warnings. Problems go to stdout, one a line:
+    FILE:LINE: what, and the rule.
+    """
+    year = datetime.now(UTC).year
     try:
-        policy = load_policy_file(file)
+        policy, warnings = read_policy_file(file, year)
     except PolicyError as error:
         typer.echo(error)
         raise typer.Exit(1) from None
+    calendars = describe_calendars(policy, range(year, year + 2))
+    warnings += [f"{file}: {text}" for each in calendars for text in each.warnings]
+    warnings += [f"{file}: {text}" for text in find_long_targets(policy, year)]
+    if output is Output.JSON:
+        print_json(describe_meaning(policy, calendars, warnings))
+        return
     levels, priorities = ", ".join(policy.levels), ", ".join(policy.priorities)
     typer.echo(f"{file}: fine: {policy.name} {policy.version}, {policy.zone}; levels {levels}; priorities {priorities}")
+    for warning in warnings:
+        typer.echo(f"warning: {warning}")
+    print_table(CALENDAR_COLUMNS, map(build_calendar_row, calendars))
+    if days := list(build_day_rows(calendars)):
+        print_table(DAY_COLUMNS, days)
 
 
 @policy_app.command("publish")
@@ -96,9 +117,9 @@ def policy_show(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """What a version says. With -o json as it was resolved when it was published: every date, every window."""
-    versions, now = read_versions(data), datetime.now(UTC)
+    now = datetime.now(UTC)
     with refuse_wrong_usage():
-        policy = versions.get_in_force(now) if version is None else find_policy(version, versions)
+        policy = read_versions(data).get_in_force(now) if version is None else find_policy(version, data)
     if output is Output.JSON:
         print_json(policy.to_resolved())
     else:
@@ -113,9 +134,8 @@ def policy_diff(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """What one version says otherwise than another, and whether that is material."""
-    versions = read_versions(data)
     with refuse_wrong_usage():
-        one, other = find_policy(before, versions), find_policy(after, versions)
+        one, other = find_policy(before, data), find_policy(after, data)
     found = find_changes(one, other)
     if output is Output.JSON:
         print_json({"material": is_material(one, other), "changes": [change._asdict() for change in found]})
@@ -176,6 +196,45 @@ def backtest_command(
         print_message(f"{test.tickets:,} tickets, {len(test.flips):,} promises flip")
 
 
+def describe_meaning(policy: Policy, calendars: Iterable[CalendarMeaning], warnings: Sequence[str]) -> dict[str, Any]:
+    """Return what a policy means for programs; a day without hours is closed."""
+    return {
+        "name": policy.name,
+        "version": policy.version,
+        "zone": policy.zone,
+        "calendars": [
+            {
+                "calendar": each.calendar,
+                "levels": each.levels,
+                "zone": each.zone,
+                "week_hours": [
+                    {"from": f"{day}", "hours": length / timedelta(hours=1)} for day, length in each.week_hours.items()
+                ],
+                "days": [{"date": f"{day}", "name": name, "hours": hours} for day, name, hours in each.days],
+            }
+            for each in calendars
+        ],
+        "warnings": warnings,
+    }
+
+
+def build_calendar_row(calendar: CalendarMeaning) -> tuple[str, ...]:
+    """Return a calendar in the order of CALENDAR_COLUMNS."""
+    lengths = [f"{length / timedelta(hours=1):g} h from {day}" for day, length in calendar.week_hours.items()]
+    lengths[0] = lengths[0].partition(" from")[0]
+    return calendar.calendar, ", ".join(calendar.levels) or "-", calendar.zone, ", ".join(lengths)
+
+
+def build_day_rows(calendars: Sequence[CalendarMeaning]) -> Iterator[tuple[str, ...]]:
+    """Yield the days on which other hours hold, in the order of DAY_COLUMNS."""
+    found: dict[NamedDay, list[str]] = {}
+    for each in calendars:
+        for day in each.days:
+            found.setdefault(day, []).append(each.calendar)
+    for day, names in sorted(found.items()):
+        yield f"{day.day:%a %Y-%m-%d}", day.name, day.hours, "all" if len(names) == len(calendars) else ", ".join(names)
+
+
 def describe_version(version: Version, versions: Versions, now: datetime) -> dict[str, Any]:
     """Return a version for programs; the first version has no `effective_from`."""
     return {
@@ -204,17 +263,18 @@ def build_version_row(version: Version, versions: Versions, now: datetime) -> tu
     )
 
 
-def find_policy(name: str, versions: Versions) -> Policy:
+def find_policy(name: str, data: Path) -> Policy:
     """
-    Return a published version, or read a policy file. Raises ValueError if there is neither, PolicyError for a file
-    that is wrong.
+    Read a policy file, which needs no store, or return a published version. Raises ValueError if there is neither,
+    PolicyError for a file that is wrong.
     """
-    if name in {version.name for version in versions}:
-        return versions.get_named(name)
     if Path(name).is_file():
         return load_policy_file(name)
+    versions = read_versions(data)
+    if (found := versions.find_named(name)) is not None:
+        return found
     known = ", ".join(version.name for version in versions) or "none"
-    raise ValueError(f"{name!r} is neither a published version nor a file; the versions are {known}")
+    raise ValueError(f"{name!r} is neither a file nor a published version; the versions are {known}")
 
 
 def list_settings(policy: Policy, now: datetime) -> list[tuple[str, str]]:

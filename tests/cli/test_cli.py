@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -25,6 +26,7 @@ from services.runtime import connections
 from tests.support.commands import Engine, Said, running, sla
 
 POLICY = Path(__file__).parents[2] / "sla" / "policies" / "cention-support.yaml"
+CORNER_SHOP = Path(__file__).parents[2] / "docs" / "policies" / "corner-shop.yaml"
 
 KEYS = [
     "ticket_id", "service_level", "priority", "stage", "breached", "breached_at", "breaches", "started_at", "due_at",
@@ -287,7 +289,35 @@ def test_a_reader_that_goes_away_causes_no_traceback() -> None:
 
 def test_a_good_policy_is_fine(call: Callable[..., Said]) -> None:
     said = call("policy", "check", POLICY)
-    assert said.code == 0 and said.out.count("\n") == 1 and "cention-support" in said.out
+    assert (said.code, said.err) == (0, "") and said.out.startswith(f"{POLICY}: fine: cention-support 2026-01")
+    assert "warning" not in said.out and re.search(r"foundation +foundation +Europe/Stockholm +45 h", said.out)
+    assert said.out.count("closed") == 26 and re.search(r"Christmas Day +closed +all", said.out)
+
+
+def test_what_a_policy_means_is_said_to_programs_too(call: Callable[..., Said]) -> None:
+    said = json.loads(call("policy", "check", CORNER_SHOP, "-o", "json").out)
+    (shop,) = said["calendars"]
+    assert [each["hours"] for each in shop["week_hours"]] == [41.5, 17.5, 41.5] and said["warnings"] == []
+    assert {"date": "2027-12-24", "name": "Christmas Eve", "hours": "09:00-12:00"} in shop["days"]
+
+
+def test_warnings_come_after_the_verdict_and_none_of_a_library_is_seen(
+    call: Callable[..., Said], tmp_path: Path
+) -> None:
+    file = tmp_path / "pune.yaml"
+    file.write_text(POLICY.read_text().replace("country: SE", "country: IN").replace("include_sundays: false", ""))
+    said = call("policy", "check", file)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.splitlines()[1].startswith(f"warning: {file}:14: holidays: IN as a whole lacks")
+    assert "holidays: IN: no " in said.out and " is known after 2035" in said.out
+
+
+def test_a_policy_file_is_shown_and_compared_without_a_store(call: Callable[..., Said], tmp_path: Path) -> None:
+    nowhere = ("--data", tmp_path / "nothing")
+    shown = call("policy", "show", CORNER_SHOP, *nowhere)
+    assert shown.code == 0 and "levels.customer.targets.question" in shown.out
+    assert call("policy", "diff", CORNER_SHOP, CORNER_SHOP, *nowhere).err == "0 changes, none of them material\n"
+    assert call("policy", "show", *nowhere).code != 0
 
 
 def test_a_bad_policy_is_refused_with_file_line_and_rule(call: Callable[..., Said], tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def test_a_filter_finds_the_promises_that_match_it_page_by_page_and_in_the_list_
         fact("paused", "C-1", now),
         fact("closed", "C-2", now),
         fact("customer_replied", "T-0", now),
-        fact("excluded", "T-1", now, reason="training"),
+        fact("excluded", "T-1", now, reason="basic_training"),
     )
     log.take(now, fact("escalated", "NEW", now), *(fact("closed", f"T-{n}", now) for n in range(3, 30, 3)))
     projection = Promises()
