@@ -18,6 +18,7 @@ from tests.support.planted import BUGS
 KINDS = ("lost", "doubled", "false", "early", "stuck", "late", "differs", "not reached")
 SHOWN = 20  # problems of a seed
 SEEDS = (1, 2)
+"""The first one is run; a planted bug may take another to be caught."""
 HAPPENS = {"kill": "killed", "fail": "failed", "stop": "stopped"}
 STATES = (
     *(f"{role} {HAPPENS[fault.partition(':')[2]]} at {fault}" for role, faults in FAULTS.items() for fault in faults),
@@ -73,14 +74,14 @@ def planted(names: Iterable[str]) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--seed", type=int, action="append", help=f"this one; without it {SEEDS}")
+    parser.add_argument("--seed", type=int, action="append", help=f"this one; without it {SEEDS[0]}")
     parser.add_argument("--planted", nargs="*", metavar="BUG", help=f"planted, one after the other: {', '.join(BUGS)}")
     given = parser.parse_args()
     if not FAKETIME.exists() or os.geteuid() != 0:
         sys.exit(f"chaos needs root (a small disk is mounted) and {FAKETIME}: apt-get install faketime")
     if given.planted is not None:
         return planted(given.planted or list(BUGS))
-    return chaos(given.seed or SEEDS)
+    return chaos(given.seed or SEEDS[:1])
 
 
 if __name__ == "__main__":
