@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -35,7 +34,6 @@ from tests.scenarios.scenario import stockholm
 from tests.support.bus import Up, fact, now, opened, responded, samples, up
 from tests.support.commands import Said, call, sla
 from tests.support.memory import POLICY, SHIPPED, make_edited_policy
-from tests.support.newer_holidays import build_more_holidays
 from tests.support.objectives import doubled, with_objectives
 from tests.support.store_log import HOUR, START, Log
 from tests.support.stores import new_store, rows, tables
@@ -243,7 +241,8 @@ def test_the_same_text_under_the_same_version_stays_as_it_was_published_whatever
     if is_used:
         log.take(START, opened("T-1", START))
     (published,) = log.store.read_versions()
-    monkeypatch.setattr(policy_file, "_build_holidays", build_more_holidays)
+    known = policy_file._build_holidays
+    monkeypatch.setattr(policy_file, "_build_holidays", lambda *place: {**known(*place), "2027-06-25": "Midsummer Eve"})
     again = load_policy_file(written(tmp_path, "# with a comment\n", "2026-01"))
     assert again.fingerprint != POLICY.fingerprint
     assert log.store.publish_policy(again, lambda: NOW) == published
@@ -488,6 +487,17 @@ def test_a_file_of_another_policy_is_not_published_at_a_start(tmp_path: Path) ->
         assert shown(engine.data, "T-2", stage="running")["policy_version"] == "2027-01"
 
 
+NEWER_HOLIDAYS = """
+from holidays.countries.sweden import Sweden
+populate = Sweden._populate_public_holidays
+def populate_more(self):
+    populate(self)
+    self._add_holiday_jun_25("Midsummer Eve") if self._year == 2027 else None
+Sweden._populate_public_holidays = populate_more
+"""
+"""A package `holidays` that knows a day more, in whatever process Python starts with this module."""
+
+
 def read_drift(engine: Up) -> float:
     (found,) = (it.value for it in asyncio.run(samples(engine.http_url)) if it.name == "sla_policy_drift")
     return found
@@ -496,11 +506,11 @@ def read_drift(engine: Up) -> float:
 @pytest.mark.parts
 @pytest.mark.on_file
 def test_an_engine_goes_on_with_what_is_published_when_the_package_knows_more_days(tmp_path: Path) -> None:
-    newer = (sys.executable, "-m", "tests.support.newer_holidays")
+    (tmp_path / "sitecustomize.py").write_text(NEWER_HOLIDAYS, encoding="utf-8")
     with up(tmp_path) as engine:
         before = sla("policy", "show", "-o", "json", "--data", engine.data).out
         assert read_drift(engine) == 0
-    with up(tmp_path, newer, PYTHONPATH=str(Path(__file__).parents[2])) as engine:
+    with up(tmp_path, PYTHONPATH=str(tmp_path)) as engine:
         assert sla("policy", "show", "-o", "json", "--data", engine.data).out == before
         assert read_drift(engine) == 1
         log = engine.process.log
