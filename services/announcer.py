@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 from uuid import uuid4
@@ -339,7 +339,7 @@ def _build_data(ticket: str, event: Announced) -> dict[str, Any]:
         level, priority = event.service_level, event.priority
     elif isinstance(event, EscalationRaised):
         level, priority = state.service_level, state.priority
-    assert state.target is not None
+    assert state.started_at is not None
     return {
         "ticket_id": ticket,
         "objective": event.objective,
@@ -348,8 +348,8 @@ def _build_data(ticket: str, event: Announced) -> dict[str, Any]:
         "priority": priority,
         "policy_version": state.policy_version,
         "started_at": state.started_at,
-        "due_at": state.due_at,
-        "target_seconds": to_seconds(state.target),
+        "due_at": state.due_at or state.started_at,
+        "target_seconds": to_seconds(state.target or timedelta()),
         "elapsed_seconds": to_seconds(event.elapsed),
         "escalation_level": state.escalation_level,
         "cause": event.cause,

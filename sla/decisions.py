@@ -184,6 +184,8 @@ def _decide_promise(judgement: Judgement, promise: Promise, clock: Clock) -> lis
     """Return what is to be decided about one promise; a state that changes alone is a `StateUpdated`."""
     found = _compare(judgement, promise, clock)
     state = _build_state(found)
+    if not clock.phase.promised and promise.state == State() and promise.objective != FIRST_RESPONSE:
+        return []
     events: list[DecidedEvent] = [event for decision in DECISIONS for event in decision(found, state)]
     if not events and state != promise.state:
         return [StateUpdated(at=judgement.now, state=state, objective=promise.objective, cycle=promise.cycle)]
@@ -250,8 +252,8 @@ def _build_state(found: Comparison) -> State:
         policy_fingerprint=phase.policy.fingerprint,
         opening_id=clock.opening.id,
         started_at=clock.started_at,
-        due_at=phase.due_at,
-        target=phase.target,
+        due_at=phase.due_at if phase.promised else None,
+        target=phase.target if phase.promised else None,
         at_risk_at=phase.find_threshold(AT_RISK_PERCENT) if running else None,
         warned_percent=warned,
         breached_at=clock.broken_at if found.breach_stays or found.breaks_now else None,
@@ -274,10 +276,14 @@ def _find_stage(found: Comparison) -> str:
     that it broke (docs/architecture.md#rule-2).
     """
     clock = found.clock
+    if not clock.phase.promised:
+        return "cancelled"
     if clock.excluded_by is not None:
         return "excluded"
     if not found.is_settled:
         return "running"
+    if clock.phase.unpromised_by is not None:
+        return "cancelled"
     if clock.response is not None:
         return "fulfilled"
     if clock.closed_by is not None:
@@ -293,6 +299,8 @@ def _find_customer(verdict: Verdict) -> str | None:
 
 def _find_reason(clock: Clock, stage: str) -> str | None:
     """Return why it was cancelled or excluded, None if it was neither."""
+    if stage == "cancelled" and clock.phase.unpromised_by is not None:
+        return Cause.NO_PROMISE
     ended_by = {"excluded": clock.excluded_by, "cancelled": clock.closed_by}.get(stage)
     return None if ended_by is None else getattr(ended_by.data, "reason", None) or Cause.CLOSED
 
@@ -344,6 +352,8 @@ def _find_retraction_reason(clock: Clock) -> Cause:
         return Cause.EXCLUDED
     if clock.met:
         return Cause.ANSWERED_IN_TIME
+    if clock.phase.unpromised_by is not None:
+        return Cause.NO_PROMISE
     if clock.closed_by is not None and clock.broken_at is None:
         return Cause.CLOSED
     return Cause.PAUSED if clock.paused and clock.broken_at is None else Cause.DEADLINE_MOVED
@@ -363,16 +373,17 @@ def _copy_breach(breach: Breached) -> dict[str, Any]:
 
 
 def decide_start(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
-    if Applied.KIND in found.promise.counts:
+    phase = found.clock.phase
+    if Applied.KIND in found.promise.counts or not phase.promised:
         return ()
-    opening = found.clock.opening
-    return (Applied(**_build_common(found, state, Applied, opening.time, get_cause(opening.data), opening.id)),)
+    start = phase.promised_by or found.clock.opening
+    return (Applied(**_build_common(found, state, Applied, start.time, get_cause(start.data), start.id)),)
 
 
 def decide_target_change(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
     """Decide that the deadline of a running clock moved, or that a clock that had ended goes on, moved or not."""
     before, clock = found.before, found.clock
-    if before.due_at is None or before.target is None or clock.response or clock.closed_by:
+    if Applied.KIND not in found.promise.counts or clock.response or clock.closed_by or clock.phase.unpromised_by:
         return ()
     goes_on = found.promise.has_ended or (state.stage == "running" and _has_moved(before, clock))
     if state.stage == "excluded" or not goes_on:
@@ -382,8 +393,8 @@ def decide_target_change(found: Comparison, state: State) -> Sequence[AnnouncedE
     return (
         TargetChanged(
             **_build_common(found, state, TargetChanged, time, cause, cause_id, number=number),
-            old_due_at=before.due_at,
-            old_target=before.target,
+            old_due_at=before.due_at or clock.started_at,
+            old_target=before.target or ZERO,
             undoes=found.promise.last_outcome,
         ),
     )
@@ -397,7 +408,7 @@ def _find_target_cause(found: Comparison) -> tuple[datetime, Cause, str]:
         set_by, cause = clock.revoked_by, Cause.EXCLUSION_REVOKED
     elif before.opening_id != clock.opening.id:
         set_by, cause = clock.opening, Cause.OPENING_REPLACED
-    elif found.promise.has_ended:
+    elif found.promise.has_ended and not _is_promised_again(found):
         reopened_by = clock.timeline.find_reopened_by(judgement.now)
         if reopened_by is None or not found.promise.was_closed:
             return judgement.now, Cause.CORRECTED, judgement.fact_id or set_by.id
@@ -407,6 +418,13 @@ def _find_target_cause(found: Comparison) -> tuple[datetime, Cause, str]:
     elif before.started_at != clock.started_at:
         set_by, cause = clock.opening, Cause.OPENING_REPLACED
     return set_by.time, cause, set_by.asserted_by
+
+
+def _is_promised_again(found: Comparison) -> bool:
+    """Return whether the change that moved the deadline promised something again."""
+    phase = found.clock.phase
+    before = found.clock.timeline.get_phase_before(phase.set_by.time)
+    return found.before.reason == Cause.NO_PROMISE and before.unpromised_by is not None
 
 
 def decide_warning(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
@@ -493,12 +511,17 @@ def _get_fulfilled_fields(state: State) -> tuple[object, ...]:
 
 
 def decide_cancellation(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
-    """Decide that the clock ended without an answer: closed, or excluded."""
-    if state.reason is None or state.stage == found.before.stage:
+    """Decide that the clock ended without an answer: closed, excluded, or nothing is promised any more."""
+    clock, was_announced = found.clock, Applied.KIND in found.promise.counts
+    if state.reason is None or state.stage == found.before.stage or not (clock.phase.promised or was_announced):
         return ()
-    ended_by = found.clock.excluded_by or found.clock.closed_by
+    if state.stage == "excluded":
+        cause, ended_by = Cause.EXCLUDED, clock.excluded_by
+    elif clock.phase.unpromised_by is not None:
+        cause, ended_by = Cause.NO_PROMISE, clock.phase.unpromised_by
+    else:
+        cause, ended_by = Cause.CLOSED, clock.closed_by
     assert ended_by is not None
-    cause = Cause.EXCLUDED if state.stage == "excluded" else Cause.CLOSED
     number = found.promise.get_next_number(Cancelled)
     return (
         Cancelled(

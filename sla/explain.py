@@ -82,7 +82,7 @@ class ClockExplanation(NamedTuple):
     def ended_by(self) -> Fact | None:
         """The fact that ended it, or that closed the ticket so that it stopped; None if it goes on."""
         clock = self.clock
-        ends = [fact for fact in (clock.response, clock.excluded_by) if fact is not None]
+        ends = [it for it in (clock.response, clock.excluded_by, clock.phase.unpromised_by) if it is not None]
         return min(ends, key=lambda fact: fact.time, default=clock.closed_by)
 
     @property
@@ -109,7 +109,7 @@ class ClockExplanation(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """A ticket at one instant. The first clock is that of the first response."""
+    """A ticket at one instant. Its clocks are those of what was promised, that of the first response before others."""
 
     facts: tuple[FactEntry, ...]
     decisions: tuple[DecisionEntry, ...]
@@ -126,7 +126,7 @@ def explain(facts: Facts, events: Sequence[Event], versions: Versions, at: datet
     return Explanation(
         facts=tuple(_build_fact_entries(facts, events, at)),
         decisions=tuple(_build_decision_entries(events, at)),
-        clocks=tuple(_explain_clock(*key, clock, facts, at) for key, clock in clocks.items()),
+        clocks=tuple(_explain_clock(*key, clock, facts, at) for key, clock in clocks.items() if clock.phase.promised),
     )
 
 
@@ -176,11 +176,17 @@ def _build_segments(clock: Clock, end: datetime) -> Iterator[TimeSegment]:
 
 def _cut_phase(phase: Phase, start: datetime, end: datetime) -> Iterator[Segment]:
     if not phase.running:
-        yield Segment(start, end, False, "paused" if phase.labels.closed_by is None else "closed")
+        yield Segment(start, end, False, _explain_stop(phase))
         return
     counted = f"{phase.terms.calendar} hours, policy {phase.policy.version}"
     for segment in phase.terms.hours.cut_segments(start, end):
         yield segment._replace(reason=counted) if segment.counted else segment
+
+
+def _explain_stop(phase: Phase) -> str:
+    if phase.unpromised_by is not None:
+        return "no promise"
+    return "paused" if phase.labels.closed_by is None else "closed"
 
 
 def _build_excluded_segment(clock: Clock, end: datetime, at: datetime) -> Iterator[TimeSegment]:

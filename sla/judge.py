@@ -102,6 +102,7 @@ class Cause(StrEnum):
     EXCLUDED = "excluded"
     EXCLUSION_REVOKED = "exclusion_revoked"
     CORRECTED = "corrected"
+    NO_PROMISE = "no_promise"
 
 
 class Flag(StrEnum):
@@ -217,6 +218,8 @@ class Phase(Struct, frozen=True):
     support time, `used` was gone at `since`; it runs out at `due_at`, or would have when it stopped. `set_by` is the
     fact that moved the deadline last, and `cause` what that is called. `labels` follow every change, but a promise that
     broke at `broken_at` stays judged as it was, and in its version of the policy (docs/architecture.md#rule-4).
+    `unpromised_by` is the fact since which nothing is promised, None while something is; `promised` that something is
+    or was, and `promised_by` the change by which that began, None if it did with the clock.
     """
 
     since: datetime
@@ -231,6 +234,9 @@ class Phase(Struct, frozen=True):
     cause: Cause
     broken_at: datetime | None
     labels: Labels
+    promised: bool
+    promised_by: Fact | None = None
+    unpromised_by: Fact | None = None
 
     def is_past_due(self, at: datetime) -> bool:
         """Return whether the promise is broken at `at`, which is in this phase, if nobody has responded by then."""
@@ -285,10 +291,12 @@ class Clock:
     @property
     def met(self) -> bool | None:
         """
-        Whether the response is not later than the deadline, None without a response. Decided on instants, never on
-        spans (docs/architecture.md#rule-1).
+        Whether the response is not later than the deadline, None without a response or a promise. Decided on instants,
+        never on spans (docs/architecture.md#rule-1).
         """
-        return None if self.response is None else self.response.time <= self.phase.due_at
+        if self.response is None or self.phase.unpromised_by is not None:
+            return None
+        return self.response.time <= self.phase.due_at
 
     @property
     def service_level(self) -> Level:
@@ -300,7 +308,12 @@ class Clock:
 
     @property
     def judged(self) -> Labels:
-        """What it is judged by: the labels of when it broke, else of its last phase (docs/architecture.md#rule-4)."""
+        """
+        What it is judged by: the labels of when it broke, or of before nothing was promised any more, else of its last
+        phase (docs/architecture.md#rule-4).
+        """
+        if self.phase.promised and self.phase.unpromised_by is not None:
+            return self.timeline.get_phase_before(self.phase.unpromised_by.time).labels
         broken_at = self.broken_at or self.phase.broken_at
         return (self.phase if broken_at is None else self.timeline.get_phase_at(broken_at)).labels
 
@@ -801,7 +814,7 @@ def _judge_clock(
     labels = timeline.get_phase_at(until).labels
     end = until if response is None else max(response.time, timeline.start.time)  # a change after that alters nothing
     phase = timeline.get_phase_at(end)
-    if response is not None and not phase.running and phase.broken_at is None:
+    if response is not None and not phase.running and phase.broken_at is None and phase.unpromised_by is None:
         phase = phase.resume_at(end, phase.set_by, phase.cause)  # whoever answers does not wait any longer
     answered_in_time = response is not None and response.time <= phase.due_at
     excluded_by = exclusions.find_in_effect(phase.policy)
@@ -848,7 +861,7 @@ def _find_response(
 
 def _measure_overdue(timeline: "Timeline", phase: Phase, response: Fact | None) -> timedelta | None:
     """Return the support time between deadline and response; zero if it was met, None if there is no response."""
-    if response is None:
+    if response is None or phase.unpromised_by is not None:
         return None
     if response.time <= phase.due_at:
         return ZERO
@@ -913,21 +926,24 @@ class Timeline:
 
     def __init__(self, objective: str, start: Fact, versions: Versions, given: Labels, policy: Policy) -> None:
         self.objective, self.start, self.versions, self.given, self.policy = objective, start, versions, given, policy
-        terms = policy.get_target(*given.names, objective)
+        level, found = policy.get_level(given.service_level.name), policy.find_target(*given.names, objective)
+        terms = found or Target(ZERO, level.hours, level.name)
         target = terms.measure(start.time)
         first = Phase(
             since=start.time,
             used=ZERO,
             policy=policy,
-            level=policy.get_level(given.service_level.name),
+            level=level,
             terms=terms,
             target=target,
             due_at=terms.hours.find_deadline(start.time, target),
-            running=_is_running(given, policy.objectives[objective]),
+            running=found is not None and _is_running(given, policy.objectives[objective]),
             set_by=start,
             cause=get_cause(start.data),
             broken_at=None,
             labels=given,
+            promised=found is not None,
+            unpromised_by=None if found else start,
         )
         self._phases = [first]
         self._times: list[datetime] = []  # of the changes that are folded: a phase begins at each
@@ -1014,6 +1030,10 @@ class Timeline:
         """Return the phase after all that happened at this time."""
         return self._phases[bisect_right(self._times, time)]
 
+    def get_phase_before(self, time: datetime) -> Phase:
+        """Return the phase before all that happened at this time; the first one if it begins then."""
+        return self._phases[bisect_left(self._times, time)]
+
     def _fold_instant(self, changes: Sequence[Fact]) -> None:
         """Fold the changes of one instant."""
         before = self._phases[-1]
@@ -1052,10 +1072,15 @@ class Timeline:
         if phase.broken_at is None and phase.is_past_due(now):
             phase = replace(phase, broken_at=phase.due_at)
         policy = self._find_policy(phase)
-        level, terms, runs = phase.level, phase.terms, _is_running(phase.labels, policy.objectives[self.objective])
+        rule, level, terms = policy.objectives[self.objective], phase.level, phase.terms
+        is_promised = was_promised = phase.unpromised_by is None
         if phase.broken_at is None and not policy.find_missing(*phase.labels.names):
             level = policy.get_level(phase.labels.service_level.name)
-            terms = policy.get_target(*phase.labels.names, self.objective)
+            found = policy.find_target(*phase.labels.names, self.objective)
+            terms, is_promised = found or terms, found is not None
+        if is_promised is not was_promised:
+            phase = _set_promised(phase, _find_mover(changes, phases, _get_names), is_promised)
+        runs = is_promised and _is_running(phase.labels, rule)
         target = terms.measure(self.start.time)
         if (terms.hours, target, runs) == (phase.terms.hours, phase.target, phase.running):
             return phase if terms is phase.terms else replace(phase, policy=policy, level=level, terms=terms)
@@ -1063,12 +1088,12 @@ class Timeline:
             phase, since=now, used=phase.measure_elapsed(now), policy=policy, level=level, terms=terms, target=target,
             running=runs,
         )  # fmt: skip
-        if phase.broken_at is not None or (not runs and not phase.running):
+        if phase.broken_at is not None or (not runs and not phase.running and was_promised):
             return changed
         if not runs:  # due as it would be if it went on at once
             return replace(changed.resume_at(now, phase.set_by, phase.cause), running=False)
         if not phase.running:
-            set_by = _find_mover(changes, phases, partial(_is_running, rule=policy.objectives[self.objective]))
+            set_by = _find_mover(changes, phases, partial(_is_running, rule=rule) if was_promised else _get_names)
         elif terms.hours is not phase.terms.hours and level is not phase.level:
             set_by = _find_mover(changes, phases, attrgetter("service_level"))
         else:
@@ -1086,6 +1111,19 @@ class Timeline:
 
 def _is_running(labels: Labels, rule: Objective) -> bool:
     return labels.closed_by is None and not (rule.pauses and labels.paused_by is not None)
+
+
+def _get_names(labels: Labels) -> tuple[object, ...]:
+    """Return all that says what is promised."""
+    return (labels.policy, *labels.names)
+
+
+def _set_promised(phase: Phase, mover: Fact, is_promised: bool) -> Phase:
+    """Return the phase once this fact has promised something, or nothing any more."""
+    if not is_promised:
+        return replace(phase, unpromised_by=mover)
+    promised_by = phase.promised_by if phase.promised else mover
+    return replace(phase, unpromised_by=None, promised=True, promised_by=promised_by)
 
 
 def _find_mover(changes: Sequence[Fact], phases: Sequence[Phase], get: Callable[[Labels], object]) -> Fact:

@@ -20,7 +20,8 @@ class State(Struct, frozen=True, omit_defaults=True):
     A promise as decided so far. Spans are support time. `next_at` is the next instant at which time alone matters, None
     if there is none; `reason` is why it was cancelled or excluded, `flags` what is odd about the facts. From
     `since`, when `used` was gone, time counts by the hours of the level it is judged by, unless it is `stopped`;
-    without a `since` it counts as it began. `judged_level` and `judged_priority` are None while they are the labels.
+    without a `since` it counts as it began. One that is not pending and has no `due_at` never promised anything, and is
+    in no figure. `judged_level` and `judged_priority` are None while they are the labels.
     """
 
     stage: str = "pending"

@@ -17,6 +17,9 @@ from sla.targets import Target
 
 ResolvedJson = dict[str, Any]
 
+NO_PROMISE = "none"
+"""The target of a priority to which nothing is promised."""
+
 FIRST_RESPONSE = "first_response"
 """The objective that every policy has; others are named by the policy."""
 
@@ -48,9 +51,9 @@ class Level:
     name: str
     hours: SupportHours
     targets: Mapping[str, Target]
-    """The target of the first response, by priority."""
+    """The target of the first response, by priority; none for one to which nothing is promised."""
     objectives: Mapping[str, Mapping[str, Target]]
-    """The targets of every other objective, by its name and by priority."""
+    """The targets of every other objective, by its name and by priority, in the same way."""
     channels: Mapping[str, tuple[str, ...]]
     """The priorities each channel may be used for."""
     tell: tuple[str, ...]
@@ -136,8 +139,11 @@ class Policy:
             raise KeyError(f"service level {name!r} is not in policy {self.name}; it has {', '.join(self.levels)}")
         return self.levels[name]
 
-    def get_target(self, level: str, priority: str, objective: str = FIRST_RESPONSE) -> Target:
-        """Return the target of an objective. Raises KeyError for an unknown level, priority or objective."""
+    def find_target(self, level: str, priority: str, objective: str = FIRST_RESPONSE) -> Target | None:
+        """
+        Return the target of an objective, None if nothing is promised to this priority. Raises KeyError for an unknown
+        level, priority or objective.
+        """
         if objective not in self.objectives:
             raise KeyError(f"objective {objective!r} is not in policy {self.name}; it has {', '.join(self.objectives)}")
         targets = (
@@ -145,9 +151,15 @@ class Policy:
             if objective == FIRST_RESPONSE
             else self.get_level(level).objectives[objective]
         )
-        if priority not in targets:
+        if priority not in self.priorities:
             raise KeyError(f"priority {priority!r} is not in policy {self.name}; it has {', '.join(self.priorities)}")
-        return targets[priority]
+        return targets.get(priority)
+
+    def get_target(self, level: str, priority: str, objective: str = FIRST_RESPONSE) -> Target:
+        """Return the target of an objective. Raises KeyError as `find_target` does, and if nothing is promised."""
+        if (target := self.find_target(level, priority, objective)) is None:
+            raise KeyError(f"policy {self.name} promises nothing to priority {priority!r} of service level {level!r}")
+        return target
 
     def can_exclude(self, reason: str) -> bool:
         """Return whether a ticket may be excluded for this reason."""
@@ -193,7 +205,9 @@ def _build_level(level: ResolvedJson, resolved: ResolvedJson, calendars: Mapping
     hours = calendars[calendar] if named else build_support_hours(level, resolved)
 
     def build_targets(targets: ResolvedJson) -> Mapping[str, Target]:
-        return MappingProxyType({name: build_target(target) for name, target in targets.items()})
+        return MappingProxyType(
+            {name: build_target(target) for name, target in targets.items() if target != NO_PROMISE}
+        )
 
     def build_target(target: Any) -> Target:
         if isinstance(target, dict):

@@ -23,7 +23,15 @@ import yaml
 
 from events.cloudevents import parse_time
 from sla.calendar import DAY_MINUTES, WEEKDAYS, Window, get_zone, parse_day_of_year, parse_weekdays
-from sla.policy import FIRST_RESPONSE, RESOLVED_FORMAT, SEVERITIES, Policy, ResolvedJson, build_support_hours
+from sla.policy import (
+    FIRST_RESPONSE,
+    NO_PROMISE,
+    RESOLVED_FORMAT,
+    SEVERITIES,
+    Policy,
+    ResolvedJson,
+    build_support_hours,
+)
 from sla.targets import parse_duration
 
 _T = TypeVar("_T")
@@ -692,13 +700,18 @@ class _PolicyFile:
         optional = ("zone", "hours_from", "exceptions", "holidays", "channels", "escalation")
         fields = self._read_fields(node, what, required, optional)
         escalation = self._read_fields(fields.get("escalation"), f"{what}: escalation", ("tell",))
+        targets = self._read_targets(fields.get("targets"), f"{what}: targets", names)
+        others = self._read_objective_targets(fields, what, names) if names.objectives else {}
+        promised = [target for each in (targets, *others.values()) for target in each.values()]
+        if promised and all(target == NO_PROMISE for target in promised):
+            self._reject(fields["targets"], f"{what}: targets are none for all priorities; promise something to one")
         return {
             "name": name,
             **self._read_level_hours(fields, what, names, policy),
-            "targets": self._read_targets(fields.get("targets"), f"{what}: targets", names),
+            "targets": targets,
             "channels": self._read_channels(fields.get("channels"), f"{what}: channels", names),
             "tell": self._parse_values(escalation.get("tell"), f"{what}: tell", _parse_label),
-            **({"objectives": self._read_objective_targets(fields, what, names)} if names.objectives else {}),
+            **({"objectives": others} if others else {}),
         }
 
     def _read_level_hours(
@@ -758,11 +771,15 @@ class _PolicyFile:
         targets = self._read_entries(node, what, _make_priority_parser(names.priorities))
         if isinstance(node, yaml.MappingNode):
             for missing in (name for name in names.priorities if name not in targets):
-                self._reject(node, f"{what}: none for {missing}; every priority has a target in every level")
+                self._reject(
+                    node, f"{what}: nothing for {missing}; every priority has a target in every level, or none"
+                )
         return {name: self._read_target(target, f"{what}: {name}", names) for name, target in targets.items()}
 
     def _read_target(self, node: yaml.Node, what: str, names: _Names) -> Any:
-        """Return a target in seconds by the hours of its level, or with the calendar by which it counts."""
+        """Return a target in seconds by the hours of its level, or with the calendar by which it counts, or none."""
+        if isinstance(node, yaml.ScalarNode) and node.value == NO_PROMISE:
+            return NO_PROMISE
         if not isinstance(node, yaml.MappingNode):
             return self._parse_value(node, what, _parse_duration)
         fields = self._read_fields(node, what, ("within", "hours"))

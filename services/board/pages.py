@@ -396,7 +396,7 @@ def _list_targets(policy: Policy, objective: str) -> list[tuple[str, list[str]]]
 def _format_target(target: Target | None, level: Level) -> str:
     """Format a target as a policy file does, with the calendar of one that has other hours than its level."""
     if target is None:
-        return "-"
+        return "no promise"
     return str(target) if target.hours is level.hours else f"{target}, {target.calendar}"
 
 

@@ -35,7 +35,7 @@ def due_command(
     batch: Annotated[bool, typer.Option("--batch", help="JSON lines {service_level, priority, opened_at}.")] = False,
     output: As = Output.TABLE,
 ) -> None:
-    """When a first response is due. With --batch, JSON lines on stdin come back with `due_at`."""
+    """When a first response is due, null if nothing is promised. --batch: JSON lines come back with `due_at`."""
     if batch:
         if level or priority or at:
             raise UsageError(
@@ -49,7 +49,9 @@ def due_command(
         due_at = find_due(policy, level, priority, opened_at)
     if output is Output.JSON:
         given = {"service_level": level, "priority": priority, "opened_at": opened_at}
-        print_json({**given, "due_at": due_at, "due_at_local": convert_to_zone(due_at, policy.zone)})
+        print_json({**given, "due_at": due_at, "due_at_local": due_at and convert_to_zone(due_at, policy.zone)})
+    elif due_at is None:
+        typer.echo(f"no promise: the policy promises nothing to {priority} of {level}")
     else:
         typer.echo(f"{format_utc(due_at)}  {format_wall_time(due_at, policy.zone)}")
 
@@ -73,10 +75,14 @@ def answer_batch(add: Callable[[Fields], None]) -> NoReturn:
     raise typer.Exit
 
 
-def find_due(policy: Policy, level: str, priority: str, opened_at: datetime) -> datetime:
-    """Return when the first response is due. Raises ValueError for a level or priority that is not in the policy."""
+def find_due(policy: Policy, level: str, priority: str, opened_at: datetime) -> datetime | None:
+    """
+    Return when the first response is due, None if nothing is promised. Raises ValueError for a level or priority that
+    is not in the policy.
+    """
     try:
-        return policy.get_target(level, priority).find_due(opened_at)
+        target = policy.find_target(level, priority)
+        return None if target is None else target.find_due(opened_at)
     except KeyError as error:
         raise ValueError(error.args[0]) from None
 
@@ -86,7 +92,8 @@ def make_due_answer(policy: Policy) -> Callable[[Fields], None]:
 
     def add(fields: Fields) -> None:
         level, priority = _read_name(fields, "service_level"), _read_name(fields, "priority")
-        fields["due_at"] = format_time(find_due(policy, level, priority, _read_instant(fields, "opened_at")))
+        due_at = find_due(policy, level, priority, _read_instant(fields, "opened_at"))
+        fields["due_at"] = None if due_at is None else format_time(due_at)
 
     return add
 

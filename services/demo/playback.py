@@ -204,7 +204,7 @@ class Trickle:
     def _build_opening(self, now: datetime) -> Outgoing:
         """Build an opening. Every third one comes from a system that was slow to publish: it has only seconds left."""
         slow = self._random.random() < 1 / 3
-        levels = list(self._policy.levels.values())
+        levels = [level for level in self._policy.levels.values() if level.targets]
         if slow:
             levels = [level for level in levels if level.hours.is_open(now)] or levels
         level = self._random.choice(levels)

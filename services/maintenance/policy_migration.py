@@ -25,7 +25,7 @@ BATCH_TICKETS = 1_000
 class PolicyMove(NamedTuple):
     """
     What would become of a clock, of an objective and its cycle, under another version: it `breaks` if more is used than
-    that one gives; `why_not` says why the ticket cannot move.
+    that one gives; it has no `new_due_at` if that one promises nothing; `why_not` says why the ticket cannot move.
     """
 
     ticket: str
@@ -77,13 +77,15 @@ def _find_ticket_moves(
     there = dict(_list_clocks(judge(facts.copy_with(moved), versions, now + timedelta(microseconds=1))))
     for key, clock in here.items():
         then, version, due_at = there.get(key), clock.phase.policy.version, clock.phase.due_at
-        breaks, new_due_at = (False, None) if then is None else (then.broken_at is not None, then.phase.due_at)
+        keeps = then is not None and then.phase.unpromised_by is None
+        breaks, new_due_at = (then.broken_at is not None, then.phase.due_at) if then and keeps else (False, None)
         labels = (clock.service_level.name, clock.priority)
         yield PolicyMove(ticket, *key, *labels, version, due_at, new_due_at, breaks, to.find_missing(*labels))
 
 
 def _is_open(clock: Clock) -> bool:
-    return not (clock.excluded_by or clock.broken_at or clock.response or clock.closed_by)
+    ended_by = clock.excluded_by or clock.response or clock.closed_by or clock.phase.unpromised_by
+    return ended_by is None and clock.broken_at is None
 
 
 def _list_clocks(verdict: Verdict) -> Iterator[tuple[CycleKey, Clock]]:

@@ -103,6 +103,8 @@ class Backtest:
             states = (before.get(key), after.get(key))
             label = make_label(key[0], states[0] or states[1] or State())
             was, would_be = (_name_outcome(state) for state in states)
+            if was == would_be == "none":
+                continue
             labels = (label.objective, label.service_level, label.priority)
             for counts, each in zip(self._counts[labels], (was, would_be), strict=True):
                 counts[each] += 1
@@ -140,9 +142,14 @@ class Backtest:
 
 
 def _name_outcome(state: State | None) -> str:
-    """Return kept, broken, open, cancelled or excluded; unknown without a state, and for one that waits for a level."""
+    """
+    Return kept, broken, open, cancelled, excluded, or none if nothing was promised; unknown without a state, and for
+    one that waits for a level.
+    """
     if state is None or state.stage == "pending":
         return "unknown"
+    if state.due_at is None:
+        return "none"
     if state.kept is not None:
         return name_kept(state)
     return state.stage if state.stage in ("cancelled", "excluded") else "open"

@@ -16,6 +16,7 @@ from services.queries.point_in_time import PointInTime, iterate_tickets, read_kn
 from services.store.interface import Store
 from sla.calendar import SupportHours
 from sla.decisions import Promise
+from sla.judge import Cause
 from sla.log import Quarantined, State
 from sla.policy import FIRST_RESPONSE, Policy
 from sla.ticket import TicketSla
@@ -46,7 +47,8 @@ class PromiseStatus(NamedTuple):
         level, priority = self.state.judged
         if self.policy is None or level is None or self.state.started_at is None:
             return None
-        return self.policy.get_target(level, priority or "", self.key.objective).hours
+        target = self.policy.find_target(level, priority or "", self.key.objective)
+        return None if target is None else target.hours
 
     @property
     def responded_at(self) -> datetime | None:
@@ -57,9 +59,9 @@ class PromiseStatus(NamedTuple):
     def measure_elapsed(self, now: datetime) -> timedelta | None:
         """Return the support time used until it was fulfilled or excluded, or now; None while it is pending."""
         state, hours = self.state, self.hours
-        if hours is None or state.started_at is None:
+        if state.started_at is None or state.due_at is None:
             return None
-        if state.stopped:
+        if state.stopped or hours is None:
             return state.used
         return state.used + hours.measure(state.since or state.started_at, state.responded_at or now)
 
@@ -89,6 +91,8 @@ class PromiseStatus(NamedTuple):
                 return "breached"
             case "running", _:
                 return "at risk" if is_at_risk(state, now) else "on track"
+            case "cancelled", _ if state.reason == Cause.NO_PROMISE:
+                return "no promise"
             case stage, _:
                 return f"{stage}: {state.reason}" if state.reason else stage
 

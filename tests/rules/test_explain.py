@@ -58,7 +58,7 @@ def check(found: Explanation, at: datetime) -> None:
         assert sum((part.end - part.start for part in account.segments if part.counted), ZERO) == account.elapsed
         assert account.elapsed == clock.measure_elapsed(clock.find_end(at))
         late = sum((part.end - part.start for part in account.segments if part.counted and part.overdue), ZERO)
-        if clock.response is not None and clock.excluded_by is None:
+        if clock.response is not None and clock.excluded_by is None and clock.phase.unpromised_by is None:
             assert late == clock.overdue
         elif clock.broken_at is None:
             assert late == ZERO

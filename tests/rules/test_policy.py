@@ -377,7 +377,7 @@ WRONG = [
     ("urgent: 1h 30m",         "urgent: 90000h",                25, "'90000h' is no target"),
     ("urgent: 1h 30m",         "urgent: 1:30",                  25, "'1:30' is not a duration"),
     ("      normal: 8h",       "      normale: 8h",             26, "'normale' is not allowed; write one of urgent"),
-    ("      normal: 8h\n",     "",                              25, "targets: none for normal; every priority"),
+    ("      normal: 8h\n",     "",                              25, "targets: nothing for normal; every priority"),
     ("      normal: 8h",       "      normal: 8h\n      low: 1h", 27, "'low' is not allowed; write one of urgent"),
     ("phone: [urgent]",        "phone: [asap]",                 27, "'asap' is not allowed; write one of urgent"),
     ("email: all",             "email: some",                   27, "'some' is not allowed; write one of all"),
@@ -405,7 +405,7 @@ def test_one_mistake_is_reported_once(written: Written, wrong: tuple[str, str, i
     old, new, _, words = wrong
     problems = find_problems(written(replaced(ACME, old, new)))
     missing = [it for it in problems if words not in it]
-    assert all("has no" in it or "targets: none for" in it for it in missing), problems
+    assert all("has no" in it or "targets: nothing for" in it for it in missing), problems
     assert len(problems) - len(missing) == 1, problems
 
 

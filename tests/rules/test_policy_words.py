@@ -9,6 +9,8 @@ import pytest
 from sla.policy import Policy
 from sla.policy_file import PolicyError, load_policy_file
 from sla.versions import find_changes, is_material
+from tests.support.commands import sla
+from tests.support.words import WORDS
 
 OFFICES = """\
 name: offices
@@ -132,6 +134,13 @@ WRONG = [  # what is written instead of what, the line, and the rule
     ("{within: 1h, hours: always}", "{hours: always}", 32, "level mixed: targets: p has no within; add it"),
     ("{within: 1h, hours: always}", "{within: soon, hours: always}", 32, "p: within: 'soon' is not a duration"),
     ("{within: 1h, hours: always}", "[1h]", 32, "level mixed: targets: p is a list"),
+    (
+        "pune: {hours: pune, targets: {p: 8h}}",
+        "pune: {hours: pune, targets: {p: none}}",
+        28,
+        "targets are none for all",
+    ),
+    ("{within: 1h, hours: always}", "{within: none, hours: always}", 32, "p: within: 'none' is not a duration"),
     ("  always:", "  Always:", 17, "'Always' is not a name"),
 ]
 
@@ -151,6 +160,16 @@ def test_calendars_that_contain_each_other_are_refused(written: Written) -> None
         "calendar follow: any_of contains follow itself; leave it out",
         "calendar more: any_of contains more itself; leave it out",
     ]
+
+
+def test_due_of_a_priority_without_a_promise_is_null(tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(WORDS, encoding="utf-8")
+    line = '{"service_level":"gold","priority":"request","opened_at":"2026-11-30T10:00:00Z"}\n'
+    answered = sla("due", "--batch", input=line, SLA_POLICY_DIR=str(tmp_path))
+    assert (answered.code, answered.out) == (0, line.replace("}", ',"due_at":null}'))
+    asked = ("due", "--level", "gold", "--priority", "request", "--at", "2026-11-30T10:00:00Z")
+    answered = sla(*asked, SLA_POLICY_DIR=str(tmp_path))
+    assert (answered.code, answered.out) == (0, "no promise: the policy promises nothing to request of gold\n")
 
 
 def test_without_calendars_a_policy_says_which_holidays_there_are(written: Written) -> None:

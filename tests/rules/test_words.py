@@ -1,6 +1,7 @@
 """Histories under a policy with every word, against a walk from minute to minute; each word has its scenarios."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -8,12 +9,16 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.queries.backtest import _name_outcome
+from sla.log import Applied
 from sla.policy import Policy
 from tests.scenarios.scenario import Fact, Tick, changed, opened
 from tests.support.examples import examples
 from tests.support.memory import World
+from tests.support.objectives import with_objectives
 from tests.support.oracle import MINUTE, Oracle
 from tests.support.promise_oracle import Terms, walk
+from tests.support.words import POLICY as WORDS_POLICY
 from tests.support.words import WORDS, read_policy
 
 STOCKHOLM = ZoneInfo("Europe/Stockholm")
@@ -28,7 +33,7 @@ class Case(NamedTuple):
     """A target as the file has it, and the same for the oracle."""
 
     text: str
-    terms: Terms
+    terms: Terms | None
 
 
 CASES = (
@@ -36,6 +41,7 @@ CASES = (
     Case("{within: 20h, hours: always}", Terms(ALWAYS, 20 * HOUR)),
     Case("3h", Terms(OFFICE, 3 * HOUR)),
     Case("{within: 9h, hours: office}", Terms(OFFICE, 9 * HOUR)),
+    Case("none", None),
 )
 minutes = st.integers(0, 9 * 24 * 60).map(lambda n: datetime(2025, 12, 23, 6, tzinfo=UTC) + n * MINUTE)
 histories = st.lists(
@@ -79,10 +85,39 @@ def test_any_changes_of_hours_and_targets_are_due_as_a_walk_says(
     history: list[tuple[datetime, int]], order: list[int]
 ) -> None:
     state = tell(history, order).state
-    priorities = sorted(history)
+    priorities = [(time, f"p{n}") for time, n in sorted(history)]
     terms = {f"p{n}": case.terms for n, case in enumerate(CASES)}
-    walked = walk(terms, [(time, f"p{n}") for time, n in priorities], END)
-    if walked.due_at is None:
+    walked = walk(terms, priorities, END)
+    if all(terms[name] is None for _, name in priorities):
+        assert (state.due_at, state.reason) == (None, "no_promise") and state.kept is None
+    elif walked.due_at is None and terms[priorities[-1][1]] is None:
+        assert (state.stage, state.reason, state.used) == ("cancelled", "no_promise", walked.used)
+    elif walked.due_at is None:
         assert state.due_at is not None and state.due_at > END and state.breached_at is None
     else:
         assert (state.due_at, state.breached_at) == (walked.due_at, walked.due_at)
+
+
+def test_an_objective_that_a_priority_does_not_have_is_announced_by_nothing_until_it_has() -> None:
+    resolved = with_objectives("resolution").to_resolved()
+    resolved["levels"][0]["objectives"]["resolution"]["critical"] = "none"
+    world = World(policy=Policy.from_resolved(resolved))
+    facts = (opened("foundation", "critical", "2025-11-03 10:00"), changed("minor", "2025-11-03 11:00"))
+    for n, fact in enumerate(facts):
+        world.put(replace(fact, id=f"{n}"))
+        if n == 0:
+            assert list(world.states) == [("first_response", 1)]
+    applied = [event for event in world.events if isinstance(event, Applied)]
+    assert [(event.objective, event.cause) for event in applied] == [
+        ("first_response", "opened"),
+        ("resolution", "priority_changed"),
+    ]
+
+
+def test_backtest_has_no_promise_as_no_outcome() -> None:
+    world = World(policy=WORDS_POLICY)
+    world.put(replace(opened("gold", "request", "2025-11-03 10:00"), id="o"))
+    assert _name_outcome(world.state) == "none"
+    world.put(replace(changed("serious", "2025-11-03 11:00", arrives="2025-11-03 13:00"), id="1"))
+    world.put(replace(changed("request", "2025-11-03 12:00", arrives="2025-11-03 13:00"), id="2"))
+    assert _name_outcome(world.state) == "cancelled"

@@ -21,13 +21,17 @@ class Walked(NamedTuple):
     due_at: datetime | None
 
 
-def walk(terms: Mapping[str, Terms], priorities: Sequence[tuple[datetime, str]], until: datetime) -> Walked:
-    """`priorities` are those of the ticket, each with since when, the opening first. The walk ends when it is due."""
+def walk(terms: Mapping[str, Terms | None], priorities: Sequence[tuple[datetime, str]], until: datetime) -> Walked:
+    """
+    `priorities` are those of the ticket, each with since when, the opening first. The walk ends when it is due. A
+    priority of which `terms` has None has no promise.
+    """
     minute, used = priorities[0][0], timedelta(0)
     while minute <= until:
-        hours, target = terms[[name for since, name in priorities if since <= minute][-1]]
-        if used >= target:
-            return Walked(used, minute)
-        used += MINUTE * hours.is_open(minute)
+        promised = terms[[name for since, name in priorities if since <= minute][-1]]
+        if promised is not None:
+            if used >= promised.target:
+                return Walked(used, minute)
+            used += MINUTE * promised.hours.is_open(minute)
         minute += MINUTE
     return Walked(used, None)

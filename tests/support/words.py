@@ -17,6 +17,7 @@ priorities:
   critical: {severity: critical}
   serious: {severity: error}
   minor: {severity: warning}
+  request: {severity: warning}
 levels:
   gold:
     hours: office
@@ -24,6 +25,7 @@ levels:
       critical: {within: 1h, hours: always}
       serious: 4h
       minor: 8h
+      request: none
 """
 
 
