@@ -68,7 +68,7 @@ def _tickets(level: Level, policy: Policy, calls: int) -> list[tuple[datetime, t
     chance = random.Random(2026)
     first = datetime(YEARS[0], 1, 1, tzinfo=UTC)
     length = datetime(YEARS.stop, 1, 1, tzinfo=UTC) - first
-    targets = [policy.get_target(level.name, priority).span for priority in policy.priorities]
+    targets = [policy.get_target(level.name, priority).measure(first) for priority in policy.priorities]
     return [(first + length * chance.random(), chance.choice(targets)) for _ in range(calls)]
 
 

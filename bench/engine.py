@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any, NamedTuple
@@ -18,7 +18,7 @@ from services.runtime.connections import read_run_file
 from services.runtime.settings import SHIPPED_POLICIES, load_policy
 
 TIMEOUT = 60.0  # seconds for a start, or an end
-_CRITICAL = load_policy(SHIPPED_POLICIES).get_target("enterprise", "critical").span
+_CRITICAL = load_policy(SHIPPED_POLICIES).get_target("enterprise", "critical").measure(datetime.now(UTC))
 
 
 class Up(NamedTuple):

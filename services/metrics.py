@@ -259,6 +259,7 @@ class Metrics(Service, Collector):
             for policy in self._policies
             for level in policy.levels.values()
             for target in level.targets.values()
+            if target.span is not None
         }
         yield _make_histogram(
             "sla_first_response_support_seconds",

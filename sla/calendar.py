@@ -41,6 +41,7 @@ NOT_COUNTED = "outside support hours"
 
 _ZERO = timedelta(0)
 _DAY = timedelta(days=1)
+_MICROSECOND = timedelta(microseconds=1)
 _LONG = timedelta(days=4)
 """From this target on a bisection is faster than a walk from window to window."""
 
@@ -107,6 +108,13 @@ class Segment(NamedTuple):
     end: datetime
     counted: bool
     reason: str
+
+
+class WorkingDay(NamedTuple):
+    """A working day, and how far from its midnight clocks were: more than a day in a window over midnight."""
+
+    day: date
+    wall_time: timedelta
 
 
 _Window = tuple[datetime, datetime, datetime, int]
@@ -220,6 +228,11 @@ class SupportHours:
         """The calendars that these hours are joined of, or these hours alone."""
         return (self,)
 
+    @property
+    def zone(self) -> tzinfo:
+        """The zone of its local days."""
+        return self._zone
+
     def is_ever_open(self, years: Iterable[int]) -> bool:
         """Return whether any day of these local years has support time."""
         return any(self._list_open_parts(day) for year in years for day in iterate_days(year))
@@ -283,6 +296,85 @@ class SupportHours:
         span = self._get_span(at, at)
         _, opens, _, _ = _find_window(span, at)
         return opens <= at
+
+    def find_working_day(self, start: datetime) -> WorkingDay:
+        """
+        Return the working day of an instant, or of the next opening if it is closed then. A working day is a local day
+        on which a window opens; a window over midnight belongs to it as a whole.
+        """
+        day = start.astimezone(self._zone).date() - 2 * _DAY
+        windows = (window for n in range(4) for window in self._list_windows_opening(day + n * _DAY))
+        opens = max((opens for opens, closes in windows if opens <= start < closes), default=None)
+        counted_from = start if opens is not None else self._find_opening(start)
+        local, of_day = (each.astimezone(self._zone) for each in (counted_from, opens or counted_from))
+        midnight = datetime.combine(of_day.date(), time())
+        return WorkingDay(of_day.date(), local.replace(tzinfo=None) - midnight)
+
+    def find_working_days_after(self, day: date, count: int) -> date:
+        """Return the working day that is so many after a local day. Raises ValueError if the years end before it."""
+        while count:
+            day += _DAY
+            _check_year(datetime.combine(day, time()))
+            count -= any(True for _ in self._list_windows_opening(day))
+        return day
+
+    def find_end_of_day(self, start: datetime) -> datetime:
+        """
+        Return the last closing of the working day of an instant, or of the next one if it is closed then; local
+        midnight if it does not close.
+        """
+        day = self.find_working_day(start).day
+        closing = max(closes for _, closes in self._list_windows_opening(day))
+        if not self.is_open(closing):
+            return closing
+        return self._convert_to_utc(max(day, start.astimezone(self._zone).date()) + _DAY, 0)
+
+    def find_closing(self, start: datetime) -> datetime:
+        """Return the first closing after an instant; where they stay open over midnight, that is one too."""
+        opening = start if self.is_open(start) else self._find_opening(start)
+        midnight = self._convert_to_utc(opening.astimezone(self._zone).date() + _DAY, 0)
+        closes, *_ = _find_window(self._get_span(opening, opening), opening)
+        return min(closes, midnight)
+
+    def convert_wall_time(self, day: date, wall_time: timedelta) -> datetime:
+        """
+        Convert a wall time, counted from the midnight of a local day, to UTC: the first instant if it comes twice, the
+        instant after the gap if clocks skip it.
+        """
+        naive = datetime.combine(day, time()) + wall_time
+        first, second = (naive.replace(tzinfo=self._zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+        if first.astimezone(self._zone).replace(tzinfo=None) == naive:
+            return first
+        while first - second > _MICROSECOND:  # clocks change between the second, which is before the gap, and the first
+            middle = second + (first - second) // 2
+            if middle.astimezone(self._zone).utcoffset() == first.astimezone(self._zone).utcoffset():
+                first = middle
+            else:
+                second = middle
+        return first
+
+    def _find_opening(self, start: datetime) -> datetime:
+        """Return the first opening after an instant at which it is closed. Raises ValueError if the years end first."""
+        return self.find_due(start, _MICROSECOND) - _MICROSECOND
+
+    def _list_windows_opening(self, day: date) -> Iterator[tuple[datetime, datetime]]:
+        """Yield the windows in UTC that open on a local day, those over midnight as a whole."""
+        for member in self.members:
+            for near in (day - _DAY, day, day + _DAY):
+                for opens, closes in member._build_whole_windows(near):
+                    if opens.astimezone(self._zone).date() == day:
+                        yield opens, closes
+
+    def _build_whole_windows(self, day: date) -> Iterator[tuple[datetime, datetime]]:
+        """Yield the windows that start on a day of this calendar, without what lies in a closed day."""
+        for start, end in self._get_windows_from(day):
+            found = []
+            for each, since, until in ((day, start, min(end, DAY_MINUTES)), (day + _DAY, 0, end - DAY_MINUTES)):
+                if since < until and not self._is_closed(each):
+                    midnight, next_midnight = self._convert_to_utc(each, 0), self._convert_to_utc(each + _DAY, 0)
+                    opens, closes = self._convert_to_utc(each, since), self._convert_to_utc(each, until)
+                    found.append((max(opens, midnight), min(closes, next_midnight)))
+            yield from _merge_windows(window for window in found if window[0] < window[1])
 
     def cut_segments(self, start: datetime, end: datetime) -> Iterator[Segment]:
         """Cut [start, end) into counted and uncounted time, without gaps; nothing if the end is not after the start.
@@ -394,11 +486,14 @@ class SupportHours:
 
     def _list_open_parts(self, day: date) -> list[tuple[int, int]]:
         """Return the minutes of a local day that count: the rest of last night's windows, then its own to midnight."""
-        exception = self._rules.exceptions.get(day)
-        if (day in self._rules.holidays) if exception is None else (not exception.windows):
+        if self._is_closed(day):
             return []
         overnight = [(0, end - DAY_MINUTES) for _, end in self._get_windows_from(day - _DAY) if end > DAY_MINUTES]
         return overnight + [(start, min(end, DAY_MINUTES)) for start, end in self._get_windows_from(day)]
+
+    def _is_closed(self, day: date) -> bool:
+        exception = self._rules.exceptions.get(day)
+        return day in self._rules.holidays if exception is None else not exception.windows
 
     def _get_windows_from(self, day: date) -> tuple[Window, ...]:
         """Return the windows that start on this local date, whether or not the day is closed."""

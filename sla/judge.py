@@ -921,14 +921,15 @@ class Timeline:
 
     __slots__ = (
         *("objective", "start", "versions", "given", "policy"),
-        *("_phases", "_times", "_changeovers", "_dropped"),
+        *("_phases", "_times", "_changeovers", "_dropped", "_measured"),
     )
 
     def __init__(self, objective: str, start: Fact, versions: Versions, given: Labels, policy: Policy) -> None:
         self.objective, self.start, self.versions, self.given, self.policy = objective, start, versions, given, policy
         level, found = policy.get_level(given.service_level.name), policy.find_target(*given.names, objective)
         terms = found or Target(ZERO, level.hours, level.name)
-        target = terms.measure(start.time)
+        self._measured: dict[Target, timedelta] = {}
+        target = self._measure_target(terms)
         first = Phase(
             since=start.time,
             used=ZERO,
@@ -978,7 +979,7 @@ class Timeline:
 
     def adopt(self, other: "Timeline") -> None:
         """Take over the phases of a timeline with another beginning, from the first one on that is the same again."""
-        if self.versions is other.versions:
+        if self.versions is other.versions and not any(version.policy.names_days for version in self.versions):
             other.truncate(max(self.start.time, other.start.time))
             self._dropped = other._dropped
 
@@ -1081,7 +1082,7 @@ class Timeline:
         if is_promised is not was_promised:
             phase = _set_promised(phase, _find_mover(changes, phases, _get_names), is_promised)
         runs = is_promised and _is_running(phase.labels, rule)
-        target = terms.measure(self.start.time)
+        target = self._measure_target(terms)
         if (terms.hours, target, runs) == (phase.terms.hours, phase.target, phase.running):
             return phase if terms is phase.terms else replace(phase, policy=policy, level=level, terms=terms)
         changed = replace(
@@ -1107,6 +1108,12 @@ class Timeline:
         """
         moves = phase.broken_at is None and self.objective in phase.labels.policy.objectives
         return phase.labels.policy if moves else phase.policy
+
+    def _measure_target(self, terms: Target) -> timedelta:
+        """Return the support time promised as from the start, which is found out once."""
+        if terms not in self._measured:
+            self._measured[terms] = terms.measure(self.start.time)
+        return self._measured[terms]
 
 
 def _is_running(labels: Labels, rule: Objective) -> bool:

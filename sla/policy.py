@@ -9,11 +9,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 from sla.calendar import JoinedHours, SupportHours
-from sla.targets import Target
+from sla.targets import DayRule, Target, parse_target
 
 ResolvedJson = dict[str, Any]
 
@@ -125,6 +126,12 @@ class Policy:
         resolved: ResolvedJson = json.loads(self.canonical)
         return resolved
 
+    @cached_property
+    def names_days(self) -> bool:
+        """Whether a target depends on when its clock starts."""
+        targets = (each for level in self.levels.values() for each in (level.targets, *level.objectives.values()))
+        return any(target.span is None for each in targets for target in each.values())
+
     def find_missing(self, level: str, priority: str) -> str | None:
         """Return which of the two names the policy does not have, as a sentence, None if it has both."""
         if level not in self.levels:
@@ -211,8 +218,8 @@ def _build_level(level: ResolvedJson, resolved: ResolvedJson, calendars: Mapping
 
     def build_target(target: Any) -> Target:
         if isinstance(target, dict):
-            return Target(timedelta(seconds=target["within"]), calendars[target["hours"]], target["hours"])
-        return Target(timedelta(seconds=target), hours, calendar if named else level["name"])
+            return Target(_build_rule(target["within"]), calendars[target["hours"]], target["hours"])
+        return Target(_build_rule(target), hours, calendar if named else level["name"])
 
     return Level(
         name=level["name"],
@@ -224,6 +231,10 @@ def _build_level(level: ResolvedJson, resolved: ResolvedJson, calendars: Mapping
         channels=MappingProxyType({name: tuple(priorities) for name, priorities in level["channels"].items()}),
         tell=tuple(level["tell"]),
     )
+
+
+def _build_rule(target: int | str) -> timedelta | DayRule:
+    return parse_target(target) if isinstance(target, str) else timedelta(seconds=target)
 
 
 def build_support_hours(rules: ResolvedJson, resolved: ResolvedJson) -> SupportHours:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -32,7 +32,7 @@ from sla.policy import (
     ResolvedJson,
     build_support_hours,
 )
-from sla.targets import parse_duration
+from sla.targets import parse_target
 
 _T = TypeVar("_T")
 _K = TypeVar("_K", bound=Hashable)
@@ -95,7 +95,7 @@ class _Names(NamedTuple):
 
     priorities: tuple[str, ...]
     objectives: tuple[str, ...]
-    calendars: tuple[str, ...]
+    calendars: ResolvedJson
 
 
 def _is_ever_open(rules: ResolvedJson, policy: ResolvedJson) -> bool:
@@ -159,7 +159,7 @@ def _parse_day_of_year(text: str) -> str:
     return text
 
 
-def _make_calendar_parser(declared: tuple[str, ...]) -> Callable[[str], str]:
+def _make_calendar_parser(declared: Collection[str]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in declared:
             known = f"write one of {', '.join(declared)}" if declared else "write windows, or name it in calendars"
@@ -187,9 +187,22 @@ def _make_effect_parser(zone: str) -> Callable[[str], datetime]:
     return parse
 
 
-def _parse_duration(text: str) -> int:
-    """Convert `4h`, `1h 30m`, `90m` or `45s` to seconds."""
-    return parse_duration(text) // timedelta(seconds=1)
+def _make_target_parser(earliest: int | None) -> Callable[[str], int | str]:
+    """
+    Return a parser of a target, into seconds, or as it is if it names days. `earliest` is the first opening of a day in
+    minutes, None if nobody can say.
+    """
+
+    def parse(text: str) -> int | str:
+        target = parse_target(text)
+        if isinstance(target, timedelta):
+            return target // timedelta(seconds=1)
+        if target.by is not None and earliest is not None and target.by <= earliest:
+            opening = f"{earliest // 60:02}:{earliest % 60:02}"
+            raise ValueError(f"{text!r} is before any opening; write a time after {opening}, when the first day opens")
+        return text
+
+    return parse
 
 
 def _parse_percent(text: str) -> int:
@@ -507,7 +520,7 @@ class _PolicyFile:
         names = _Names(
             priorities=tuple(priorities),
             objectives=tuple(name for name in optional.get("objectives", ()) if name != FIRST_RESPONSE),
-            calendars=tuple(optional.get("calendars", ())),
+            calendars=optional.get("calendars", {}),
         )
         return {
             "format": RESOLVED_FORMAT,
@@ -700,14 +713,15 @@ class _PolicyFile:
         optional = ("zone", "hours_from", "exceptions", "holidays", "channels", "escalation")
         fields = self._read_fields(node, what, required, optional)
         escalation = self._read_fields(fields.get("escalation"), f"{what}: escalation", ("tell",))
-        targets = self._read_targets(fields.get("targets"), f"{what}: targets", names)
-        others = self._read_objective_targets(fields, what, names) if names.objectives else {}
+        hours = self._read_level_hours(fields, what, names, policy)
+        targets = self._read_targets(fields.get("targets"), f"{what}: targets", names, hours)
+        others = self._read_objective_targets(fields, what, names, hours) if names.objectives else {}
         promised = [target for each in (targets, *others.values()) for target in each.values()]
         if promised and all(target == NO_PROMISE for target in promised):
             self._reject(fields["targets"], f"{what}: targets are none for all priorities; promise something to one")
         return {
             "name": name,
-            **self._read_level_hours(fields, what, names, policy),
+            **hours,
             "targets": targets,
             "channels": self._read_channels(fields.get("channels"), f"{what}: channels", names),
             "tell": self._parse_values(escalation.get("tell"), f"{what}: tell", _parse_label),
@@ -761,32 +775,33 @@ class _PolicyFile:
         return {"name": name, "hours": self._read_windows(fields.get("hours"), f"{what}: hours")}
 
     def _read_objective_targets(
-        self, fields: Mapping[str, yaml.Node], what: str, names: _Names
+        self, fields: Mapping[str, yaml.Node], what: str, names: _Names, hours: ResolvedJson
     ) -> dict[str, dict[str, Any]]:
         """Return the targets of each objective beside the first response; every level has all of them."""
         nodes = self._read_fields(fields.get("objectives"), f"{what}: objectives", names.objectives)
-        return {name: self._read_targets(node, f"{what}: objectives: {name}", names) for name, node in nodes.items()}
+        return {
+            name: self._read_targets(node, f"{what}: objectives: {name}", names, hours) for name, node in nodes.items()
+        }
 
-    def _read_targets(self, node: yaml.Node | None, what: str, names: _Names) -> dict[str, Any]:
+    def _read_targets(self, node: yaml.Node | None, what: str, names: _Names, hours: ResolvedJson) -> dict[str, Any]:
         targets = self._read_entries(node, what, _make_priority_parser(names.priorities))
         if isinstance(node, yaml.MappingNode):
             for missing in (name for name in names.priorities if name not in targets):
                 self._reject(
                     node, f"{what}: nothing for {missing}; every priority has a target in every level, or none"
                 )
-        return {name: self._read_target(target, f"{what}: {name}", names) for name, target in targets.items()}
+        return {name: self._read_target(target, f"{what}: {name}", names, hours) for name, target in targets.items()}
 
-    def _read_target(self, node: yaml.Node, what: str, names: _Names) -> Any:
-        """Return a target in seconds by the hours of its level, or with the calendar by which it counts, or none."""
+    def _read_target(self, node: yaml.Node, what: str, names: _Names, hours: ResolvedJson) -> Any:
+        """Return a target by the hours of its level, or with the calendar by which it counts, or none."""
         if isinstance(node, yaml.ScalarNode) and node.value == NO_PROMISE:
             return NO_PROMISE
         if not isinstance(node, yaml.MappingNode):
-            return self._parse_value(node, what, _parse_duration)
+            return self._parse_value(node, what, _make_target_parser(_find_earliest_opening(hours, names.calendars)))
         fields = self._read_fields(node, what, ("within", "hours"))
-        return {
-            "within": self._parse_value(fields.get("within"), f"{what}: within", _parse_duration),
-            "hours": self._parse_value(fields.get("hours"), f"{what}: hours", _make_calendar_parser(names.calendars)),
-        }
+        calendar = self._parse_value(fields.get("hours"), f"{what}: hours", _make_calendar_parser(names.calendars))
+        parse = _make_target_parser(_find_earliest_opening({"hours": calendar}, names.calendars))
+        return {"within": self._parse_value(fields.get("within"), f"{what}: within", parse), "hours": calendar}
 
     def _read_channels(self, node: yaml.Node | None, what: str, names: _Names) -> dict[str, list[str]]:
         channels = {}
@@ -808,3 +823,21 @@ def _list_joined(calendars: ResolvedJson, name: str) -> set[str]:
         found |= new
         waiting += new
     return found
+
+
+def _find_earliest_opening(hours: ResolvedJson, calendars: ResolvedJson) -> int | None:
+    """
+    Return when a day opens at the earliest, in minutes, of a level or a calendar; None if they are joined of several
+    zones, or have problems.
+    """
+    name = hours["hours"]
+    names = [name, *_list_joined(calendars, name)] if isinstance(name, str) and name in calendars else []
+    rules = [calendars[each] for each in names if "any_of" not in calendars[each]] or [hours]
+    if len({each.get("zone") for each in rules}) > 1:
+        return None
+    written = [each for each in rules if isinstance(each["hours"], dict)]
+    weeks = [week for each in written for week in (each["hours"], *each["hours_from"].values())]
+    days = [texts for week in weeks for texts in week.values()]
+    days += [day["hours"] for each in rules for day in each.get("exceptions", {}).values()]
+    days += [texts for each in rules for texts in each.get("yearly", {}).values()]
+    return min((Window.parse(text).start for texts in days for text in texts), default=None)

@@ -141,6 +141,19 @@ WRONG = [  # what is written instead of what, the line, and the rule
         "targets are none for all",
     ),
     ("{within: 1h, hours: always}", "{within: none, hours: always}", 32, "p: within: 'none' is not a duration"),
+    (
+        "munich: {hours: bavaria, targets: {p: 8h}}",
+        "munich: {hours: bavaria, targets: {p: 2 working day}}",
+        29,
+        "write 2",
+    ),
+    (
+        "stockholm:\n    hours: office\n    targets: {p: 8h}",
+        "stockholm:\n    hours: office\n    targets: {p: next working day by 07:00}",
+        27,
+        "'next working day by 07:00' is before any opening; write a time after 09:00, when the first day opens",
+    ),
+    ("{within: 1h, hours: always}", "{within: 2 working days by 09:00, hours: office}", 32, "is before any opening"),
     ("  always:", "  Always:", 17, "'Always' is not a name"),
 ]
 
@@ -152,6 +165,22 @@ def test_a_wrong_word_is_refused_with_the_line_and_the_rule(written: Written, wr
     path = written(OFFICES.replace(old, new))
     problems = find_problems(path)
     assert any(it.startswith(f"{path}:{line}: ") and words in it for it in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("calendar", "text"),
+    [
+        ("bavaria", "next working day by 08:01"),
+        ("follow", "next working day by 07:00"),  # Pune is open then
+        ("always", "next working day by 00:01"),
+        ("pune", "end of day"),
+    ],
+)
+def test_targets_by_days_are_kept_as_they_are_written(written: Written, calendar: str, text: str) -> None:
+    read = load_policy_file(written(OFFICES.replace("within: 1h, hours: always", f"within: {text}, hours: {calendar}")))
+    rebuilt = Policy.from_resolved(read.to_resolved())
+    assert rebuilt.fingerprint == read.fingerprint
+    assert str(rebuilt.get_target("mixed", "p")) == text
 
 
 def test_calendars_that_contain_each_other_are_refused(written: Written) -> None:

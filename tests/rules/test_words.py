@@ -18,6 +18,7 @@ from tests.support.memory import World
 from tests.support.objectives import with_objectives
 from tests.support.oracle import MINUTE, Oracle
 from tests.support.promise_oracle import Terms, walk
+from tests.support.target_oracle import count_target
 from tests.support.words import POLICY as WORDS_POLICY
 from tests.support.words import WORDS, read_policy
 
@@ -30,18 +31,29 @@ ALWAYS = Oracle(STOCKHOLM, [["00:00-24:00"]] * 7)
 
 
 class Case(NamedTuple):
-    """A target as the file has it, and the same for the oracle."""
+    """A target as the file has it, and for the oracle: by which hours it counts, and a span or the words."""
 
     text: str
-    terms: Terms | None
+    hours: Oracle
+    target: timedelta | str | None
+
+    def find_terms(self, start: datetime) -> Terms | None:
+        """What is promised to a ticket that was opened then."""
+        if self.target is None:
+            return None
+        target = count_target(self.hours, start, self.target) if isinstance(self.target, str) else self.target
+        return Terms(self.hours, target)
 
 
 CASES = (
-    Case("{within: 90m, hours: always}", Terms(ALWAYS, 1.5 * HOUR)),
-    Case("{within: 20h, hours: always}", Terms(ALWAYS, 20 * HOUR)),
-    Case("3h", Terms(OFFICE, 3 * HOUR)),
-    Case("{within: 9h, hours: office}", Terms(OFFICE, 9 * HOUR)),
-    Case("none", None),
+    Case("{within: 90m, hours: always}", ALWAYS, 1.5 * HOUR),
+    Case("{within: 20h, hours: always}", ALWAYS, 20 * HOUR),
+    Case("3h", OFFICE, 3 * HOUR),
+    Case("{within: 9h, hours: office}", OFFICE, 9 * HOUR),
+    Case("none", OFFICE, None),
+    Case("2 working days", OFFICE, "2 working days"),
+    Case("next working day by 12:00", OFFICE, "next working day by 12:00"),
+    Case("{within: 2 days, hours: always}", ALWAYS, "2 days"),
 )
 minutes = st.integers(0, 9 * 24 * 60).map(lambda n: datetime(2025, 12, 23, 6, tzinfo=UTC) + n * MINUTE)
 histories = st.lists(
@@ -86,7 +98,7 @@ def test_any_changes_of_hours_and_targets_are_due_as_a_walk_says(
 ) -> None:
     state = tell(history, order).state
     priorities = [(time, f"p{n}") for time, n in sorted(history)]
-    terms = {f"p{n}": case.terms for n, case in enumerate(CASES)}
+    terms = {f"p{n}": CASES[n].find_terms(priorities[0][0]) for _, n in history}
     walked = walk(terms, priorities, END)
     if all(terms[name] is None for _, name in priorities):
         assert (state.due_at, state.reason) == (None, "no_promise") and state.kept is None
@@ -121,3 +133,19 @@ def test_backtest_has_no_promise_as_no_outcome() -> None:
     world.put(replace(changed("serious", "2025-11-03 11:00", arrives="2025-11-03 13:00"), id="1"))
     world.put(replace(changed("request", "2025-11-03 12:00", arrives="2025-11-03 13:00"), id="2"))
     assert _name_outcome(world.state) == "cancelled"
+
+
+@examples(40)
+@given(histories, st.integers(1, 3000), st.lists(st.integers(0, 9), min_size=1, max_size=5))
+def test_an_earlier_opening_leaves_nothing_of_what_was_promised_as_from_the_later_one(
+    history: list[tuple[datetime, int]], earlier: int, order: list[int]
+) -> None:
+    (first, priority), *_ = sorted(history)
+    told = tell(history, order)
+    opening = opened("gold", f"p{priority}", _write(first - earlier * MINUTE))
+    told.put(replace(opening, arrives=END, id="earlier"))
+    at_once = tell([(opening.time, priority), *history], order)
+    told.put(Tick(END + MINUTE))
+    at_once.put(Tick(END + MINUTE))
+    fields = ("stage", "due_at", "target", "breached_at", "priority", "used", "since")
+    assert [getattr(told.state, name) for name in fields] == [getattr(at_once.state, name) for name in fields]

@@ -8,6 +8,7 @@ from tests.scenarios import (
     channels,
     closings,
     corrections,
+    days,
     due,
     duplicates,
     escalations,
@@ -42,6 +43,7 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule(1, "Due and met", due.SCENARIOS),
+    Rule(1, "Targets by days", days.SCENARIOS),
     Rule(2, "Broken", breaches.SCENARIOS),
     Rule(3, "Only a tick breaks a promise", ticks.SCENARIOS),
     Rule(4, "Priority changed", priority.SCENARIOS),

@@ -26,6 +26,13 @@ levels:
       serious: 4h
       minor: 8h
       request: none
+  silver:
+    hours: office
+    targets:
+      critical: end of day
+      serious: next working day by 17:00
+      minor: 2 working days
+      request: 5 days
 """
 
 
