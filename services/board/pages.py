@@ -1,10 +1,11 @@
 """The pages of the board, in HTML: everything that came from outside is escaped by the templates."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 from importlib.resources import files
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -12,12 +13,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from events.tickets import Responded
-from projections.promises import PromiseFilter
+from projections.promises import NO_LEVEL, PromiseFilter, make_label
 from services.board.charts import ChartMark, ChartSegment, draw_hours_chart, draw_timeline
 from services.board.service import BoardSnapshot, Cell, Line, News, Tally, find_windows_ahead
 from services.queries.explanation import TicketExplanation, list_details
 from services.text.formats import format_share, format_span, format_wall_time
-from services.text.phrases import choose_wording, name_fact, write_decision, write_news
+from services.text.phrases import choose_wording, name_fact, name_promise, write_decision, write_news
 from sla.calendar import LEAP_YEAR, Rules, Segment, SupportHours, Week, get_zone
 from sla.explain import ClockExplanation, DecisionEntry
 from sla.judge import Fact
@@ -41,6 +42,7 @@ _templates.globals |= {"assets": ASSETS, "format_share": format_share}
 
 MILLISECOND = timedelta(milliseconds=1)
 AT_RISK_SHARE = 0.25  # of the target is left
+NEWEST = 10  # events in a list
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -56,35 +58,38 @@ def render_board(
     pages: Sequence[tuple[str, str | None]],
 ) -> str:
     """
-    Return the page of the tickets that wait, by time left, and of what has happened. `pages` are the other pages of the
+    Return the page of the promises that wait, by deadline, and of what has happened. `pages` are the other pages of the
     list, with the cursors that ask for them.
     """
     now = snapshot.now
-    chosen = [
-        tally
-        for (objective, level, priority), tally in tallies.items()
-        if objective == wanted.objective
-        and wanted.service_level in (None, level)
-        and wanted.priority in (None, priority)
-    ]
-    hours = {each: find_windows_ahead(each, now) for each in dict.fromkeys(line.hours for line in lines) if each}
-    breaches = [news for news in breaches if _is_wanted(news.event, wanted)]
+    objectives, levels, priorities = (
+        _list_names(names, tallies, place)
+        for place, names in enumerate((policy.objectives, policy.levels, policy.priorities))
+    )
+    cells, total = defaultdict[tuple[str, str], Tally](Tally), Tally()
+    for cell, tally in tallies.items():
+        if wanted.objective in (None, cell[0]):
+            cells[cell[1:]] += tally
+        if _is_wanted(cell, wanted):
+            total += tally
+    hours = _find_hours_ahead(lines, now)
+    breaches = [news for news in breaches if _is_wanted(_get_cell(news.event), wanted)]
+    newest = [*islice((news for news in newest if _is_wanted(_get_cell(news.event), wanted)), NEWEST)]
     return _render(
         "board",
         snapshot,
         policy.zone,
         filters=[
-            ("level", "Level", _list_choices(wanted, "level", [*policy.levels])),
-            ("priority", "Priority", _list_choices(wanted, "priority", [*policy.priorities])),
+            (key.capitalize(), _list_choices(wanted, key, names))
+            for key, names in (("objective", objectives), ("level", levels), ("priority", priorities))
+            if len(names) > 1
         ],
-        total=sum(chosen, Tally()),
+        asked=_build_query(wanted),
+        total=total,
         rows=[_build_row(line, hours, now) for line in lines],
         hours=[_list_windows(windows, each.rules.zone, now) for each, windows in hours.items()],
-        levels=[*policy.levels],
-        matrix=[
-            (name, [tallies.get((wanted.objective or "", level, name), Tally()) for level in policy.levels])
-            for name in policy.priorities
-        ],
+        levels=levels,
+        matrix=[(name, [(level, cells[level, name]) for level in levels]) for name in priorities],
         breaches=breaches,
         shown_breaches=[_describe_news(news, policy.zone) for news in breaches[:4]],
         chart=draw_hours_chart([news.event.breached_at for news in breaches if isinstance(news.event, Breached)], now),
@@ -93,9 +98,22 @@ def render_board(
     )
 
 
-def _is_wanted(event: AnnouncedEvent, wanted: PromiseFilter) -> bool:
-    level, priority = event.state.judged
-    return wanted.service_level in (None, level) and wanted.priority in (None, priority)
+def _list_names(in_force: Iterable[str], tallies: Mapping[Cell, Tally], place: int) -> list[str]:
+    """Return the names of the policy in force, and those that only promises of earlier versions have."""
+    counted = (cell[place] for cell, tally in tallies.items() if any(tally))
+    return [name for name in dict.fromkeys([*in_force, *counted]) if name != NO_LEVEL]
+
+
+def _is_wanted(cell: Cell, wanted: PromiseFilter) -> bool:
+    return all(asked in (None, name) for asked, name in zip(wanted, cell, strict=False))
+
+
+def _get_cell(event: AnnouncedEvent) -> Cell:
+    return make_label(event.objective, event.state)[:3]
+
+
+def _find_hours_ahead(lines: Sequence[Line], at: datetime) -> dict[SupportHours, list[Segment]]:
+    return {each: find_windows_ahead(each, at) for each in dict.fromkeys(line.hours for line in lines) if each}
 
 
 def render_ticket(snapshot: BoardSnapshot, explained: TicketExplanation, line: Line, given: Mapping[str, str]) -> str:
@@ -190,11 +208,19 @@ def build_ticket_url(ticket: str) -> str:
 def _list_choices(wanted: PromiseFilter, key: str, names: Iterable[str]) -> list[tuple[str, str, bool]]:
     """Return each name, address, and whether it is what was asked for; `all` comes first."""
     asked = _build_query(wanted)
-    return [(name or "all", _build_board_url({**asked, key: name}), name == asked[key]) for name in (None, *names)]
+    return [
+        ("all" if name is None else name.replace("_", " "), _build_board_url({**asked, key: name}), name == asked[key])
+        for name in (None, *names)
+    ]
 
 
 def _build_query(wanted: PromiseFilter) -> dict[str, str | None]:
-    return {"level": wanted.service_level, "priority": wanted.priority}
+    return {
+        "objective": wanted.objective,
+        "level": wanted.service_level,
+        "priority": wanted.priority,
+        "search": wanted.search,
+    }
 
 
 def _build_board_url(asked: Mapping[str, str | None]) -> str:
@@ -203,14 +229,18 @@ def _build_board_url(asked: Mapping[str, str | None]) -> str:
 
 
 def _build_row(line: Line, hours: Mapping[SupportHours, Sequence[Segment]], now: datetime) -> dict[str, object]:
-    """Return what a page has of a ticket; `hours` are the windows ahead of all support hours on the page."""
+    """Return what a page has of a promise; `hours` are the windows ahead of all support hours on the page."""
     status, state = line.status, line.status.state
     zone = status.policy.zone if status.policy else "UTC"
+    level, priority = state.judged
     return {
         "ticket": status.ticket,
+        "objective": status.key.objective,
+        "cycle": status.key.cycle,
+        "promise": name_promise(status.key.objective, status.key.cycle),
         "url": build_ticket_url(status.ticket),
-        "level": state.service_level or "-",
-        "priority": state.priority or "-",
+        "level": level or "-",
+        "priority": priority or "-",
         "escalations": state.escalation_level,
         "due": "-" if state.due_at is None else _format_soon(state.due_at, now, zone),
         "left": None if line.left is None else line.left // MILLISECOND,
@@ -233,12 +263,12 @@ def _build_countdown(
     if line.hours is None or state.stage != "running" or state.stopped:
         return countdown | {"hours": None, "closed": False, "state": "stopped", "note": line.status.get_label(now)}
     tone, opens = _choose_tone(left, target), hours[line.hours][0].start
-    paused = f"paused until {_format_soon(opens, now, zone)}" if opens > now else ""
+    closed = f"closed until {_format_soon(opens, now, zone)}" if opens > now else ""
     return countdown | {
         "hours": list(hours).index(line.hours),
         "closed": opens > now,
         "state": tone,
-        "note": ", ".join(filter(None, (COUNTDOWN_NOTES[tone], paused))),
+        "note": ", ".join(filter(None, (COUNTDOWN_NOTES[tone], closed))),
     }
 
 
@@ -279,6 +309,7 @@ def _format_soon(at: datetime, now: datetime, zone: str) -> str:
 
 def _describe_news(news: News, zone: str) -> dict[str, object]:
     event = news.event
+    objective, level, priority = _get_cell(event)
     return {
         "ticket": news.ticket,
         "url": build_ticket_url(news.ticket),
@@ -286,8 +317,9 @@ def _describe_news(news: News, zone: str) -> dict[str, object]:
         "wall": format_wall_time(event.time, zone),
         "says": write_news(event),
         "kind": choose_wording(event).tone,
-        "level": event.state.service_level or "-",
-        "priority": event.state.priority or "-",
+        "promise": name_promise(objective, event.cycle),
+        "level": level,
+        "priority": priority,
     }
 
 

@@ -45,11 +45,10 @@ from services.runtime.http_limits import (
 from services.runtime.http_server import is_loopback
 from services.text.phrases import write_news
 from sla.calendar import get_zone
-from sla.policy import FIRST_RESPONSE, Policy
+from sla.policy import Policy
 from sla.versions import Versions
 
 PAGE_SIZE = 100
-NEWEST = 10
 MAX_PAGE_SIZE = 1_000  # promises in one answer
 BEAT_INTERVAL = 10.0  # seconds
 
@@ -216,7 +215,7 @@ class _Web:
         headers = {"ETag": tag, "Vary": "Authorization"}
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        request.state.newest, request.state.breaches = board.list_newest(NEWEST), board.list_breaches()
+        request.state.newest, request.state.breaches = board.list_newest(), board.list_breaches()
         answer = await board.ask(question, board, request, snapshot, is_long=is_about_past(request))
         return Response(encode(answer), 200, headers, type)
 
@@ -388,8 +387,9 @@ def _answer_report(board: Board, request: Request, snapshot: BoardSnapshot) -> o
 
 
 def _show_board(board: Board, request: Request, snapshot: BoardSnapshot) -> str:
+    _check_names(request, "objective", "level", "priority", "search", "cursor")
     versions = board.store.read_versions()
-    wanted = _parse_filter(request, versions)._replace(state="open", objective=FIRST_RESPONSE)
+    wanted = _parse_filter(request, versions)._replace(state="open")
     lines = board.list_lines(wanted, PAGE_SIZE + 1, _parse_cursor(request), snapshot.now)
     others: list[tuple[str, str | None]] = [("First page", None)] if "cursor" in request.query_params else []
     if len(lines) > PAGE_SIZE:

@@ -127,7 +127,10 @@ class BoardUpdate(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A promise on the board: its status, support time left (negative when too late), and where it is in the list."""
+    """
+    A promise on the board: its status, its hours, support time left (negative when too late; None if nobody waits), and
+    where it is in the list.
+    """
 
     status: PromiseStatus
     hours: SupportHours | None
@@ -256,9 +259,9 @@ class Board(Service):
 
     # ---- what the pages show
 
-    def list_newest(self, limit: int) -> list[News]:
+    def list_newest(self) -> list[News]:
         """Return the events announced last, the newest first."""
-        return list(islice(reversed(self._tail.newest), limit))
+        return list(reversed(self._tail.newest))
 
     def list_breaches(self) -> list[News]:
         """Return the breaches of the last 24 hours that are in effect, the newest first."""
@@ -286,12 +289,13 @@ class Board(Service):
         cells |= dict.fromkeys(label[:3] for label in counts)
         stages = _sum_by(counts, lambda label: label.stage)
         kept = _sum_by(counts, lambda label: label.kept)
+        late_and_paused = _sum_by(counts, lambda label: "late" if label[3:] == ("paused", BROKEN) else "")
         return {
             cell: Tally(
-                late=late[cell],
+                late=late[cell] + late_and_paused[*cell, "late"],
                 at_risk=at_risk[cell],
                 on_track=max(0, stages[*cell, "running"] - late[cell] - at_risk[cell]),
-                paused=stages[*cell, "paused"],
+                paused=stages[*cell, "paused"] - late_and_paused[*cell, "late"],
                 pending=stages[*cell, "pending"],
                 kept=kept[*cell, KEPT],
                 broken=kept[*cell, BROKEN],
@@ -310,11 +314,8 @@ def _sum_by(counts: Mapping[PromiseLabel, int], get: Callable[[PromiseLabel], st
 
 def build_line(status: PromiseStatus, now: datetime) -> Line:
     """Return a promise with the support time that it has left."""
-    hours, due_at = status.hours, status.state.due_at
     mark = make_page_mark(PromiseRow(status.key, status.state, status.facts))
-    if hours is None or due_at is None:
-        return Line(status, None, None, mark)
-    return Line(status, hours, hours.measure(now, due_at) - hours.measure(due_at, now), mark)
+    return Line(status, status.hours, status.measure_support_left(now), mark)
 
 
 def find_windows_ahead(hours: SupportHours, now: datetime) -> list[Segment]:

@@ -32,7 +32,6 @@ from sla.log import (
     TargetChanged,
     WarningRaised,
 )
-from sla.policy import FIRST_RESPONSE
 
 Tone = Literal["late", "risk", "ok", "plain"]
 """How bad it is: the class of the board's style sheet, which has its colour."""
@@ -83,20 +82,29 @@ def choose_wording(event: AnnouncementData | AnnouncedEvent) -> Wording:
 
 
 def write_news(event: AnnouncedEvent) -> str:
-    """Return an announced event in a few words."""
-    return _add_objective(event, choose_wording(event).phrase)
+    """Return an announced event in a few words, with the promise that it is about."""
+    return _add_promise(event, choose_wording(event).phrase)
 
 
 def write_decision(decision: StateUpdated | AnnouncedEvent) -> str:
     """Return a decision in a few words, for the history of its ticket."""
     if isinstance(decision, StateUpdated):
-        return _add_objective(decision, "state updated")
+        return _add_promise(decision, "state updated")
     wording = choose_wording(decision)
-    return _add_objective(decision, wording.decision or wording.phrase)
+    return _add_promise(decision, wording.decision or wording.phrase)
 
 
-def _add_objective(decision: StateUpdated | AnnouncedEvent, text: str) -> str:
-    return text if decision.objective == FIRST_RESPONSE else f"{decision.objective}: {text}"
+def _add_promise(decision: StateUpdated | AnnouncedEvent, text: str) -> str:
+    """Put the promise before it; an escalation is of the ticket."""
+    if isinstance(decision, EscalationRaised):
+        return text
+    return f"{name_promise(decision.objective, decision.cycle)}: {text}"
+
+
+def name_promise(objective: str, cycle: int) -> str:
+    """Return `first response`, `next response 2`: the number is that of a cycle after the first."""
+    name = objective.replace("_", " ")
+    return name if cycle == 1 else f"{name} {cycle}"
 
 
 def name_fact(type: str) -> str:

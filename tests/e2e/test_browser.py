@@ -98,7 +98,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def find_row(page: Page, ticket: str) -> Any:
-    return page.locator(f'tr[data-key="{ticket}"]')
+    return page.locator(f'tr[data-ticket="{ticket}"]')
 
 
 async def read_state(page: Page, ticket: str) -> tuple[str, str, int]:
@@ -133,7 +133,7 @@ async def test_a_ticket_is_there_within_a_second_counts_warns_turns_red_and_an_a
         assert (await read_state(page, "LIFE"))[1] == "late"
         red = await find_row(page, "LIFE").locator(".clock").evaluate("e => getComputedStyle(e).color")
         assert red == "rgb(255, 138, 128)"
-        await expect(page.locator("#told")).to_have_text("LIFE: breached")
+        await expect(page.locator("#told")).to_have_text("LIFE, first response: breached")
         await expect(page.locator(".tiles .late dd")).to_have_text("1")
         await expect(find_row(page, "LIFE").locator(".clock")).to_have_text("−0:00:02", timeout=5_000)
 
@@ -149,7 +149,7 @@ async def test_a_countdown_stands_still_outside_support_hours(live: Up, browser:
         await expect(find_row(page, "NIGHT")).to_be_visible()
         colour, words, left = await read_state(page, "NIGHT")
         assert (colour, left) == ("ok", 8 * 3600)
-        assert re.fullmatch(r"paused until \w{3} 09:00", words)
+        assert re.fullmatch(r"closed until \w{3} 09:00", words)
         await page.wait_for_timeout(2_500)
         assert await read_state(page, "NIGHT") == (colour, words, left)
 
@@ -240,19 +240,19 @@ async def test_ten_thousand_open_tickets_stay_usable(tmp_path: Path, browser: Br
                 await expect(page.locator("#waiting .count")).to_have_text("10000")
                 print(f"10,000 open tickets: the first page after {time.monotonic() - began:.2f} s", end="")
                 assert time.monotonic() - began < 2
-                await expect(page.locator("tr[data-key]")).to_have_count(100)
+                await expect(page.locator("tr[data-ticket]")).to_have_count(100)
                 cost = await page.evaluate(
                     "() => { const began = performance.now(); for (let n = 0; n < 20; n++) tick(); "
                     "return (performance.now() - began) / 20 }"
                 )
                 print(f", a tick of all countdowns {cost:.1f} ms", end="")
                 assert cost < 50
-                first = await page.locator("tr[data-key]").first.get_attribute("data-key")
+                first = await page.locator("tr[data-ticket]").first.get_attribute("data-ticket")
                 began = time.monotonic()
                 await page.get_by_role("link", name="Next 100").click()
                 await expect(find_row(page, str(first))).to_have_count(0)
                 print(f", the next page after {time.monotonic() - began:.2f} s")
-                await expect(page.locator("tr[data-key]")).to_have_count(100)
+                await expect(page.locator("tr[data-ticket]")).to_have_count(100)
                 await page.get_by_role("link", name="First page").click()
                 await expect(find_row(page, str(first))).to_be_visible()
             board.process.end()
@@ -283,8 +283,8 @@ async def test_hostile_strings_are_text_on_every_page(live: Up, browser: Browser
     async with connected(live.nats_url) as nc:
         await _publish_hostile(nc, live)
         async with look_at(browser, live.http_url) as page:
-            await expect(page.locator("tr[data-key]", has_text=HOSTILE[-1]).first).to_be_visible()
-            shown = await page.locator("tr[data-key] bdi").all_text_contents()
+            await expect(page.locator("tr[data-ticket]", has_text=HOSTILE[-1]).first).to_be_visible()
+            shown = await page.locator("tr[data-ticket] bdi").all_text_contents()
             assert set(HOSTILE[1::2]) <= set(shown)
             for text in HOSTILE:
                 await page.goto(f"{live.http_url}/ticket?id={quote(text, safe='')}")
@@ -304,7 +304,7 @@ async def test_everything_can_be_reached_with_the_keyboard(live: Up, browser: Br
         await expect(page.locator(".skip")).to_be_focused()
         await page.keyboard.press("Enter")
         await expect(page.locator("main")).to_be_focused()
-        for _ in range(9):  # the filters
+        for _ in range(11):  # the filters and the search
             await page.keyboard.press("Tab")
         focused = page.locator("tr a:focus")
         await expect(focused).to_have_count(1)
@@ -342,7 +342,7 @@ async def test_it_can_be_read_from_five_metres_and_on_a_phone_and_moves_nothing_
                 assert await page.evaluate(TOO_WIDE) == [], (path, width)
     async with look_at(browser, live.http_url, reduced_motion="reduce") as page:
         moving = "[...document.querySelectorAll('*')].filter(e => getComputedStyle(e).animationName !== 'none').length"
-        await page.evaluate("for (const r of document.querySelectorAll('tr[data-key]')) r.classList.add('new')")
+        await page.evaluate("for (const r of document.querySelectorAll('tr[data-ticket]')) r.classList.add('new')")
         assert await page.evaluate(moving) == 0
 
 

@@ -43,11 +43,11 @@ function count(row, hours, at) {
   const next = windows.find(([opens]) => opens > at);
   const state = left <= 0 ? "late" : left <= Number(row.dataset.warn) ? "risk" : "ok";
   const words = { late: "late", risk: "at risk", ok: "" }[state];
-  const paused = open || !next ? "" : `paused until ${next[2]}`;
+  const closed = open || !next ? "" : `closed until ${next[2]}`;
   row.dataset.state = state;
   row.toggleAttribute("data-closed", !open);
   write(row.querySelector(".clock"), clock(left));
-  write(row.querySelector(".note"), [words, paused].filter(Boolean).join(", "));
+  write(row.querySelector(".note"), [words, closed].filter(Boolean).join(", "));
   const used = row.querySelector("progress");
   if (used) used.value = Math.min(used.max, Number(row.dataset.target) - left);
 }
@@ -87,16 +87,28 @@ async function look() { // what the server would write now takes the place of wh
   }
 }
 
+function key(row) { // of a promise
+  return [row.dataset.objective, row.dataset.cycle, row.dataset.ticket].join(" ");
+}
+
+const has = (href) => (link) => link.getAttribute("href") === href;
+
 function replace(fresh) {
-  const before = new Set([...page.querySelectorAll("[data-key]")].map((row) => row.dataset.key));
-  const focused = page.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  const before = new Set([...page.querySelectorAll("[data-ticket]")].map(key));
+  const focused = page.contains(document.activeElement) ? document.activeElement : null;
+  const href = focused?.getAttribute("href");
+  const place = href ? [...page.querySelectorAll("a")].filter(has(href)).indexOf(focused) : 0;
   const scrolled = [...page.querySelectorAll("[data-scroll]")].map((element) => element.scrollLeft);
   const adopted = document.adoptNode(fresh);
-  for (const row of adopted.querySelectorAll("[data-key]")) row.classList.toggle("new", !before.has(row.dataset.key));
+  for (const row of adopted.querySelectorAll("[data-ticket]")) row.classList.toggle("new", !before.has(key(row)));
+  for (const input of page.querySelectorAll("input")) { // what is being typed stays
+    adopted.querySelector(`input[name="${input.name}"]`)?.replaceWith(input);
+  }
   page.replaceWith(adopted);
   page = adopted;
   [...page.querySelectorAll("[data-scroll]")].forEach((element, n) => { element.scrollLeft = scrolled[n] ?? 0; });
-  if (focused) page.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  const same = href ? [...page.querySelectorAll("a")].filter(has(href)) : [focused]; // rows of one ticket share it
+  (same[place] ?? same[0])?.focus({ preventScroll: true });
   written();
   tick();
 }
@@ -125,7 +137,7 @@ function listen() {
     last = message.lastEventId;
     const news = JSON.parse(message.data);
     const broken = (news.events ?? []).filter((event) => event.event === "breached");
-    if (broken.length) write(told, broken.map((event) => `${event.ticket_id}: ${event.says}`).slice(-3).join(", "));
+    if (broken.length) write(told, broken.map((event) => `${event.ticket_id}, ${event.says}`).slice(-3).join(", "));
     document.dispatchEvent(new CustomEvent("news", { detail: news })); // tests/e2e counts them
     look();
   });
@@ -152,7 +164,7 @@ setInterval(() => {
 }, 5000);
 
 document.addEventListener("keydown", (event) => { // up and down go through the list
-  const links = [...page.querySelectorAll("[data-key] a")];
+  const links = [...page.querySelectorAll("[data-ticket] a")];
   const at = links.indexOf(document.activeElement);
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (at < 0 || !step) return;

@@ -1,0 +1,122 @@
+"""The board of a policy with several objectives: every page speaks of promises, whatever objective they are of."""
+
+import asyncio
+import html
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from events.times import to_microseconds
+from services.board.routes import build_app
+from services.board.service import Board
+from tests.support.bus import fact, opened, responded, until
+from tests.support.objectives import with_objectives
+from tests.support.store_log import HOUR, START, Log
+
+pytestmark = [pytest.mark.anyio, pytest.mark.stores]
+
+DAY = timedelta(days=1)
+NOW = START + 3 * DAY - HOUR  # Thursday, 08:00
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
+    """The board at NOW: LATE was answered, and its resolution was due two and a half days ago."""
+    log = Log(tmp_path_factory.mktemp("promises") / "sla.db", with_objectives("resolution", "next_response"))
+    log.take(
+        NOW,
+        opened("LATE", START, "critical", "enterprise", customer="Nordic Bikes"),
+        responded("LATE", START + HOUR / 2),
+        opened("DONE", START, "critical", "enterprise"),
+        responded("DONE", START + HOUR),
+        fact("closed", "DONE", START + 2 * HOUR),
+        opened("NEW", NOW - HOUR / 2, "minor", "enterprise"),
+        opened("NIGHT", NOW - 12 * HOUR, "minor", "foundation"),
+        opened("FRESH", NOW - 20 * HOUR, "serious", "enterprise"),
+        responded("FRESH", NOW - 19 * HOUR),
+        ticks=["LATE", "DONE", "FRESH"],
+    )
+    board = Board(log.store, lambda: to_microseconds(NOW))
+    run = asyncio.create_task(board.run())
+    await until("it has followed", lambda: board.position == log.store.read_head())
+    transport = httpx.ASGITransport(build_app(lambda: board, None))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        yield client
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    await board.stop()
+    log.store.close()
+
+
+async def read_page(web: httpx.AsyncClient, path: str) -> str:
+    answer = await web.get(path)
+    assert answer.status_code == 200, answer.text
+    return html.unescape(re.sub(r"\s+", " ", answer.text))
+
+
+def list_rows(page: str) -> list[tuple[str, str]]:
+    return re.findall(r'<tr data-ticket="([^"]+)" data-objective="([^"]+)"', page)
+
+
+def read_tile(page: str, name: str) -> str:
+    found = re.search(rf"<dt>{name}</dt><dd>([^<]+)</dd>", page)
+    assert found
+    return found[1].strip()
+
+
+def read_cells(page: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """Kept and broken by level and priority, where there are any."""
+    cells = re.findall(r'data-level="(.+?)" data-priority="(.+?)" data-kept="(\d+)" data-broken="(\d+)"', page)
+    assert len(cells) == 9
+    return {
+        (level, priority): (int(kept), int(broken)) for level, priority, kept, broken in cells if kept + broken != "00"
+    }
+
+
+async def test_a_late_resolution_of_an_answered_ticket_is_on_top(web: httpx.AsyncClient) -> None:
+    page = await read_page(web, "/")
+    assert list_rows(page)[0] == ("LATE", "resolution")
+    assert (read_tile(page, "Late"), read_tile(page, "Promises kept")) == ("2", "66.7 %")
+    assert read_cells(page) == {("enterprise", "critical"): (3, 1), ("enterprise", "serious"): (1, 1)}
+    assert '<td class="promise">resolution</td>' in page
+    assert "resolution, enterprise, serious" in page  # of the breaches
+
+
+async def test_an_objective_can_be_chosen_and_links_keep_it(web: httpx.AsyncClient) -> None:
+    page = await read_page(web, "/?objective=first_response")
+    assert set(list_rows(page)) == {("NEW", "first_response"), ("NIGHT", "first_response")}
+    assert (read_tile(page, "Late"), read_tile(page, "Promises kept")) == ("0", "100 %")
+    assert read_cells(page) == {("enterprise", "critical"): (2, 0), ("enterprise", "serious"): (1, 0)}
+    assert "resolution:" not in page
+    for link in ("/?objective=first_response&level=foundation", "/?objective=first_response&priority=minor"):
+        assert f'href="{link}"' in page
+    assert 'href="/?objective=next_response"' in page
+    assert '<input type="hidden" name="objective" value="first_response">' in page
+
+
+async def test_a_word_is_searched_in_ticket_and_customer_and_stands_in_the_address(web: httpx.AsyncClient) -> None:
+    page = await read_page(web, "/?search=nordic")
+    assert list_rows(page) == [("LATE", "resolution")]
+    assert re.search(r'<input type="search" name="search" value="nordic"', page)
+    assert 'href="/?level=enterprise&search=nordic"' in page
+    assert "No open promise has this" in await read_page(web, "/?search=nobody")
+
+
+async def test_an_unknown_parameter_is_refused_with_the_known_ones(web: httpx.AsyncClient) -> None:
+    answer = await web.get("/?customer=x")
+    assert answer.status_code == 400
+    assert "there are objective, level, priority, search, cursor" in html.unescape(answer.text)
+
+
+async def test_outside_support_hours_a_promise_is_closed_and_not_paused(web: httpx.AsyncClient) -> None:
+    page = await read_page(web, "/?level=foundation")
+    assert "closed until 09:00" in page
+    assert "paused until" not in page
