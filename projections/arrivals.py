@@ -14,12 +14,12 @@ class Arrivals(Counters):
 
     name: ClassVar[str] = "arrivals"
     source: ClassVar[str] = "inbox"
-    layout: ClassVar[int] = 1
+    layout: ClassVar[int] = 2
 
     def apply(self, cursor: Cursor, batch: Sequence[InboxRow]) -> None:
         sums: Counter[Count] = Counter()
         for row in batch:
-            sums["fact", row.type, row.outcome, "", ""] += 1
+            sums["fact", row.type, row.outcome, "", "", ""] += 1
             if row.reason is not None:
-                sums["dead_letter", row.reason, "", "", ""] += 1
+                sums["dead_letter", row.reason, "", "", "", ""] += 1
         self._add(cursor, sums)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from projections.runner import Cursor
 
-Count = tuple[str, str, str, str, str]  # what, and up to four labels
+Count = tuple[str, str, str, str, str, str]  # what, and up to five labels
 
 
 class Counters:
@@ -25,18 +25,18 @@ class Counters:
 
     def create_tables(self, cursor: Cursor) -> None:
         cursor.execute(
-            f"CREATE TABLE IF NOT EXISTS {self._table} (what TEXT, a TEXT, b TEXT, c TEXT, d TEXT, "
-            "n BIGINT NOT NULL, PRIMARY KEY (what, a, b, c, d))"
+            f"CREATE TABLE IF NOT EXISTS {self._table} (what TEXT, a TEXT, b TEXT, c TEXT, d TEXT, e TEXT, "
+            "n BIGINT NOT NULL, PRIMARY KEY (what, a, b, c, d, e))"
         )
 
     def _add(self, cursor: Cursor, sums: Counter[Count]) -> None:
         cursor.executemany(
-            f"INSERT INTO {self._table} VALUES (?, ?, ?, ?, ?, ?) "
-            f"ON CONFLICT (what, a, b, c, d) DO UPDATE SET n = {self._table}.n + excluded.n",
+            f"INSERT INTO {self._table} VALUES (?, ?, ?, ?, ?, ?, ?) "
+            f"ON CONFLICT (what, a, b, c, d, e) DO UPDATE SET n = {self._table}.n + excluded.n",
             [(*key, n) for key, n in sums.items()],
         )
 
     def read_counts(self, cursor: Cursor) -> dict[Count, int]:
         """Return every sum by its key."""
-        cursor.execute(f"SELECT what, a, b, c, d, n FROM {self._table}")
-        return {(what, a, b, c, d): n for what, a, b, c, d, n in cursor.fetchall()}
+        cursor.execute(f"SELECT what, a, b, c, d, e, n FROM {self._table}")
+        return {(what, a, b, c, d, e): n for what, a, b, c, d, e, n in cursor.fetchall()}

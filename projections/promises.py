@@ -30,6 +30,9 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(State)
 
 
+Cell = tuple[str, str, str]  # objective, service level, priority
+
+
 class PromiseKey(NamedTuple):
     """Which promise."""
 
@@ -286,15 +289,15 @@ class Promises:
         cursor.execute(f"SELECT {columns}answer FROM {self._table} WHERE {where} AND stage = 'fulfilled'", between)
         return cursor.fetchall()
 
-    def count_late(self, cursor: Cursor, now: datetime) -> Counter[tuple[str, str, str]]:
+    def count_late(self, cursor: Cursor, now: datetime) -> Counter[Cell]:
         """Count by objective, level and priority the running promises whose deadline is `now` or before."""
-        return self._count_pairs(cursor, "open_until <= ? AND stage = 'running'", now)
+        return self._count_cells(cursor, "open_until <= ? AND stage = 'running'", now)
 
-    def count_at_risk(self, cursor: Cursor, now: datetime) -> Counter[tuple[str, str, str]]:
+    def count_at_risk(self, cursor: Cursor, now: datetime) -> Counter[Cell]:
         """Count by objective, level and priority the promises that are at risk at `now`."""
-        return self._count_pairs(cursor, "at_risk_at <= ?", now)
+        return self._count_cells(cursor, "at_risk_at <= ?", now)
 
-    def _count_pairs(self, cursor: Cursor, where: str, now: datetime) -> Counter[tuple[str, str, str]]:
+    def _count_cells(self, cursor: Cursor, where: str, now: datetime) -> Counter[Cell]:
         cursor.execute(
             f"SELECT objective, service_level, priority, count(*) FROM {self._table} WHERE {where} "
             "GROUP BY objective, service_level, priority",

@@ -2,11 +2,12 @@
 
 import asyncio
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from importlib.metadata import version
-from typing import Any, ClassVar, get_args
+from itertools import product
+from typing import Any, ClassVar, NamedTuple, get_args
 
 from prometheus_client.core import (
     GaugeMetricFamily,
@@ -17,14 +18,14 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from events.cloudevents import Reason
-from events.promises import ANNOUNCEMENT_TYPES, Detection
+from events.promises import Detection
 from events.tickets import TICKET_EVENT_TYPES
 from events.times import from_microseconds, to_microseconds
 from projections.arrivals import Arrivals
-from projections.compliance import DELAY_BUCKETS, Compliance, name_outcome
+from projections.compliance import DELAY_BUCKETS, Compliance, name_outcome, round_up
 from projections.counters import Count
 from projections.deadlines import Deadlines
-from projections.promises import NO_LEVEL, PromiseLabel, Promises
+from projections.promises import BROKEN, KEPT, NO_LEVEL, Cell, PromiseLabel, Promises
 from projections.quarantine import Quarantine
 from projections.runner import Projection
 from services.bus.connection import Bus
@@ -39,13 +40,17 @@ from sla.decisions import RUNNING_AGAIN
 from sla.engine import UNKNOWN_TYPE
 from sla.judge import Cause
 from sla.policy import FIRST_RESPONSE, Policy
+from sla.targets import Target
 
-TICKET_STAGES = ("running", "fulfilled", "paused", "cancelled", "excluded")
+PROMISE_STAGES = ("running", "fulfilled", "paused", "cancelled", "excluded")
 DETECTIONS: tuple[str, ...] = get_args(Detection)
 OUTCOMES = (name_outcome(True), name_outcome(False))
-CAUSES = (str(Cause.CLOSED), str(Cause.EXCLUDED))
-RESPONSE_OUTCOMES = (*OUTCOMES, *CAUSES, RUNNING_AGAIN)  # of a promise to which there was an answer
-OBJECTIVE_EVENTS = {name.removeprefix("sla.") for name in ANNOUNCEMENT_TYPES} - {"fulfilled", "escalated"} | {*OUTCOMES}
+CAUSES = (str(Cause.CLOSED), str(Cause.EXCLUDED), str(Cause.CORRECTED))
+REVISED_OUTCOMES = (*OUTCOMES, str(Cause.CLOSED), str(Cause.EXCLUDED), RUNNING_AGAIN)
+CELL_LABELS = ("objective", "service_level", "priority")
+MAX_CELLS = 100  # objectives, levels and priorities of which every label set is shown before there is a ticket
+BUCKET_PARTS = (0.25, 0.5, 0.75, 1.0)  # of each target, where a histogram has a bucket
+MAX_BUCKETS = 100
 MIN_REFRESH_INTERVAL = 0.25  # seconds between two times that the projections catch up
 SHOWN_CHECKPOINTS = (
     Deadlines.name,
@@ -132,36 +137,19 @@ class Metrics(Service, Collector):
         versions = self._store.read_versions()
         self._policies = [each.policy for each in versions] or [self._policy]
         in_force = versions.get_in_force(from_microseconds(self._now())) if len(versions) else self._policy
+        now = from_microseconds(self._now())
         with self._store.read_view() as cursor:
-            promises, at_risk = (
-                self._promises.read_counts(cursor),
-                self._promises.count_at_risk(cursor, from_microseconds(self._now())),
-            )
+            promises, at_risk = self._promises.read_counts(cursor), self._promises.count_at_risk(cursor, now)
             sums = self._compliance.read_counts(cursor)
             arrivals = self._arrivals.read_counts(cursor)
             following = Deadlines().find_next_after(cursor, 0)
             quarantined = self._quarantine.count(cursor)
-        yield self._make_gauge(
-            "sla_tickets",
-            "Tickets by stage.",
-            ("service_level", "priority", "stage"),
-            dict.fromkeys(self._list_ticket_labels(), 0) | dict(_sum_stages(promises)),
-        )
-        yield self._make_gauge(
-            "sla_tickets_at_risk",
-            "Running tickets that have used 75 % of their target; a rise means that breaches are near.",
-            ("service_level", "priority"),
-            dict.fromkeys(self._list_pairs(), 0)
-            | {
-                (level, priority): n
-                for (objective, level, priority), n in at_risk.items()
-                if objective == FIRST_RESPONSE
-            },
-        )
-        yield from self._collect_promises(sums)
+        expected = self._list_expected({label.service_level for label in promises})
+        yield from _collect_states(promises, at_risk, expected)
+        yield from _collect_announced(sums, expected)
         yield from self._collect_histograms(sums)
         yield from _collect_arrivals(arrivals)
-        yield self._make_gauge(
+        yield _make_gauge(
             "sla_dead_letters_waiting",
             "Messages that cannot count and wait for somebody: see sla dead list --group.",
             ("reason",),
@@ -177,103 +165,39 @@ class Metrics(Service, Collector):
         info = {"version": version("sla-engine"), "policy": f"{in_force.name} {in_force.version}"}
         yield InfoMetricFamily("sla_build", "The version of the engine and of its policy.", value=info)
 
-    def _list_pairs(self) -> list[tuple[str, str]]:
-        """Return level and priority of all versions: what was counted under an earlier one stays."""
-        return list(
-            dict.fromkeys((level, name) for it in self._policies for level in it.levels for name in it.priorities)
-        )
-
-    def _list_ticket_labels(self) -> list[tuple[str, str, str]]:
-        return [
-            (NO_LEVEL, NO_LEVEL, "pending"),
-            *((*pair, stage) for pair in self._list_pairs() for stage in TICKET_STAGES),
-        ]
-
-    def _make_gauge(
-        self, name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, float]
-    ) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(name, text, labels=labels)
-        for label, value in sorted(values.items()):
-            family.add_metric(label, value)
-        return family
-
-    def _collect_promises(self, sums: dict[Count, int]) -> Iterator[Metric]:
-        detected = [(*pair, detection) for pair in self._list_pairs() for detection in DETECTIONS]
-        answered = [(*pair, answer) for pair in self._list_pairs() for answer in OUTCOMES]
-        revised = [
-            (*pair, before, after)
-            for pair in self._list_pairs()
-            for before in RESPONSE_OUTCOMES
-            for after in RESPONSE_OUTCOMES
-        ]
-        pair = ("service_level", "priority")
-        yield make_counter(
-            "sla_breaches",
-            "First responses not given in time; any rise is a broken promise.",
-            (*pair, "detection"),
-            detected,
-            _pick(sums, "breached", 3),
-        )
-        yield make_counter(
-            "sla_breaches_retracted",
-            "Breaches that turned out to be untrue; a rise means that facts arrive late.",
-            (*pair, "detection"),
-            detected,
-            _pick(sums, "retracted", 3),
-        )
-        yield make_counter(
-            "sla_responses",
-            "First responses, in time or late, as first known.",
-            (*pair, "outcome"),
-            answered,
-            _pick(sums, "response", 3),
-        )
-        yield make_counter(
-            "sla_responses_revised",
-            "First responses about which late news changed what was said; a rise means that facts arrive late.",
-            (*pair, "from", "to"),
-            revised,
-            _pick(sums, "revised", 4),
-        )
-        yield make_counter(
-            "sla_cancellations",
-            "Clocks that ended without a response that counts: the ticket was closed, or the promise does not apply.",
-            (*pair, "cause"),
-            [(*each, cause) for each in self._list_pairs() for cause in CAUSES],
-            _pick(sums, "cancelled", 3),
-        )
-        others = dict.fromkeys(
-            name for policy in self._policies for name in policy.objectives if name != FIRST_RESPONSE
-        )
-        yield make_counter(
-            "sla_objective_events",
-            "What was announced of objectives beside the first response: answers by outcome, all else by its kind.",
-            ("objective", *pair, "event"),
-            [(name, *each, event) for name in others for each in self._list_pairs() for event in OBJECTIVE_EVENTS],
-            _pick(sums, "objective", 4),
-        )
+    def _list_expected(self, used: Set[str]) -> list[Cell]:
+        """
+        Return objective, level and priority of all that a version of the policy promises: what was counted under an
+        earlier one stays. Of more than MAX_CELLS only those of levels that somebody has had a ticket of.
+        """
+        cells = [(objective, level, priority) for objective, level, priority, _ in _iterate_targets(self._policies)]
+        found = list(dict.fromkeys(cells))
+        return found if len(found) <= MAX_CELLS else [cell for cell in found if cell[1] in used]
 
     def _collect_histograms(self, sums: dict[Count, int]) -> Iterator[Metric]:
-        targets = {
-            target.span.total_seconds()
-            for policy in self._policies
-            for level in policy.levels.values()
-            for target in level.targets.values()
-            if target.span is not None
-        }
-        yield _make_histogram(
-            "sla_first_response_support_seconds",
-            "Support time until the first response.",
-            sorted(targets),
-            {float(label[0]): n for label, n in _pick(sums, "answer", 1).items()},
-            sums.get(("answer_sum", "", "", "", ""), 0) / 1e6,
+        bounds = defaultdict[str, set[float]](lambda: {0.0})
+        for objective, _, _, target in _iterate_targets(self._policies):
+            if target.span is not None:
+                bounds[objective] |= {float(round_up(target.span.total_seconds() * part)) for part in BUCKET_PARTS}
+        family = HistogramMetricFamily(
+            "sla_fulfilment_support_seconds",
+            "Support time until a promise was fulfilled; a rise means that customers wait longer.",
+            labels=["objective"],
         )
-        yield _make_histogram(
+        counted = defaultdict[str, dict[float, int]](dict)
+        for (objective, seconds), n in _pick(sums, "answer", 2).items():
+            counted[objective][float(seconds)] = n
+        for objective in sorted(bounds.keys() | counted.keys()):
+            total = sums.get(("answer_sum", objective, "", "", "", ""), 0) / 1e6
+            buckets = _fill_buckets(_thin_out(sorted(bounds[objective])), counted[objective])
+            family.add_metric([objective], buckets, total)
+        yield family
+        delays = {float(label[0]): n for label, n in _pick(sums, "delay", 1).items()}
+        yield HistogramMetricFamily(
             "sla_breach_detection_delay_seconds",
             "From the breach, or the arrival of the fact that made it one, to its detection; a rise: a slow engine.",
-            DELAY_BUCKETS,
-            {float(label[0]): n for label, n in _pick(sums, "delay", 1).items()},
-            sums.get(("delay_sum", "", "", "", ""), 0) / 1e6,
+            buckets=_fill_buckets(DELAY_BUCKETS, delays),
+            sum_value=sums.get(("delay_sum", "", "", "", "", ""), 0) / 1e6,
         )
 
     def _collect_lags(self, following: int | None) -> Iterator[Metric]:
@@ -321,23 +245,119 @@ class Metrics(Service, Collector):
             )
 
 
-def _sum_stages(promises: Mapping[PromiseLabel, int]) -> Counter[tuple[str, str, str]]:
-    sums = Counter[tuple[str, str, str]]()
+def _iterate_targets(policies: Iterable[Policy]) -> Iterator[tuple[str, str, str, Target]]:
+    """Yield objective, level, priority and target of all that these policies promise."""
+    for policy in policies:
+        for level in policy.levels.values():
+            for objective, targets in {FIRST_RESPONSE: level.targets, **level.objectives}.items():
+                for priority, target in targets.items():
+                    yield objective, level.name, priority, target
+
+
+def _collect_states(
+    promises: Mapping[PromiseLabel, int], at_risk: Mapping[Cell, int], expected: Sequence[Cell]
+) -> Iterator[Metric]:
+    """Yield how promises stand, by the labels that they are judged by."""
+    stages = Counter({(FIRST_RESPONSE, NO_LEVEL, NO_LEVEL, "pending"): 0})
+    decided = Counter({(*cell, kept): 0 for cell in expected for kept in (KEPT, BROKEN)})
+    stages.update({(*cell, stage): 0 for cell in expected for stage in PROMISE_STAGES})
     for label, n in promises.items():
-        if label.objective == FIRST_RESPONSE:
-            sums[label.service_level, label.priority, label.stage] += n
-    return sums
+        stages[*label[:3], label.stage] += n
+        if label.kept in (KEPT, BROKEN):
+            decided[*label[:3], label.kept] += n
+    yield _make_gauge("sla_promises", "Promises by stage.", (*CELL_LABELS, "stage"), stages)
+    yield _make_gauge(
+        "sla_promises_decided",
+        "Promises that are kept, and those of which a breach is in effect, answered since or not; their share is kept.",
+        (*CELL_LABELS, "outcome"),
+        decided,
+    )
+    yield _make_gauge(
+        "sla_promises_at_risk",
+        "Running promises that have used 75 % of their target; a rise means that breaches are near.",
+        CELL_LABELS,
+        dict.fromkeys(expected, 0) | dict(at_risk),
+    )
+
+
+def _collect_announced(sums: dict[Count, int], expected: Sequence[Cell]) -> Iterator[Metric]:
+    """Yield what was announced; a counter has all sets of its own labels, at 0."""
+    for name, what, text, labels, values in PROMISE_COUNTERS:
+        always = [(*cell, *more) for cell in expected for more in product(*values)]
+        found = _pick(sums, what, len(CELL_LABELS) + len(labels))
+        yield make_counter(name, text, (*CELL_LABELS, *labels), always, found)
+
+
+class PromiseCounter(NamedTuple):
+    """A counter of announcements: its name, what the projection calls it, its help, its own labels and their values."""
+
+    name: str
+    what: str
+    text: str
+    labels: tuple[str, ...]
+    values: tuple[tuple[str, ...], ...]
+
+
+PROMISE_COUNTERS = (
+    PromiseCounter(
+        "sla_breaches",
+        "breached",
+        "Promises not kept in time; any rise is a broken promise.",
+        ("detection",),
+        (DETECTIONS,),
+    ),
+    PromiseCounter(
+        "sla_breaches_retracted",
+        "retracted",
+        "Breaches that turned out to be untrue; a rise means that facts arrive late.",
+        ("detection",),
+        (DETECTIONS,),
+    ),
+    PromiseCounter(
+        "sla_fulfilled",
+        "fulfilled",
+        "Promises that were fulfilled, in time or late, as first known.",
+        ("outcome", "detection"),
+        (OUTCOMES, DETECTIONS),
+    ),
+    PromiseCounter(
+        "sla_fulfilled_revised",
+        "revised",
+        "Promises of which something else is known than was announced; a rise means that facts arrive late.",
+        ("from", "to"),
+        (REVISED_OUTCOMES, REVISED_OUTCOMES),
+    ),
+    PromiseCounter(
+        "sla_cancelled",
+        "cancelled",
+        "Clocks that ended without what was promised: the ticket was closed, or the promise does not apply.",
+        ("cause",),
+        (CAUSES,),
+    ),
+)
+
+
+def _make_gauge(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for label, value in sorted(values.items()):
+        family.add_metric(label, value)
+    return family
 
 
 def _pick(sums: dict[Count, int], what: str, labels: int) -> dict[tuple[str, ...], int]:
     return {key[1 : 1 + labels]: n for key, n in sums.items() if key[0] == what}
 
 
-def _make_histogram(
-    name: str, text: str, bounds: list[float] | tuple[float, ...], values: dict[float, int], total: float
-) -> HistogramMetricFamily:
+def _thin_out(bounds: Sequence[float]) -> Sequence[float]:
+    """Return at most MAX_BUCKETS of these bounds, evenly, with the last one among them."""
+    step = -(-len(bounds) // MAX_BUCKETS)
+    return bounds[::-step][::-1]
+
+
+def _fill_buckets(bounds: Sequence[float], values: Mapping[float, int]) -> list[tuple[str, float]]:
+    """Return how many values are within each bound."""
     buckets = [(repr(float(bound)), sum(n for value, n in values.items() if value <= bound)) for bound in bounds]
-    return HistogramMetricFamily(name, text, buckets=[*buckets, ("+Inf", sum(values.values()))], sum_value=total)
+    return [*buckets, ("+Inf", sum(values.values()))]
 
 
 def _collect_arrivals(arrivals: dict[Count, int]) -> Iterator[Metric]:

@@ -497,12 +497,23 @@ def decide_fulfilment(found: Comparison, state: State) -> Sequence[AnnouncedEven
             responded_at=response.time,
             met=met,
             overdue=overdue,
+            detection=_find_fulfilment_detection(found, response.time),
             revision=revision,
             replaces=replaced.id if replaced else None,
             replaced_met=replaced.met if replaced else None,
             undoes=superseded if replaced else None,
         ),
     )
+
+
+def _find_fulfilment_detection(found: Comparison, fulfilled_at: datetime) -> Detection:
+    """Return the detection of the breach in effect; without one, `historic` if it was fulfilled before an import."""
+    judgement, broken_at = found.judgement, found.clock.broken_at
+    if broken_at is None:
+        return "historic" if judgement.learned_at - fulfilled_at > judgement.historic_after else "live"
+    if found.breach_stays and found.promise.breach is not None:
+        return found.promise.breach.detection
+    return _find_detection(judgement, broken_at, _measure_delay(found.clock, broken_at, judgement.now))
 
 
 def _get_fulfilled_fields(state: State) -> tuple[object, ...]:

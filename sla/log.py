@@ -178,7 +178,10 @@ class BreachRetracted(Announced, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Fulfilled(Announced, frozen=True, omit_defaults=True, kw_only=True):
-    """`replaces` and `replaced_met` are of the one before; `undoes` is the outcome since that it supersedes."""
+    """
+    `replaces` and `replaced_met` are of the one before; `undoes` is the outcome since that it supersedes. `detection`
+    is that of the breach it ends; without one, whether it was fulfilled long before the engine learned of the ticket.
+    """
 
     TOPIC: ClassVar[str] = "fulfilled/1"
     KIND: ClassVar[str] = "fulfilled"
@@ -189,6 +192,7 @@ class Fulfilled(Announced, frozen=True, omit_defaults=True, kw_only=True):
     replaces: str | None = None
     replaced_met: bool | None = None
     undoes: str | None = None
+    detection: Detection = "live"
 
 
 class Cancelled(Announced, frozen=True, omit_defaults=True, kw_only=True):

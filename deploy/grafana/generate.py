@@ -40,9 +40,9 @@ def render_files() -> dict[Path, str]:
     overview = _build_dashboard(
         "sla-overview", "SLA overview", "For those who lead support: what is promised, and is it kept?", OVERVIEW
     )
-    overview.time("now-24h", "now").with_variable(_build_variable("service_level")).with_variable(
-        _build_variable("priority")
-    )
+    overview.time("now-24h", "now")
+    for label in ("objective", "service_level", "priority"):
+        overview.with_variable(_build_variable(label))
     engine = _build_dashboard("sla-engine", "SLA engine health", "For those who run the engine: does it work?", ENGINE)
     engine.time("now-6h", "now")
     return {
@@ -65,7 +65,7 @@ def _build_dashboard(uid: str, title: str, description: str, rows: Sequence[str 
 
 def _build_variable(label: str) -> dashboard.QueryVariable:
     """Build a choice among the values of a label; all of them at first."""
-    values: dict[str, object] = {"qryType": 1, "query": f"label_values(sla_tickets_at_risk, {label})", "refId": label}
+    values: dict[str, object] = {"qryType": 1, "query": f"label_values(sla_promises_at_risk, {label})", "refId": label}
     variable = dashboard.QueryVariable(label).label(label.replace("_", " ").capitalize()).datasource(PROMETHEUS)
     variable.query(values).refresh(VariableRefresh.ON_TIME_RANGE_CHANGED).sort(VariableSort.ALPHABETICAL_ASC)
     variable.multi(True).include_all(True).all_value(".*")
@@ -86,6 +86,8 @@ def _choose_builder(panel: Panel) -> Builder:
     match panel.kind:
         case Kind.FIGURE:
             figure = _build_stat(looks.BigValueTextMode.VALUE)
+            if panel.unit == "percentunit":
+                return figure.decimals(2)  # 99.97 %, not 100
             return figure.decimals(0) if panel.unit == "short" else figure  # increase() extrapolates
         case Kind.NAMES:
             return _build_stat(looks.BigValueTextMode.NAME)

@@ -55,8 +55,8 @@ def limit_below(good: float, fair: float) -> Limits:
 
 
 def select_chosen(metric: str, *more: str) -> str:
-    """Select the series of the service levels and priorities that the reader has chosen."""
-    labels = ('service_level=~"$service_level"', 'priority=~"$priority"', *more)
+    """Select the series of the objectives, service levels and priorities that the reader has chosen."""
+    labels = ('objective=~"$objective"', 'service_level=~"$service_level"', 'priority=~"$priority"', *more)
     return f"{metric}{{{', '.join(labels)}}}"
 
 
@@ -70,35 +70,37 @@ def sum_rise_by_step(counter: str) -> str:
     return f"increase({counter}[$__rate_interval])"
 
 
-def query_quantiles(histogram: str, over: str) -> dict[str, str]:
+def query_share(kept: str, broken: str) -> str:
+    """Return the query of the share kept, cut to 0.01 %: while one is broken it is never 100 %."""
+    return f"floor(10000 * sum({kept}) / (sum({kept}) + sum({broken}) > 0)) / 10000"
+
+
+def query_quantiles(histogram: str, over: str, chosen: str = "") -> dict[str, str]:
+    buckets = f"{histogram}_bucket{{{chosen}}}" if chosen else f"{histogram}_bucket"
     return {
-        f"{percent} %": f"histogram_quantile({percent / 100}, sum by (le) (increase({histogram}_bucket[{over}])))"
+        f"{percent} %": f"histogram_quantile({percent / 100}, sum by (le) (increase({buckets}[{over}])))"
         for percent in (50, 90, 99)
     }
 
 
-OPEN_TICKETS = select_chosen("sla_tickets", 'stage=~"pending|running|paused"')
-RUNNING = select_chosen("sla_tickets", 'stage="running"')
-TICKETS_AT_RISK = select_chosen("sla_tickets_at_risk")
+OPEN = select_chosen("sla_promises", 'stage=~"pending|running|paused"')
+RUNNING = select_chosen("sla_promises", 'stage="running"')
+AT_RISK = select_chosen("sla_promises_at_risk")
+KEPT, BROKEN = (select_chosen("sla_promises_decided", f'outcome="{each}"') for each in ("kept", "broken"))
 BREACHES = select_chosen("sla_breaches_total", 'detection!="historic"')
 DETECTED = select_chosen("sla_breaches_total")
 RETRACTED = select_chosen("sla_breaches_retracted_total")
-RESPONSES = select_chosen("sla_responses_total")
-MET = select_chosen("sla_responses_total", 'outcome="met"')
-REVISED = select_chosen("sla_responses_revised_total")
-TO_MET, FROM_MET = (select_chosen("sla_responses_revised_total", f'{end}="met"') for end in ("to", "from"))
-TO_ANY, FROM_ANY = (select_chosen("sla_responses_revised_total", f'{end}=~"met|late"') for end in ("to", "from"))
-CANCELLED = select_chosen("sla_cancellations_total")
-OTHERS = select_chosen("sla_objective_events_total")
-KEPT_30D = select_chosen("sla:responses_met:ratio_increase30d")
-ANSWER = "sla_first_response_support_seconds"
+FULFILLED = select_chosen("sla_fulfilled_total")
+REVISED = select_chosen("sla_fulfilled_revised_total")
+CANCELLED = select_chosen("sla_cancelled_total")
+KEPT_30D = select_chosen("sla:kept:ratio_delta30d")
+ANSWER = "sla_fulfilment_support_seconds"
 DELAY = "sla_breach_detection_delay_seconds"
 
-KEPT = f"sum({sum_rise(MET)}) / (sum({sum_rise(RESPONSES)}) > 0)"
-KEPT_NOW = (  # of counters that begin with the log: what was said first, and every change of it since
-    f"(sum({MET}) + sum({TO_MET}) - sum({FROM_MET})) / (sum({RESPONSES}) + sum({TO_ANY}) - sum({FROM_ANY}) > 0)"
-)
-PAIR = "{{service_level}}, {{priority}}"
+KEPT_IN_TIME = query_share(f"clamp_min(delta({KEPT}[$__range]), 0)", f"clamp_min(delta({BROKEN}[$__range]), 0)")
+KEPT_NOW = query_share(KEPT, BROKEN)
+CELL = "{{objective}}: {{service_level}}, {{priority}}"
+BY_CELL = "sum by (objective, service_level, priority)"
 MET_OR_LATE = {"met": "green", "late": "red"}
 WELL_OR_NOT = {"0": ("works", "green"), "1": ("does not work", "red")}
 
@@ -110,34 +112,38 @@ FIGURE, NAMES, BARS, LINES, STACK, COUNTS, STATES = Kind
 OVERVIEW: Sequence[str | Panel] = (
     "Now",
     Panel(FIGURE, "Open", "short", 6, CALM,
-          "Tickets that wait for a first response: running, paused, or pending because their opening is not known yet.",
-          {"open": f"sum({OPEN_TICKETS})"}),
+          "Promises that wait to be kept: running, paused, or pending because the opening is not known yet.",
+          {"open": f"sum({OPEN})"}),
     Panel(FIGURE, "At risk", "short", 6, NONE_IS_BETTER,
-          "Running tickets that have used 75 % of their target. `sla list` names them by time left.",
-          {"at risk": f"sum({TICKETS_AT_RISK})"}),
+          "Running promises that have used 75 % of their target. `sla list --state at_risk` has them.",
+          {"at risk": f"sum({AT_RISK})"}),
     Panel(FIGURE, "At risk, share", "percentunit", 6, limit_above(0.25, 0.5),
-          "Of the running tickets, those that have used 75 % of their target.",
-          {"at risk": f"sum({TICKETS_AT_RISK}) / (sum({RUNNING}) > 0)"}, empty="no clock runs"),
+          "Of the running promises, those that have used 75 % of their target.",
+          {"at risk": f"sum({AT_RISK}) / (sum({RUNNING}) > 0)"}, empty="no clock runs"),
     Panel(FIGURE, "Next deadline or warning", "dateTimeFromNow", 6, CALM,
-          "When the engine looks next, of all levels and priorities: a deadline, or 50, 75 or 90 % of a target.",
+          "When the engine looks next, of all promises: a deadline, or 50, 75 or 90 % of a target.",
           {"next": "1000 * (sla_next_deadline_timestamp_seconds > 0)"}, empty="no clock runs"),
-    Panel(STACK, "Open by stage", "short", 8, CALM,
+    Panel(STACK, "Open by stage", "short", 6, CALM,
           "running: the clock runs. paused: it waits, where the policy lets it. pending: the opening is not known yet.",
-          {"{{stage}}": f"sum by (stage) ({OPEN_TICKETS})"}),
-    Panel(STACK, "Open by service level", "short", 8, CALM,
-          "The same tickets by service level; none is that of a pending ticket.",
-          {"{{service_level}}": f"sum by (service_level) ({OPEN_TICKETS})"}),
-    Panel(BARS, "At risk by level and priority", "short", 8, NONE_IS_BETTER,
-          "Running tickets that have used 75 % of their target.",
-          {PAIR: f"sort_desc(sum by (service_level, priority) ({TICKETS_AT_RISK}))"}),
+          {"{{stage}}": f"sum by (stage) ({OPEN})"}),
+    Panel(STACK, "Open by objective", "short", 6, CALM,
+          "What is promised: a first response, a next one, a resolution, or what else the policy names.",
+          {"{{objective}}": f"sum by (objective) ({OPEN})"}),
+    Panel(STACK, "Open by service level", "short", 6, CALM,
+          "The same promises by service level; none is that of a pending ticket.",
+          {"{{service_level}}": f"sum by (service_level) ({OPEN})"}),
+    Panel(BARS, "At risk, by what is promised", "short", 6, NONE_IS_BETTER,
+          "Running promises that have used 75 % of their target.",
+          {CELL: f"sort_desc({BY_CELL} ({AT_RISK}))"}),
 
     "Promises in the chosen time",
     Panel(FIGURE, "Kept", "percentunit", 4, limit_below(0.98, 0.95),
-          "Of the first responses that became known in the chosen time, those in time, as first known.",
-          {"kept": KEPT}, empty="no response"),
+          "Of the promises of which it became known in the chosen time, those kept. What nobody keeps counts as soon "
+          "as it is broken; imports count too.",
+          {"kept": KEPT_IN_TIME}, empty="none is decided"),
     Panel(FIGURE, "Kept, of all ever", "percentunit", 4, limit_below(0.98, 0.95),
-          "Of all first responses that the engine knows, those in time, as known now: corrected by all that came late.",
-          {"kept": KEPT_NOW}, empty="no response"),
+          "Of all promises that are kept or broken, those kept, as known now: what `sla report --period all` says.",
+          {"kept": KEPT_NOW}, empty="none is decided"),
     Panel(FIGURE, "Breaches", "short", 4, NONE_IS_GOOD,
           "Promises that broke, without imports of old tickets. Some may have been retracted since: see beside.",
           {"breaches": f"sum({sum_rise(BREACHES)})"}),
@@ -145,27 +151,27 @@ OVERVIEW: Sequence[str | Panel] = (
           "Breaches of any age that late news withdrew. A rise means that publishers send facts late.",
           {"retracted": f"sum({sum_rise(RETRACTED)})"}),
     Panel(FIGURE, "Revised", "short", 4, NONE_IS_BETTER,
-          "How often late news changed what had been said of a response. A rise means that publishers send facts late.",
+          "How often late news changed what had been said of a promise. A rise means that publishers send facts late.",
           {"revised": f"sum({sum_rise(REVISED)})"}),
     Panel(FIGURE, "Cancelled", "short", 4, CALM,
-          "Clocks that ended without a response that counts: closed, or excluded from support.",
+          "Clocks that ended without what was promised: closed, or excluded from support.",
           {"cancelled": f"sum({sum_rise(CANCELLED)})"}),
-    Panel(BARS, "Breaches by level and priority", "short", 12, NONE_IS_GOOD,
+    Panel(BARS, "Breaches by what was promised", "short", 12, NONE_IS_GOOD,
           "Promises that broke in the chosen time, without imports. `sla watch --only breached` follows them.",
-          {PAIR: f"sort_desc(sum by (service_level, priority) ({sum_rise(BREACHES)}))"}),
+          {CELL: f"sort_desc({BY_CELL} ({sum_rise(BREACHES)}))"}),
     Panel(COUNTS, "Breaches over time", "short", 12, CALM,
-          "Promises that broke, by priority, without imports.",
-          {"{{priority}}": f"sum by (priority) ({sum_rise_by_step(BREACHES)})"}),
-    Panel(COUNTS, "First responses over time", "short", 12, CALM,
-          "By whether they came in time, as first known.",
-          {"{{outcome}}": f"sum by (outcome) ({sum_rise_by_step(RESPONSES)})"}, colours=MET_OR_LATE),
-    Panel(BARS, "Kept in 30 days, by level and priority", "percentunit", 12, limit_below(0.98, 0.95),
-          "Of the first responses of the last 30 days, those in time, as first known; whatever time is chosen.",
-          {PAIR: f"sort({KEPT_30D} >= 0)"}, empty="no response"),
-    Panel(BARS, "Support time until the first response", "s", 12, CALM,
-          "Half, 90 and 99 % of the answers of the chosen time took no longer. Of all levels and priorities; estimated "
-          "between the targets of the policy, which are the bounds of the histogram.",
-          query_quantiles(ANSWER, "$__range"), empty="no response"),
+          "Promises that broke, by objective and priority, without imports.",
+          {"{{objective}}: {{priority}}": f"sum by (objective, priority) ({sum_rise_by_step(BREACHES)})"}),
+    Panel(COUNTS, "Fulfilled over time", "short", 12, CALM,
+          "Answers and resolutions by whether they came in time, as first known.",
+          {"{{outcome}}": f"sum by (outcome) ({sum_rise_by_step(FULFILLED)})"}, colours=MET_OR_LATE),
+    Panel(BARS, "Kept in 30 days, by what was promised", "percentunit", 12, limit_below(0.98, 0.95),
+          "Of the promises of which it became known in the last 30 days, those kept; whatever time is chosen.",
+          {CELL: f"sort(floor(10000 * {KEPT_30D} >= 0) / 10000)"}, empty="none is decided"),
+    Panel(BARS, "Support time until it was fulfilled", "s", 12, CALM,
+          "Half, 90 and 99 % of what was fulfilled in the chosen time took no longer. Of the chosen objectives, of all "
+          "levels and priorities; estimated between the bounds of the histogram, which are targets and parts of them.",
+          query_quantiles(ANSWER, "$__range", 'objective=~"$objective"'), empty="nothing is fulfilled"),
     Panel(BARS, "How breaches came to light", "short", 12, CALM,
           "live: at the deadline. late: a fact that came late made it one. historic: of an import, pages nobody.",
           {"{{detection}}": f"sum by (detection) ({sum_rise(DETECTED)})"}),
@@ -175,17 +181,11 @@ OVERVIEW: Sequence[str | Panel] = (
           "By how the breach had come to light.",
           {"{{detection}}": f"sum by (detection) ({sum_rise_by_step(RETRACTED)})"}),
     Panel(BARS, "Revisions, before and after", "short", 8, CALM,
-          "What was said of a ticket's response, and what is said now; open: it has none any more.",
+          "What was said of a promise, and what is said now; open: it runs again.",
           {"{{from}} to {{to}}": f"sort_desc(sum by (from, to) ({sum_rise(REVISED)}) > 0)"}),
     Panel(COUNTS, "Cancellations by cause", "short", 8, CALM,
-          "closed: without an answer. excluded: the promise does not apply to the ticket.",
+          "closed: without an answer. excluded: the promise does not apply. corrected: there never was one.",
           {"{{cause}}": f"sum by (cause) ({sum_rise_by_step(CANCELLED)})"}),
-
-    "Objectives beside the first response",
-    Panel(BARS, "What was announced of them", "short", 24, CALM,
-          "Next response, resolution or what else the policy promises, in the chosen time; met and late are answers.",
-          {"{{objective}}: {{event}}": f"sort_desc(sum by (objective, event) ({sum_rise(OTHERS)}) > 0)"},
-          empty="none, or the policy promises no other"),
 )
 
 ENGINE: Sequence[str | Panel] = (

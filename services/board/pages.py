@@ -13,9 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from events.tickets import Responded
-from projections.promises import NO_LEVEL, PromiseFilter, make_label
+from projections.promises import NO_LEVEL, Cell, PromiseFilter, make_label
 from services.board.charts import ChartMark, ChartSegment, draw_hours_chart, draw_timeline
-from services.board.service import BoardSnapshot, Cell, Line, News, Tally, find_windows_ahead
+from services.board.service import BoardSnapshot, Line, News, Tally, find_windows_ahead
 from services.queries.explanation import TicketExplanation, list_details
 from services.text.formats import format_share, format_span, format_wall_time
 from services.text.phrases import choose_wording, name_fact, name_promise, write_decision, write_news

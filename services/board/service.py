@@ -15,6 +15,7 @@ from events.times import from_microseconds
 from projections.promises import (
     BROKEN,
     KEPT,
+    Cell,
     PageMark,
     PromiseFilter,
     PromiseLabel,
@@ -40,8 +41,6 @@ MAX_REMEMBERED = 1_000  # announced events that a browser may have missed, and g
 DAY = timedelta(days=1)
 COALESCE_WINDOW = 0.2  # seconds in which what happens is one update
 MAX_WINDOWS = 8  # support windows ahead that a browser gets
-
-Cell = tuple[str, str, str]  # objective, service level, priority
 
 
 class BoardSnapshot(NamedTuple):

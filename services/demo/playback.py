@@ -457,7 +457,7 @@ class Demo(Service):
         broken = sum(n for label, n in promises.items() if label.kept == BROKEN)
         kept = sum(n for label, n in promises.items() if label.kept == KEPT)
         late = sum(n for label, n in promises.items() if (label.stage, label.kept) == ("fulfilled", BROKEN))
-        facts = sum(n for (what, _, outcome, _, _), n in arrivals.items() if (what, outcome) == ("fact", "recorded"))
+        facts = sum(n for (what, _, outcome, *_), n in arrivals.items() if (what, outcome) == ("fact", "recorded"))
         return f"{open_} open, {at_risk.total()} at risk, {broken} breached | answered: {kept} met, {late} late", facts
 
 

@@ -12,7 +12,9 @@ import structlog
 import uvicorn
 from faststream.asgi import AsgiFastStream, AsgiResponse, get
 from faststream.asgi.types import ASGIApp, Receive, Scope, Send
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.datastructures import Headers
 
 from services.runtime.http_limits import ACCEPTED_AT_ONCE, MAX_REQUEST_BYTES, LimitedProtocol, handle_loop_error
 
@@ -100,8 +102,11 @@ def _build_app(problems: Callable[[], dict[str, str]], registry: CollectorRegist
 
     @get
     async def answer_metrics(scope: Scope) -> AsgiResponse:
-        body = await asyncio.to_thread(generate_latest, registry)
-        return AsgiResponse(body, 200, {"Content-Type": CONTENT_TYPE_LATEST})
+        accepted = Headers(scope=scope).get("accept", "")
+        is_open = "application/openmetrics-text" in accepted
+        encode, content_type = choose_encoder(accepted if is_open else "")
+        body = await asyncio.to_thread(encode, registry)
+        return AsgiResponse(body, 200, {"Content-Type": content_type})
 
     routes = [("/metrics", answer_metrics), ("/health/live", answer_live), ("/health/ready", answer_ready)]
     own = AsgiFastStream(asgi_routes=routes, logger=None)

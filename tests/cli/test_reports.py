@@ -180,13 +180,13 @@ async def test_all_time_figures_are_those_of_the_metrics(tmp_path: Path) -> None
                 found = build_report(store, PointInTime())["total"]
 
     def revised(**labels: str) -> float:
-        return total(shown, "sla_responses_revised_total", **labels)
+        return total(shown, "sla_fulfilled_revised_total", **labels)
 
     for outcome, name in (("met", "kept"), ("late", "late")):
-        first = total(shown, "sla_responses_total", outcome=outcome)
+        first = total(shown, "sla_fulfilled_total", outcome=outcome)
         assert found[name] == first + revised(to=outcome) - revised(**{"from": outcome})
     stages = {
-        stage: total(shown, "sla_tickets", stage=stage)
+        stage: total(shown, "sla_promises", stage=stage)
         for stage in ("running", "paused", "fulfilled", "cancelled", "excluded")
     }
     assert stages["fulfilled"] == found["kept"] + found["late"]

@@ -15,7 +15,9 @@ from tests.compose.stack import ROOT, Stack, container, fresh_clone, refusal
 from tests.support.bus import ago
 
 BUILD = ROOT / "build" / "compose"
-COUNTED = 'sla_breaches_total{service_level="enterprise",priority="critical",detection="live"}'
+COUNTED = (
+    'sla_breaches_total{objective="first_response",service_level="enterprise",priority="critical",detection="live"}'
+)
 
 pytestmark = [pytest.mark.compose, pytest.mark.needs_kernel]
 

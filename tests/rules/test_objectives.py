@@ -339,12 +339,8 @@ def test_objectives_are_stored_counted_shown_and_verified(tmp_path: Path) -> Non
     ]
     ((state,),) = rows(log.database, "SELECT state FROM promises WHERE objective = 'first_response'")
     assert json.loads(state)["due_at"] == (START + 2 * HOUR).isoformat().replace("+00:00", "Z")
-    counted = rows(log.database, "SELECT a, d, n FROM compliance WHERE what = 'objective' ORDER BY a, d")
-    assert counted == [
-        ("next_response", "applied", 1), ("next_response", "breached", 1), ("next_response", "cancelled", 1),
-        ("next_response", "warning", 3), ("resolution", "applied", 1), ("resolution", "breached", 1),
-        ("resolution", "late", 1), ("resolution", "warning", 3),
-    ]  # fmt: skip
+    counted = rows(log.database, "SELECT what, a, d, n FROM compliance WHERE d IN ('late', 'closed') ORDER BY what, a")
+    assert counted == [("cancelled", "next_response", "closed", 1), ("fulfilled", "resolution", "late", 1)]
     said = call("show", "T-1", "-o", "json", SLA_DATABASE_URL=log.address)
     report = json.loads(said.out)
     assert (report["stage"], report["met"], report["breaches"]) == ("fulfilled", True, 0)

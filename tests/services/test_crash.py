@@ -140,11 +140,11 @@ async def check(nc: Client, crew: Crew, every: list[Life]) -> None:
     assert total(shown, "sla_breaches_total") == sum(isinstance(event, Breached) for event in events)
     assert total(shown, "sla_breaches_retracted_total") == sum(isinstance(event, BreachRetracted) for event in events)
     first = [event for event in events if isinstance(event, Fulfilled) and event.revision == 1]
-    assert total(shown, "sla_responses_total") == len(first)
+    assert total(shown, "sla_fulfilled_total") == len(first)
     for outcome in ("recorded", "duplicate"):
         assert total(shown, "sla_facts_total", outcome=outcome) == outcomes[outcome]
-    assert total(shown, "sla_tickets") == len(every)
-    assert total(shown, "sla_tickets", stage="fulfilled") == len(answers)
+    assert total(shown, "sla_promises") == len(every)
+    assert total(shown, "sla_promises", stage="fulfilled") == len(answers)
 
 
 async def test_services_killed_in_turn_lose_nothing_and_say_nothing_twice(crew: Crew) -> None:

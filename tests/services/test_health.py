@@ -309,7 +309,7 @@ async def test_a_store_that_cannot_be_read_or_written_or_is_another_one_shows_or
             assert total(await samples(engine.http_url), "sla_metrics_active") == 0
             other.execute("ALTER TABLE hidden RENAME TO compliance")
             await wait_until_ready(engine)
-            assert total(await samples(engine.http_url), "sla_tickets") == 2
+            assert total(await samples(engine.http_url), "sla_promises") == 2
 
         shutil.copy(path_of(deployed.store), tmp_path / "copy")
         os.replace(tmp_path / "copy", path_of(deployed.store))

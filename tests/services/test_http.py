@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.samples import Sample
 
 from projections.registry import PROJECTIONS
@@ -58,21 +59,24 @@ REASONS = (
     "unknown_priority", "time_out_of_range", "time_in_future", "id_conflict", "too_many_facts", "internal",
 )  # fmt: skip
 PARTS = ("store", "bus", "permissions", "streams", "backlog", "outbox", "views", "deadlines")
-PAIR = {"service_level": LEVELS, "priority": PRIORITIES}
+FIRST = {"objective": ["first_response"]}
+PAIR = FIRST | {"service_level": LEVELS, "priority": PRIORITIES}
+HOURS = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 9, 12, 18, 24)
 HOUR = timedelta(hours=1)
 
 AT_ZERO = [  # each name with all its labels
-    ("sla_tickets", PAIR | {"stage": STAGES}),
-    ("sla_tickets", {"service_level": ["none"], "priority": ["none"], "stage": ["pending"]}),
-    ("sla_tickets_at_risk", PAIR),
+    ("sla_promises", PAIR | {"stage": STAGES}),
+    ("sla_promises", FIRST | {"service_level": ["none"], "priority": ["none"], "stage": ["pending"]}),
+    ("sla_promises_at_risk", PAIR),
+    ("sla_promises_decided", PAIR | {"outcome": ("kept", "broken")}),
     ("sla_breaches_total", PAIR | {"detection": DETECTIONS}),
     ("sla_breaches_retracted_total", PAIR | {"detection": DETECTIONS}),
-    ("sla_responses_total", PAIR | {"outcome": OUTCOMES}),
-    ("sla_responses_revised_total", PAIR | {"from": SAID, "to": SAID}),
-    ("sla_cancellations_total", PAIR | {"cause": ("closed", "excluded")}),
-    ("sla_first_response_support_seconds_bucket", {"le": [f"{h * 3600.0}" for h in (1, 2, 4, 8, 12, 24)] + ["+Inf"]}),
-    ("sla_first_response_support_seconds_count", {}),
-    ("sla_first_response_support_seconds_sum", {}),
+    ("sla_fulfilled_total", PAIR | {"outcome": OUTCOMES, "detection": DETECTIONS}),
+    ("sla_fulfilled_revised_total", PAIR | {"from": SAID, "to": SAID}),
+    ("sla_cancelled_total", PAIR | {"cause": ("closed", "excluded", "corrected")}),
+    ("sla_fulfilment_support_seconds_bucket", FIRST | {"le": [*(f"{h * 3600.0}" for h in HOURS), "+Inf"]}),
+    ("sla_fulfilment_support_seconds_count", FIRST),
+    ("sla_fulfilment_support_seconds_sum", FIRST),
     ("sla_facts_total", {"type": TYPES, "outcome": ("recorded", "duplicate", "dead_letter")}),
     ("sla_dead_letters_total", {"reason": REASONS}),
     ("sla_dead_letters_waiting", {"reason": REASONS}),
@@ -157,6 +161,31 @@ async def test_metrics_come_in_the_format_of_prometheus_with_a_help_text_for_eac
     assert typed == helped
 
 
+async def test_metrics_come_as_openmetrics_to_whoever_accepts_that(live: Live) -> None:
+    accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"
+    asked = urllib.request.Request(f"{live.up.http_url}/metrics", headers={"Accept": accept})
+    with await asyncio.to_thread(urllib.request.urlopen, asked) as answer:
+        assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=")
+        families = list(openmetrics.text_string_to_metric_families(answer.read().decode()))
+    assert {"sla_promises", "sla_breaches", "sla_fulfilment_support_seconds"} <= {each.name for each in families}
+
+
+async def test_a_policy_of_400_levels_has_series_for_the_levels_in_use(tmp_path: Path) -> None:
+    folder = Path(open_all_hours(tmp_path / "policy"))
+    text = (folder / "policy.yaml").read_text(encoding="utf-8")
+    before, enterprise = text.split("  enterprise:\n")
+    levels = "".join(f"  customer-{n}:\n{enterprise}" for n in range(400))
+    (folder / "policy.yaml").write_text(before + levels, encoding="utf-8")
+    with up(tmp_path, SLA_POLICY_DIR=str(folder)) as running:
+        async with connected(running.nats_url) as nc:
+            await publish(nc, opened("T-1", ago(minutes=1), "minor", "customer-7"))
+            await announced(nc, running.store)
+        found = await read_samples(running.http_url, running.store)
+    assert len(found) < 10_000
+    assert total(found, "sla_promises") == total(found, "sla_promises", service_level="customer-7") == 1
+    assert any(each.name == "sla_breaches_total" and each.labels["service_level"] == "customer-7" for each in found)
+
+
 async def test_a_scripted_load_gives_the_right_counters(live: Live) -> None:
     start = ago(hours=3)
     first = opened("LATE", start)
@@ -193,13 +222,13 @@ async def test_a_scripted_load_gives_the_right_counters(live: Live) -> None:
     assert total(found, "sla_breaches_total", detection="historic") == 1
     assert total(found, "sla_breaches_total", service_level="foundation") == 0
     assert total(found, "sla_breaches_retracted_total", **critical) == 2 + retracted
-    assert total(found, "sla_responses_total", outcome="met") == 3
-    assert total(found, "sla_responses_total", outcome="late", **critical) == 1
-    assert total(found, "sla_responses_revised_total", **{"from": "late", "to": "met"}) == 1
-    assert total(found, "sla_responses_revised_total") == 1
-    assert total(found, "sla_first_response_support_seconds_count") == 4
-    assert total(found, "sla_first_response_support_seconds_sum") == pytest.approx((2.5 + 1.25 + 2 + 1) * 3600)
-    within = {le: total(found, "sla_first_response_support_seconds_bucket", le=le) for le in ("3600.0", "7200.0")}
+    assert total(found, "sla_fulfilled_total", outcome="met") == 3
+    assert total(found, "sla_fulfilled_total", outcome="late", **critical) == 1
+    assert total(found, "sla_fulfilled_revised_total", **{"from": "late", "to": "met"}) == 1
+    assert total(found, "sla_fulfilled_revised_total") == 1
+    assert total(found, "sla_fulfilment_support_seconds_count") == 4
+    assert total(found, "sla_fulfilment_support_seconds_sum") == pytest.approx((2.5 + 1.25 + 2 + 1) * 3600)
+    within = {le: total(found, "sla_fulfilment_support_seconds_bucket", le=le) for le in ("3600.0", "7200.0")}
     assert within == {"3600.0": 1, "7200.0": 3}
     assert total(found, "sla_facts_total", type="ticket.opened", outcome="recorded") == 7
     assert total(found, "sla_facts_total", type="ticket.opened", outcome="duplicate") == 2
@@ -209,10 +238,12 @@ async def test_a_scripted_load_gives_the_right_counters(live: Live) -> None:
     for reason in ("malformed", "unknown_service_level", "unknown_priority"):
         assert total(found, "sla_dead_letters_total", reason=reason) == 1
     assert total(found, "sla_dead_letters_total") == 3
-    assert total(found, "sla_tickets", stage="pending") == 1
-    assert total(found, "sla_tickets", stage="fulfilled") == 4
-    assert total(found, "sla_tickets", stage="running") == 3
-    assert total(found, "sla_tickets_at_risk") == total(found, "sla_tickets_at_risk", **critical) == 1
+    assert total(found, "sla_promises", stage="pending") == 1
+    assert total(found, "sla_promises", stage="fulfilled") == 4
+    assert total(found, "sla_promises", stage="running") == 3
+    assert total(found, "sla_promises_at_risk") == total(found, "sla_promises_at_risk", **critical) == 1
+    assert total(found, "sla_promises_decided", outcome="kept") == 4
+    assert total(found, "sla_promises_decided", outcome="broken") == 1, "OLD, which nobody answered"
     live_breaches = sum(breach.data["detection"] == "live" for breach in [breach])
     assert total(found, "sla_breach_detection_delay_seconds_count") >= live_breaches
     assert now().timestamp() < total(found, "sla_next_deadline_timestamp_seconds") < now().timestamp() + 1800
@@ -242,7 +273,10 @@ async def test_counters_survive_a_restart_and_a_rebuild_lowers_none(tmp_path: Pa
                 await sla.first(f"T-{n}", "fulfilled")
             await announced(nc, first.store)
         before = list_counters(await read_samples(first.http_url, first.store))
-    assert before["sla_responses_total", ("outcome", "met"), ("priority", "critical"), ("service_level", "enterprise")]
+    assert before[
+        "sla_fulfilled_total", ("detection", "live"), ("objective", "first_response"), ("outcome", "met"),
+        ("priority", "critical"), ("service_level", "enterprise"),
+    ]  # fmt: skip
     with up(tmp_path, SLA_POLICY_DIR=policy) as second:
         assert list_counters(await read_samples(second.http_url, second.store)) == before
         store = second.store.open()
@@ -292,7 +326,7 @@ async def test_a_process_is_not_ready_while_nats_is_away_and_a_standby_shows_not
                 return total(await samples(standby), "sla_metrics_active") == 1
 
             await until("the standby takes over", takes_over)
-            assert total(await samples(standby), "sla_tickets") == 1
+            assert total(await samples(standby), "sla_promises") == 1
             services.pop().process.end()
         finally:
             for service in services:

@@ -194,7 +194,7 @@ async def test_what_dies_is_replaced_and_nothing_is_lost_or_doubled(crew: Crew) 
     assert found == NOTHING
     shown = [await samples(service.http_url) for service in crew.services["metrics"]]
     active = [each for each in shown if total(each, "sla_metrics_active")]
-    assert len(active) == 1 and total(active[0], "sla_tickets") == len(every)
+    assert len(active) == 1 and total(active[0], "sla_promises") == len(every)
     crew.end()
 
 

@@ -231,7 +231,7 @@ async def test_each_service_works_as_its_own_role_and_a_view_can_be_built_again(
             verified = await asyncio.to_thread(run_sla, "verify", **reading)
             assert verified.returncode == 0 and "0 differences" in verified.stdout
             assert "the result was not kept in the store" in verified.stderr
-            assert total(await samples(services[-1].http_url), "sla_tickets", stage="running") == 2
+            assert total(await samples(services[-1].http_url), "sla_promises", stage="running") == 2
 
             async def is_shown() -> bool:
                 return "<dt>Late</dt><dd>2</dd>" in (await get(services[0].http_url))[1]

@@ -301,7 +301,7 @@ def test_compliance_and_arrivals_count_what_the_log_and_the_inbox_say(log: Log) 
 
     assert summed(promises, "breached") == topics["breached/1"] > 0
     assert summed(promises, "retracted") == topics["breach_retracted/1"] > 0
-    assert summed(promises, "response") + summed(promises, "revised") == topics["fulfilled/1"] > 0
+    assert summed(promises, "fulfilled") + summed(promises, "revised") == topics["fulfilled/1"] > 0
     for outcome in ("recorded", "duplicate", "dead_letter"):
         assert summed(arrivals, "fact", outcome) == outcomes[outcome] > 0
     assert summed(arrivals, "dead_letter", "malformed") == 1
