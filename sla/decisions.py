@@ -43,8 +43,9 @@ LATE_AFTER = timedelta(seconds=2)  # a breach that the engine notices later than
 class Promise:
     """
     What has been decided about one objective of a ticket, in one of its cycles. `breach` is the one in effect, `answer`
-    the last `Fulfilled`, and `outcome` what was announced since that supersedes it. `counts` are the announcements by
-    kind, `warned` the thresholds last warned of, in percent, by deadline.
+    the last `Fulfilled`, and `outcome` what was announced since that supersedes it. `heard` is the state of the last
+    announcement: a listener knows no other deadline. `counts` are the announcements by kind, `warned` the thresholds
+    last warned of, in percent, by deadline.
     """
 
     objective: str = FIRST_RESPONSE
@@ -53,6 +54,7 @@ class Promise:
     breach: Breached | None = None
     answer: Fulfilled | None = None
     outcome: str | None = None
+    heard: State = field(default_factory=State)
     counts: dict[str, int] = field(default_factory=dict)
     warned: dict[datetime, int] = field(default_factory=dict)
 
@@ -81,6 +83,7 @@ class Promise:
         """Assign what the event says."""
         self.state = event.state
         if isinstance(event, Announced):
+            self.heard = event.state
             self.counts[event.KIND] = self.counts.get(event.KIND, 0) + 1
         match event:
             case Breached():
@@ -382,7 +385,7 @@ def decide_start(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
 
 def decide_target_change(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
     """Decide that the deadline of a running clock moved, or that a clock that had ended goes on, moved or not."""
-    before, clock = found.before, found.clock
+    before, clock = found.promise.heard, found.clock
     if Applied.KIND not in found.promise.counts or clock.response or clock.closed_by or clock.phase.unpromised_by:
         return ()
     goes_on = found.promise.has_ended or (state.stage == "running" and _has_moved(before, clock))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from events.tickets import Excluded
+from events.tickets import Excluded, Responded
 from sla.calendar import Segment
 from sla.judge import NEVER, ZERO, Cause, Clock, CycleKey, Fact, Facts, Phase, get_cause, judge
 from sla.log import Announced, AnnouncedEvent, BreachRetracted, Event, FactRecorded, StateUpdated
@@ -168,6 +168,8 @@ def _build_segments(clock: Clock, end: datetime) -> Iterator[TimeSegment]:
     """Cut each phase by the calendar, and at the deadline if it was missed."""
     late_from = clock.broken_at or (clock.phase.due_at if clock.met is False and not clock.excluded_by else NEVER)
     for since, until, phase in clock.timeline.iterate_phases(end):
+        if clock.ran_on and since >= clock.phase.since:
+            phase = clock.phase
         for start, stop in ((since, min(until, late_from)), (max(since, late_from), until)):
             if start < stop:
                 for segment in _cut_phase(phase, start, stop):
@@ -215,7 +217,8 @@ def _build_steps(clock: Clock, at: datetime, facts: Facts) -> Iterator[DeadlineS
 
 
 def _find_changes_at(time: datetime, changes: Sequence[Fact]) -> tuple[Fact, ...]:
-    return tuple(changes[bisect_left(changes, time, key=_get_time) : bisect_right(changes, time, key=_get_time)])
+    at_once = changes[bisect_left(changes, time, key=_get_time) : bisect_right(changes, time, key=_get_time)]
+    return tuple(fact for fact in at_once if not isinstance(fact.data, Responded))
 
 
 def _find_step_cause(phase: Phase, changes: Sequence[Fact]) -> Cause:

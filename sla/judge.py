@@ -118,6 +118,9 @@ class Flag(StrEnum):
     NOT_IN_VERSION = "not_in_version"
     MOVED_BY_CHANGE = "moved_by_change"
     NO_SUCH_OBJECTIVE = "no_such_objective"
+    ANSWERED_BEFORE_OPENING = "answered_before_opening"
+    ANSWERED_WHILE_CLOSED = "answered_while_closed"
+    REPLIED_WHILE_CLOSED = "replied_while_closed"
 
 
 def get_cause(data: TicketData) -> Cause:
@@ -184,8 +187,8 @@ class Labels(Struct, frozen=True):
     """
     What the facts say of a ticket, whatever its clocks are judged by. `policy` is the version that it was pinned to or
     moved to, and has its level and priority; `left` are those it was in before, the last one first. `closed_by` and
-    `paused_by` are the facts that closed and paused it, None while it is neither. `flags` are those of changes that
-    make no sense.
+    `paused_by` are the facts that closed and paused it, None while it is neither. Nobody waits for an answer after
+    `answers_until`, None while somebody does. `flags` are those of changes that make no sense.
     """
 
     policy: Policy
@@ -194,6 +197,7 @@ class Labels(Struct, frozen=True):
     left: tuple[Policy, ...] = ()
     closed_by: Fact | None = None
     paused_by: Fact | None = None
+    answers_until: datetime | None = None
     flags: tuple[Flag, ...] = ()
 
     @property
@@ -336,8 +340,15 @@ class Clock:
         """Return when it ended, with the response or the exclusion, or `now`. A clock of a closed ticket only stops."""
         return min([now, *(fact.time for fact in (self.response, self.excluded_by) if fact is not None)])
 
+    @property
+    def ran_on(self) -> bool:
+        """Whether the ticket was closed with its answer, and the clock ran on to it (docs/architecture.md#rule-15)."""
+        return self.response is not None and self.phase.running and self.phase.labels.closed_by is not None
+
     def measure_elapsed(self, at: datetime) -> timedelta:
         """Return the support time used from the opening up to `at`; zero before it."""
+        if self.ran_on and at > self.phase.since:
+            return self.phase.measure_elapsed(at)
         return self.timeline.measure_elapsed(at) if at > self.started_at else ZERO
 
 
@@ -371,6 +382,7 @@ class Facts:
     changes: list[Fact] = field(default_factory=list, compare=False)
     answers: list[Fact] = field(default_factory=list, compare=False)
     replies: list[Fact] = field(default_factory=list, compare=False)
+    closings: list[Fact] = field(default_factory=list, compare=False)
     escalations: list[Fact] = field(default_factory=list, compare=False)
     exclusions: "Exclusions" = field(default_factory=lambda: Exclusions(), compare=False)
     _known: dict[_FactKey, Fact] = field(default_factory=dict, compare=False)  # without corrections
@@ -433,14 +445,17 @@ class Facts:
         match fact.data:
             case Opened():
                 return (self.openings,)
-            case PriorityChanged() | ServiceLevelChanged() | PolicyChanged() | Closed() | Reopened():
+            case PriorityChanged() | ServiceLevelChanged() | PolicyChanged() | Reopened():
                 return (self.changes,)
+            case Closed():
+                return (self.changes, self.closings)
             case Paused() | Resumed():
                 return (self.changes,)
             case Responded(by=by):
-                return (self.answers,) if by == "agent" else ()  # an automatic acknowledgement is not a first response
+                # an automatic acknowledgement is not a first response
+                return (self.changes, self.answers) if by == "agent" else ()
             case CustomerReplied():
-                return (self.replies,)
+                return (self.changes, self.replies)
             case Escalated():
                 return (self.escalations,)
             case Excluded() | ExclusionRevoked():
@@ -458,8 +473,6 @@ class Facts:
                 self.kept.forget_clocks(BEFORE_ALL, NEVER)
             case Escalated():
                 self.kept.forget_clocks(fact.time, NEVER)
-            case Responded() | CustomerReplied():
-                self.kept.forget_clocks(fact.time, fact.time)
             case Opened() | Corrected():
                 pass
             case _:
@@ -728,7 +741,7 @@ def _judge_cycles(objective: Objective, facts: Facts, first: Clock, now: datetim
     found = list(find_cycles(objective, facts, first, now, cycles[:valid]))
     for n, (start, stop) in enumerate(found, valid):
         until = found[n + 1 - valid][0].time if n + 1 - valid < len(found) else NEVER
-        labels, policy = (base.given, base.policy) if start is base.start else _find_labels(start.time, objective, base)
+        labels, policy = (base.given, base.policy) if start is base.start else _find_labels(start, objective, base)
         before = cycles[n] if n < len(cycles) else None
         if before is not None and before.timeline.begins_with(start, base.versions, labels):
             timeline = before.timeline
@@ -783,12 +796,15 @@ def _find_resolution_cycles(
         yield changeovers[2 * n - 1] if n else base.start, changeovers[2 * n] if 2 * n < len(changeovers) else None
 
 
-def _find_labels(time: datetime, objective: Objective, base: "Timeline") -> tuple[Labels, Policy]:
+def _find_labels(start: Fact, objective: Objective, base: "Timeline") -> tuple[Labels, Policy]:
     """
     Return what the facts say when another clock begins, and the version that judges it: the last one that the ticket
-    was in by then and that can, even if the first response stayed in its version, given or broken.
+    was in by then and that can, even if the first response stayed in its version, given or broken. Who replies to a
+    closed ticket waits all the same.
     """
-    labels = base.get_phase_at(time).labels
+    labels = base.get_phase_at(start.time).labels
+    if isinstance(start.data, CustomerReplied):
+        labels = replace(labels, closed_by=None)
     for policy in (labels.policy, *labels.left):
         if objective.name in policy.objectives and not policy.find_missing(*labels.names):
             return labels, policy
@@ -814,8 +830,8 @@ def _judge_clock(
     labels = timeline.get_phase_at(until).labels
     end = until if response is None else max(response.time, timeline.start.time)  # a change after that alters nothing
     phase = timeline.get_phase_at(end)
-    if response is not None and not phase.running and phase.broken_at is None and phase.unpromised_by is None:
-        phase = phase.resume_at(end, phase.set_by, phase.cause)  # whoever answers does not wait any longer
+    if response is not None and not phase.running and phase.unpromised_by is None:
+        phase = _run_on(timeline, phase, response, end)
     answered_in_time = response is not None and response.time <= phase.due_at
     excluded_by = exclusions.find_in_effect(phase.policy)
     broken = excluded_by is None and not answered_in_time and phase.is_past_due(now)
@@ -830,17 +846,31 @@ def _judge_clock(
         excluded_by=excluded_by,
         revoked_by=exclusions.revocations[-1] if exclusions.revocations else None,
         escalations=_count_until(facts.escalations, until),
-        flags=_collect_flags(facts, timeline, labels, phase.policy, exclusions, now) if is_first else (),
+        flags=_collect_flags(facts, timeline, labels, phase.policy, exclusions, response, now) if is_first else (),
         timeline=timeline,
     )
+
+
+def _run_on(timeline: "Timeline", phase: Phase, response: Fact, end: datetime) -> Phase:
+    """
+    Return the phase of an answer that came while the clock stood still. After a close the clock ran on to it, as it was
+    then; of a pause whoever answers does not wait any longer.
+    """
+    closed_by = phase.labels.closed_by
+    if closed_by is not None and closed_by.time < response.time and not isinstance(response.data, Closed):
+        at_close = timeline.get_phase_at(closed_by.time)
+        if not (at_close.labels.paused_by and phase.policy.objectives[timeline.objective].pauses):
+            return replace(at_close, running=True)
+    return phase if phase.broken_at is not None else phase.resume_at(end, phase.set_by, phase.cause)
 
 
 def _find_response(
     objective: str, start: Fact, since: datetime | None, facts: Facts, base: "Timeline", now: datetime
 ) -> Fact | None:
     """
-    Return the first answer in [since, now], but for those during which the ticket was closed: nobody waits for them.
-    `since` None: from the first answer on, before the opening too.
+    Return the first answer in [since, now] that somebody waits for: not while the ticket was closed, but for the time
+    that the policy gives to whoever answers and closes with one button, and for a reply of the customer since
+    (docs/architecture.md#rule-15). `since` None: from the first answer on, before the opening too.
     """
     answers = facts.answers
     silent_until = facts.kept.get_silence(objective, start)
@@ -850,13 +880,30 @@ def _find_response(
     )
     while place < last:
         answer = answers[place]
-        reopened_at = base.find_reopening(answer.time)
-        if reopened_at == answer.time:
+        waits_at = _find_waiting(answer.time, isinstance(start.data, CustomerReplied), facts, base)
+        if waits_at == answer.time:
             facts.kept.keep_silence(objective, start, answer.time)
             return answer
-        place = bisect_left(answers, reopened_at, lo=place, key=_get_time)
+        place = bisect_left(answers, waits_at, lo=place, key=_get_time)
     facts.kept.keep_silence(objective, start, max(now, silent_until))
     return None
+
+
+def _find_waiting(time: datetime, awaits_replies: bool, facts: Facts, base: "Timeline") -> datetime:
+    """Return this time if somebody waits for an answer then, else when somebody does again; NEVER if nobody will."""
+    closed_by, reopened_at = base.find_closing(time)
+    if closed_by is None:
+        return time
+    closed_at, following = closed_by.time, len(facts.replies)
+    if awaits_replies:  # the last reply to the closed ticket opens it for this clock, and another close ends that
+        following = _count_until(facts.replies, time)
+        replied_at = facts.replies[following - 1].time if following else BEFORE_ALL
+        if replied_at > closed_at:
+            place = _count_until(facts.closings, replied_at)
+            closed_at = facts.closings[place].time if place < len(facts.closings) else NEVER
+    if time <= closed_at or time - closed_at <= base.get_phase_at(closed_at).labels.policy.closing_answer:
+        return time
+    return min(reopened_at, facts.replies[following].time) if following < len(facts.replies) else reopened_at
 
 
 def _measure_overdue(timeline: "Timeline", phase: Phase, response: Fact | None) -> timedelta | None:
@@ -865,13 +912,22 @@ def _measure_overdue(timeline: "Timeline", phase: Phase, response: Fact | None) 
         return None
     if response.time <= phase.due_at:
         return ZERO
-    return phase.measure_elapsed(response.time) - timeline.measure_elapsed(phase.due_at)
+    judged = phase if phase.since <= phase.due_at else timeline.get_phase_at(phase.due_at)
+    return phase.measure_elapsed(response.time) - judged.measure_elapsed(phase.due_at)
 
 
 def _collect_flags(
-    facts: Facts, timeline: "Timeline", labels: Labels, policy: Policy, exclusions: Exclusions, now: datetime
+    facts: Facts,
+    timeline: "Timeline",
+    labels: Labels,
+    policy: Policy,
+    exclusions: Exclusions,
+    response: Fact | None,
+    now: datetime,
 ) -> tuple[Flag, ...]:
     flags = labels.flags
+    if response is not None and response.time < timeline.start.time:
+        flags += (Flag.ANSWERED_BEFORE_OPENING,)
     if _count_until(facts.openings, now) > 1:
         flags += (Flag.OPENED_AGAIN,)
     if not _is_entitled(timeline):
@@ -920,12 +976,13 @@ class Timeline:
     """
 
     __slots__ = (
-        *("objective", "start", "versions", "given", "policy"),
+        *("objective", "start", "versions", "given", "policy", "awaits_replies"),
         *("_phases", "_times", "_changeovers", "_dropped", "_measured"),
     )
 
     def __init__(self, objective: str, start: Fact, versions: Versions, given: Labels, policy: Policy) -> None:
         self.objective, self.start, self.versions, self.given, self.policy = objective, start, versions, given, policy
+        self.awaits_replies = isinstance(start.data, CustomerReplied)
         level, found = policy.get_level(given.service_level.name), policy.find_target(*given.names, objective)
         terms = found or Target(ZERO, level.hours, level.name)
         self._measured: dict[Target, timedelta] = {}
@@ -1014,14 +1071,16 @@ class Timeline:
         """Return the last fact that reopened the ticket, None if it is closed by `now` or never was."""
         count = _count_until(self._changeovers, now)
         last = self._changeovers[count - 1] if count else None
-        return last if last is not None and isinstance(last.data, Reopened) else None
+        return None if last is None or isinstance(last.data, Closed) else last
 
-    def find_reopening(self, time: datetime) -> datetime:
-        """Return this time if the ticket is open before or after it, else when it is reopened; NEVER if it is not."""
+    def find_closing(self, time: datetime) -> tuple[Fact | None, datetime]:
+        """
+        Return what closed the ticket, if it is closed before and after this time, None if not; and when it is reopened,
+        NEVER if it is not.
+        """
         place = bisect_left(self._changeovers, time, key=_get_time)
-        if place % 2 == 0:
-            return time
-        return self._changeovers[place].time if place < len(self._changeovers) else NEVER
+        reopened_at = self._changeovers[place].time if place < len(self._changeovers) else NEVER
+        return (self._changeovers[place - 1] if place % 2 and reopened_at > time else None), reopened_at
 
     def measure_elapsed(self, at: datetime) -> timedelta:
         """Return the support time used from the start up to `at`, which is not before it."""
@@ -1042,7 +1101,12 @@ class Timeline:
         for change in changes:
             phase = phases[-1]
             labels = _apply_change(phase.labels, change, changes, self.versions)
+            if self.awaits_replies and isinstance(change.data, CustomerReplied) and labels.closed_by is not None:
+                labels = replace(labels, closed_by=None)
             phases.append(phase if labels is phase.labels else replace(phase, labels=labels))
+        labels = _hear_messages(before.labels, phases[-1].labels, changes)
+        if labels is not phases[-1].labels:
+            phases[-1] = replace(phases[-1], labels=labels)
         phases[-1] = self._end_instant(changes, phases)
         self._times += [change.time for change in changes]
         self._phases += phases[1:]
@@ -1098,7 +1162,7 @@ class Timeline:
         elif terms.hours is not phase.terms.hours and level is not phase.level:
             set_by = _find_mover(changes, phases, attrgetter("service_level"))
         else:
-            set_by = _find_mover(changes, phases, attrgetter("priority"))
+            set_by = _find_mover(changes, phases, attrgetter("priority", "service_level"))
         return changed.resume_at(now, set_by, get_cause(set_by.data))
 
     def _find_policy(self, phase: Phase) -> Policy:
@@ -1166,14 +1230,15 @@ def _apply_change(labels: Labels, change: Fact, changes: Sequence[Fact], version
             if policy is None or policy.find_missing(level, priority):
                 return labels.add_flag(Flag.NOT_IN_VERSION)
             return labels.rename(policy, level, priority)
-        case Closed() if labels.closed_by is not None:
+        case Closed() if labels.closed_by is not None and labels.answers_until is not None:
             return labels
         case Closed():
-            return replace(labels, closed_by=change)
+            answers_until = change.time + labels.policy.closing_answer
+            return replace(labels, closed_by=labels.closed_by or change, answers_until=answers_until)
         case Reopened() if labels.closed_by is None:
             return labels.add_flag(Flag.REOPENED_WITHOUT_CLOSE)
         case Reopened():
-            return replace(labels, closed_by=None)
+            return replace(labels, closed_by=None, answers_until=None)
         case Paused() if labels.paused_by is not None:
             return labels
         case Paused():
@@ -1186,6 +1251,22 @@ def _apply_change(labels: Labels, change: Fact, changes: Sequence[Fact], version
             return labels
         case _:
             assert_never(change.data)
+
+
+def _hear_messages(before: Labels, labels: Labels, changes: Sequence[Fact]) -> Labels:
+    """Return the labels after what was written at an instant, if the ticket was closed before and is after it."""
+    if before.closed_by is None or labels.closed_by is None:
+        return labels
+    for change in changes:
+        if isinstance(change.data, CustomerReplied):
+            labels = labels.add_flag(Flag.REPLIED_WHILE_CLOSED)
+            if labels.policy.awaits_replies:
+                labels = replace(labels, answers_until=None)
+        elif isinstance(change.data, Responded) and labels.answers_until is None:
+            labels = replace(labels, answers_until=change.time)
+        elif isinstance(change.data, Responded) and change.time > (labels.answers_until or NEVER):
+            labels = labels.add_flag(Flag.ANSWERED_WHILE_CLOSED)
+    return labels
 
 
 def _rename(labels: Labels, names: tuple[str, str], changes: Sequence[Fact], versions: Versions) -> Labels:

@@ -79,6 +79,8 @@ class Policy:
     """Percent of the target at which to warn, ascending."""
     objectives: Mapping[str, Objective]
     """What is promised beside hours and targets: the first response, and whatever else; by name."""
+    closing_answer: timedelta
+    """How long after a close an answer counts: helpdesks send both as two events (docs/architecture.md#rule-15)."""
     exclusions: tuple[str, ...]
     """The reasons for which a promise does not apply; none here means any."""
     fingerprint: str
@@ -91,6 +93,11 @@ class Policy:
     """Whether the file says that it promises something else than the version before, if it does."""
     source: str | None = None
     """SHA-256 (hex) of the values in its file, whatever a package makes of them; None if it is of no file."""
+
+    @cached_property
+    def awaits_replies(self) -> bool:
+        """Whether a reply of the customer starts a clock."""
+        return any("customer_replied" in rule.starts for rule in self.objectives.values())
 
     @classmethod
     def from_resolved(cls, resolved: ResolvedJson) -> Self:
@@ -116,6 +123,7 @@ class Policy:
             levels=MappingProxyType({level.name: level for level in levels}),
             warn_at=tuple(resolved["warn_at"]),
             objectives=MappingProxyType(_build_objectives(resolved.get("objectives", {}))),
+            closing_answer=timedelta(seconds=resolved.get("closing_answer", 60)),
             exclusions=tuple(resolved.get("exclusions", ())),
             fingerprint=hashlib.sha256(canonical.encode()).hexdigest(),
             canonical=canonical,

@@ -32,7 +32,7 @@ from sla.policy import (
     ResolvedJson,
     build_support_hours,
 )
-from sla.targets import parse_target
+from sla.targets import parse_duration, parse_target
 
 _T = TypeVar("_T")
 _K = TypeVar("_K", bound=Hashable)
@@ -52,7 +52,16 @@ HALF_DAY = "half_day"
 LARGEST_FILE = 256 * 1024  # bytes
 DEEPEST_NESTING = 10
 REQUIRED = ("name", "version", "zone", "priorities", "levels")
-OPTIONAL = ("effective_from", "material", "holidays", "calendars", "warn_at", "objectives", "exclusions")
+OPTIONAL = (
+    "effective_from",
+    "material",
+    "holidays",
+    "calendars",
+    "warn_at",
+    "closing_answer",
+    "objectives",
+    "exclusions",
+)
 PLAIN_YAML = "a policy is plain YAML: indented with spaces, every bracket and quote closed, without anchors and tags"
 STARTS, STOPS = ("opened", "customer_replied"), ("responded", "closed")
 
@@ -60,6 +69,14 @@ _TOKEN = re.compile(r"[a-z0-9_-]{1,32}")
 _VERSION = re.compile(r"[A-Za-z0-9._-]{1,32}")
 _ABBREVIATED_ZONE = re.compile(r"[EMH]ST|[EMCP]ST[0-9][EMCP]DT|[CMWE]ET|GMT.*|Etc/GMT.*")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _parse_closing_answer(text: str) -> timedelta:
+    """Parse how long after a close an answer counts; `0s` is not at all. Raises ValueError."""
+    span = timedelta(0) if text == "0s" else parse_duration(text)
+    if span > timedelta(hours=1):
+        raise ValueError(f"{text!r} is too long; an answer counts at most 1h after the close")
+    return span
 
 
 class PolicyError(ValueError):
@@ -515,6 +532,9 @@ class _PolicyFile:
             optional["calendars"] = self._read_calendars(fields["calendars"], resolved)
         if "objectives" in fields:
             optional["objectives"] = self._read_objectives(fields["objectives"])
+        if "closing_answer" in fields:
+            span = self._parse_value(fields["closing_answer"], "closing_answer", _parse_closing_answer)
+            optional["closing_answer"] = None if span is None else span // timedelta(seconds=1)
         if "exclusions" in fields:
             optional["exclusions"] = self._read_exclusions(fields["exclusions"])
         names = _Names(

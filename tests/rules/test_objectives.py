@@ -183,6 +183,48 @@ def test_an_escalation_is_told_once_whatever_is_promised() -> None:
     assert get_state(world, "resolution").escalation_level == 1
 
 
+def test_a_reply_to_a_closed_ticket_waits_all_the_same() -> None:
+    """In three ways of helpdesks: reopened after the reply, before it, and never."""
+    begin = [
+        opened("enterprise", "serious", "2025-11-03 09:00"),
+        responded("2025-11-03 10:00"),
+        closed("2025-11-03 11:00"),
+    ]
+    reply, answer = customer_replied("2025-11-06 11:00"), responded("2025-11-06 11:10", id="a")
+    for more in (["2025-11-06 11:00:01"], ["2025-11-06 10:59:59"], []):
+        world = play(with_objectives("next_response"), [*begin, reply, *map(reopened, more), answer])
+        found = get_state(world, "next_response")
+        assert (found.stage, found.met, found.started_at) == ("fulfilled", True, stockholm("2025-11-06 11:00"))
+        (told,) = [
+            event for event in world.events if isinstance(event, Fulfilled) and event.objective != "first_response"
+        ]
+        assert told.elapsed == timedelta(minutes=10)
+        assert world.state.responded_at == stockholm("2025-11-03 10:00")
+        assert ("replied_while_closed" in world.state.flags) == (more != ["2025-11-06 10:59:59"])
+        assert "answered_while_closed" not in world.state.flags
+
+
+def test_a_reply_that_was_closed_unanswered_goes_on_with_the_next_reply() -> None:
+    """The time between does not count; a second close ends it again, with its minute for an answer."""
+    begin = [
+        opened("enterprise", "serious", "2025-11-03 09:00"),
+        responded("2025-11-03 10:00"),
+        customer_replied("2025-11-03 11:00"),
+        closed("2025-11-03 12:00"),
+        customer_replied("2025-11-05 11:00"),
+    ]
+    world = play(with_objectives("next_response"), [*begin, responded("2025-11-05 12:00", id="a")])
+    assert list_announced(world, "next_response") == [
+        ("applied", 1), ("cancelled", 1), ("target_changed", 1), ("fulfilled", 1),
+    ]  # fmt: skip
+    assert get_state(world, "next_response").due_at == stockholm("2025-11-05 14:00")
+    for seconds, stage in ((60, "fulfilled"), (61, "cancelled")):
+        answer = responded(f"2025-11-05 13:0{seconds // 60}:{seconds % 60:02}", id="a")
+        world = play(with_objectives("next_response"), [*begin, closed("2025-11-05 13:00", id="b"), answer])
+        assert get_state(world, "next_response").stage == stage
+        assert ("answered_while_closed" in world.state.flags) == (stage == "cancelled")
+
+
 # ---- resolution
 
 
@@ -456,3 +498,14 @@ def test_a_level_that_changes_is_for_all_objectives() -> None:
         [opened("foundation", "critical", "2025-11-03 09:00"), levelled("enterprise", "2025-11-03 10:00")],
     )
     assert get_state(world, "resolution").due_at == stockholm("2025-11-03 17:00")
+
+
+def test_a_policy_says_how_long_after_a_close_an_answer_counts() -> None:
+    told = [
+        opened("enterprise", "minor", "2025-11-03 09:00"),
+        closed("2025-11-03 10:00"),
+        responded("2025-11-03 10:05"),
+    ]
+    for seconds, stage in ((0, "cancelled"), (299, "cancelled"), (300, "fulfilled")):
+        policy = Policy.from_resolved(with_objectives().to_resolved() | {"closing_answer": seconds})
+        assert play(policy, told).state.stage == stage

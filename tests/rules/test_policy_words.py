@@ -1,7 +1,7 @@
 """The words of a policy file that the shipped one does not need: named calendars."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from sla.policy import Policy
 from sla.policy_file import PolicyError, load_policy_file
 from sla.versions import find_changes, is_material
 from tests.support.commands import sla
+from tests.support.memory import SHIPPED
 from tests.support.words import WORDS
 
 OFFICES = """\
@@ -206,3 +207,13 @@ def test_without_calendars_a_policy_says_which_holidays_there_are(written: Writt
     path = written(OFFICES[:start] + OFFICES[end:])
     assert find_problems(path)[0] == f"{path}:1: the policy has no holidays; add it"
     assert any("'office' is not a calendar; write windows, or name it in calendars" in it for it in find_problems(path))
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("0s", 0), ("1h", 3600)])
+def test_a_closing_answer_is_a_span_of_at_most_an_hour(tmp_path: Path, text: str, seconds: int) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(SHIPPED.read_text(encoding="utf-8") + f"closing_answer: {text}\n", encoding="utf-8")
+    assert load_policy_file(file).closing_answer == timedelta(seconds=seconds)
+    file.write_text(SHIPPED.read_text(encoding="utf-8") + "closing_answer: 2h\n", encoding="utf-8")
+    with pytest.raises(PolicyError, match="'2h' is too long; an answer counts at most 1h after the close"):
+        load_policy_file(file)

@@ -80,7 +80,11 @@ FIRST = make_version("1", ("gold", "silver"), ("high", "low"), *RULES, pauses=Tr
 SECOND = make_version("2", ("gold", "platinum"), ("high", "urgent"), "each_resolution", "next_response", pauses=False)
 THIRD = make_version("3", ("silver", "platinum"), ("low", "urgent"), "twin", "resolution", pauses=True)
 
-times = st.integers(0, 4 * 24 * 3).map(lambda quarters: BASE + quarters * HOUR / 4)
+times = st.builds(
+    lambda quarters, seconds: BASE + quarters * HOUR / 4 + timedelta(seconds=seconds),
+    st.integers(0, 4 * 24 * 3),
+    st.sampled_from([0, 0, 0, 50, 70]),
+)
 LEVELS, PRIORITIES, REASONS = ("gold", "silver", "platinum"), ("high", "low", "urgent"), ("third_party", "training")
 levels, priorities, reasons = map(st.sampled_from, (LEVELS, PRIORITIES, REASONS))
 ids = st.sampled_from([f"f{n}" for n in range(14)])

@@ -6,6 +6,7 @@ from tests.scenarios import (
     before_opening,
     breaches,
     channels,
+    closing_answers,
     closings,
     corrections,
     days,
@@ -64,6 +65,7 @@ RULES = (
     Rule(14, "Paused and resumed", pauses.SCENARIOS),
     Rule(14, "Corrected", corrections.SCENARIOS),
     Rule(14, "Channels", channels.SCENARIOS),
+    Rule(15, "Answer and close with one button", closing_answers.SCENARIOS),
     Rule(16, "Kept", kept.SCENARIOS),
 )
 

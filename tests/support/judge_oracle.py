@@ -61,11 +61,11 @@ def find_truth(told: Sequence[Fact], now: datetime, pauses: bool = False, edited
         opening, [fact for fact in _sort_facts(facts, *CHANGES) if fact.time >= opening.time], pauses, edited_at
     )
     answers = [fact for fact in facts if fact.kind == "responded" and fact.data.get("by", "agent") == "agent"]
-    answered_at = min(
-        (fact.time for fact in answers if not history.is_closed_around(fact.time)), default=None
-    )  # rule 5
+    answered_at = min((fact.time for fact in answers if history.is_awaited(fact.time)), default=None)  # rule 5
     excluded_for = _find_exclusion(facts)
-    promise = history.find_promise(answered_at)
+    closed_at = None if answered_at is None else history.find_closing(answered_at)
+    ran = history if closed_at is None else history.without_closing(closed_at)  # rule 15: the clock ran on
+    promise = ran.find_promise(answered_at)
     in_time = answered_at is not None and answered_at <= promise.due_at  # rule 1
     broken = not in_time and promise.runs and now > promise.due_at and excluded_for is None  # rule 2
     level, priority, closed_for, waits, _ = history.now
@@ -91,7 +91,7 @@ def find_truth(told: Sequence[Fact], now: datetime, pauses: bool = False, edited
         breached_at=promise.due_at if broken else None,
         responded_at=answered_at if answered else None,
         met=in_time if answered else None,
-        overdue=history.measure_open_time(promise, answered_at) if answered and answered_at else None,
+        overdue=ran.measure_open_time(promise, answered_at) if answered and answered_at else None,
         escalation_level=sum(fact.kind == "escalated" for fact in facts),  # rule 10
         reason={"excluded": excluded_for, "cancelled": closed_for}.get(stage),
     )
@@ -160,6 +160,7 @@ class _History:
     """What a ticket was from one instant to the next. Of several changes at one instant the last one counts."""
 
     def __init__(self, opening: Fact, changes: Sequence[Fact], pauses: bool, edited_at: datetime | None) -> None:
+        self._given = (opening, changes, pauses, edited_at)
         times = 2 if edited_at is not None and opening.time >= edited_at else 1  # rule 13: in force at the opening
         self.now: Labels = (opening.data["service_level"], opening.data["priority"], None, False, times)
         self._from: dict[datetime, Labels] = {opening.time: self.now}
@@ -180,11 +181,25 @@ class _History:
             self.now = (level, priority, closed, waits, times)
             self._from[change.time] = self.now
 
-    def is_closed_around(self, time: datetime) -> bool:
-        """Rule 14: closed before it and after it. An answer at the very instant of closing counts."""
-        before = [labels for since, labels in self._from.items() if since < time]
-        until = [labels for since, labels in self._from.items() if since <= time]
-        return bool(before) and before[-1][2] is not None and until[-1][2] is not None
+    def find_closing(self, time: datetime) -> datetime | None:
+        """Rule 14: when it was closed, if it was before this time and after it; None if not."""
+        closed_at = None
+        for since, (_, _, closed, _, _) in self._from.items():
+            if since <= time:
+                closed_at = None if closed is None else closed_at or since
+        return closed_at if closed_at is not None and closed_at < time else None
+
+    def is_awaited(self, time: datetime) -> bool:
+        """Rule 15: an answer counts while the ticket is open, and for a minute after it was closed."""
+        closed_at = self.find_closing(time)
+        return closed_at is None or time - closed_at <= timedelta(minutes=1)
+
+    def without_closing(self, closed_at: datetime) -> "_History":
+        """The ticket as it was when it was closed, and as if that had not been."""
+        opening, changes, pauses, edited_at = self._given
+        kept = [fact for fact in changes if fact.time <= closed_at]
+        last = [fact for fact in kept if fact.kind in ("closed", "reopened")][-1]
+        return _History(opening, [fact for fact in kept if fact is not last], pauses, edited_at)
 
     def find_promise(self, answered_at: datetime | None) -> Promise:
         """Rules 4 and 14, walked forward from one change of hours, target or being open to the next."""
