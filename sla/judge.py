@@ -1158,7 +1158,7 @@ class Timeline:
         if not runs:  # due as it would be if it went on at once
             return replace(changed.resume_at(now, phase.set_by, phase.cause), running=False)
         if not phase.running:
-            set_by = _find_mover(changes, phases, partial(_is_running, rule=rule) if was_promised else _get_names)
+            set_by = _find_mover(changes, phases, partial(self._lets_run, rule=rule) if was_promised else _get_names)
         elif terms.hours is not phase.terms.hours and level is not phase.level:
             set_by = _find_mover(changes, phases, attrgetter("service_level"))
         else:
@@ -1178,6 +1178,10 @@ class Timeline:
         if terms not in self._measured:
             self._measured[terms] = terms.measure(self.start.time)
         return self._measured[terms]
+
+    def _lets_run(self, labels: Labels, rule: Objective) -> bool:
+        """Return whether the clock runs with these labels, by the rule of their version, or else by this one."""
+        return _is_running(labels, labels.policy.objectives.get(self.objective, rule))
 
 
 def _is_running(labels: Labels, rule: Objective) -> bool:

@@ -39,7 +39,7 @@ COMMANDS = {
         "were fulfilled.",
     },
     "calculator": {
-        "due": "When a first response is due.",
+        "due": "When a first response is due, null if nothing is promised.",
         "elapsed": "Support time between two instants: JSON lines on stdin come back with `support_seconds`.",
     },
     "policies": {

@@ -156,7 +156,7 @@ def test_what_happens_meanwhile_is_not_seen(tmp_path: Path) -> None:
 
 def test_a_sum_of_zero_is_as_good_as_none(store: Database) -> None:
     change(store, "INSERT INTO promise_counts VALUES ('resolution', 'gold', 'critical', 'running', 'undecided', 0)")
-    change(store, "INSERT INTO compliance VALUES ('breached', 'gold', 'critical', 'live', '', 0)")
+    change(store, "INSERT INTO compliance VALUES ('breached', 'first_response', 'gold', 'critical', 'live', '', 0)")
     assert found(store) == []
 
 
@@ -178,8 +178,8 @@ TAMPERED: dict[str, tuple[list[str], list[str]]] = {
     "a breach that could be seen made historic": (
         [edit("T-1", 7, '"detection":"live"', '"detection":"historic"')],
         [
-            "compliance breached enterprise minor historic",
-            "compliance breached enterprise minor live",
+            "compliance breached first_response enterprise minor historic",
+            "compliance breached first_response enterprise minor live",
             "compliance delay 0.001",
             "ticket T-1, event 7",
         ],
@@ -256,8 +256,8 @@ TAMPERED: dict[str, tuple[list[str], list[str]]] = {
         ["promise_counts first_response none none pending undecided"],
     ),
     "a number of breaches": (
-        ["DELETE FROM compliance WHERE what = 'retracted' AND b = 'critical'"],
-        ["compliance retracted enterprise critical late"],
+        ["DELETE FROM compliance WHERE what = 'retracted' AND c = 'critical'"],
+        ["compliance retracted first_response enterprise critical late"],
     ),
     "a number of messages": (
         ["UPDATE arrivals SET n = n - 1 WHERE b = 'duplicate'"],
