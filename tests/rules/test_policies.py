@@ -13,10 +13,11 @@ import pytest
 from sla.policy_file import load_policy_file
 from tests import scenarios
 from tests.scenarios import RULES, SCENARIOS
+from tests.support.commands import call
 from tests.support.policy_page import SENTENCES, Sentence, read_policy_sentences
 
 DOCS = Path(__file__).parents[2] / "docs"
-OFFSETS = {"UTC": 0, "EST": -5, "EDT": -4, "CET": 1, "CEST": 2}
+OFFSETS = {"UTC": 0, "GMT": 0, "BST": 1, "EST": -5, "EDT": -4, "CET": 1, "CEST": 2}
 
 
 class Row(NamedTuple):
@@ -53,6 +54,45 @@ def test_a_policy_of_the_docs_promises_what_the_page_says(row: Row) -> None:
 def test_each_of_them_is_in_the_table() -> None:
     assert {row.policy for row in rows()} == {file.stem for file in (DOCS / "policies").iterdir()}
     assert len(list(rows())) == 11
+
+
+class Shape(NamedTuple):
+    """A complete policy on the page, and the rows below it: level, priority, promise, start, deadline, reason."""
+
+    name: str
+    text: str
+    rows: tuple[tuple[str, ...], ...]
+
+
+def read_shapes() -> Iterator[Shape]:
+    page = (DOCS / "writing-a-policy.md").read_text(encoding="utf-8")
+    for text, after in re.findall(r"^```yaml\n(.*?)^```\n(.*?)(?=^#)", page, flags=re.M | re.S):
+        lines = (line.strip("|").split("|") for line in after.splitlines() if line.startswith("|"))
+        rows = tuple(tuple(cell.strip() for cell in line) for line in lines)[2:]
+        yield Shape(text.splitlines()[0].removeprefix("name: "), text, rows)
+
+
+SHAPES = list(read_shapes())
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_a_shape_of_the_page_is_a_policy_that_means_what_it_says(shape: Shape, tmp_path: Path) -> None:
+    file = tmp_path / f"{shape.name}.yaml"
+    file.write_text(shape.text, encoding="utf-8")
+    checked = call("policy", "check", file)
+    assert checked.code == 0 and checked.out.startswith(f"{file}: fine: {shape.name}"), checked
+    assert "warning" not in checked.out
+    policy = load_policy_file(file)
+    assert shape.rows
+    for level, priority, promise, start, due, _ in shape.rows:
+        target = policy.get_target(level, priority, promise)
+        assert target.find_due(instant(start)) == instant(due), (level, priority, promise, start)
+        assert f"{instant(start):%a} {instant(due):%a}" == f"{start[:3]} {due[:3]}"
+
+
+def test_the_page_has_no_yaml_that_is_not_a_policy() -> None:
+    page = (DOCS / "writing-a-policy.md").read_text(encoding="utf-8")
+    assert len(SHAPES) == page.count("```yaml") == page.count("```yaml\nname: ") == 8
 
 
 def test_every_sentence_of_the_support_policy_has_its_row() -> None:
