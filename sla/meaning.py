@@ -58,7 +58,7 @@ def find_long_targets(policy: Policy, year: int) -> Iterator[str]:
                 due = None
             if due is None or due - opened > _YEAR:
                 when = "never" if due is None else f"on {due:%Y-%m-%d}"
-                yield f"{what}: {target} of support time is more than a year; opened on {opened:%Y-%m-%d}, due {when}"
+                yield f"{what}: {target} is more than a year: opened on {year}-01-01, due {when}"
 
 
 def _list_targets(level: Level) -> Iterator[tuple[str, Target]]:

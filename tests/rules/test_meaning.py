@@ -127,7 +127,10 @@ def test_weeks_without_hours_and_targets_of_more_than_a_year_are_warnings(read: 
     )
     assert calendars["office"].warnings == ()
     (warning,) = find_long_targets(policy, 2026)
-    assert warning.startswith("level world: p: 3200h of support time is more than a year; opened on 2025-12-31")
+    assert warning.startswith("level world: p: 3200h is more than a year: opened on 2026-01-01, due on 2027-03-")
+    policy, _ = read(OFFICES.replace("p: 8h}}\n  shop", "p: 400 days}}\n  shop"))
+    (warning,) = find_long_targets(policy, 2026)
+    assert warning.startswith("level world: p: 400 days is more than a year")
 
 
 def test_a_file_is_read_without_a_year_where_nobody_asks_for_warnings(tmp_path: Path) -> None:
