@@ -718,14 +718,15 @@ class _PolicyFile:
             names = _join(
                 sorted({name for day in halves if int(day[:4]) >= since for name in _split_names(halves[day])})
             )
-            where = f" ({names})" if names else " in some of its parts"
-            self._warn(node, f"{what} has half days{where}, which are not closed; write short days as exceptions")
+            names = names or "in parts of it, or in earlier years"
+            self._warn(node, f"{what} has half days ({names}), which are not closed; write short days as exceptions")
         for year, ended in _find_ends(holidays).items():
             if since <= year < LAST_TABLE_YEAR:
-                names = _join(ended) if any(day[:4] > str(year) for day in holidays) else "holiday"
-                self._warn(
-                    node, f"{what}: no {names} is known after {year}; add the days, or publish a version by then"
+                is_end_of_all = not any(day[:4] > str(year) for day in holidays)
+                what_ends = (
+                    f"no holiday is known after {year}" if is_end_of_all else f"not known after {year}: {_join(ended)}"
                 )
+                self._warn(node, f"{what}: {what_ends}; add the days, or publish a version by then")
 
     def _read_level(self, name: str, node: yaml.Node, names: _Names, policy: ResolvedJson) -> ResolvedJson:
         what = f"level {name}"
