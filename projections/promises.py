@@ -122,6 +122,7 @@ class Span(NamedTuple):
         began = state.started_at
         return (
             began is not None
+            and is_promised(state)
             and (self.start is None or began >= self.start)
             and (self.end is None or began < self.end)
             and self.objective in (None, objective)
@@ -167,6 +168,11 @@ class FoldedPromise:
             self.answer = event.elapsed
 
 
+def is_promised(state: State) -> bool:
+    """Return whether there is a promise: not if the policy has `none` for its level and priority, and had all along."""
+    return state.stage == "pending" or state.due_at is not None
+
+
 def name_kept(state: State) -> str:
     """Return KEPT, BROKEN or UNDECIDED (docs/architecture.md#rule-16)."""
     return UNDECIDED if state.kept is None else KEPT if state.kept else BROKEN
@@ -181,7 +187,8 @@ def make_label(objective: str, state: State) -> PromiseLabel:
 class Promises:
     """
     A row for each promise, and the number of promises for each label. A pending ticket has a first response, without a
-    level. Retractions and the answer are kept whatever the stage: they count again if a late-arriving fact says so.
+    level; a first response that is not promised has a row that is in no list and no sum. Retractions and the answer are
+    kept whatever the stage: they count again if a late-arriving fact says so.
     """
 
     name: ClassVar[str] = "promises"
@@ -334,14 +341,15 @@ class Promises:
             found = self._select(cursor, self._table, rest, (*(after or START_OF_LIST), *values, limit))
             after = None
         if len(found) < limit and wanted.state not in OPEN_STATES:
-            rest = f"WHERE open_until IS NULL AND ({key}) > (?, ?, ?){where} ORDER BY {key} LIMIT ?"
+            ended = "open_until IS NULL AND started_at IS NOT NULL"
+            rest = f"WHERE {ended} AND ({key}) > (?, ?, ?){where} ORDER BY {key} LIMIT ?"
             start = (after or START_OF_LIST)[1:]
             found += self._select(cursor, self._table, rest, (*start, *values, limit - len(found)))
         return found
 
     def list_tickets(self, cursor: Cursor) -> list[str]:
         """Return every ticket that was opened, by its id."""
-        cursor.execute(f"SELECT DISTINCT ticket FROM {self._table} WHERE started_at IS NOT NULL ORDER BY ticket")
+        cursor.execute(f"SELECT DISTINCT ticket FROM {self._table} WHERE stage <> 'pending' ORDER BY ticket")
         return [ticket for (ticket,) in cursor.fetchall()]
 
     def _select(self, cursor: Cursor, source: str, rest: str, values: Sequence[Any]) -> list[PromiseRow]:
@@ -367,7 +375,7 @@ MAX_MARKS = 1_000  # parameters of one statement
 
 
 def _count_labels(rows: dict[PromiseKey, FoldedPromise]) -> Counter[PromiseLabel]:
-    return Counter(make_label(key.objective, row.state) for key, row in rows.items())
+    return Counter(make_label(key.objective, row.state) for key, row in rows.items() if is_promised(row.state))
 
 
 def _list_values(key: PromiseKey, row: FoldedPromise) -> tuple[Any, ...]:
@@ -384,7 +392,7 @@ def _list_values(key: PromiseKey, row: FoldedPromise) -> tuple[Any, ...]:
         _write_searched(key.ticket, state),
         get_open_until(state),
         _get_at_risk_at(state),
-        None if state.started_at is None else to_microseconds(state.started_at),
+        to_microseconds(state.started_at) if state.started_at and is_promised(state) else None,
         row.retracted,
         None if row.answer is None else row.answer // MICROSECOND,
         _encoder.encode(state).decode(),

@@ -45,7 +45,7 @@ from sla.targets import Target
 PROMISE_STAGES = ("running", "fulfilled", "paused", "cancelled", "excluded")
 DETECTIONS: tuple[str, ...] = get_args(Detection)
 OUTCOMES = (name_outcome(True), name_outcome(False))
-CAUSES = (str(Cause.CLOSED), str(Cause.EXCLUDED), str(Cause.CORRECTED))
+CAUSES = tuple(map(str, (Cause.CLOSED, Cause.EXCLUDED, Cause.CORRECTED, Cause.NO_PROMISE)))
 REVISED_OUTCOMES = (*OUTCOMES, str(Cause.CLOSED), str(Cause.EXCLUDED), RUNNING_AGAIN)
 CELL_LABELS = ("objective", "service_level", "priority")
 MAX_CELLS = 100  # objectives, levels and priorities of which every label set is shown before there is a ticket

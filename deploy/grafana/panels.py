@@ -184,7 +184,7 @@ OVERVIEW: Sequence[str | Panel] = (
           "What was said of a promise, and what is said now; open: it runs again.",
           {"{{from}} to {{to}}": f"sort_desc(sum by (from, to) ({sum_rise(REVISED)}) > 0)"}),
     Panel(COUNTS, "Cancellations by cause", "short", 8, CALM,
-          "closed: without an answer. excluded: the promise does not apply. corrected: there never was one.",
+          "closed: without an answer. excluded, no_promise: it does not apply. corrected: there never was one.",
           {"{{cause}}": f"sum by (cause) ({sum_rise_by_step(CANCELLED)})"}),
 )
 

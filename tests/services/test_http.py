@@ -73,7 +73,7 @@ AT_ZERO = [  # each name with all its labels
     ("sla_breaches_retracted_total", PAIR | {"detection": DETECTIONS}),
     ("sla_fulfilled_total", PAIR | {"outcome": OUTCOMES, "detection": DETECTIONS}),
     ("sla_fulfilled_revised_total", PAIR | {"from": SAID, "to": SAID}),
-    ("sla_cancelled_total", PAIR | {"cause": ("closed", "excluded", "corrected")}),
+    ("sla_cancelled_total", PAIR | {"cause": ("closed", "excluded", "corrected", "no_promise")}),
     ("sla_fulfilment_support_seconds_bucket", FIRST | {"le": [*(f"{h * 3600.0}" for h in HOURS), "+Inf"]}),
     ("sla_fulfilment_support_seconds_count", FIRST),
     ("sla_fulfilment_support_seconds_sum", FIRST),

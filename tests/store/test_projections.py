@@ -24,6 +24,7 @@ from tests.support.bus import fact, opened, responded
 from tests.support.objectives import ALL as ALL_OBJECTIVES
 from tests.support.store_log import HOUR, START, Log
 from tests.support.stores import new_store, rows, tables
+from tests.support.words import POLICY as WORDS
 
 pytestmark = [pytest.mark.stores, pytest.mark.xdist_group("projections")]
 
@@ -275,6 +276,26 @@ def test_a_filter_finds_the_promises_that_match_it_page_by_page_and_in_the_list_
             assert projection.list_open(cursor, wanted, now) == waits
             first = projection.list_open(cursor, wanted, now, 1)
             assert first[:1] == waits[:1] and {row.key for row in first} <= {row.key for row in waits}
+    log.store.close()
+
+
+def test_what_nobody_promised_is_in_no_list_and_no_figure_until_it_is_promised(tmp_path: Path) -> None:
+    log = Log(tmp_path / "sla.db", WORDS)
+    log.take(START, opened("A", START, "request", "gold"))
+    log.take(START + HOUR, responded("A", START + HOUR))
+    projection = Promises()
+
+    def read_figures() -> tuple[list[PromiseRow], int, int]:
+        catch_up(log.store, projection)
+        with log.store.read_view() as cursor:
+            counts, sums = projection.read_counts(cursor), [*projection.sum_outcomes(cursor, [], Span())]
+            assert projection.list_tickets(cursor) == ["A"]
+            return projection.list_page(cursor, PromiseFilter(), START, 9), sum(counts.values()), len(sums)
+
+    assert read_figures() == ([], 0, 0)
+    log.take(START + 2 * HOUR, fact("priority_changed", "A", START + HOUR / 2, priority="minor"))
+    listed, counted, summed = read_figures()
+    assert ([row.state.stage for row in listed], counted, summed) == (["fulfilled"], 1, 1)
     log.store.close()
 
 
