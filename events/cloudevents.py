@@ -4,7 +4,7 @@ import base64
 import json
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -194,15 +194,19 @@ class Envelope(NamedTuple):
     content: object  # the data as sent, not yet checked
     suspect: bool  # a string may hold U+0000 or half a surrogate pair
 
-    def read_data(self) -> dict[str, object]:
-        """Return the members of `data`, {} if it is absent. Raises BadFactError invalid_data if it is no object."""
+    def read_data(self, cleaned: Collection[str] = ()) -> dict[str, object]:
+        """
+        Return the members of `data`, {} if it is absent; the text of those in `cleaned` is as it was sent. Raises
+        BadFactError invalid_data if it is no object.
+        """
         content, suspect = self.content, self.suspect
         if (packed := self.attributes.get("data_base64")) is not None:
             content, odd = _unpack(packed, content)
             suspect = suspect or odd
         elif content is _ABSENT:
             content = {}
-        if suspect and (_has_odd_text(self.attributes) or _has_odd_text(content)):
+        attributes = {name: value for name, value in self.attributes.items() if name != "data"} if suspect else {}
+        if suspect and (_has_odd_text(attributes) or _has_odd_text(_leave_out(content, cleaned))):
             raise BadFactError(Reason.INVALID_DATA, "a string holds U+0000 or half a surrogate pair; remove it")
         if isinstance(content, _Doubled):
             raise BadFactError(
@@ -211,6 +215,35 @@ class Envelope(NamedTuple):
         if not isinstance(content, dict):
             raise BadFactError(Reason.INVALID_DATA, f"data is {quote_value(content)}; it must be a JSON object")
         return content
+
+
+def _leave_out(content: object, names: Collection[str]) -> object:
+    """Return the content without the texts of these names."""
+    if not isinstance(content, dict):
+        return content
+    return {name: value for name, value in content.items() if name not in names or not isinstance(value, str)}
+
+
+class Trace(NamedTuple):
+    """The extension for distributed tracing: what a fact was sent with, and what it causes is announced with."""
+
+    parent: str
+    state: str | None
+
+    def to_attributes(self) -> dict[str, str]:
+        """Return the attributes of an envelope."""
+        return {"traceparent": self.parent} | ({"tracestate": self.state} if self.state else {})
+
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def read_trace(attributes: Mapping[str, object]) -> Trace | None:
+    """Return `traceparent` and `tracestate` of an envelope; None without one that W3C Trace Context knows."""
+    parent, state = attributes.get("traceparent"), attributes.get("tracestate")
+    if not isinstance(parent, str) or not _TRACEPARENT.fullmatch(parent):
+        return None
+    return Trace(parent, state if isinstance(state, str) and len(state) <= 512 and state.isprintable() else None)
 
 
 def open_envelope(body: bytes, headers: Mapping[str, str] | None) -> Envelope:

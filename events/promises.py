@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 import msgspec
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 
-from events.cloudevents import CONTENT_TYPE, encode_token, format_time, parse_time
+from events.cloudevents import CONTENT_TYPE, Trace, encode_token, format_time, parse_time
 from events.times import MICROSECOND
 
 SLA_SOURCE = "/sla"
@@ -58,6 +58,11 @@ class _ClockData(BaseModel):
     cause: str
     cause_id: Annotated[str | None, Field(description="Id of the fact that caused it; null if only time passed.")]
     detected_at: UtcInstant
+    customer: str | None = None
+    title: str | None = None
+    url: str | None = None
+    team: str | None = None
+    assignee: str | None = None
 
 
 class SlaApplied(_ClockData):
@@ -162,7 +167,7 @@ def make_subject(kind: str, service_level: str, priority: str, ticket: str, hist
 
 
 def build_announcement_message(
-    event_type: str, event_id: str, ticket: str, time: datetime, data: Mapping[str, Any]
+    event_type: str, event_id: str, ticket: str, time: datetime, data: Mapping[str, Any], trace: Trace | None = None
 ) -> tuple[dict[str, str], bytes]:
     """
     Return headers and body of a message in structured mode; `time` is the instant it is about. `data` has the fields of
@@ -176,6 +181,7 @@ def build_announcement_message(
         "subject": ticket,
         "time": format_time(time),
         "datacontenttype": "application/json",
+        **(trace.to_attributes() if trace else {}),
         "data": data,
     }
     return HEADERS.copy(), msgspec.json.encode(envelope)

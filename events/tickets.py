@@ -1,5 +1,6 @@
 """Messages in: facts about a ticket, published by other systems. What follows from a fact is not in here."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,12 +16,14 @@ from events.cloudevents import (
     TIME_SCHEMA,
     BadFactError,
     Reason,
+    Trace,
     decode_token,
     encode_token,
     format_time,
     open_envelope,
     parse_time,
     quote_value,
+    read_trace,
 )
 
 
@@ -35,8 +38,11 @@ def _parse_instant(time: object) -> object:
 
 
 Channel = Annotated[str, Field(min_length=1, max_length=32), AfterValidator(_check_printable)]
-Customer = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_check_printable)]
-FreeText = Annotated[str, Field(max_length=500)]
+LONGEST = {"customer": 200, "title": 200, "url": 2000, "team": 200, "assignee": 200, "reason": 500}  # characters
+Label = Annotated[str, Field(description="Decides nothing; cut at 200 characters, without control characters.")]
+Url = Annotated[str, Field(description="Of the ticket in the helpdesk, http or https; cut at 2,000 characters.")]
+FreeText = Annotated[str, Field(description="Decides nothing; cut at 500 characters, without control characters.")]
+ExclusionReason = Annotated[str, Field(min_length=1, max_length=500)]
 Instant = Annotated[datetime, BeforeValidator(_parse_instant), WithJsonSchema(TIME_SCHEMA)]
 Responder = Literal["agent", "automation"]
 
@@ -48,14 +54,29 @@ class _TicketEventData(BaseModel):
     type: ClassVar[str]
 
 
-class Opened(_TicketEventData):
+class _Labelled(_TicketEventData):
+    """The labels of a ticket, by which nothing is decided: never a reason to refuse a fact."""
+
+    customer: Label | None = None
+    title: Label | None = None
+    url: Url | None = None
+    team: Label | None = None
+    assignee: Label | None = None
+
+
+class Opened(_Labelled):
     """A ticket was opened: the promise starts to run."""
 
     type: ClassVar[str] = "ticket.opened"
     service_level: str
     priority: str
     channel: Channel | None = None
-    customer: Customer | None = None
+
+
+class DetailsChanged(_Labelled):
+    """Labels of the ticket are others from now on; no clock moves."""
+
+    type: ClassVar[str] = "ticket.details_changed"
 
 
 class PriorityChanged(_TicketEventData):
@@ -105,14 +126,14 @@ class Excluded(_TicketEventData):
     """The promise does not apply, for one of the reasons of policy section 7."""
 
     type: ClassVar[str] = "ticket.excluded"
-    reason: Annotated[FreeText, Field(min_length=1)]
+    reason: ExclusionReason
 
 
 class ExclusionRevoked(_TicketEventData):
     """The exclusion for this reason never held."""
 
     type: ClassVar[str] = "ticket.exclusion_revoked"
-    reason: Annotated[FreeText, Field(min_length=1)]
+    reason: ExclusionReason
 
 
 class Paused(_TicketEventData):
@@ -129,7 +150,7 @@ class Resumed(_TicketEventData):
     reason: FreeText | None = None
 
 
-class Corrected(_TicketEventData):
+class Corrected(_Labelled):
     """An earlier fact was wrong: the id of the fact this one replaces, and the right values."""
 
     type: ClassVar[str] = "ticket.corrected"
@@ -137,7 +158,6 @@ class Corrected(_TicketEventData):
     service_level: str | None = None
     priority: str | None = None
     channel: Channel | None = None
-    customer: Customer | None = None
     by: Responder | None = None
     reason: FreeText | None = None
     time: Instant | None = None
@@ -172,6 +192,7 @@ TicketData = (
     | Corrected
     | PolicyChanged
     | CustomerReplied
+    | DetailsChanged
 )
 
 TICKET_EVENT_TYPES: dict[str, type[TicketData]] = {data.type: data for data in get_args(TicketData)}
@@ -179,7 +200,10 @@ TICKET_EVENT_TYPES: dict[str, type[TicketData]] = {data.type: data for data in g
 
 @dataclass(frozen=True, slots=True)
 class TicketEvent:
-    """One fact about a ticket. `time` is when it happened, in UTC; it may still be out of range (see check_time)."""
+    """
+    One fact about a ticket. `time` is when it happened, in UTC; it may still be out of range (see check_time). `flags`
+    say what was done to its labels.
+    """
 
     source: str
     id: str
@@ -188,6 +212,8 @@ class TicketEvent:
     time: datetime
     data: TicketData
     sequence: str | None = None
+    flags: tuple[str, ...] = ()
+    trace: Trace | None = None
 
 
 def read_ticket_event(body: bytes, headers: Mapping[str, str] | None, subject: str) -> TicketEvent:
@@ -204,7 +230,8 @@ def read_ticket_event(body: bytes, headers: Mapping[str, str] | None, subject: s
             Reason.UNKNOWN_TYPE, f"type {quote_value(envelope.type)} is not a ticket event; see events/schemas"
         )
     try:
-        data = _read_data(data_type, envelope.read_data())
+        members, flags = clean_labels(envelope.read_data(LONGEST), data_type)
+        data = _read_data(data_type, members)
         ticket = _read_ticket(envelope.attributes.get("subject"))
         time = _read_time(envelope.attributes.get("time"))
         sequence = _read_sequence(envelope.attributes.get("sequence"))
@@ -212,7 +239,34 @@ def read_ticket_event(body: bytes, headers: Mapping[str, str] | None, subject: s
     except BadFactError as error:
         error.type = envelope.type
         raise
-    return TicketEvent(envelope.source, envelope.id, envelope.type, ticket, time, data, sequence)
+    trace = read_trace(envelope.attributes)
+    return TicketEvent(envelope.source, envelope.id, envelope.type, ticket, time, data, sequence, flags, trace)
+
+
+LABEL_CUT, LABEL_CLEANED = "label_cut", "label_cleaned"
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def clean_labels(members: dict[str, object], data_type: type[TicketData]) -> tuple[dict[str, object], tuple[str, ...]]:
+    """
+    Return the members with labels as they are kept, and a flag for each thing that was done: cut, or cleaned of control
+    characters and of what is no text, or no address.
+    """
+    decides = ("reason",) if data_type in (Excluded, ExclusionRevoked) else ()
+    names = [name for name in LONGEST if members.get(name) is not None and name in data_type.model_fields]
+    kept, flags = dict(members), dict[str, None]()
+    for name in (name for name in names if name not in decides):
+        given = members[name]
+        text = str(given) if isinstance(given, str | int | float) and not isinstance(given, bool) else ""
+        text = _CONTROLS.sub("", text)
+        if name == "url" and not re.match(r"https?://", text):
+            text = ""
+        if text != given:
+            flags[LABEL_CLEANED] = None
+        if len(text) > LONGEST[name]:
+            flags[LABEL_CUT] = None
+        kept[name] = text[: LONGEST[name]] or None
+    return kept, tuple(sorted(flags))
 
 
 def _read_data(data_type: type[TicketData], members: dict[str, object]) -> TicketData:
@@ -303,6 +357,7 @@ def build_ticket_message(
     time: datetime,
     data: Mapping[str, Any],
     sequence: str | None = None,
+    trace: Trace | None = None,
 ) -> tuple[str, dict[str, str], bytes]:
     """Build what a publisher sends: NATS subject, headers and body in structured mode. Nothing is checked here."""
     envelope: dict[str, object] = {
@@ -317,5 +372,7 @@ def build_ticket_message(
     }
     if sequence is not None:
         envelope["sequence"] = sequence
+    if trace is not None:
+        envelope |= trace.to_attributes()
     subject = f"tickets.{event_type.removeprefix('ticket.')}.{encode_token(ticket)}"
     return subject, {"Content-Type": CONTENT_TYPE}, msgspec.json.encode(envelope)

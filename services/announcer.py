@@ -327,7 +327,9 @@ def build_announcement(entry: LogEntry) -> Outgoing:
     data = _build_data(entry.ticket, event)
     historic = isinstance(event, Breached) and event.detection == "historic"
     subject = make_subject(event.KIND, data["service_level"], data["priority"], entry.ticket, historic)
-    headers, body = build_announcement_message(f"sla.{event.KIND}", event.id, entry.ticket, event.time, data)
+    headers, body = build_announcement_message(
+        f"sla.{event.KIND}", event.id, entry.ticket, event.time, data, event.trace
+    )
     return Outgoing(subject, headers | {ID_HEADER: event.id}, body)
 
 
@@ -355,6 +357,11 @@ def _build_data(ticket: str, event: Announced) -> dict[str, Any]:
         "cause": event.cause,
         "cause_id": event.cause_id,
         "detected_at": event.at,
+        "customer": state.customer,
+        "title": state.title,
+        "url": state.url,
+        "team": state.team,
+        "assignee": state.assignee,
         **{name: _read_field(event, name) for name in _OWN_FIELDS[event.KIND]},
     }
 

@@ -15,8 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from events.promises import Detection, make_event_id
-from events.tickets import Opened
-from sla.judge import AT_RISK_PERCENT, NEVER, ZERO, Cause, Clock, CycleKey, Fact, Verdict, get_cause
+from sla.judge import AT_RISK_PERCENT, NEVER, ZERO, Cause, Clock, CycleKey, Details, Fact, Verdict, get_cause
 from sla.log import (
     Announced,
     AnnouncedEvent,
@@ -152,7 +151,7 @@ def decide(judgement: Judgement, first: Promise, others: Mapping[CycleKey, Promi
     """Return what is to be decided about the promises of a ticket, first about the first response; often nothing."""
     verdict = judgement.verdict
     events = _decide_promise(judgement, first, verdict.clock) if verdict.clock else _decide_unopened(judgement, first)
-    for key, clock in _iterate_changed(judgement, first.state.customer != _find_customer(verdict)):
+    for key, clock in _iterate_changed(judgement, first.state):
         events += _decide_promise(judgement, others.get(key) or Promise(*key), clock)
     for name in sorted({*verdict.cycles, *judgement.judged}):  # a replayed ticket has them in another order
         for cycle in count(len(verdict.cycles.get(name, ())) + 1):
@@ -171,15 +170,20 @@ def _decide_unopened(judgement: Judgement, first: Promise) -> list[DecidedEvent]
     return [] if state == first.state else [StateUpdated(at=judgement.now, state=state)]
 
 
-def _iterate_changed(judgement: Judgement, all_of_them: bool) -> Iterator[tuple[CycleKey, Clock]]:
+def _iterate_changed(judgement: Judgement, first: State) -> Iterator[tuple[CycleKey, Clock]]:
     """
-    Yield the clocks of other objectives that are not those of the judgement before, and those that wait for an instant.
+    Yield the clocks of other objectives that are not those of the judgement before, and those that wait for an instant;
+    of a ticket with other labels the last of each, and for another customer all.
     """
+    details = judgement.verdict.details
+    has_changed = any(getattr(first, name) != getattr(details, name) for name in Details.__struct_fields__)
+    all_of_them = first.customer != details.customer
     for name, clocks in judgement.verdict.cycles.items():
         before = () if all_of_them else judgement.judged.get(name, ())
         changed = {*compress(count(1), map(is_not, before, clocks)), *range(len(before) + 1, len(clocks) + 1)}
         waiting = {cycle for each, cycle in judgement.waiting if each == name and cycle <= len(clocks)}
-        for cycle in sorted(changed | waiting):
+        last = {len(clocks)} if has_changed and clocks else set()
+        for cycle in sorted(changed | waiting | last):
             yield (name, cycle), clocks[cycle - 1]
 
 
@@ -250,7 +254,7 @@ def _build_state(found: Comparison) -> State:
         stage=stage,
         service_level=clock.service_level.name,
         priority=clock.priority,
-        customer=_find_customer(verdict),
+        **_list_details(verdict.details),
         policy_version=phase.policy.version,
         policy_fingerprint=phase.policy.fingerprint,
         opening_id=clock.opening.id,
@@ -294,10 +298,8 @@ def _find_stage(found: Comparison) -> str:
     return "paused" if clock.paused else "running"
 
 
-def _find_customer(verdict: Verdict) -> str | None:
-    """Return whose ticket it is, by its opening."""
-    opened = verdict.clock.opening.data if verdict.clock else None
-    return opened.customer if isinstance(opened, Opened) else None
+def _list_details(details: Details) -> dict[str, Any]:
+    return {name: getattr(details, name) for name in Details.__struct_fields__}
 
 
 def _find_reason(clock: Clock, stage: str) -> str | None:

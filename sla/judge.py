@@ -31,9 +31,12 @@ from msgspec.structs import replace
 from pydantic import ValidationError
 
 from events.tickets import (
+    LABEL_CLEANED,
+    LABEL_CUT,
     Closed,
     Corrected,
     CustomerReplied,
+    DetailsChanged,
     Escalated,
     Excluded,
     ExclusionRevoked,
@@ -72,6 +75,7 @@ class Fact(Struct, frozen=True):
     sequence: str | None
     recorded_at: datetime
     corrected_by: str | None = None
+    flags: tuple[str, ...] = ()
 
     @property
     def asserted_by(self) -> str:
@@ -102,6 +106,7 @@ class Cause(StrEnum):
     EXCLUDED = "excluded"
     EXCLUSION_REVOKED = "exclusion_revoked"
     CORRECTED = "corrected"
+    DETAILS_CHANGED = "details_changed"
     NO_PROMISE = "no_promise"
 
 
@@ -121,6 +126,8 @@ class Flag(StrEnum):
     ANSWERED_BEFORE_OPENING = "answered_before_opening"
     ANSWERED_WHILE_CLOSED = "answered_while_closed"
     REPLIED_WHILE_CLOSED = "replied_while_closed"
+    LABEL_CUT = LABEL_CUT
+    LABEL_CLEANED = LABEL_CLEANED
 
 
 def get_cause(data: TicketData) -> Cause:
@@ -146,6 +153,8 @@ def get_cause(data: TicketData) -> Cause:
             return Cause.RESPONDED
         case CustomerReplied():
             return Cause.CUSTOMER_REPLIED
+        case DetailsChanged():
+            return Cause.DETAILS_CHANGED
         case Escalated():
             return Cause.ESCALATED
         case Excluded():
@@ -177,7 +186,7 @@ def _get_rank(data: TicketData) -> int:
             return 3
         case PriorityChanged() | ServiceLevelChanged() | PolicyChanged() | Closed() | Reopened() | Paused() | Resumed():
             return 1
-        case Excluded() | ExclusionRevoked() | Corrected() | CustomerReplied():
+        case Excluded() | ExclusionRevoked() | Corrected() | CustomerReplied() | DetailsChanged():
             return 1
         case _:
             assert_never(data)
@@ -352,6 +361,16 @@ class Clock:
         return self.timeline.measure_elapsed(at) if at > self.started_at else ZERO
 
 
+class Details(Struct, frozen=True):
+    """The labels of a ticket by which nothing is decided; None where nobody has given one."""
+
+    customer: str | None = None
+    title: str | None = None
+    url: str | None = None
+    team: str | None = None
+    assignee: str | None = None
+
+
 class Verdict(Struct, frozen=True):
     """
     What is so at one instant. `clock` is that of the first response, None until the ticket is opened; `cycles` are
@@ -362,6 +381,7 @@ class Verdict(Struct, frozen=True):
     escalations: Sequence[Fact]
     next_fact_at: datetime | None
     cycles: Mapping[str, Sequence[Clock]] = {}
+    details: Details = Details()
 
     @property
     def others(self) -> dict[CycleKey, Clock]:
@@ -383,6 +403,8 @@ class Facts:
     answers: list[Fact] = field(default_factory=list, compare=False)
     replies: list[Fact] = field(default_factory=list, compare=False)
     closings: list[Fact] = field(default_factory=list, compare=False)
+    details: dict[str, list[Fact]] = field(default_factory=dict, compare=False)  # by the label that they give
+    flagged: dict[str, list[Fact]] = field(default_factory=dict, compare=False)  # by their flag
     escalations: list[Fact] = field(default_factory=list, compare=False)
     exclusions: "Exclusions" = field(default_factory=lambda: Exclusions(), compare=False)
     _known: dict[_FactKey, Fact] = field(default_factory=dict, compare=False)  # without corrections
@@ -404,7 +426,8 @@ class Facts:
     def add(self, fact: Fact) -> None:
         """Add a fact, whenever it happened. A correction and the fact that it corrects come in any order."""
         if isinstance(fact.data, Corrected):
-            _insert_sorted(self.every, fact)
+            for facts in (self.every, *self._list_flagged(fact)):
+                _insert_sorted(facts, fact)
             key = (fact.source, fact.data.corrects)
             if key not in self._corrections:
                 self._corrections[key] = Corrections(self._known.get(key))
@@ -431,14 +454,17 @@ class Facts:
 
     def _insert(self, fact: Fact) -> None:
         self._known[_make_fact_key(fact)] = fact
-        for facts in (self.every, *self._find_lists(fact)):
+        for facts in (self.every, *self._list_flagged(fact), *self._find_lists(fact)):
             _insert_sorted(facts, fact)
         self._note(fact)
 
     def _remove(self, fact: Fact) -> None:
-        for facts in (self.every, *self._find_lists(fact)):
+        for facts in (self.every, *self._list_flagged(fact), *self._find_lists(fact)):
             _remove_sorted(facts, fact)
         self._note(fact)
+
+    def _list_flagged(self, fact: Fact) -> Sequence[list[Fact]]:
+        return [self.flagged.setdefault(flag, []) for flag in fact.flags]
 
     def _find_lists(self, fact: Fact) -> Sequence[list[Fact]]:
         """Return the lists of its kind, beside `every`."""
@@ -460,6 +486,9 @@ class Facts:
                 return (self.escalations,)
             case Excluded() | ExclusionRevoked():
                 return self.exclusions.find_lists(fact.data)
+            case DetailsChanged() as data:
+                given = [name for name in Details.__struct_fields__ if getattr(data, name) is not None]
+                return [self.details.setdefault(name, []) for name in given]
             case Corrected():
                 return ()
             case _:
@@ -473,7 +502,7 @@ class Facts:
                 self.kept.forget_clocks(BEFORE_ALL, NEVER)
             case Escalated():
                 self.kept.forget_clocks(fact.time, NEVER)
-            case Opened() | Corrected():
+            case Opened() | Corrected() | DetailsChanged():
                 pass
             case _:
                 self.kept.forget_phases(fact.time)
@@ -714,7 +743,18 @@ def judge(facts: Facts, versions: Versions, now: datetime) -> Verdict:
         if objective.name != FIRST_RESPONSE
     }
     facts.kept.changed_until = BEFORE_ALL
-    return Verdict(first, escalations, next_fact_at, cycles)
+    return Verdict(first, escalations, next_fact_at, cycles, _find_details(base.start, facts, now))
+
+
+def _find_details(opening: Fact, facts: Facts, now: datetime) -> Details:
+    """Return the labels by now: of each the latest by time, of the opening or of a change."""
+    found = {}
+    for name in Details.__struct_fields__:
+        given, changes = getattr(opening.data, name), facts.details.get(name, ())
+        if (count := _count_until(changes, now)) and (given is None or changes[count - 1].time >= opening.time):
+            given = getattr(changes[count - 1].data, name)
+        found[name] = given
+    return Details(**found)
 
 
 def _find_base(facts: Facts, versions: Versions, now: datetime) -> "Timeline | None":
@@ -938,6 +978,7 @@ def _collect_flags(
         flags += (Flag.NO_SUCH_OBJECTIVE,)
     if not exclusions.are_in(policy):
         flags += (Flag.REASON_NOT_IN_POLICY,)
+    flags += tuple(Flag(name) for name, facts_of in sorted(facts.flagged.items()) if _count_until(facts_of, now))
     if facts.has_stray_correction:
         flags += (Flag.CORRECTS_NOTHING,)
     return flags
@@ -1252,6 +1293,8 @@ def _apply_change(labels: Labels, change: Fact, changes: Sequence[Fact], version
         case Resumed():
             return replace(labels, paused_by=None)
         case Opened() | Responded() | CustomerReplied() | Escalated() | Excluded() | ExclusionRevoked() | Corrected():
+            return labels
+        case DetailsChanged():
             return labels
         case _:
             assert_never(change.data)

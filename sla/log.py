@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple, get_args
 import msgspec.json
 from msgspec import Struct
 
+from events.cloudevents import Trace
 from events.promises import Detection
 from sla.policy import FIRST_RESPONSE
 
@@ -28,6 +29,10 @@ class State(Struct, frozen=True, omit_defaults=True):
     service_level: str | None = None
     priority: str | None = None
     customer: str | None = None
+    title: str | None = None
+    url: str | None = None
+    team: str | None = None
+    assignee: str | None = None
     policy_version: str | None = None
     policy_fingerprint: str | None = None
     opening_id: str | None = None
@@ -83,6 +88,8 @@ class FactRecorded(Event, frozen=True, omit_defaults=True, kw_only=True):
     time: datetime
     data: dict[str, Any] = {}
     sequence: str | None = None
+    flags: tuple[str, ...] = ()
+    trace: Trace | None = None
 
 
 class Quarantined(Event, frozen=True, omit_defaults=True, kw_only=True):
@@ -116,7 +123,10 @@ class StateUpdated(Decision, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Announced(Decision, frozen=True, omit_defaults=True, kw_only=True):
-    """A decision that is published: the instant it is about, its cause, and the support time used by then."""
+    """
+    A decision that is published: the instant it is about, its cause, and the support time used by then. `trace` is that
+    of the fact that caused it.
+    """
 
     KIND: ClassVar[str]
     id: str
@@ -124,6 +134,7 @@ class Announced(Decision, frozen=True, omit_defaults=True, kw_only=True):
     cause: str
     cause_id: str | None
     elapsed: timedelta
+    trace: Trace | None = None
 
 
 class Applied(Announced, frozen=True, omit_defaults=True, kw_only=True):

@@ -9,10 +9,12 @@ from typing import Any, Self
 
 from msgspec.structs import replace
 
+from events.cloudevents import Trace
 from events.tickets import TICKET_EVENT_TYPES, TicketData, TicketEvent
 from sla.decisions import Judgement, Promise, decide
 from sla.judge import Clock, CycleKey, Fact, Facts, judge
 from sla.log import (
+    Announced,
     DecidedEvent,
     EscalationRaised,
     FactRecorded,
@@ -56,6 +58,7 @@ class TicketSla:
     quarantined: Quarantined | None = None
     judged: dict[str, Sequence[Clock]] = field(default_factory=dict, compare=False)
     waiting: set[CycleKey] = field(default_factory=set)
+    traces: dict[str, Trace] = field(default_factory=dict)  # by the id of the fact
     size: int = field(default=0, compare=False)
 
     @property
@@ -81,6 +84,8 @@ class TicketSla:
             time=event.time,
             data=event.data.model_dump(mode="json", exclude_defaults=True),
             sequence=event.sequence,
+            flags=event.flags,
+            trace=event.trace,
         )
         return self._append(fact)
 
@@ -106,9 +111,16 @@ class TicketSla:
             judged=self.judged,
             waiting=self.waiting,
         )
-        events = [self._append(event) for event in decide(judgement, self.first, self.others)]
+        events = [self._append(self._trace(event, fact_id)) for event in decide(judgement, self.first, self.others)]
         self.judged = {**dict.fromkeys(self.judged, ()), **judgement.verdict.cycles}
         return events
+
+    def _trace(self, event: DecidedEvent, fact_id: str | None) -> DecidedEvent:
+        """Return the event with the trace of the fact that it is of: the one just recorded, or the one it names."""
+        if not self.traces or not isinstance(event, Announced):
+            return event
+        trace = self.traces.get(fact_id or event.cause_id or "") or self.traces.get(event.cause_id or "")
+        return event if trace is None else replace(event, trace=trace)
 
     def quarantine(self, error: str, now: datetime) -> Recorded:
         """Set the ticket aside: judging it failed."""
@@ -129,7 +141,9 @@ class TicketSla:
         if isinstance(event, FactRecorded):
             self.learned_at = self.learned_at or event.at
             data = _read_data(event.type, tuple(event.data.items()))
-            self.facts.add(Fact(event.source, event.id, event.time, data, event.sequence, event.at))
+            self.facts.add(Fact(event.source, event.id, event.time, data, event.sequence, event.at, flags=event.flags))
+            if event.trace is not None:
+                self.traces[event.id] = event.trace
             texts = (event.source, event.id, event.sequence, *event.data.values())
             self.size += BYTES_OF_FACT + sum(getsizeof(text) for text in texts)
             return

@@ -42,6 +42,10 @@ DATA_OPTIONS = {
     "reason": "--reason",
     "channel": "--channel",
     "customer": "--customer",
+    "title": "--title",
+    "url": "--url",
+    "team": "--team",
+    "assignee": "--assignee",
     "corrects": "--corrects",
     "time": "--time",
     "policy_version": "--policy-version",
@@ -59,6 +63,10 @@ def publish_command(
     reason: Annotated[str | None, typer.Option(help="Why.")] = None,
     channel: Annotated[str | None, typer.Option(help="How: email, portal, phone, …")] = None,
     customer: Annotated[str | None, typer.Option(help="Whose ticket it is.")] = None,
+    title: Annotated[str | None, typer.Option(help="What it is about.")] = None,
+    url: Annotated[str | None, typer.Option(help="Where the helpdesk shows it.")] = None,
+    team: Annotated[str | None, typer.Option(help="The team that has it.")] = None,
+    assignee: Annotated[str | None, typer.Option(help="Who has it.")] = None,
     corrects: Annotated[str | None, typer.Option(help="The id of the fact that is replaced.")] = None,
     right_time: Annotated[str | None, typer.Option("--time", help="When the corrected fact happened.")] = None,
     policy_version: Annotated[str | None, typer.Option(help="The version the ticket moves to.")] = None,
@@ -77,6 +85,7 @@ def publish_command(
             ticket,
             given
             | {"channel": channel, "customer": customer, "corrects": corrects}
+            | {"title": title, "url": url, "team": team, "assignee": assignee}
             | {"time": right_time, "policy_version": policy_version},
             source=source,
             event_id=str(uuid4()) if fact_id is None else fact_id,

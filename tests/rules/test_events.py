@@ -200,12 +200,8 @@ BAD = [
     Bad("invalid_data", "an empty channel", structured(data=OPENED | {"channel": ""})),
     Bad("invalid_data", "a channel of 33 characters", structured(data=OPENED | {"channel": "c" * 33})),
     Bad("invalid_data", "a channel that is not printable", structured(data=OPENED | {"channel": "e\tmail"})),
-    Bad("invalid_data", "a customer of 257 characters", structured(data=OPENED | {"customer": "c" * 257})),
-    Bad("invalid_data", "a customer that is not printable", structured(data=OPENED | {"customer": "Acme\u2028AB"})),
     Bad("invalid_data", "an unknown responder", structured(type="ticket.responded", data={"by": "robot"})),
     Bad("invalid_data", "a responder in upper case", structured(type="ticket.responded", data={"by": "Agent"})),
-    Bad("invalid_data", "a reason of 501 characters", structured(type="ticket.escalated", data={"reason": "r" * 501})),
-    Bad("invalid_data", "a reason that is an object", structured(type="ticket.paused", data={"reason": {}})),
     Bad("invalid_data", "excluded without a reason", structured(type="ticket.excluded", data={})),
     Bad(
         "invalid_data",
@@ -404,8 +400,8 @@ def test_an_explicit_null_is_an_absent_member() -> None:
 
 def test_escaped_characters_that_are_whole_are_read() -> None:
     """json.dumps escapes everything outside ASCII, an emoji as a surrogate pair."""
-    event = read_one("ticket.escalated", reason="Å 😀 \\u0000 \n")
-    assert event.data.model_dump() == {"reason": "Å 😀 \\u0000 \n"}
+    event = read_one("ticket.escalated", reason="Å 😀 \\u0000 ")
+    assert event.data.model_dump() == {"reason": "Å 😀 \\u0000 "}
 
 
 @pytest.mark.parametrize("type", tickets.TICKET_EVENT_TYPES)
@@ -415,13 +411,39 @@ def test_every_example_of_a_message_in_is_read(type: str) -> None:
     assert event.data.model_dump(exclude_unset=True, mode="json") == EXAMPLES[type]["data"]
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "kept", "flags"),
+    [
+        ("title", "t" * 201, "t" * 200, ("label_cut",)),
+        ("url", "https://a.example/" + "x" * 2000, ("https://a.example/" + "x" * 2000)[:2000], ("label_cut",)),
+        ("url", "javascript:alert(1)", None, ("label_cleaned",)),
+        ("customer", "Acme\u0000\n AB\ud800", "Acme AB", ("label_cleaned",)),
+        ("team", 7, "7", ("label_cleaned",)),
+        ("assignee", {"name": "Kim"}, None, ("label_cleaned",)),
+        ("assignee", "\x07" + "k" * 201, "k" * 200, ("label_cleaned", "label_cut")),
+        ("customer", "Ärla \u2028 & söner", "Ärla \u2028 & söner", ()),
+    ],
+)
+def test_a_label_is_cut_and_cleaned_and_never_refused(
+    name: str, given: object, kept: str | None, flags: tuple[str, ...]
+) -> None:
+    event = read_one(**OPENED | {name: given})
+    assert (getattr(event.data, name), event.flags) == (kept, flags)
+
+
+def test_a_reason_that_decides_is_not_cut_and_another_one_is() -> None:
+    assert read_one("ticket.closed", reason="r" * 501).flags == ("label_cut",)
+    with pytest.raises(BadFactError):
+        read_one("ticket.excluded", reason="r" * 501)
+
+
 def test_service_level_and_priority_are_for_the_policy_to_judge() -> None:
     data = read_one(service_level="", priority="NO SUCH").data
     assert data == Opened(service_level="", priority="NO SUCH")
 
 
 def test_values_at_their_longest_are_read() -> None:
-    assert read_one(**OPENED | {"channel": "ö" * 32, "customer": "ö" * 256}).data.model_dump()["customer"] == "ö" * 256
+    assert read_one(**OPENED | {"channel": "ö" * 32, "customer": "ö" * 200}).data.model_dump()["customer"] == "ö" * 200
     assert read_one("ticket.closed", reason="😀" * 500).data.model_dump() == {"reason": "😀" * 500}
     assert read_one("ticket.corrected", corrects="ö" * 256).data == Corrected(corrects="ö" * 256)
     names = {"id": "ö" * 256, "source": "😀" * 256, "sequence": "1" * 256}
@@ -698,7 +720,7 @@ def test_every_example_of_a_message_out_is_what_we_send(type: str) -> None:
     )
     assert headers == STRUCTURED
     assert json.loads(body) == example
-    assert list(json.loads(body)["data"])[:14] == list(EXAMPLES["sla.applied"]["data"])
+    assert list(json.loads(body)["data"])[:19] == list(EXAMPLES["sla.applied"]["data"])
 
 
 def test_instants_go_out_in_utc_with_z() -> None:
@@ -833,7 +855,7 @@ def test_a_schema_refuses_a_broken_envelope(type: str, change: dict[str, Any]) -
         ("ticket.opened", OPENED | {"priority": None}),
         ("ticket.opened", OPENED | {"channel": "c" * 33}),
         ("ticket.responded", {"by": "robot"}),
-        ("ticket.escalated", {"reason": "r" * 501}),
+        ("ticket.excluded", {"reason": "r" * 501}),
         ("ticket.excluded", {}),
         ("ticket.corrected", {"corrects": "f", "time": "yesterday"}),
         ("sla.applied", {}),

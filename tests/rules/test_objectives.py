@@ -509,3 +509,40 @@ def test_a_policy_says_how_long_after_a_close_an_answer_counts() -> None:
     for seconds, stage in ((0, "cancelled"), (299, "cancelled"), (300, "fulfilled")):
         policy = Policy.from_resolved(with_objectives().to_resolved() | {"closing_answer": seconds})
         assert play(policy, told).state.stage == stage
+
+
+def test_labels_are_the_latest_by_time_and_every_announcement_has_them() -> None:
+    """Of the first response and of what else is promised, whatever the order of arrival."""
+    details = {"customer": "Acme AB", "title": "It is slow", "url": "https://a.example/1", "team": "web"}
+    told = [
+        fact("opened", {"service_level": "enterprise", "priority": "minor"} | details, "2025-11-03 09:00"),
+        fact(
+            "details_changed",
+            {"team": "chat", "assignee": "Kim"},
+            "2025-11-03 11:00",
+            id="late",
+            arrives="2025-11-03 12:00",
+        ),
+        fact("details_changed", {"team": "phone", "title": "It stands"}, "2025-11-03 10:00", id="early"),
+        closed("2025-11-03 13:00"),
+    ]
+    world = play(with_objectives("resolution"), told)
+    for found in (world.state, get_state(world, "resolution")):
+        assert (found.customer, found.team, found.assignee, found.title) == ("Acme AB", "chat", "Kim", "It stands")
+    data = world.list_announced()[-1].envelope["data"]
+    assert {name: data[name] for name in ("team", "assignee", "url")} == {
+        "team": "chat", "assignee": "Kim", "url": "https://a.example/1",
+    }  # fmt: skip
+
+
+def test_what_a_fact_causes_carries_its_trace() -> None:
+    """A breach that a tick shows has that of the fact which set the deadline."""
+    world, trace = World(), {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "vendor=1"}
+    message = world.make_message(opened("enterprise", "critical", "2025-11-03 09:00", id="o"))
+    body = json.dumps(json.loads(message.body) | trace).encode()
+    world.take([message._replace(body=body)])
+    world.put(Tick(stockholm("2025-11-03 12:00")))
+    world.put(responded("2025-11-03 12:30", id="r"))
+    kinds = {each.kind: {name: each.envelope.get(name) for name in trace} for each in world.list_announced()}
+    assert kinds["applied"] == kinds["breached"] == trace
+    assert kinds["fulfilled"] == dict.fromkeys(trace)

@@ -114,6 +114,7 @@ said = st.one_of(
     make_fact("customer_replied"),
     make_fact("customer_replied"),
     make_fact("escalated"),
+    make_fact("details_changed", team=st.sampled_from(["web", "chat"])),
     make_fact("closed"),
     make_fact("reopened"),
     make_fact("paused", reason=reasons),
