@@ -163,6 +163,7 @@ EXAMPLES: dict[str, Example] = {
             "2026-11-23T10:00:00Z",
             elapsed_seconds=10800,
             cause="threshold_reached",
+            threshold="75%",
             threshold_percent=75,
         ),
         _make_sla_example(SlaBreached, 1, 1, "2026-11-23T11:00:00Z", **_BREACH, detection="live"),

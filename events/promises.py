@@ -80,11 +80,12 @@ class SlaTargetChanged(_ClockData):
 
 
 class SlaWarning(_ClockData):
-    """So many per cent of the target are used, and nobody has answered."""
+    """A threshold of the policy is reached: so much of the target is used, or left, and nobody has answered."""
 
     model_config = ConfigDict(title="WarningRaised")
     type: ClassVar[str] = "sla.warning"
-    threshold_percent: Annotated[int, Field(ge=1, le=99)]
+    threshold: Annotated[str, Field(description="As the policy writes it: 75%, or 30m before.")]
+    threshold_percent: Annotated[int | None, Field(ge=1, le=99, description="Null for a span before the deadline.")]
 
 
 class SlaBreached(_ClockData):

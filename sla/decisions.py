@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import compress, count, islice
-from operator import is_not
+from operator import is_not, itemgetter
 from typing import Any, assert_never
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from events.promises import Detection, make_event_id
-from sla.judge import AT_RISK_PERCENT, NEVER, ZERO, Cause, Clock, CycleKey, Details, Fact, Verdict, get_cause
+from sla.judge import AT_RISK, NEVER, ZERO, Cause, Clock, CycleKey, Details, Fact, Verdict, get_cause
 from sla.log import (
     Announced,
     AnnouncedEvent,
@@ -32,6 +32,7 @@ from sla.log import (
     WarningRaised,
 )
 from sla.policy import FIRST_RESPONSE
+from sla.targets import parse_threshold
 
 RUNNING_AGAIN = "open"  # the outcome of a promise that had ended, and goes on
 ENDED = ("fulfilled", "cancelled", "excluded")  # stages in which no time counts towards a deadline, for good
@@ -44,7 +45,7 @@ class Promise:
     What has been decided about one objective of a ticket, in one of its cycles. `breach` is the one in effect, `answer`
     the last `Fulfilled`, and `outcome` what was announced since that supersedes it. `heard` is the state of the last
     announcement: a listener knows no other deadline. `counts` are the announcements by kind, `warned` the thresholds
-    last warned of, in percent, by deadline.
+    that were warned of or passed over, by deadline.
     """
 
     objective: str = FIRST_RESPONSE
@@ -55,7 +56,7 @@ class Promise:
     outcome: str | None = None
     heard: State = field(default_factory=State)
     counts: dict[str, int] = field(default_factory=dict)
-    warned: dict[datetime, int] = field(default_factory=dict)
+    warned: dict[datetime, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def last_outcome(self) -> str | None:
@@ -97,7 +98,7 @@ class Promise:
                 self.outcome = RUNNING_AGAIN if self.has_ended else self.outcome
             case WarningRaised():
                 if event.state.due_at is not None:
-                    self.warned[event.state.due_at] = event.threshold_percent
+                    self.warned[event.state.due_at] = event.state.warned
             case StateUpdated() | Applied() | EscalationRaised():
                 pass
             case _:
@@ -130,7 +131,7 @@ class Comparison(Struct, frozen=True):
     """
     A clock beside what was decided about its promise before: `retracted` is the breach in effect that is not so,
     `breach_stays` that it is; `breaks_now` that another one is announced. `is_settled`: no breach waits for a tick to
-    show it. Thresholds up to `armed_above` percent are warned of, or passed over.
+    show it. The thresholds `warned` are warned of, or passed over.
     """
 
     judgement: Judgement
@@ -140,7 +141,7 @@ class Comparison(Struct, frozen=True):
     breach_stays: bool
     breaks_now: bool
     is_settled: bool
-    armed_above: int
+    warned: tuple[str, ...]
 
     @property
     def before(self) -> State:
@@ -217,28 +218,34 @@ def _compare(judgement: Judgement, promise: Promise, clock: Clock) -> Comparison
         breach_stays=breach_stays,
         breaks_now=breaks_now,
         is_settled=broken_at is None or breach_stays or breaks_now,
-        armed_above=_find_armed_above(promise, clock, judgement.now),
+        warned=_find_warned(promise, clock, judgement.now),
     )
 
 
-def _find_armed_above(promise: Promise, clock: Clock, now: datetime) -> int:
+def _find_warned(promise: Promise, clock: Clock, now: datetime) -> tuple[str, ...]:
     """
-    Return the highest threshold that was warned of or passed over, in percent. A deadline that moves arms again the
-    thresholds that lie ahead; one that comes back has its own warnings behind it (docs/architecture.md#rule-12).
+    Return the thresholds that were warned of or passed over. A deadline that moves arms again those that lie ahead; one
+    that comes back has its own warnings behind it (docs/architecture.md#rule-12).
     """
-    warned = promise.state.warned_percent
+    warned = promise.state.warned
     if warned and _has_moved(promise.state, clock):
-        warned = max((percent for percent in _list_passed(clock, now) if percent <= warned), default=0)
-    return max(warned, promise.warned.get(clock.phase.due_at, 0))
+        warned = tuple(text for text in _list_passed(clock, now) if text in warned)
+    return tuple(dict.fromkeys((*warned, *promise.warned.get(clock.phase.due_at, ()))))
 
 
 def _has_moved(before: State, clock: Clock) -> bool:
     return (before.due_at, before.target) != (clock.phase.due_at, clock.phase.target)
 
 
-def _list_passed(clock: Clock, now: datetime) -> list[int]:
-    """Return the thresholds that are used up by `now`, in percent, ascending."""
-    return [percent for percent in clock.phase.policy.warn_at if clock.phase.find_threshold(percent) <= now]
+def _list_passed(clock: Clock, now: datetime) -> list[str]:
+    """Return the thresholds that are reached by `now`, in the order in which they are."""
+    return [text for at, text in _list_thresholds(clock) if at <= now]
+
+
+def _list_thresholds(clock: Clock) -> list[tuple[datetime, str]]:
+    """Return the thresholds in the order in which they are reached, each with its instant."""
+    found = ((clock.phase.find_threshold(each), str(each)) for each in clock.phase.policy.warn_at)
+    return sorted(((at, text) for at, text in found if at is not None), key=itemgetter(0))
 
 
 def _build_state(found: Comparison) -> State:
@@ -247,9 +254,9 @@ def _build_state(found: Comparison) -> State:
     level, priority = clock.judged.names
     stage, running = _find_stage(found), clock.running
     response = clock.response if stage == "fulfilled" else None
-    warned = found.armed_above
+    warned = found.warned
     if running and found.judgement.is_tick:
-        warned = max([warned, *_list_passed(clock, found.judgement.now)])
+        warned = tuple(dict.fromkeys((*warned, *_list_passed(clock, found.judgement.now))))
     return State(
         stage=stage,
         service_level=clock.service_level.name,
@@ -261,8 +268,8 @@ def _build_state(found: Comparison) -> State:
         started_at=clock.started_at,
         due_at=phase.due_at if phase.promised else None,
         target=phase.target if phase.promised else None,
-        at_risk_at=phase.find_threshold(AT_RISK_PERCENT) if running else None,
-        warned_percent=warned,
+        at_risk_at=phase.find_threshold(AT_RISK) if running else None,
+        warned=warned,
         breached_at=clock.broken_at if found.breach_stays or found.breaks_now else None,
         responded_at=response.time if response else None,
         met=clock.met if response else None,
@@ -310,7 +317,7 @@ def _find_reason(clock: Clock, stage: str) -> str | None:
     return None if ended_by is None else getattr(ended_by.data, "reason", None) or Cause.CLOSED
 
 
-def _find_next_instant(found: Comparison, warned: int) -> datetime | None:
+def _find_next_instant(found: Comparison, warned: tuple[str, ...]) -> datetime | None:
     """
     Return when to look again: at a threshold or the deadline of a running clock, a breach that is not shown yet, or,
     with the first response, a fact to come.
@@ -318,8 +325,7 @@ def _find_next_instant(found: Comparison, warned: int) -> datetime | None:
     clock, next_fact_at = found.clock, found.judgement.verdict.next_fact_at
     instants = [next_fact_at] if next_fact_at and found.promise.objective == FIRST_RESPONSE else []
     if clock.running:
-        ahead = [percent for percent in clock.phase.policy.warn_at if percent > warned]
-        instants += [clock.phase.find_threshold(percent) for percent in ahead[:1]]
+        instants += [at for at, text in _list_thresholds(clock) if text not in warned][:1]
         instants.append(clock.phase.due_at)
     elif clock.broken_at is not None and not found.is_settled:
         instants.append(clock.broken_at)
@@ -433,13 +439,14 @@ def _is_promised_again(found: Comparison) -> bool:
 
 
 def decide_warning(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
-    percent, phase = state.warned_percent, found.clock.phase
-    if percent <= found.armed_above:
+    new = [each for each in _list_thresholds(found.clock) if each[1] in state.warned and each[1] not in found.warned]
+    judgement, phase = found.judgement, found.clock.phase
+    if not new or judgement.learned_at - new[-1][0] > judgement.historic_after:
         return ()
-    time, number = phase.find_threshold(percent), found.promise.get_next_number(WarningRaised)
+    (time, text), number = new[-1], found.promise.get_next_number(WarningRaised)
     cause, cause_id = Cause.THRESHOLD_REACHED, phase.set_by.asserted_by
     common = _build_common(found, state, WarningRaised, time, cause, cause_id, number=number)
-    return (WarningRaised(**common, threshold_percent=percent),)
+    return (WarningRaised(**common, threshold=text, threshold_percent=parse_threshold(text).percent),)
 
 
 def decide_breach(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:

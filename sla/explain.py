@@ -13,6 +13,7 @@ from sla.calendar import Segment
 from sla.judge import NEVER, ZERO, Cause, Clock, CycleKey, Fact, Facts, Phase, get_cause, judge
 from sla.log import Announced, AnnouncedEvent, BreachRetracted, Event, FactRecorded, StateUpdated
 from sla.policy import FIRST_RESPONSE
+from sla.targets import Threshold
 from sla.versions import Versions
 
 
@@ -101,11 +102,11 @@ class ClockExplanation(NamedTuple):
         return self.clock.overdue if self.clock.excluded_by is None else None
 
     @property
-    def thresholds(self) -> tuple[tuple[int, datetime], ...]:
-        """The per cent at which a warning is due, each with its instant; none while the clock stands still."""
+    def thresholds(self) -> tuple[tuple[Threshold, datetime], ...]:
+        """When to warn, each threshold with its instant; none while the clock stands still."""
         phase = self.clock.phase
-        percents = phase.policy.warn_at if phase.running else ()
-        return tuple((percent, phase.find_threshold(percent)) for percent in percents)
+        found = ((each, phase.find_threshold(each)) for each in (phase.policy.warn_at if phase.running else ()))
+        return tuple((each, at) for each, at in found if at is not None)
 
 
 class Explanation(NamedTuple):

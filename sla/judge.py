@@ -51,12 +51,12 @@ from events.tickets import (
     TicketData,
 )
 from sla.policy import FIRST_RESPONSE, Level, Objective, Policy
-from sla.targets import Target
+from sla.targets import Target, Threshold
 from sla.versions import BEFORE_ALL, Versions
 
 ZERO = timedelta(0)
 NEVER = datetime.max.replace(tzinfo=UTC)
-AT_RISK_PERCENT = 75
+AT_RISK = Threshold(percent=75)
 
 CycleKey = tuple[str, int]  # an objective, and its cycle from 1
 _FactKey = tuple[str, str]  # source and id of a fact
@@ -259,9 +259,11 @@ class Phase(Struct, frozen=True):
         """Return the support time used up to `at`, which is in this phase."""
         return self.used + self.terms.hours.measure(self.since, at) if self.running else self.used
 
-    def find_threshold(self, percent: int) -> datetime:
-        """Return the earliest instant, not before `since`, at which `percent` of the target is used."""
-        share = -(-self.target * percent // 100)
+    def find_threshold(self, threshold: Threshold) -> datetime | None:
+        """Return the earliest instant, not before `since`, at which it is reached; None if it lies before the start."""
+        share = threshold.find_share(self.target)
+        if share is None:
+            return None
         return self.since if share <= self.used else self.terms.hours.find_deadline(self.since, share - self.used)
 
     def resume_at(self, at: datetime, set_by: Fact, cause: Cause) -> "Phase":

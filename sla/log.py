@@ -40,7 +40,7 @@ class State(Struct, frozen=True, omit_defaults=True):
     due_at: datetime | None = None
     target: timedelta | None = None
     at_risk_at: datetime | None = None
-    warned_percent: int = 0
+    warned: tuple[str, ...] = ()
     breached_at: datetime | None = None
     responded_at: datetime | None = None
     met: bool | None = None
@@ -155,7 +155,8 @@ class TargetChanged(Announced, frozen=True, omit_defaults=True, kw_only=True):
 class WarningRaised(Announced, frozen=True, omit_defaults=True, kw_only=True):
     TOPIC: ClassVar[str] = "warning_raised/1"
     KIND: ClassVar[str] = "warning"
-    threshold_percent: int
+    threshold: str
+    threshold_percent: int | None = None
 
 
 class Breached(Announced, frozen=True, omit_defaults=True, kw_only=True):

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 from sla.calendar import JoinedHours, SupportHours
-from sla.targets import DayRule, Target, parse_target
+from sla.targets import DayRule, Target, Threshold, parse_target, parse_threshold
 
 ResolvedJson = dict[str, Any]
 
@@ -75,8 +75,8 @@ class Policy:
     descriptions: Mapping[str, str]
     """What a priority is for, for people; by priority, for those that have one."""
     levels: Mapping[str, Level]
-    warn_at: tuple[int, ...]
-    """Percent of the target at which to warn, ascending."""
+    warn_at: tuple[Threshold, ...]
+    """When to warn; percents ascend."""
     objectives: Mapping[str, Objective]
     """What is promised beside hours and targets: the first response, and whatever else; by name."""
     closing_answer: timedelta
@@ -121,7 +121,7 @@ class Policy:
                 {each["name"]: each["description"] for each in resolved["priorities"] if "description" in each}
             ),
             levels=MappingProxyType({level.name: level for level in levels}),
-            warn_at=tuple(resolved["warn_at"]),
+            warn_at=tuple(parse_threshold(str(threshold)) for threshold in resolved["warn_at"]),
             objectives=MappingProxyType(_build_objectives(resolved.get("objectives", {}))),
             closing_answer=timedelta(seconds=resolved.get("closing_answer", 60)),
             exclusions=tuple(resolved.get("exclusions", ())),

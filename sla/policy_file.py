@@ -32,7 +32,7 @@ from sla.policy import (
     ResolvedJson,
     build_support_hours,
 )
-from sla.targets import parse_duration, parse_target
+from sla.targets import LONGEST_TARGET, format_duration, parse_duration, parse_target, parse_threshold
 
 _T = TypeVar("_T")
 _K = TypeVar("_K", bound=Hashable)
@@ -220,12 +220,6 @@ def _make_target_parser(earliest: int | None) -> Callable[[str], int | str]:
         return text
 
     return parse
-
-
-def _parse_percent(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,2}", text) or int(text) < 1:
-        raise ValueError(f"{text!r} is not a threshold; write whole percent from 1 to 99")
-    return int(text)
 
 
 def _parse_flag(text: str) -> bool:
@@ -542,6 +536,7 @@ class _PolicyFile:
             objectives=tuple(name for name in optional.get("objectives", ()) if name != FIRST_RESPONSE),
             calendars=optional.get("calendars", {}),
         )
+        read = [self._read_level(name, node, names, resolved) for name, node in levels]
         return {
             "format": RESOLVED_FORMAT,
             "name": self._parse_value(fields.get("name"), "name", _parse_token),
@@ -549,9 +544,9 @@ class _PolicyFile:
             "zone": zone,
             "horizon": [HORIZON[0], HORIZON[-1]],
             "holidays": resolved["holidays"] or {},
-            "warn_at": self._read_warn_at(fields["warn_at"]) if "warn_at" in fields else list(WARN_AT),
+            "warn_at": self._read_warn_at(fields["warn_at"], read) if "warn_at" in fields else list(WARN_AT),
             "priorities": [{"name": name, **settings} for name, settings in priorities.items()],
-            "levels": [self._read_level(name, node, names, resolved) for name, node in levels],
+            "levels": read,
             **optional,
         }
 
@@ -588,11 +583,20 @@ class _PolicyFile:
             self._reject(node, f"exclusions is {reasons}; give every reason once")
         return reasons
 
-    def _read_warn_at(self, node: yaml.Node) -> list[int]:
-        percents = self._parse_values(node, "warn_at", _parse_percent)
-        if percents != sorted(set(percents)):
-            self._reject(node, f"warn_at is {percents}; thresholds ascend, each once")
-        return percents
+    def _read_warn_at(self, node: yaml.Node, levels: Sequence[ResolvedJson]) -> list[int | str]:
+        """Return percents as numbers, and spans as they are written."""
+        thresholds = self._parse_values(node, "warn_at", parse_threshold)
+        percents = [threshold.percent for threshold in thresholds if threshold.percent is not None]
+        if percents != sorted(percents) or len(set(thresholds)) < len(thresholds):
+            self._reject(node, f"warn_at is {', '.join(map(str, thresholds))}; thresholds ascend, each once")
+        shortest = min(_list_spans(levels), default=LONGEST_TARGET)
+        for threshold in thresholds:
+            if threshold.find_share(shortest) is None:
+                span = format_duration(shortest)
+                self._reject(
+                    node, f"warn_at: {threshold} is longer than the target {span}; a warning is after the start"
+                )
+        return [threshold.percent or str(threshold) for threshold in thresholds]
 
     def _read_priorities(self, node: yaml.Node | None) -> dict[str, dict[str, str | None]]:
         priorities: dict[str, dict[str, str | None]] = {}
@@ -862,3 +866,13 @@ def _find_earliest_opening(hours: ResolvedJson, calendars: ResolvedJson) -> int 
     days += [day["hours"] for each in rules for day in each.get("exceptions", {}).values()]
     days += [texts for each in rules for texts in each.get("yearly", {}).values()]
     return min((Window.parse(text).start for texts in days for text in texts), default=None)
+
+
+def _list_spans(levels: Sequence[ResolvedJson]) -> Iterator[timedelta]:
+    """Yield the targets that are spans, of every level and objective."""
+    for level in levels:
+        for targets in (level["targets"], *level.get("objectives", {}).values()):
+            for target in targets.values():
+                seconds = target["within"] if isinstance(target, dict) else target
+                if isinstance(seconds, int):
+                    yield timedelta(seconds=seconds)

@@ -16,6 +16,7 @@ LONGEST_TARGET = timedelta(days=3650)
 MOST_DAYS = LONGEST_TARGET.days
 END_OF_DAY = "end of day"
 NEXT = "next"
+BEFORE = " before"
 
 _ZERO = timedelta(0)
 _DURATION = re.compile(r"(?:([0-9]{1,6})h)? ?(?:([0-9]{1,6})m)? ?(?:([0-9]{1,6})s)?")
@@ -85,6 +86,32 @@ class Target:
     def find_due(self, start: datetime) -> datetime:
         """Return when a clock that starts at this instant runs out. Raises ValueError as the hours do."""
         return self.hours.find_due(start, self.measure(start))
+
+
+class Threshold(NamedTuple):
+    """When to warn: at a share of the target in percent, or a span of support time before the deadline."""
+
+    percent: int | None = None
+    before: timedelta | None = None
+
+    def __str__(self) -> str:
+        return f"{self.percent}%" if self.before is None else f"{format_duration(self.before)}{BEFORE}"
+
+    def find_share(self, target: timedelta) -> timedelta | None:
+        """Return the support time that is used then; None if the clock starts later than that."""
+        if self.before is not None:
+            return target - self.before if self.before <= target else None
+        return -(-target * (self.percent or 0) // 100)
+
+
+def parse_threshold(text: str) -> Threshold:
+    """Parse `75`, `75%` or `30m before`; else ValueError."""
+    if text.endswith(BEFORE):
+        return Threshold(before=parse_duration(text.removesuffix(BEFORE)))
+    percent = text.removesuffix("%")
+    if not re.fullmatch(r"[0-9]{1,2}", percent) or int(percent) < 1:
+        raise ValueError(f"{text!r} is not a threshold; write whole percent from 1 to 99, or a span: 30m before")
+    return Threshold(percent=int(percent))
 
 
 def parse_target(text: str) -> timedelta | DayRule:

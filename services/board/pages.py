@@ -364,7 +364,7 @@ def _draw_clock(explained: TicketExplanation, it: ClockExplanation, hours: Suppo
     """Draw the segments so far, and those that are left until the deadline, by the hours of the first response."""
     clock, zone, due_at = it.clock, explained.policy.zone, it.clock.phase.due_at
     segments = [ChartSegment(each.start, each.end, each.counted, each.reason) for each in it.segments]
-    marks = [ChartMark(at, f"{percent} %", "percent") for percent, at in it.thresholds if at < due_at]
+    marks = [ChartMark(at, str(each), "percent") for each, at in it.thresholds if at < due_at]
     if clock.running and it.ended_by is None:
         marks.append(ChartMark(explained.when.at, "now", "now"))
     if hours is not None and (it.ended_by is None or isinstance(it.ended_by.data, Responded)):

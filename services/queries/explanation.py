@@ -152,7 +152,7 @@ def _encode_clock(it: ClockExplanation) -> Json:
         "overdue_seconds": convert_to_seconds(it.overdue),
         "segments": [_encode_segment(segment) for segment in it.segments],
         "steps": [_encode_step(step) for step in it.steps],
-        "thresholds": [{"percent": percent, "at": at} for percent, at in it.thresholds],
+        "thresholds": [{"threshold": str(each), "percent": each.percent, "at": at} for each, at in it.thresholds],
     }
 
 

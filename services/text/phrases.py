@@ -32,6 +32,7 @@ from sla.log import (
     TargetChanged,
     WarningRaised,
 )
+from sla.targets import BEFORE
 
 Tone = Literal["late", "risk", "ok", "plain"]
 """How bad it is: the class of the board's style sheet, which has its colour."""
@@ -58,8 +59,8 @@ def choose_wording(event: AnnouncementData | AnnouncedEvent) -> Wording:
             return Wording("clock started", "sla.applied", "plain")
         case SlaTargetChanged() | TargetChanged():
             return Wording("deadline moved", "sla.target_changed", "plain")
-        case SlaWarning(threshold_percent=percent) | WarningRaised(threshold_percent=percent):
-            return Wording(f"{percent} % used", "sla.warning", "risk")
+        case SlaWarning(threshold=threshold) | WarningRaised(threshold=threshold):
+            return Wording(_write_threshold(threshold), "sla.warning", "risk")
         case SlaBreached(detection="historic") | Breached(detection="historic"):
             return Wording("breached long ago", "SLA breached", "late", "breach", decision="breached")
         case SlaBreached() | Breached():
@@ -76,6 +77,10 @@ def choose_wording(event: AnnouncementData | AnnouncedEvent) -> Wording:
             return Wording("escalated", "Escalated", "risk")
         case _:
             assert_never(event)
+
+
+def _write_threshold(threshold: str) -> str:
+    return threshold if threshold.endswith(BEFORE) else threshold.replace("%", " % used")
 
 
 # ---- on the board
@@ -124,8 +129,8 @@ def write_note(event: AnnouncedEvent, zone: str) -> str | None:
             return (
                 f"due {format_wall_time_briefly(state.due_at, zone)} instead of {format_wall_time_briefly(old, zone)}"
             )
-        case WarningRaised(threshold_percent=percent):
-            return f"{percent} % used"
+        case WarningRaised(threshold=threshold):
+            return _write_threshold(threshold)
         case Fulfilled(met=met, overdue=overdue):
             return "in time" if met else f"late by {format_span(overdue)}"
         case BreachRetracted() | Cancelled() | EscalationRaised():
@@ -141,8 +146,8 @@ def write_details(data: AnnouncementData) -> str:
             return f"severity {severity}, {detection}" + (f", number {number}" if number != 1 else "")
         case SlaBreachRetracted(reason=reason, breached_at=at):
             return f"of {format_utc(at)}, {reason}"
-        case SlaWarning(threshold_percent=percent, due_at=due_at):
-            return f"{percent} % used, due {format_utc(due_at)}"
+        case SlaWarning(threshold=threshold, due_at=due_at):
+            return f"{_write_threshold(threshold)}, due {format_utc(due_at)}"
         case SlaFulfilled(met=met, overdue_seconds=overdue):
             return "met" if met else f"late by {overdue} s of support time"
         case SlaEscalated(tell=tell, reason=reason):

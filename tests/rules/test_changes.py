@@ -223,6 +223,4 @@ def _make_policy(pauses: bool) -> Policy:
 
 def _get_outcome(state: State) -> State:
     """The state apart from what depends on when the engine learned of the facts: which warnings were sent."""
-    return State(
-        **{name: getattr(state, name) for name in State.__struct_fields__} | {"warned_percent": 0, "next_at": None}
-    )
+    return State(**{name: getattr(state, name) for name in State.__struct_fields__} | {"warned": (), "next_at": None})

@@ -11,11 +11,13 @@ import pytest
 
 from sla.policy import Policy
 from sla.policy_file import PolicyError, load_policy_file
+from sla.targets import Threshold
 from tests.support.oracle import swedish_holidays
 from tests.support.policy_page import read_policy_sentences
 
 SHIPPED = Path(__file__).parents[2] / "sla" / "policies" / "cention-support.yaml"
 HOUR = timedelta(hours=1)
+PERCENTS = (Threshold(50), Threshold(75), Threshold(90))
 
 ACME = """\
 name: acme
@@ -91,7 +93,7 @@ def replaced(text: str, old: str, new: str) -> str:
 def test_the_shipped_policy_is_the_table_of_the_text(policy: Policy) -> None:
     assert (policy.name, policy.version, policy.zone) == ("cention-support", "2026-01", "Europe/Stockholm")
     assert policy.priorities == ("critical", "serious", "minor")
-    assert policy.warn_at == (50, 75, 90)
+    assert policy.warn_at == PERCENTS
     table = [[level.name, *(str(level.targets[it]) for it in policy.priorities)] for level in policy.levels.values()]
     assert table == [
         ["foundation", "4h", "8h", "24h"],
@@ -290,7 +292,7 @@ def test_exceptions_and_later_hours_of_a_file_hold(written: Written) -> None:
 
 
 def test_warnings_have_a_default_and_may_be_off(written: Written) -> None:
-    assert load_policy_file(written(replaced(ACME, "warn_at: [50, 75, 90]\n", ""))).warn_at == (50, 75, 90)
+    assert load_policy_file(written(replaced(ACME, "warn_at: [50, 75, 90]\n", ""))).warn_at == PERCENTS
     assert load_policy_file(written(replaced(ACME, "[50, 75, 90]", "[]"))).warn_at == ()
 
 

@@ -155,6 +155,10 @@ WRONG = [  # what is written instead of what, the line, and the rule
         "'next working day by 07:00' is before any opening; write a time after 09:00, when the first day opens",
     ),
     ("{within: 1h, hours: always}", "{within: 2 working days by 09:00, hours: office}", 32, "is before any opening"),
+    ("priorities:", "warn_at: [75%, 2h before]\npriorities:", 22, "2h before is longer than the target 1h"),
+    ("priorities:", "warn_at: [soon before]\npriorities:", 22, "warn_at: 'soon' is not a duration"),
+    ("priorities:", "warn_at: [30m after]\npriorities:", 22, "'30m after' is not a threshold; write whole percent"),
+    ("priorities:", "warn_at: [30m before, 30m before]\npriorities:", 22, "thresholds ascend, each once"),
     ("  always:", "  Always:", 17, "'Always' is not a name"),
 ]
 

@@ -1,6 +1,6 @@
 """Targets by days or by a time of day: turned into support time once, from the opening. Office hours, 09:00-17:00."""
 
-from tests.scenarios.scenario import WARNED, Scenario, changed, levelled, opened, responded
+from tests.scenarios.scenario import WARNED_TWICE, Scenario, changed, levelled, opened, responded
 
 SCENARIOS = (
     Scenario(
@@ -8,7 +8,7 @@ SCENARIOS = (
         rule=1,
         words=True,
         given=(opened("silver", "serious", "2025-11-03 10:00"), responded("2025-11-04 17:00")),
-        then=("applied", *WARNED, "fulfilled"),
+        then=("applied", *WARNED_TWICE, "fulfilled"),
         also={"due_at": "2025-11-04 17:00", "target": "15:00:00", "met": True},
     ),
     Scenario(

@@ -268,3 +268,4 @@ def edited(arrives: str) -> Edited:
 
 
 WARNED = ("warning", "warning", "warning")  # at 50, 75 and 90 %
+WARNED_TWICE = ("warning", "warning")  # at 75 % and 30 minutes before, by the policy with more words

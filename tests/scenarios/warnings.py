@@ -88,7 +88,7 @@ SCENARIOS = (
             responded("2025-11-03 15:00"),
         ),
         then=("applied", *WARNED, "target_changed", "fulfilled"),
-        also={"warned_percent": 50},
+        also={"warned": ("50%",)},
     ),
     Scenario(
         "a deadline that comes back has its warnings behind it",
@@ -122,5 +122,49 @@ SCENARIOS = (
         ),
         then=("applied", "warning", "warning", "fulfilled"),
         also={"met": True},
+    ),
+    Scenario(
+        "a span before the deadline is support time, and each threshold is named as the policy writes it",
+        rule=12,
+        words=True,
+        given=(opened("gold", "serious", "2025-11-07 13:15"), responded("2025-11-10 09:14")),
+        then=("applied", "warning", "warning", "fulfilled"),
+        also={
+            "warning": (
+                {"threshold": "75%", "threshold_percent": 75, "time": "2025-11-07 16:15"},
+                {"threshold": "30m before", "threshold_percent": None, "time": "2025-11-07 16:45"},
+            ),
+        },
+    ),
+    Scenario(
+        "of a percent and a span the one that comes first depends on the target",
+        rule=12,
+        words=True,
+        given=(opened("gold", "critical", "2025-11-03 10:00"), responded("2025-11-03 10:50")),
+        then=("applied", "warning", "warning", "fulfilled"),
+        also={"warning": ({"threshold": "30m before"}, {"threshold": "75%"}), "warned": ("30m before", "75%")},
+    ),
+    Scenario(
+        "another target arms the span before its own deadline",
+        rule=12,
+        words=True,
+        given=(opened("gold", "critical", "2025-11-03 10:00"), changed("serious", "2025-11-03 10:40")),
+        when="2025-11-03 13:40",
+        then=("applied", "warning", "target_changed", "warning", "warning"),
+        also={
+            "warning": (
+                {"threshold": "30m before", "time": "2025-11-03 10:30"},
+                {"threshold": "75%", "time": "2025-11-03 13:00"},
+                {"threshold": "30m before", "time": "2025-11-03 13:30"},
+            ),
+        },
+    ),
+    Scenario(
+        "a threshold that was passed more than a day before anybody told us of the ticket is not warned of",
+        rule=12,
+        given=(opened("foundation", "minor", "2025-11-06 10:00", arrives="2025-11-08 15:00"),),
+        when="2025-11-08 15:01",
+        then=("applied",),
+        also={"stage": "running", "warned": ("50%",)},
     ),
 )

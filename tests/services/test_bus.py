@@ -63,7 +63,7 @@ EVERY_ONE = {
 MEMBERS = {
     "applied": set(),
     "target_changed": {"old_due_at", "old_target_seconds"},
-    "warning": {"threshold_percent"},
+    "warning": {"threshold", "threshold_percent"},
     "breached": {"breach_id", "number", "breached_at", "severity", "detection"},
     "breach_retracted": {"breach_id", "number", "breached_at", "severity", "reason"},
     "fulfilled": {"responded_at", "met", "overdue_seconds", "revision", "replaces"},

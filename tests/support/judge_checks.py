@@ -99,14 +99,14 @@ def check_ids(events: list[Event]) -> None:
     assert len(ids) == len(set(ids))
     fulfilled = [event for event in events if isinstance(event, Fulfilled)]
     assert [event.revision for event in fulfilled] == list(range(1, len(fulfilled) + 1))
-    warned = [(event.threshold_percent, event.state.due_at) for event in events if isinstance(event, WarningRaised)]
+    warned = [(event.threshold, event.state.due_at) for event in events if isinstance(event, WarningRaised)]
     assert len(warned) == len(set(warned)), "one warning for each threshold and deadline"
     assert [event.replaces for event in fulfilled] == [None, *(event.id for event in fulfilled)][: len(fulfilled)]
 
 
 def get_outcome(state: State) -> State:
     """The state apart from what depends on when the engine was told: which warnings were sent."""
-    return replace_fields(state, warned_percent=0, next_at=None)
+    return replace_fields(state, warned=(), next_at=None)
 
 
 def replace_fields(state: State, **changes: object) -> State:

@@ -13,6 +13,7 @@ zone: Europe/Stockholm
 calendars:
   office: {hours: {mon-fri: ["09:00-17:00"]}, holidays: {country: SE}}
   always: {hours: {daily: ["00:00-24:00"]}, holidays: none}
+warn_at: [75%, 30m before]
 priorities:
   critical: {severity: critical}
   serious: {severity: error}
