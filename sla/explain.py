@@ -203,10 +203,15 @@ def _build_excluded_segment(clock: Clock, end: datetime, at: datetime) -> Iterat
 
 
 def _build_steps(clock: Clock, at: datetime, facts: Facts) -> Iterator[DeadlineStep]:
-    """Yield each change until the response that shows in what the clock is judged by, or in the labels."""
+    """
+    Yield each change that shows in what the clock is judged by, or in the labels, until what fulfils it; a closing that
+    does stops nothing.
+    """
     timeline, before = clock.timeline, None
     end = max(clock.response.time if clock.response else at, clock.started_at)
     for since, _, phase in timeline.iterate_phases(end):
+        if clock.response is not None and phase.labels.closed_by == clock.response:
+            continue
         if before is None:
             yield DeadlineStep(since, get_cause(clock.opening.data), (clock.opening,), phase, ZERO)
         elif _get_visible(before) != _get_visible(phase):
@@ -214,7 +219,8 @@ def _build_steps(clock: Clock, at: datetime, facts: Facts) -> Iterator[DeadlineS
             yield DeadlineStep(since, _find_step_cause(phase, changes), changes, phase, phase.measure_elapsed(since))
         before = phase
     if clock.response is not None and before is not None and _get_visible(before) != _get_visible(clock.phase):
-        yield DeadlineStep(end, Cause.RESPONDED, (clock.response,), clock.phase, clock.phase.measure_elapsed(end))
+        cause = get_cause(clock.response.data)
+        yield DeadlineStep(end, cause, (clock.response,), clock.phase, clock.phase.measure_elapsed(end))
 
 
 def _find_changes_at(time: datetime, changes: Sequence[Fact]) -> tuple[Fact, ...]:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from services.cli import terminal
+from services.cli.ticket_status import format_promise
 from services.queries.explanation import TicketExplanation, list_details
 from services.text.formats import (
     format_span,
@@ -13,10 +14,9 @@ from services.text.formats import (
     format_wall_time_briefly,
     make_printable,
 )
-from services.text.phrases import name_fact, write_note
+from services.text.phrases import name_fact, name_promise, write_note
 from sla.explain import ClockExplanation, DeadlineStep, FactEntry, TimeSegment
 from sla.log import AnnouncedEvent, StateUpdated
-from sla.policy import FIRST_RESPONSE
 
 BAR_CELLS = 64
 MAX_TERMS = 12  # of the sum
@@ -29,9 +29,9 @@ def print_explanation(explained: TicketExplanation) -> None:
     terminal.print_pairs(
         [
             ("ticket", explained.ticket),
-            ("state", explained.label),
             ("as of", format_wall_time(when.at, zone)),
             *([("as known at", format_wall_time(when.known_at, zone))] if when.known_at else []),
+            *((name_promise(*each.key[1:]), format_promise(each, zone, when.at)) for each in explained.status.promises),
         ]
     )
     _print_title("Facts")
@@ -44,7 +44,7 @@ def print_explanation(explained: TicketExplanation) -> None:
         for entry in explained.decisions
         if not isinstance(entry.decision, StateUpdated)
     )
-    terminal.print_table(("decided", "about", "what", "because", "of", ""), decisions)
+    terminal.print_table(("decided", "about", "promise", "what", "because", "of", ""), decisions)
     for clock in explained.clocks:
         _print_clock(clock, zone)
 
@@ -81,11 +81,11 @@ def _build_decision_row(event: AnnouncedEvent, retracted_at: datetime | None, zo
     notes = (
         f"WITHDRAWN {format_wall_time(retracted_at, zone)}" if retracted_at else None,
         write_note(event, zone),
-        f"{event.objective} {event.cycle}" if event.objective != FIRST_RESPONSE else None,
     )
     return (
         format_wall_time(event.at, zone),
         format_wall_time(event.time, zone),
+        name_promise(event.objective, event.cycle),
         event.KIND.replace("_", " "),
         event.cause.replace("_", " "),
         make_printable(event.cause_id or "-"),
@@ -94,7 +94,7 @@ def _build_decision_row(event: AnnouncedEvent, retracted_at: datetime | None, zo
 
 
 def _print_clock(it: ClockExplanation, zone: str) -> None:
-    _print_title(f"{it.objective.replace('_', ' ')} {it.cycle}".capitalize())
+    _print_title(name_promise(it.objective, it.cycle).capitalize())
     for line in _draw_bar(it, zone):
         terminal.print_line(line)
     terminal.print_table(
@@ -102,7 +102,7 @@ def _print_clock(it: ClockExplanation, zone: str) -> None:
     )
     terminal.print_line(_format_sum(it))
     _print_title("Due because")
-    columns = ("at", "because", "promise", "target", "used", "left", "due")
+    columns = ("at", "because", "judged as", "target", "used", "left", "due")
     terminal.print_table(columns, (_build_step_row(step, zone) for step in it.steps))
     terminal.print_line(_describe_verdict(it, zone))
 

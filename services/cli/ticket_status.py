@@ -33,7 +33,7 @@ def list_fields(status: TicketStatus, now: datetime) -> list[tuple[str, str]]:
         ("facts", str(first.facts)),
         ("look at", ", ".join(state.flags) or "-"),
         *([("quarantined", first.quarantined.error)] if first.quarantined else []),
-        *((name_promise(each), _format_promise(each, zone, now)) for each in status.others),
+        *((name_promise(each), format_promise(each, zone, now)) for each in status.others),
     ]
 
 
@@ -43,10 +43,14 @@ def name_promise(status: PromiseStatus) -> str:
     return objective if objective == FIRST_RESPONSE else f"{objective} {cycle}"
 
 
-def _format_promise(each: PromiseStatus, zone: str | None, now: datetime) -> str:
+def format_promise(each: PromiseStatus, zone: str | None, now: datetime) -> str:
+    """Return a promise on one line: its stage, deadline, and what is used of its target."""
     state, label = each.state, each.get_label(now)
+    if state.due_at is None:
+        return label
     broken = ", breached" if state.kept is False and state.stage in ("cancelled", "paused") else ""
-    return f"{label}{broken}, due {format_wall_time(state.due_at, zone)}"
+    used = f"{format_span(each.measure_elapsed(now))} of {format_span(state.target)} used"
+    return f"{label}{broken}, due {format_wall_time(state.due_at, zone)}, {used}"
 
 
 def build_row(status: PromiseStatus, now: datetime) -> tuple[str, ...]:

@@ -67,6 +67,10 @@ def choose_wording(event: AnnouncementData | AnnouncedEvent) -> Wording:
             return Wording("breached", "SLA breached", "late", "breach")
         case SlaBreachRetracted() | BreachRetracted():
             return Wording("breach withdrawn", "SLA breach withdrawn", "ok", "breach withdrawn")
+        case SlaFulfilled(met=True, cause="closed") | Fulfilled(met=True, cause="closed"):
+            return Wording("closed in time", "Closed in time", "ok")
+        case SlaFulfilled(cause="closed") | Fulfilled(cause="closed"):
+            return Wording("closed late", "Closed late", "late", "late closing")
         case SlaFulfilled(met=True) | Fulfilled(met=True):
             return Wording("answered in time", "Answered in time", "ok")
         case SlaFulfilled() | Fulfilled():
@@ -172,20 +176,30 @@ def write_body(event: Announcement, now: datetime, zone: str) -> str:
     return _remove_controls(f"{_write_sentence(event.data, now, zone)} `sla show {event.ticket}` has the whole story.")
 
 
+REMEDIES = {
+    "first_response": "Answer the customer",
+    "next_response": "Answer the customer",
+    "resolution": "Solve it and close the ticket",
+}
+"""What ends the breach of an objective, by its usual name."""
+
+
 def _write_sentence(data: AnnouncementData, now: datetime, zone: str) -> str:
     promise = data.objective.replace("_", " ").capitalize()
     due = f"{promise} due {format_wall_time_briefly(data.due_at, zone)}"
     match data:
         case SlaBreached(due_at=due_at):
-            return f"{due}, {_format_length(now - due_at)} ago. Answer the customer: that ends the alert."
+            remedy = REMEDIES.get(data.objective, "Do what was promised")
+            return f"{due}, {_format_length(now - due_at)} ago. {remedy}: that ends the alert."
         case SlaBreachRetracted(breached_at=at, reason=reason):
             breach = f"The breach of {format_wall_time_briefly(at, zone)}"
             return f"{breach} turned out to be untrue: {reason.replace('_', ' ')}."
         case SlaFulfilled(responded_at=at, overdue_seconds=seconds):
             late = _format_length(timedelta(seconds=seconds))
-            return f"{due}, given {format_wall_time_briefly(at, zone)}: {late} of support time too late."
+            done = "closed" if data.cause == "closed" else "answered"
+            return f"{due}, {done} {format_wall_time_briefly(at, zone)}: {late} of support time too late."
         case SlaCancelled(reason=reason):
-            return f"{due}; the clock ended without an answer: {reason}."
+            return f"{due}; the clock ended unfulfilled: {reason}."
         case SlaEscalated(tell=tell, reason=reason):
             return f"For {', '.join(tell)}: {reason or 'no reason was given'}. {due}."
         case SlaApplied() | SlaTargetChanged() | SlaWarning():

@@ -120,3 +120,9 @@ async def test_outside_support_hours_a_promise_is_closed_and_not_paused(web: htt
     page = await read_page(web, "/?level=foundation")
     assert "closed until 09:00" in page
     assert "paused until" not in page
+
+
+async def test_a_resolution_is_closed_and_not_answered(web: httpx.AsyncClient) -> None:
+    page = await read_page(web, "/?objective=resolution")
+    assert "resolution: closed in time" in page
+    assert "answered" not in page

@@ -1,5 +1,6 @@
 """Explanations of tickets: what is counted adds up to the elapsed time, the deadline follows, nothing is left out."""
 
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -40,6 +41,7 @@ from tests.support.examples import examples
 from tests.support.histories import close_times, histories
 from tests.support.memory import POLICY, World, get_policy, make_pausing_policy, make_versions
 from tests.support.objectives import ALL as ALL_OBJECTIVES
+from tests.support.objectives import with_objectives
 from tests.support.stores import new_store
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -196,6 +198,36 @@ def test_closed_paused_and_excluded_time_says_so() -> None:
     ]
     assert [step.cause for step in found.clocks[0].steps] == ["opened", "paused", "resumed", "closed", "reopened"]
     assert found.clocks[0].elapsed == 3 * HOUR
+
+
+def test_a_closing_that_fulfils_a_promise_is_no_answer_and_stops_nothing() -> None:
+    found = explain_facts(
+        opened("foundation", "critical", "2025-11-03 09:00"),
+        responded("2025-11-03 10:00"),
+        closed("2025-11-03 12:00"),
+        policy=WITH_OBJECTIVES,
+        when="2025-11-03 20:00",
+    )
+    clocks = {clock.objective: clock for clock in found.clocks}
+    ended_by = {name: clock.ended_by.data.type for name, clock in clocks.items() if clock.ended_by}
+    assert (ended_by["first_response"], ended_by["resolution"]) == ("ticket.responded", "ticket.closed")
+    assert [step.cause for step in clocks["resolution"].steps] == ["opened"]
+
+
+def test_the_text_has_a_line_for_each_promise_and_names_that_of_each_decision(tmp_path: Path) -> None:
+    engine = explain_page.LocalEngine(new_store(tmp_path / "sla.db"), with_objectives("resolution"))
+    facts = opened("foundation", "critical", "2025-11-03 09:00"), responded("2025-11-03 10:00")
+    engine.play("T-1", Scenario("late", 1, facts, (), when="2025-11-06 09:00"))
+    found = explain_ticket(engine.store, "T-1", PointInTime(now=stockholm("2025-11-06 09:00")))
+    assert found is not None
+    text = explain_page.capture_stdout(lambda: explanation.print_explanation(found))
+    assert re.search(
+        r"^first response +met, due Mon 2025-11-03 13:00:00 CET, 1h 00m 00s of 4h 00m 00s used$", text, re.M
+    )
+    assert re.search(r"^resolution +breached, due Tue 2025-11-04 16:00:00 CET, 27h 00m 00s of 16h", text, re.M)
+    assert re.search(r" first response +fulfilled +responded ", text)
+    assert re.search(r" resolution +breached +deadline passed ", text)
+    engine.store.close()
 
 
 def test_time_after_the_deadline_is_overdue_until_the_answer() -> None:

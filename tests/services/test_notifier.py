@@ -20,7 +20,7 @@ from events.examples import EXAMPLES
 from events.promises import ANNOUNCEMENT_TYPES, Announcement, build_announcement_message, make_event_id, make_subject
 from services.maintenance.provision import provision_bus
 from services.notifier.receivers import Notify, NotifyError, Receivers, parse_notify
-from services.text.phrases import write_body
+from services.text.phrases import write_body, write_title
 from tests.support.bus import (
     SLA,
     Fact,
@@ -437,6 +437,15 @@ def test_times_in_a_notice_are_those_of_the_zone(zone: str, text: str) -> None:
     late, gone = make_announcement("breached", due_at=due), make_announcement("breach_retracted", breached_at=due)
     assert write_body(late, due + DAY, zone).startswith(f"First response due {text}, 24 h 0 min ago.")
     assert write_body(gone, due + DAY, zone).startswith(f"The breach of {text} turned out")
+
+
+def test_a_notice_of_a_resolution_asks_for_no_answer() -> None:
+    late = make_announcement("breached", objective="resolution")
+    assert "Solve it and close the ticket: that ends the alert." in write_body(late, now(), "UTC")
+    for cause, word in (("responded", "answered"), ("closed", "closed")):
+        done = make_announcement("fulfilled", met=False, cause=cause)
+        assert f", {word} 20" in write_body(done, now(), "UTC")
+        assert write_title(done).startswith(f"{word.capitalize()} late: ")
 
 
 async def test_an_escalation_goes_to_its_recipients_by_apprise_and_a_historic_breach_to_nobody(tmp_path: Path) -> None:
