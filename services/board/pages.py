@@ -6,13 +6,13 @@ from datetime import date, datetime, timedelta
 from hashlib import sha256
 from importlib.resources import files
 from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from events.tickets import Responded
 from projections.promises import NO_LEVEL, Cell, PromiseFilter, make_label
 from services.board.charts import ChartMark, ChartSegment, draw_hours_chart, draw_timeline
 from services.board.service import BoardSnapshot, Line, News, Tally, find_windows_ahead
@@ -116,26 +116,38 @@ def _find_hours_ahead(lines: Sequence[Line], at: datetime) -> dict[SupportHours,
     return {each: find_windows_ahead(each, at) for each in dict.fromkeys(line.hours for line in lines) if each}
 
 
-def render_ticket(snapshot: BoardSnapshot, explained: TicketExplanation, line: Line, given: Mapping[str, str]) -> str:
-    """Return the page of one ticket, and why it is so; `given` is what was asked of the past, verbatim."""
-    zone, now, at, state = explained.policy.zone, snapshot.now, explained.when.at, line.status.state
-    hours = {line.hours: find_windows_ahead(line.hours, at)} if line.hours else {}
-    row = _build_row(line, hours, at)
-    if any(given.values()):
-        row = row | {"hours": None}  # a countdown of the past stands still
+def render_ticket(
+    snapshot: BoardSnapshot, explained: TicketExplanation, lines: Sequence[Line], given: Mapping[str, str]
+) -> str:
+    """
+    Return the page of one ticket, a line for each promise, and why it is so; `given` is what was asked of the past,
+    verbatim.
+    """
+    zone, now, at, state = explained.policy.zone, snapshot.now, explained.when.at, explained.status.first.state
+    hours = _find_hours_ahead(lines, at)
+    still = {"hours": None} if any(given.values()) else {}  # a countdown of the past stands still
+    rows = [_build_row(line, hours, at) | _describe_progress(line, at) | still for line in lines]
+    waiting = [row for row in rows if row["waits"]]
+    hours_of = {line.status.key[1:]: line.hours for line in lines}
     return _render(
         "ticket",
         snapshot,
         zone,
         explained=explained,
         state=state,
-        row=row,
+        rows=rows,
+        row=min(waiting, key=itemgetter("left"), default=rows[0]),
         hours=[_list_windows(windows, each.rules.zone, now) for each, windows in hours.items()],
-        waits=state.stage in ("running", "paused"),
-        tone=STAGE_TONES.get(explained.label, ""),
         past=_describe_past(given, at, zone),
         given=given,
-        clocks=[(it, _name_clock(it), _draw_clock(explained, it, line.hours)) for it in explained.clocks],
+        clocks=[
+            (
+                it,
+                name_promise(it.objective, it.cycle).capitalize(),
+                _draw_clock(explained, it, hours_of.get((it.objective, it.cycle))),
+            )
+            for it in explained.clocks
+        ],
         name_fact=name_fact,
         list_details=list_details,
         decisions=[_build_decision(entry) for entry in explained.decisions],
@@ -326,7 +338,14 @@ def _describe_news(news: News, zone: str) -> dict[str, object]:
 # ---- parts of a ticket
 
 
-STAGE_TONES = {"breached": "late", "answered late": "late", "at risk": "risk", "on track": "ok", "met": "ok"}
+STAGE_TONES = {
+    "breached": "late",
+    "answered late": "late",
+    "closed late": "late",
+    "at risk": "risk",
+    "on track": "ok",
+    "met": "ok",
+}
 
 
 def _describe_past(given: Mapping[str, str], at: datetime, zone: str) -> str:
@@ -342,9 +361,17 @@ def _format_date(at: datetime, now: datetime, zone: str) -> str:
     return f"{local:%a} {local.day} {local:%b}{year} {local:%H:%M:%S}"
 
 
-def _name_clock(it: ClockExplanation) -> str:
-    name = it.objective.replace("_", " ").capitalize()
-    return name if it.objective == FIRST_RESPONSE else f"{name} {it.cycle}"
+def _describe_progress(line: Line, at: datetime) -> dict[str, object]:
+    """Return the stage of a promise, what is used of its target, and whether it was kept."""
+    status, label = line.status, line.status.get_label(at)
+    return {
+        "label": label,
+        "tone": STAGE_TONES.get(label, "late" if status.state.kept is False else ""),
+        "waits": line.left is not None,
+        "used_of_target": f"{format_span(status.measure_elapsed(at))} of {format_span(status.state.target)}",
+        "due_at": status.state.due_at,
+        "kept": {None: "", True: "kept", False: "broken"}[status.state.kept],
+    }
 
 
 def _build_decision(entry: DecisionEntry) -> dict[str, object]:
@@ -361,18 +388,19 @@ def _build_decision(entry: DecisionEntry) -> dict[str, object]:
 
 
 def _draw_clock(explained: TicketExplanation, it: ClockExplanation, hours: SupportHours | None) -> Markup:
-    """Draw the segments so far, and those that are left until the deadline, by the hours of the first response."""
+    """Draw the segments so far, and those that are left until the deadline, by its support hours."""
     clock, zone, due_at = it.clock, explained.policy.zone, it.clock.phase.due_at
     segments = [ChartSegment(each.start, each.end, each.counted, each.reason) for each in it.segments]
     marks = [ChartMark(at, str(each), "percent") for each, at in it.thresholds if at < due_at]
     if clock.running and it.ended_by is None:
         marks.append(ChartMark(explained.when.at, "now", "now"))
-    if hours is not None and (it.ended_by is None or isinstance(it.ended_by.data, Responded)):
+    if hours is not None and it.ended_by in (None, clock.response):
         ahead = hours.cut_segments(segments[-1].end if segments else clock.started_at, due_at)
         segments += [ChartSegment(*each, ahead=True) for each in ahead]
     marks.append(ChartMark(due_at, f"due {due_at.astimezone(get_zone(zone)):%a %H:%M}", "due"))
     facts = [
-        ChartMark(each.fact.time, _describe_fact(each.fact), _choose_fact_colour(each.fact)) for each in explained.facts
+        ChartMark(each.fact.time, _describe_fact(each.fact), "answer" if each.fact == clock.response else "fact")
+        for each in explained.facts
     ]
     return draw_timeline(segments, facts, marks, zone) if segments else Markup("")
 
@@ -382,11 +410,6 @@ def _describe_fact(fact: Fact) -> str:
     if name.endswith("changed"):
         return f"{name}: {details.get('priority') or details.get('service_level') or ''}"
     return f"{name} by automation" if details.get("by") == "automation" else name
-
-
-def _choose_fact_colour(fact: Fact) -> str:
-    is_answer = isinstance(fact.data, Responded) and fact.data.by != "automation"
-    return "answer" if is_answer else "fact"
 
 
 # ---- parts of the policy

@@ -412,7 +412,8 @@ def _show_ticket(board: Board, request: Request, snapshot: BoardSnapshot) -> str
     if explained is None:
         raise _build_unknown_ticket(ticket)
     given = {name: request.query_params.get(name, "") for name in ("as_of", "known_at")}
-    return pages.render_ticket(snapshot, explained, build_line(explained.status.first, when.at), given)
+    lines = [build_line(status, when.at) for status in explained.status.promises]
+    return pages.render_ticket(snapshot, explained, lines, given)
 
 
 def _show_policy(board: Board, request: Request, snapshot: BoardSnapshot) -> str:

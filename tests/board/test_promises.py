@@ -126,3 +126,24 @@ async def test_a_resolution_is_closed_and_not_answered(web: httpx.AsyncClient) -
     page = await read_page(web, "/?objective=resolution")
     assert "resolution: closed in time" in page
     assert "answered" not in page
+
+
+async def test_a_ticket_has_a_line_for_each_promise(web: httpx.AsyncClient) -> None:
+    page = await read_page(web, "/ticket?id=LATE")
+    lines = re.findall(r"<tr data-ticket.+?</tr>", page)
+    cells = [[re.sub("<.+?>", "", cell).strip() for cell in re.findall("<t[dh].*?</t[dh]>", line)] for line in lines]
+    assert [(name, state, kept) for name, state, *_, kept in cells] == [
+        ("first response", "met", "kept"),
+        ("resolution", "breached", "broken"),
+    ]
+    assert cells[1][4:7] == ["Mon 2 Nov 17:00:00", "71h 00m 00s of 8h 00m 00s", "late −63:00:00"]
+    assert "resolution due Mon 2 Nov 17:00:00" in page  # at the head: the promise that is most urgent
+    assert "first response: answered in time" in page
+    assert "resolution: breached" in page
+
+
+async def test_the_drawing_of_a_promise_marks_what_fulfilled_it(web: httpx.AsyncClient) -> None:
+    page = await read_page(web, "/ticket?id=DONE")
+    first, resolution = re.findall(r'<svg class="course".+?</svg>', page)
+    assert re.findall(r'<text class="answer"[^>]*>([^<]+)', first) == ["responded"]
+    assert re.findall(r'<text class="answer"[^>]*>([^<]+)', resolution) == ["closed"]
