@@ -133,7 +133,9 @@ def test_half_a_minute_shows_everything_at_any_time(start: datetime) -> None:
     told = judged(plan_feed(read_bundled(), POLICY, start)).told
     seen = [event for event in told if event.at <= start + HALF_A_MINUTE]
     breaches = [event for event in seen if isinstance(event, Breached)]
-    assert len([event for event in seen if isinstance(event, WarningRaised)]) >= 2
+    is_open = any(level.hours.measure(start, start + HALF_A_MINUTE) for level in POLICY.levels.values())
+    # after a day on which all are closed, the thresholds were passed too long ago
+    assert len([event for event in seen if isinstance(event, WarningRaised)]) >= (2 if is_open else 0)
     assert len(breaches) >= 10
     assert [event for event in breaches if event.detection == "live"], "one that would wake somebody"
     assert {event.service_level for event in breaches} == set(POLICY.levels)

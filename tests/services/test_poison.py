@@ -171,10 +171,9 @@ BAD: dict[Reason, dict[str, Callable[[], Fact]]] = {
         "priority as a number": lambda: said(priority=1),
         "a member twice": lambda: doubled("priority", "minor"),
         "a channel of 33 characters": lambda: said(channel="x" * 33),
-        "U+0000 in a name": lambda: said(customer="a\0b"),
-        "half a surrogate pair in a name": lambda: said(customer="\udfff"),
+        "U+0000 in a name": lambda: said(channel="a\0b"),
+        "half a surrogate pair in a name": lambda: said(channel="\udfff"),
         "an unknown responder": lambda: sent(kind="responded", data={"by": "robot"}),
-        "a reason of 501 characters": lambda: sent(kind="escalated", data={"reason": "x" * 501}),
         "bad data, and the subject of another ticket": lambda: sent("tickets.opened.T-2", data=[]),
     },
     Reason.WRONG_SUBJECT: {
