@@ -210,7 +210,7 @@ def _build_steps(clock: Clock, at: datetime, facts: Facts) -> Iterator[DeadlineS
     timeline, before = clock.timeline, None
     end = max(clock.response.time if clock.response else at, clock.started_at)
     for since, _, phase in timeline.iterate_phases(end):
-        if clock.response is not None and phase.labels.closed_by == clock.response:
+        if before is not None and clock.response is not None and phase.labels.closed_by == clock.response:
             continue
         if before is None:
             yield DeadlineStep(since, get_cause(clock.opening.data), (clock.opening,), phase, ZERO)

@@ -29,8 +29,18 @@ from services.store.snapshot import (
     read_version_rows,
     select_sorted,
 )
-from sla.log import Breached, Event, FactRecorded, LogRow, Quarantined, Released
-from sla.policy import Policy
+from sla.log import (
+    Breached,
+    Event,
+    FactRecorded,
+    Fulfilled,
+    LogRow,
+    Quarantined,
+    Released,
+    StateUpdated,
+    WarningRaised,
+)
+from sla.policy import FIRST_RESPONSE, Policy
 from sla.ticket import NEVER_HISTORIC, TicketSla
 from sla.versions import Version, Versions
 
@@ -297,14 +307,40 @@ def judge_again(ticket: TicketSla, events: Sequence[LoggedEvent], versions: Vers
 
 
 def guess_historic_after(ticket: TicketSla, events: Sequence[LoggedEvent], place: int) -> timedelta:
-    """Return a setting with which the breaches decided at this instant come out as stored: historic, or not."""
+    """
+    Return a setting with which what was decided at this instant comes out as stored: breaches and answers that are
+    historic or not, and thresholds that were warned of or passed over.
+    """
     at = events[place][0].at
-    same = takewhile(lambda logged: logged.event.at == at, events[place:])
-    found = [event for event, _ in same if isinstance(event, Breached)]
-    if not any(event.detection == "historic" for event in found):
+    found = [event for event, _ in takewhile(lambda logged: logged.event.at == at, events[place:])]
+    about = [(event, instant) for event in found if (instant := find_judged_instant(event)) is not None]
+    if not any(is_historic(ticket, event) for event in found):
         return NEVER_HISTORIC
     learned_at = ticket.learned_at or at
-    return max([learned_at - each.breached_at for each in found if each.detection != "historic"], default=timedelta(0))
+    spans = [learned_at - instant for event, instant in about if not is_historic(ticket, event)]
+    return max(spans, default=timedelta(0))
+
+
+def find_judged_instant(event: Event) -> datetime | None:
+    """Return the instant that is historic or not, of an event about one."""
+    match event:
+        case Breached(breached_at=instant) | Fulfilled(responded_at=instant) | WarningRaised(time=instant):
+            return instant
+        case _:
+            return None
+
+
+def is_historic(ticket: TicketSla, event: Event) -> bool:
+    """Return whether an event is about what was long ago, or passes over the warning of it."""
+    match event:
+        case Breached(detection=detection) | Fulfilled(detection=detection):
+            return detection == "historic"
+        case StateUpdated():
+            key = event.objective, event.cycle
+            before = ticket.first if event.objective == FIRST_RESPONSE else ticket.others.get(key)
+            return before is not None and not set(event.state.warned) <= set(before.state.warned)
+        case _:
+            return False
 
 
 def is_same(made: Event, kept: Event) -> bool:

@@ -289,7 +289,8 @@ def test_what_a_publisher_writes_has_no_power_over_the_terminal(tmp_path: Path) 
     found = explain_ticket(engine.store, "T-1", PointInTime())
     assert found is not None
     text = explain_page.capture_stdout(lambda: explanation.print_explanation(found))
-    assert "\\x1b[31mred\\nT-2 met" in text and "\x1b" not in text and "\x07" not in text
+    assert "\\x1b]0;title\\x07" in text and "\x1b" not in text and "\x07" not in text
+    assert "[31mredT-2 met" in text, "a label is kept without what commands a terminal"
     engine.store.close()
 
 
