@@ -99,6 +99,16 @@ class SlaBreached(_ClockData):
     detection: Detection
 
 
+class SlaOverdue(_ClockData):
+    """The promise is still broken and unanswered, `after_seconds` of support time after the deadline."""
+
+    model_config = ConfigDict(title="ReminderRaised")
+    type: ClassVar[str] = "sla.overdue"
+    breach_id: str
+    severity: str
+    after_seconds: Seconds
+
+
 class SlaBreachRetracted(_ClockData):
     """That breach turned out to be untrue; `cause_id` names the fact that showed it."""
 
@@ -143,6 +153,7 @@ AnnouncementData = (
     | SlaTargetChanged
     | SlaWarning
     | SlaBreached
+    | SlaOverdue
     | SlaBreachRetracted
     | SlaFulfilled
     | SlaEscalated

@@ -21,6 +21,7 @@ from sla.log import (
     EscalationRaised,
     Fulfilled,
     LogRow,
+    ReminderRaised,
     TargetChanged,
     WarningRaised,
     decode_rows,
@@ -75,7 +76,7 @@ def _count(event: AnnouncedEvent, sums: Counter[Count]) -> None:
         case TargetChanged(undoes=undone):
             if undone not in (None, RUNNING_AGAIN):
                 sums["revised", *labels, undone, RUNNING_AGAIN] += 1
-        case Applied() | WarningRaised() | EscalationRaised():
+        case Applied() | WarningRaised() | ReminderRaised() | EscalationRaised():
             pass
         case _:
             assert_never(event)

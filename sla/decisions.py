@@ -26,6 +26,7 @@ from sla.log import (
     DecidedEvent,
     EscalationRaised,
     Fulfilled,
+    ReminderRaised,
     State,
     StateUpdated,
     TargetChanged,
@@ -99,7 +100,7 @@ class Promise:
             case WarningRaised():
                 if event.state.due_at is not None:
                     self.warned[event.state.due_at] = event.state.warned
-            case StateUpdated() | Applied() | EscalationRaised():
+            case StateUpdated() | Applied() | EscalationRaised() | ReminderRaised():
                 pass
             case _:
                 assert_never(event)
@@ -270,12 +271,13 @@ def _build_state(found: Comparison) -> State:
         target=phase.target if phase.promised else None,
         at_risk_at=phase.find_threshold(AT_RISK) if running else None,
         warned=warned,
+        reminded=_find_reminded(found, stage),
         breached_at=clock.broken_at if found.breach_stays or found.breaks_now else None,
         responded_at=response.time if response else None,
         met=clock.met if response else None,
         overdue=clock.overdue if response else None,
         escalation_level=clock.escalations,
-        next_at=_find_next_instant(found, warned),
+        next_at=_find_next_instant(found, stage, warned),
         reason=_find_reason(clock, stage),
         flags=tuple(map(str, clock.flags)),
         judged_level=None if level == clock.service_level.name else level,
@@ -317,10 +319,10 @@ def _find_reason(clock: Clock, stage: str) -> str | None:
     return None if ended_by is None else getattr(ended_by.data, "reason", None) or Cause.CLOSED
 
 
-def _find_next_instant(found: Comparison, warned: tuple[str, ...]) -> datetime | None:
+def _find_next_instant(found: Comparison, stage: str, warned: tuple[str, ...]) -> datetime | None:
     """
-    Return when to look again: at a threshold or the deadline of a running clock, a breach that is not shown yet, or,
-    with the first response, a fact to come.
+    Return when to look again: at a threshold or the deadline of a running clock, a breach that is not shown yet, a
+    reminder, or, with the first response, a fact to come.
     """
     clock, next_fact_at = found.clock, found.judgement.verdict.next_fact_at
     instants = [next_fact_at] if next_fact_at and found.promise.objective == FIRST_RESPONSE else []
@@ -329,7 +331,40 @@ def _find_next_instant(found: Comparison, warned: tuple[str, ...]) -> datetime |
         instants.append(clock.phase.due_at)
     elif clock.broken_at is not None and not found.is_settled:
         instants.append(clock.broken_at)
+    else:
+        reminded = _find_reminded(found, stage)
+        instants += [at for span, at in _list_reminders(found, stage) if span > reminded][:1]
     return min(instants, default=None)
+
+
+def _list_reminders(found: Comparison, stage: str) -> list[tuple[timedelta, datetime]]:
+    """
+    Return the spans after the deadline at which to remind of a promise that is broken and unanswered, each with its
+    instant; none of a historic breach.
+    """
+    clock, judgement = found.clock, found.judgement
+    if (
+        clock.broken_at is None
+        or not found.is_settled
+        or stage != "running"
+        or _is_historic(judgement, clock.broken_at)
+    ):
+        return []
+    instants = ((span, clock.find_overdue(span)) for span in clock.phase.policy.remind_after)
+    return [(span, at) for span, at in instants if at is not None]
+
+
+def _get_reminded(found: Comparison) -> timedelta:
+    """Return the last span at which this breach was reminded of."""
+    return found.before.reminded if found.breach_stays else ZERO
+
+
+def _find_reminded(found: Comparison, stage: str) -> timedelta:
+    """Return the same after this judgement. Only a tick reminds."""
+    reminded, now = _get_reminded(found), found.judgement.now
+    if not found.judgement.is_tick:
+        return reminded
+    return max((reminded, *(span for span, at in _list_reminders(found, stage) if at <= now)))
 
 
 def _describe_counting(clock: Clock) -> dict[str, Any]:
@@ -479,9 +514,33 @@ def _measure_delay(clock: Clock, broken_at: datetime, now: datetime) -> timedelt
     return now - max(broken_at, *(fact.recorded_at for fact in rests_on))
 
 
+def decide_overdue(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
+    """Decide to remind of a promise that is still broken: once, if several spans have passed."""
+    if state.reminded <= _get_reminded(found):
+        return ()
+    time = found.clock.find_overdue(state.reminded)
+    assert time is not None
+    set_by, number = found.clock.phase.set_by, found.promise.get_next_number(ReminderRaised)
+    breach = found.promise.breach if found.breach_stays else None
+    breach_number = found.promise.get_next_number(Breached)
+    breach_id = breach.id if breach else _make_id(found.judgement, found.promise, Breached, breach_number)
+    return (
+        ReminderRaised(
+            **_build_common(found, state, ReminderRaised, time, Cause.STILL_BROKEN, set_by.asserted_by, number=number),
+            breach_id=breach_id,
+            severity=_get_severity(found),
+            after=state.reminded,
+        ),
+    )
+
+
+def _is_historic(judgement: Judgement, broken_at: datetime) -> bool:
+    return judgement.learned_at - broken_at > judgement.historic_after
+
+
 def _find_detection(judgement: Judgement, broken_at: datetime, delay: timedelta) -> Detection:
     """Return `historic` if it broke long before the engine learned of the ticket, `late` if the engine was behind."""
-    if judgement.learned_at - broken_at > judgement.historic_after:
+    if _is_historic(judgement, broken_at):
         return "historic"
     return "late" if delay > LATE_AFTER else "live"
 
@@ -583,6 +642,7 @@ DECISIONS: tuple[Callable[[Comparison, State], Sequence[AnnouncedEvent]], ...] =
     decide_target_change,  # sla.target_changed
     decide_warning,        # sla.warning
     decide_breach,         # sla.breached
+    decide_overdue,        # sla.overdue
     decide_fulfilment,     # sla.fulfilled
     decide_cancellation,   # sla.cancelled
     decide_escalations,    # sla.escalated

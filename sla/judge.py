@@ -108,6 +108,7 @@ class Cause(StrEnum):
     CORRECTED = "corrected"
     DETAILS_CHANGED = "details_changed"
     NO_PROMISE = "no_promise"
+    STILL_BROKEN = "still_broken"
 
 
 class Flag(StrEnum):
@@ -346,6 +347,19 @@ class Clock:
         """Whether time counts towards a deadline that may still be kept."""
         ended = self.response or self.broken_at or self.excluded_by
         return ended is None and self.phase.running
+
+    def find_overdue(self, span: timedelta) -> datetime | None:
+        """
+        Return when a broken promise is late for so much support time, not before its last phase; None if its clock
+        stands still before that.
+        """
+        assert self.broken_at is not None
+        used = self.timeline.get_phase_at(self.broken_at).measure_elapsed(self.broken_at) + span
+        if used <= self.phase.used:
+            return max(self.phase.since, self.broken_at)
+        if not self.phase.running:
+            return None
+        return self.phase.terms.hours.find_deadline(self.phase.since, used - self.phase.used)
 
     def find_end(self, now: datetime) -> datetime:
         """Return when it ended, with the response or the exclusion, or `now`. A clock of a closed ticket only stops."""

@@ -19,10 +19,11 @@ from sla.policy import FIRST_RESPONSE
 class State(Struct, frozen=True, omit_defaults=True):
     """
     A promise as decided so far. Spans are support time. `next_at` is the next instant at which time alone matters, None
-    if there is none; `reason` is why it was cancelled or excluded, `flags` what is odd about the facts. From
-    `since`, when `used` was gone, time counts by the hours of the level it is judged by, unless it is `stopped`;
-    without a `since` it counts as it began. One that is not pending and has no `due_at` never promised anything, and is
-    in no figure. `judged_level` and `judged_priority` are None while they are the labels.
+    if there is none; `warned` are the thresholds that were warned of or passed over, `reminded` the last span after the
+    deadline at which it was reminded of; `reason` is why it was cancelled or excluded, `flags` what is odd about the
+    facts. From `since`, when `used` was gone, time counts by the hours of the level and priority it is judged by,
+    unless it is `stopped`; without a `since` it counts as it began. `judged_level` and `judged_priority` are None while
+    they are the labels. One that is not pending and has no `due_at` never promised anything, and is in no figure.
     """
 
     stage: str = "pending"
@@ -41,6 +42,7 @@ class State(Struct, frozen=True, omit_defaults=True):
     target: timedelta | None = None
     at_risk_at: datetime | None = None
     warned: tuple[str, ...] = ()
+    reminded: timedelta = timedelta(0)
     breached_at: datetime | None = None
     responded_at: datetime | None = None
     met: bool | None = None
@@ -174,6 +176,16 @@ class Breached(Announced, frozen=True, omit_defaults=True, kw_only=True):
     shown_at: datetime
 
 
+class ReminderRaised(Announced, frozen=True, omit_defaults=True, kw_only=True):
+    """The promise of a breach is still broken and unanswered, `after` so much support time."""
+
+    TOPIC: ClassVar[str] = "reminder_raised/1"
+    KIND: ClassVar[str] = "overdue"
+    breach_id: str
+    severity: str
+    after: timedelta
+
+
 class BreachRetracted(Announced, frozen=True, omit_defaults=True, kw_only=True):
     """Which breach is retracted, with the labels it was announced under."""
 
@@ -227,7 +239,15 @@ class EscalationRaised(Announced, frozen=True, omit_defaults=True, kw_only=True)
 
 
 AnnouncedEvent = (
-    Applied | TargetChanged | WarningRaised | Breached | BreachRetracted | Fulfilled | Cancelled | EscalationRaised
+    Applied
+    | TargetChanged
+    | WarningRaised
+    | Breached
+    | ReminderRaised
+    | BreachRetracted
+    | Fulfilled
+    | Cancelled
+    | EscalationRaised
 )
 """Every event that is announced. A `match` over it ends in `assert_never`, so mypy names each place to edit."""
 

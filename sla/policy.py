@@ -77,6 +77,8 @@ class Policy:
     levels: Mapping[str, Level]
     warn_at: tuple[Threshold, ...]
     """When to warn; percents ascend."""
+    remind_after: tuple[timedelta, ...]
+    """Support time after a deadline at which to remind of a promise that is still broken, ascending."""
     objectives: Mapping[str, Objective]
     """What is promised beside hours and targets: the first response, and whatever else; by name."""
     closing_answer: timedelta
@@ -122,6 +124,7 @@ class Policy:
             ),
             levels=MappingProxyType({level.name: level for level in levels}),
             warn_at=tuple(parse_threshold(str(threshold)) for threshold in resolved["warn_at"]),
+            remind_after=tuple(timedelta(seconds=seconds) for seconds in resolved.get("remind_after", ())),
             objectives=MappingProxyType(_build_objectives(resolved.get("objectives", {}))),
             closing_answer=timedelta(seconds=resolved.get("closing_answer", 60)),
             exclusions=tuple(resolved.get("exclusions", ())),

@@ -53,14 +53,8 @@ LARGEST_FILE = 256 * 1024  # bytes
 DEEPEST_NESTING = 10
 REQUIRED = ("name", "version", "zone", "priorities", "levels")
 OPTIONAL = (
-    "effective_from",
-    "material",
-    "holidays",
-    "calendars",
-    "warn_at",
-    "closing_answer",
-    "objectives",
-    "exclusions",
+    *("effective_from", "material", "holidays", "calendars", "warn_at", "remind_after", "closing_answer"),
+    *("objectives", "exclusions"),
 )
 PLAIN_YAML = "a policy is plain YAML: indented with spaces, every bracket and quote closed, without anchors and tags"
 STARTS, STOPS = ("opened", "customer_replied"), ("responded", "closed")
@@ -524,6 +518,8 @@ class _PolicyFile:
         optional: ResolvedJson = {}
         if "calendars" in fields:
             optional["calendars"] = self._read_calendars(fields["calendars"], resolved)
+        if "remind_after" in fields:
+            optional["remind_after"] = self._read_remind_after(fields["remind_after"])
         if "objectives" in fields:
             optional["objectives"] = self._read_objectives(fields["objectives"])
         if "closing_answer" in fields:
@@ -597,6 +593,12 @@ class _PolicyFile:
                     node, f"warn_at: {threshold} is longer than the target {span}; a warning is after the start"
                 )
         return [threshold.percent or str(threshold) for threshold in thresholds]
+
+    def _read_remind_after(self, node: yaml.Node) -> list[int]:
+        spans = self._parse_values(node, "remind_after", parse_duration)
+        if spans != sorted(set(spans)):
+            self._reject(node, f"remind_after is {', '.join(map(format_duration, spans))}; spans ascend, each once")
+        return [span // timedelta(seconds=1) for span in spans]
 
     def _read_priorities(self, node: yaml.Node | None) -> dict[str, dict[str, str | None]]:
         priorities: dict[str, dict[str, str | None]] = {}

@@ -204,7 +204,7 @@ def is_material(before: Policy, after: Policy) -> bool:
 def _is_label(change: Change) -> bool:
     what, before, after = change
     renamed = _HOLIDAY.match(what) is not None and "-" not in (before, after)
-    return renamed or what == "warn_at" or what.endswith((".severity", ".description", ".tell"))
+    return renamed or what in ("warn_at", "remind_after") or what.endswith((".severity", ".description", ".tell"))
 
 
 def _flatten_resolved(part: Any, where: str = "") -> Iterator[tuple[str, str]]:
@@ -216,6 +216,8 @@ def _flatten_resolved(part: Any, where: str = "") -> Iterator[tuple[str, str]]:
                 path = f"{where}.{name}" if where else name
                 if path not in ("name", "version", "format") and not (where.count(".") == 1 and name == "name"):
                     yield from _flatten_resolved(each, path)
+        case list() if where == "remind_after":
+            yield where, ", ".join(format_duration(timedelta(seconds=seconds)) for seconds in part) or "none"
         case list():
             yield where, ", ".join(map(str, part)) or "none"
         case int() if ".targets." in where or ".objectives." in where:

@@ -20,6 +20,7 @@ COLOURS = {
     "on track": "green",
     "met": "green",
     "fulfilled": "green",
+    "overdue": "red",
     "breach_retracted": "cyan",
     "escalated": "magenta",
 }

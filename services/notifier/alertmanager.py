@@ -15,6 +15,7 @@ from events.promises import (
     SlaCancelled,
     SlaEscalated,
     SlaFulfilled,
+    SlaOverdue,
     SlaTargetChanged,
     SlaWarning,
     read_announcement,
@@ -69,7 +70,7 @@ class Alerts:
                 self._end(promise, message.stored_at, now)
             case SlaTargetChanged() if promise in self._answered:  # the ticket was reopened: the clock goes on
                 self._broken[promise] = self._answered.pop(promise)
-            case SlaApplied() | SlaTargetChanged() | SlaWarning() | SlaEscalated():
+            case SlaApplied() | SlaTargetChanged() | SlaWarning() | SlaOverdue() | SlaEscalated():
                 pass  # no alert begins or ends with it
             case _:
                 assert_never(data)

@@ -21,6 +21,7 @@ from events.promises import (
     SlaCancelled,
     SlaEscalated,
     SlaFulfilled,
+    SlaOverdue,
     SlaTargetChanged,
     SlaWarning,
 )
@@ -211,9 +212,13 @@ class Receivers:
                 return set(self._notify.breaches)
             case SlaCancelled(elapsed_seconds=elapsed, target_seconds=target) if is_new and elapsed > target:
                 return set(self._notify.breaches)
+            case SlaOverdue() if is_new:
+                return set(self._notify.breaches)
             case SlaEscalated(tell=tell) if is_new:
                 return {name for recipient in tell for name in self._notify.list_receivers(recipient)}
-            case SlaApplied() | SlaTargetChanged() | SlaWarning() | SlaFulfilled() | SlaCancelled() | SlaEscalated():
+            case SlaApplied() | SlaTargetChanged() | SlaWarning() | SlaOverdue():
+                return set()
+            case SlaFulfilled() | SlaCancelled() | SlaEscalated():
                 return set()
             case _:
                 assert_never(event.data)

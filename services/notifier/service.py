@@ -29,7 +29,8 @@ from services.runtime.setup import Backends, Setup
 
 log = structlog.get_logger()
 
-SUBJECTS = ("sla.breached.>", "sla.breach_retracted.>", "sla.fulfilled.>", "sla.cancelled.>", "sla.escalated.>")
+DELIVERED = ("breached", "overdue", "breach_retracted", "fulfilled", "cancelled", "escalated")
+SUBJECTS = tuple(f"sla.{kind}.>" for kind in DELIVERED)
 MAX_IN_FLIGHT = 8  # messages under way to one receiver
 MAX_BACKOFF = 300.0  # seconds between two tries
 SHUTDOWN_TIMEOUT = 3.0  # seconds for what is under way when the process ends; what is not finished comes again

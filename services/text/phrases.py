@@ -16,6 +16,7 @@ from events.promises import (
     SlaCancelled,
     SlaEscalated,
     SlaFulfilled,
+    SlaOverdue,
     SlaTargetChanged,
     SlaWarning,
 )
@@ -28,6 +29,7 @@ from sla.log import (
     Cancelled,
     EscalationRaised,
     Fulfilled,
+    ReminderRaised,
     StateUpdated,
     TargetChanged,
     WarningRaised,
@@ -65,6 +67,8 @@ def choose_wording(event: AnnouncementData | AnnouncedEvent) -> Wording:
             return Wording("breached long ago", "SLA breached", "late", "breach", decision="breached")
         case SlaBreached() | Breached():
             return Wording("breached", "SLA breached", "late", "breach")
+        case SlaOverdue() | ReminderRaised():
+            return Wording("still broken", "SLA still broken", "late")
         case SlaBreachRetracted() | BreachRetracted():
             return Wording("breach withdrawn", "SLA breach withdrawn", "ok", "breach withdrawn")
         case SlaFulfilled(met=True, cause="closed") | Fulfilled(met=True, cause="closed"):
@@ -135,6 +139,8 @@ def write_note(event: AnnouncedEvent, zone: str) -> str | None:
             )
         case WarningRaised(threshold=threshold):
             return _write_threshold(threshold)
+        case ReminderRaised(after=after):
+            return f"unanswered {format_span(after)} after the deadline"
         case Fulfilled(met=met, overdue=overdue):
             return "in time" if met else f"late by {format_span(overdue)}"
         case BreachRetracted() | Cancelled() | EscalationRaised():
@@ -148,6 +154,8 @@ def write_details(data: AnnouncementData) -> str:
     match data:
         case SlaBreached(severity=severity, detection=detection, number=number):
             return f"severity {severity}, {detection}" + (f", number {number}" if number != 1 else "")
+        case SlaOverdue(severity=severity, after_seconds=after):
+            return f"severity {severity}, {after} s of support time after the deadline"
         case SlaBreachRetracted(reason=reason, breached_at=at):
             return f"of {format_utc(at)}, {reason}"
         case SlaWarning(threshold=threshold, due_at=due_at):
@@ -191,6 +199,10 @@ def _write_sentence(data: AnnouncementData, now: datetime, zone: str) -> str:
         case SlaBreached(due_at=due_at):
             remedy = REMEDIES.get(data.objective, "Do what was promised")
             return f"{due}, {_format_length(now - due_at)} ago. {remedy}: that ends the alert."
+        case SlaOverdue(after_seconds=seconds):
+            late = _format_length(timedelta(seconds=seconds))
+            remedy = REMEDIES.get(data.objective, "Do what was promised")
+            return f"{due}, and still open {late} of support time later. {remedy}."
         case SlaBreachRetracted(breached_at=at, reason=reason):
             breach = f"The breach of {format_wall_time_briefly(at, zone)}"
             return f"{breach} turned out to be untrue: {reason.replace('_', ' ')}."

@@ -26,7 +26,7 @@ from sla.log import (
 )
 from sla.ticket import TicketSla
 from tests.scenarios import SCENARIOS
-from tests.support.memory import World
+from tests.support.memory import World, get_policy
 
 GOLDEN = Path(__file__).parent / "golden"
 HISTORIES = {  # which scenario a history was made of; it has the topic in it
@@ -36,6 +36,7 @@ HISTORIES = {  # which scenario a history was made of; it has the topic in it
     "target_changed/1": "an earlier opening that arrives later moves the clock",
     "warning_raised/1": "warnings are computed in support time",
     "breached/1": "a promise that broke more than a day before anybody told us of the ticket is historic",
+    "reminder_raised/1": "an answer ends the reminders",
     "breach_retracted/1": "the second breach is withdrawn as the first was",
     "fulfilled/1": "an answer in time that a back-dated raise makes late is revised after the breach",
     "cancelled/1": "a ticket that was excluded after the breach, and is not",
@@ -143,7 +144,7 @@ def test_no_history_is_of_a_topic_that_can_no_longer_be_read() -> None:
 def write(topic: str) -> None:
     """Never over an existing file: stored events stay as they are, another form is another version of the topic."""
     scenario = next(scenario for scenario in SCENARIOS if scenario.name == HISTORIES[topic])
-    world = World("Ärende 1/é")
+    world = World("Ärende 1/é", get_policy(scenario))
     scenario.play(world.put, world.find_next_instant)
     if topic in (Quarantined.TOPIC, Released.TOPIC):
         world.set_aside("ZeroDivisionError('a fault')")

@@ -159,6 +159,8 @@ WRONG = [  # what is written instead of what, the line, and the rule
     ("priorities:", "warn_at: [soon before]\npriorities:", 22, "warn_at: 'soon' is not a duration"),
     ("priorities:", "warn_at: [30m after]\npriorities:", 22, "'30m after' is not a threshold; write whole percent"),
     ("priorities:", "warn_at: [30m before, 30m before]\npriorities:", 22, "thresholds ascend, each once"),
+    ("priorities:", "remind_after: [4h, 1h]\npriorities:", 22, "remind_after is 4h, 1h; spans ascend, each once"),
+    ("priorities:", "remind_after: [75%]\npriorities:", 22, "remind_after: '75%' is not a duration"),
     ("  always:", "  Always:", 17, "'Always' is not a name"),
 ]
 

@@ -43,7 +43,7 @@ SCENARIOS = (
         rule=1,
         words=True,
         given=(opened("silver", "request", "2025-11-03 10:00"), changed("critical", "2025-11-04 12:00")),
-        then=("applied", "target_changed", "breached"),
+        then=("applied", "target_changed", "breached", "overdue", "overdue"),
         also={"target": "7:00:00", "breached": {"cause": "priority_raised", "breached_at": "2025-11-04 12:00"}},
     ),
     Scenario(

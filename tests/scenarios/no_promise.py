@@ -57,7 +57,7 @@ SCENARIOS = (
         rule=14,
         words=True,
         given=(opened("gold", "request", "2025-11-03 10:00"), changed("serious", "2025-11-03 12:00", id="c")),
-        then=("applied", *WARNED_TWICE, "breached"),
+        then=("applied", *WARNED_TWICE, "breached", "overdue", "overdue"),
         also={
             "due_at": "2025-11-03 16:00",
             "applied": {"cause": "priority_changed", "cause_id": "c", "time": "2025-11-03 12:00", "elapsed_seconds": 0},
@@ -85,7 +85,7 @@ SCENARIOS = (
             changed("request", "2025-11-03 12:00"),
             responded("2025-11-03 13:00"),
         ),
-        then=("applied", *WARNED_TWICE, "breached", "fulfilled"),
+        then=("applied", *WARNED_TWICE, "breached", "overdue", "fulfilled"),
         also={"priority": "request", "overdue": "2:00:00", "fulfilled": {"subject": "sla.fulfilled.gold.critical"}},
     ),
     Scenario(

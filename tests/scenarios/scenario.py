@@ -150,7 +150,7 @@ def check(scenario: Scenario, announced: Sequence[Announced], state: State, inbo
             assert tuple(inbox) == expected
         elif isinstance(expected, Mapping) and messages:
             _check_message(messages[-1], expected)
-        elif messages:
+        elif messages and isinstance(expected, tuple):
             assert len(messages) == len(expected), name
             for message, each in zip(messages, expected, strict=True):
                 _check_message(message, each)

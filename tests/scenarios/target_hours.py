@@ -8,7 +8,7 @@ SCENARIOS = (
         rule=14,
         words=True,
         given=(opened("gold", "critical", "2025-11-08 22:30"),),
-        then=("applied", *WARNED_TWICE, "breached"),
+        then=("applied", *WARNED_TWICE, "breached", "overdue", "overdue"),
         also={"due_at": "2025-11-08 23:30", "target": "1:00:00"},
     ),
     Scenario(
@@ -51,7 +51,7 @@ SCENARIOS = (
         rule=14,
         words=True,
         given=(opened("gold", "serious", "2025-11-07 15:00"), changed("critical", "2025-11-08 10:00")),
-        then=("applied", "target_changed", "breached"),
+        then=("applied", "target_changed", "breached", "overdue", "overdue"),
         also={"breached": {"cause": "priority_raised", "breached_at": "2025-11-08 10:00", "elapsed_seconds": 7200}},
     ),
     Scenario(
@@ -63,7 +63,7 @@ SCENARIOS = (
             changed("minor", "2025-11-08 12:00"),
             responded("2025-11-08 13:00"),
         ),
-        then=("applied", *WARNED_TWICE, "breached", "fulfilled"),
+        then=("applied", *WARNED_TWICE, "breached", "overdue", "fulfilled"),
         also={
             "priority": "minor",
             "judged_priority": "critical",

@@ -65,6 +65,7 @@ MEMBERS = {
     "target_changed": {"old_due_at", "old_target_seconds"},
     "warning": {"threshold", "threshold_percent"},
     "breached": {"breach_id", "number", "breached_at", "severity", "detection"},
+    "overdue": {"breach_id", "severity", "after_seconds"},
     "breach_retracted": {"breach_id", "number", "breached_at", "severity", "reason"},
     "fulfilled": {"responded_at", "met", "overdue_seconds", "revision", "replaces"},
     "escalated": {"tell", "severity", "reason", "escalated_at"},

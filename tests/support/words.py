@@ -14,6 +14,7 @@ calendars:
   office: {hours: {mon-fri: ["09:00-17:00"]}, holidays: {country: SE}}
   always: {hours: {daily: ["00:00-24:00"]}, holidays: none}
 warn_at: [75%, 30m before]
+remind_after: [1h, 4h]
 priorities:
   critical: {severity: critical}
   serious: {severity: error}
