@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.queries.backtest import _name_outcome
-from sla.log import Applied
+from sla.engine import Engine, Limits
+from sla.log import Applied, ReminderRaised, WarningRaised
 from sla.policy import Policy
 from tests.scenarios.scenario import Fact, Tick, changed, opened
 from tests.support.examples import examples
 from tests.support.memory import World
 from tests.support.objectives import with_objectives
-from tests.support.oracle import MINUTE, Oracle
+from tests.support.oracle import DAY, MINUTE, Oracle
 from tests.support.promise_oracle import Terms, walk
 from tests.support.target_oracle import count_target
 from tests.support.words import POLICY as WORDS_POLICY
@@ -74,16 +75,17 @@ def make_policy() -> Policy:
 POLICY = make_policy()
 
 
-def tell(history: Sequence[tuple[datetime, int]], order: Sequence[int]) -> World:
+def tell(history: Sequence[tuple[datetime, int]], order: Sequence[int], end: datetime = END) -> World:
     """The engine, told of an opening and of changes of priority; a tick at each hour of the end shows what broke."""
     (first, priority), *changes = sorted(history)
     facts = [opened("gold", f"p{priority}", _write(first))]
     facts += [changed(f"p{priority}", _write(time), id=f"c{n}") for n, (time, priority) in enumerate(changes)]
     world = World(policy=POLICY)
+    world.engine = Engine(world.memory, Limits(historic_after=999 * DAY))
     for n in sorted(range(len(facts)), key=lambda n: (order[n % len(order)], n)):
         fact: Fact = facts[n]
-        world.put(Fact(fact.kind, fact.data, fact.time, END, fact.id or "o", fact.source, fact.sequence))
-    world.put(Tick(END))
+        world.put(Fact(fact.kind, fact.data, fact.time, end, fact.id or "o", fact.source, fact.sequence))
+    world.put(Tick(end))
     return world
 
 
@@ -108,6 +110,32 @@ def test_any_changes_of_hours_and_targets_are_due_as_a_walk_says(
         assert state.due_at is not None and state.due_at > END and state.breached_at is None
     else:
         assert (state.due_at, state.breached_at) == (walked.due_at, walked.due_at)
+
+
+@examples(60)
+@given(histories, st.integers(0, 900), st.lists(st.integers(0, 9), min_size=1, max_size=5))
+def test_warnings_and_reminders_are_those_whose_support_time_has_passed(
+    history: list[tuple[datetime, int]], after: int, order: list[int]
+) -> None:
+    """One tick at the end: of the warnings that have passed, or of the reminders, the last one is sent."""
+    end = max(time for time, _ in history) + after * MINUTE
+    world = tell(history, order, end)
+    priorities = [(time, f"p{n}") for time, n in sorted(history)]
+    terms = {f"p{n}": CASES[n].find_terms(priorities[0][0]) for _, n in history}
+    walked = walk(terms, priorities, end)
+    warnings = [event.threshold for event in world.events if isinstance(event, WarningRaised)]
+    reminders = [event.after for event in world.events if isinstance(event, ReminderRaised)]
+    promised = terms[[name for since, name in priorities if since <= (walked.due_at or end)][-1]]
+    if walked.due_at is not None and promised is not None:
+        late = promised.hours.elapsed(walked.due_at, end)
+        assert (warnings, reminders) == ([], [span for span in (HOUR, 4 * HOUR) if span <= late][-1:])
+    elif promised is not None:
+        passed = {"75%": promised.target * 3 / 4, "30m before": promised.target - HOUR / 2}
+        assert set(world.state.warned) == {text for text, share in passed.items() if share <= walked.used}
+        assert warnings in ([], [max(world.state.warned, key=lambda text: passed[text], default="")])
+        assert bool(warnings) == bool(world.state.warned) and reminders == []
+    else:
+        assert warnings == reminders == []
 
 
 def test_an_objective_that_a_priority_does_not_have_is_announced_by_nothing_until_it_has() -> None:

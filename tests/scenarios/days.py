@@ -67,4 +67,19 @@ SCENARIOS = (
         then=("applied", "target_changed"),
         also={"due_at": "2025-11-04 17:00", "target": "8:30:00", "target_changed": {"cause": "opening_replaced"}},
     ),
+    Scenario(
+        "an earlier opening that arrives later has its own day after changes that do not depend on it, too",
+        rule=1,
+        words=True,
+        given=(
+            opened("gold", "serious", "2025-11-08 10:00"),
+            changed("minor", "2025-11-08 12:00"),
+            levelled("silver", "2025-11-09 10:00"),
+            changed("request", "2025-11-09 12:00"),
+            opened("gold", "serious", "2025-11-07 20:00", arrives="2025-11-09 15:00"),
+        ),
+        when="2025-11-09 16:00",
+        then=("applied", "target_changed", "target_changed", "target_changed", "target_changed"),
+        also={"due_at": "2025-11-12 17:00", "target": "1 day, 0:00:00"},
+    ),
 )

@@ -419,6 +419,8 @@ NOTIFY = parse_notify(
         (make_announcement("cancelled", elapsed_seconds=60), set()),
         (make_announcement("cancelled", elapsed_seconds=14401), {"pager"}),
         (make_announcement("target_changed"), set()),
+        (make_announcement("overdue"), {"pager"}),
+        (make_announcement("overdue", detected_at=now() + 2 * DAY), set()),
         (make_announcement("escalated", tell=["support-escalation"]), {"mailbox"}),
         (make_announcement("escalated", tell=["account_manager", "support-escalation"]), {"manager", "mailbox"}),
         (make_announcement("escalated", tell=["somebody else"]), {"pager"}),
