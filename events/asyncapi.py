@@ -96,9 +96,10 @@ def build_document() -> dict[str, Any]:
                 "sla.{event}.{service_level}.{priority}.{ticket}",
                 "SLA",
                 "What became of the promises. `sla.breached.>` is every breach that may page somebody; "
-                "historic ones are on `sla.breached_historic.>`, with the type sla.breached.",
+                "historic ones are on `sla.breached_historic.>`, what retracts them on "
+                "`sla.breach_retracted_historic.>`.",
                 {
-                    "event": {"enum": [*sla_events, "breached_historic"]},
+                    "event": {"enum": [*sla_events, "breached_historic", "breach_retracted_historic"]},
                     "service_level": _LEVEL,
                     "priority": _PRIORITY,
                     "ticket": _TICKET,

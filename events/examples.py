@@ -203,6 +203,7 @@ EXAMPLES: dict[str, Example] = {
             cause="answered_in_time",
             cause_id="fact-12",
             **_BREACH,
+            detection="live",
             reason="answered_in_time",
         ),
         _make_sla_example(
@@ -215,7 +216,10 @@ EXAMPLES: dict[str, Example] = {
             cause="responded",
             cause_id="fact-12",
             detected_at="2026-11-25T13:00:00Z",
+            fulfilled_at="2026-11-23T10:30:00Z",
+            fulfilled_by="responded",
             responded_at="2026-11-23T10:30:00Z",
+            detection="live",
             met=True,
             overdue_seconds=0,
             revision=2,
@@ -230,6 +234,7 @@ EXAMPLES: dict[str, Example] = {
             cause="closed",
             cause_id="fact-6",
             reason="closed",
+            detection=None,
         ),
     )
 }

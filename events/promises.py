@@ -24,6 +24,7 @@ def _convert_to_utc(time: datetime) -> datetime:
 UtcInstant = Annotated[AwareDatetime, AfterValidator(_convert_to_utc)]
 Seconds = Annotated[int | float, Field(ge=0), WithJsonSchema({"type": "number", "minimum": 0})]
 Detection = Literal["live", "late", "historic"]
+FulfilledBy = Literal["responded", "closed"]
 
 
 def to_seconds(span: timedelta) -> int | float:
@@ -117,14 +118,18 @@ class SlaBreachRetracted(_ClockData):
     number: Annotated[int, Field(ge=1)]
     breached_at: UtcInstant
     severity: str
+    detection: Detection
     reason: str
 
 
 class SlaFulfilled(_ClockData):
-    """The first response is known. A later one of the same cycle replaces it, with the next revision."""
+    """What was promised is done. A later one of the same cycle replaces it, with the next revision."""
 
     type: ClassVar[str] = "sla.fulfilled"
-    responded_at: UtcInstant
+    fulfilled_at: UtcInstant
+    fulfilled_by: FulfilledBy
+    responded_at: Annotated[UtcInstant | None, Field(description="When somebody responded; null if it was closed.")]
+    detection: Annotated[Detection, Field(description="That of its breach; of one that was met, historic or live.")]
     met: bool
     overdue_seconds: Seconds
     revision: Annotated[int, Field(ge=1)]
@@ -146,6 +151,7 @@ class SlaCancelled(_ClockData):
 
     type: ClassVar[str] = "sla.cancelled"
     reason: str
+    detection: Annotated[Detection | None, Field(description="That of the breach in effect; null without one.")]
 
 
 AnnouncementData = (
@@ -168,13 +174,18 @@ def make_event_id(ticket: str, objective: str, cycle: int, kind: str, number: in
     return str(uuid5(_NAMESPACE, f"{objective}/{cycle}/{kind}/{number}/{revision}/{ticket}"))
 
 
+HISTORIC_KINDS = ("breached", "breach_retracted")
+"""What has a subject of its own for an import, so that it pages nobody."""
+
+
 def make_subject(kind: str, service_level: str, priority: str, ticket: str, historic: bool = False) -> str:
     """
-    Return the NATS subject of an event of type `sla.<kind>`. Historic breaches have their own, so they page nobody.
+    Return the NATS subject of an event of type `sla.<kind>`. Historic breaches and their retractions have their own, so
+    they page nobody.
 
     Level and priority are encoded as the ticket is, so that a name with a dot adds no token.
     """
-    event = f"{kind}_historic" if historic and kind == "breached" else kind
+    event = f"{kind}_historic" if historic and kind in HISTORIC_KINDS else kind
     return f"sla.{event}.{encode_token(service_level)}.{encode_token(priority)}.{encode_token(ticket)}"
 
 

@@ -36,7 +36,7 @@ from services.runtime.setup import Backends, Setup
 from services.store.interface import Lock, Store
 from services.store.schema import ANNOUNCED_SEQUENCE, ANNOUNCED_SINCE, ANNOUNCER_CHECKPOINT, build_created_at_key
 from sla.engine import Message
-from sla.log import Announced, Breached, BreachRetracted, EscalationRaised, LogEntry, LogRow, decode_rows
+from sla.log import Announced, Breached, BreachRetracted, EscalationRaised, Fulfilled, LogEntry, LogRow, decode_rows
 
 log = structlog.get_logger()
 
@@ -325,7 +325,7 @@ def build_announcement(entry: LogEntry) -> Outgoing:
     event = entry.event
     assert isinstance(event, Announced)
     data = _build_data(entry.ticket, event)
-    historic = isinstance(event, Breached) and event.detection == "historic"
+    historic = isinstance(event, Breached | BreachRetracted) and event.detection == "historic"
     subject = make_subject(event.KIND, data["service_level"], data["priority"], entry.ticket, historic)
     headers, body = build_announcement_message(
         f"sla.{event.KIND}", event.id, entry.ticket, event.time, data, event.trace
@@ -377,6 +377,8 @@ def _read_field(event: Announced, name: str) -> Any:
     """Return the attribute of this name; `x_seconds` is the span `x`."""
     if name == "breach_id" and isinstance(event, Breached):
         return event.id
+    if isinstance(event, Fulfilled) and name in ("fulfilled_at", "responded_at"):
+        return event.responded_at if name == "fulfilled_at" or event.fulfilled_by == "responded" else None
     if name == "escalated_at":
         return event.time
     if name.endswith("_seconds"):

@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from events.promises import Detection, make_event_id
+from events.tickets import Closed
 from sla.judge import AT_RISK, NEVER, ZERO, Cause, Clock, CycleKey, Details, Fact, Verdict, get_cause
 from sla.log import (
     Announced,
@@ -569,6 +570,7 @@ def decide_fulfilment(found: Comparison, state: State) -> Sequence[AnnouncedEven
             met=met,
             overdue=overdue,
             detection=_find_fulfilment_detection(found, response.time),
+            fulfilled_by="closed" if isinstance(response.data, Closed) else "responded",
             revision=revision,
             replaces=replaced.id if replaced else None,
             replaced_met=replaced.met if replaced else None,
@@ -609,6 +611,7 @@ def decide_cancellation(found: Comparison, state: State) -> Sequence[AnnouncedEv
         Cancelled(
             **_build_common(found, state, Cancelled, ended_by.time, cause, ended_by.asserted_by, number=number),
             reason=state.reason,
+            detection=_find_fulfilment_detection(found, ended_by.time) if clock.broken_at is not None else None,
             undoes=found.promise.last_outcome,
         ),
     )

@@ -12,7 +12,7 @@ import msgspec.json
 from msgspec import Struct
 
 from events.cloudevents import Trace
-from events.promises import Detection
+from events.promises import Detection, FulfilledBy
 from sla.policy import FIRST_RESPONSE
 
 
@@ -203,8 +203,9 @@ class BreachRetracted(Announced, frozen=True, omit_defaults=True, kw_only=True):
 
 class Fulfilled(Announced, frozen=True, omit_defaults=True, kw_only=True):
     """
-    `replaces` and `replaced_met` are of the one before; `undoes` is the outcome since that it supersedes. `detection`
-    is that of the breach it ends; without one, whether it was fulfilled long before the engine learned of the ticket.
+    `responded_at` is when it was fulfilled, also by closing. `replaces` and `replaced_met` are of the one before;
+    `undoes` is the outcome since that it supersedes. `detection` is that of the breach it ends; without one, whether it
+    was fulfilled long before the engine learned of the ticket.
     """
 
     TOPIC: ClassVar[str] = "fulfilled/1"
@@ -217,15 +218,20 @@ class Fulfilled(Announced, frozen=True, omit_defaults=True, kw_only=True):
     replaced_met: bool | None = None
     undoes: str | None = None
     detection: Detection = "live"
+    fulfilled_by: FulfilledBy = "responded"
 
 
 class Cancelled(Announced, frozen=True, omit_defaults=True, kw_only=True):
-    """The clock ended without a response that counts. `undoes` is the superseded outcome, None if there was none."""
+    """
+    The clock ended without a response that counts. `undoes` is the superseded outcome, None if there was none;
+    `detection` is that of the breach in effect, None without one.
+    """
 
     TOPIC: ClassVar[str] = "cancelled/1"
     KIND: ClassVar[str] = "cancelled"
     reason: str
     undoes: str | None = None
+    detection: Detection | None = None
 
 
 class EscalationRaised(Announced, frozen=True, omit_defaults=True, kw_only=True):

@@ -273,7 +273,10 @@ def identify_fact(ticket: str, event: Event) -> LoggedEvent:
     if not isinstance(event, FactRecorded):
         return LoggedEvent(event, None)
     data = TICKET_EVENT_TYPES[event.type].model_validate(event.data)
-    return LoggedEvent(event, TicketEvent(event.source, event.id, event.type, ticket, event.time, data, event.sequence))
+    fact = TicketEvent(
+        event.source, event.id, event.type, ticket, event.time, data, event.sequence, event.flags, event.trace
+    )
+    return LoggedEvent(event, fact)
 
 
 def build_fact_row(fact: TicketEvent) -> tuple[str, str, str]:

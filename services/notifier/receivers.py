@@ -201,16 +201,14 @@ class Receivers:
 
     def find_receivers(self, event: Announcement) -> set[str]:
         """
-        Return the names of the receivers of an event. Beside breaches, none for what was older than `historic_after`
-        when it was detected: it comes from an import.
+        Return the names of the receivers of an event. Nobody is told of an import: of a historic breach, of what ends
+        it, and of what was older than `historic_after` when it was detected.
         """
         is_new = event.data.detected_at - event.time <= self._historic_after
         match event.data:
-            case SlaBreached() | SlaBreachRetracted():
+            case SlaBreached(detection="live" | "late") | SlaBreachRetracted(detection="live" | "late"):
                 return set(self._notify.breaches)
-            case SlaFulfilled(met=False) if is_new:
-                return set(self._notify.breaches)
-            case SlaCancelled(elapsed_seconds=elapsed, target_seconds=target) if is_new and elapsed > target:
+            case SlaFulfilled(met=False, detection="live" | "late") | SlaCancelled(detection="live" | "late") if is_new:
                 return set(self._notify.breaches)
             case SlaOverdue() if is_new:
                 return set(self._notify.breaches)
@@ -219,6 +217,8 @@ class Receivers:
             case SlaApplied() | SlaTargetChanged() | SlaWarning() | SlaOverdue():
                 return set()
             case SlaFulfilled() | SlaCancelled() | SlaEscalated():
+                return set()
+            case SlaBreached() | SlaBreachRetracted():
                 return set()
             case _:
                 assert_never(event.data)

@@ -206,7 +206,7 @@ def _write_sentence(data: AnnouncementData, now: datetime, zone: str) -> str:
         case SlaBreachRetracted(breached_at=at, reason=reason):
             breach = f"The breach of {format_wall_time_briefly(at, zone)}"
             return f"{breach} turned out to be untrue: {reason.replace('_', ' ')}."
-        case SlaFulfilled(responded_at=at, overdue_seconds=seconds):
+        case SlaFulfilled(fulfilled_at=at, overdue_seconds=seconds):
             late = _format_length(timedelta(seconds=seconds))
             done = "closed" if data.cause == "closed" else "answered"
             return f"{due}, {done} {format_wall_time_briefly(at, zone)}: {late} of support time too late."

@@ -55,8 +55,8 @@ def check_message(ticket: str, event: AnnouncedEvent, announced: Announced) -> N
     assert set(envelope["data"]) == set(type(data).model_fields)
     assert envelope["specversion"] == "1.0" and envelope["source"] == "/sla"
     assert envelope["id"] == event.id and envelope["subject"] == data.ticket_id == ticket
-    historic = getattr(event, "detection", None) == "historic" and announced.kind == "breached"
-    kind = "breached_historic" if historic else announced.kind
+    historic = getattr(event, "detection", None) == "historic" and announced.kind in promises.HISTORIC_KINDS
+    kind = f"{announced.kind}_historic" if historic else announced.kind
     assert announced.subject == f"sla.{kind}.{data.service_level}.{data.priority}.{encode_token(ticket)}"
 
 

@@ -1,6 +1,6 @@
 """A breach is recorded by a tick of the deadline timer or by a fact that arrives after it, in time or late."""
 
-from tests.scenarios.scenario import WARNED, Scenario, asleep, changed, escalated, opened, responded, tick
+from tests.scenarios.scenario import WARNED, Scenario, asleep, changed, closed, escalated, opened, responded, tick
 
 SCENARIOS = (
     Scenario(
@@ -233,5 +233,31 @@ SCENARIOS = (
         ),
         then=("applied", "breached"),
         also={"breached": {"detection": "late", "detected_at": "2025-11-06 10:00"}},
+    ),
+    Scenario(
+        "what ends a historic breach is historic too",
+        rule=3,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00", arrives="2025-11-10 10:00"),
+            responded("2025-11-03 12:00", arrives="2025-11-10 11:00"),
+        ),
+        then=("applied", "breached", "breach_retracted", "fulfilled"),
+        also={
+            "breach_retracted": {
+                "detection": "historic",
+                "subject": "sla.breach_retracted_historic.foundation.critical",
+            },
+            "fulfilled": {"detection": "historic", "fulfilled_by": "responded", "fulfilled_at": "2025-11-03 12:00"},
+        },
+    ),
+    Scenario(
+        "a historic breach that is closed unanswered: the end names its detection",
+        rule=3,
+        given=(
+            opened("foundation", "critical", "2025-11-03 10:00", arrives="2025-11-10 10:00"),
+            closed("2025-11-10 11:00"),
+        ),
+        then=("applied", "breached", "cancelled"),
+        also={"cancelled": {"detection": "historic"}},
     ),
 )
