@@ -1,7 +1,7 @@
 """What became of each promise, which ones wait, and how many were kept? Why, the log says."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, NamedTuple
@@ -148,14 +148,14 @@ def make_page_mark(row: PromiseRow) -> PageMark:
 
 
 @dataclass(slots=True)
-class FoldedPromise:
+class PromiseChange:
     """
-    The log of one promise, folded. `facts` are those of its ticket, counted with the first response; `retracted` is the
-    number of breaches retracted, and `answer` the support time until the last one known, whether or not it counts now.
+    What a batch says of one promise: the state after it, how many facts of its ticket came (counted with the first
+    response) and how many breaches were retracted, and the support time of the last answer, whether or not it counts.
     """
 
-    facts: int = 0
     state: State = field(default_factory=State)
+    facts: int = 0
     retracted: int = 0
     answer: timedelta | None = None
 
@@ -220,54 +220,61 @@ class Promises:
 
     def apply(self, cursor: Cursor, batch: Sequence[LogRow]) -> None:
         facts = Counter(PromiseKey(row.ticket) for row in batch if row.topic == FactRecorded.TOPIC)
-        events = [
-            (PromiseKey(ticket, event.objective, event.cycle), event)
-            for _, ticket, event in decode_rows(batch, Decision)
-        ]
-        keys = dict.fromkeys([*facts, *(key for key, _ in events)])
-        rows = self._read_rows(cursor, list(keys))
-        before = _count_labels(rows)
-        rows |= {key: FoldedPromise() for key in keys if key not in rows}
+        changes = defaultdict[PromiseKey, PromiseChange](PromiseChange)
+        for _, ticket, event in decode_rows(batch, Decision):
+            changes[PromiseKey(ticket, event.objective, event.cycle)].apply(event)
+        before = self._read_labels(cursor, [*{**facts, **changes}])
         for key, number in facts.items():
-            rows[key].facts += number
-        for key, event in events:
-            rows[key].apply(event)
-        self._save(cursor, rows)
-        after = _count_labels(rows)
-        after.subtract(before)
+            if key in changes or key not in before:
+                changes[key].facts += number
+        cursor.executemany(
+            f"UPDATE {self._table} SET facts = facts + ? WHERE ticket = ? AND objective = ? AND cycle = ?",
+            [(number, *key) for key, number in facts.items() if key not in changes],
+        )
+        labels = {key: make_label(key.objective, change.state) for key, change in changes.items()}
+        self._save(cursor, changes, labels)
+        counts = Counter(labels[key] for key, change in changes.items() if is_promised(change.state))
+        counts.subtract(label for key, label in before.items() if key in changes and label is not None)
         cursor.executemany(
             f"INSERT INTO {self._counts} VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (objective, service_level, priority, stage, kept) "
             f"DO UPDATE SET n = {self._counts}.n + excluded.n",
-            [(*key, change) for key, change in after.items() if change],
+            [(*label, change) for label, change in counts.items() if change],
         )
         cursor.execute(f"DELETE FROM {self._counts} WHERE n = 0")
 
-    def _read_rows(self, cursor: Cursor, keys: Sequence[PromiseKey]) -> dict[PromiseKey, FoldedPromise]:
+    def _read_labels(self, cursor: Cursor, keys: Sequence[PromiseKey]) -> dict[PromiseKey, PromiseLabel | None]:
+        """Return the label of each of these promises that has a row, None for one that is not promised."""
         if not keys:
             return {}
-        cursor.execute(
-            f"SELECT ticket, objective, cycle, facts, state, retracted, answer FROM {self._table} "
-            f"WHERE (ticket, objective, cycle) IN (VALUES {','.join(['(?, ?, ?)'] * len(keys))})",
+        cursor.execute(  # joined: SQLite reads the whole table for a row value IN many
+            f"WITH wanted (ticket, objective, cycle) AS (VALUES {','.join(['(?, ?, ?)'] * len(keys))}) "
+            "SELECT ticket, objective, cycle, service_level, priority, stage, kept, started_at "
+            f"FROM wanted JOIN {self._table} USING (ticket, objective, cycle)",
             [value for key in keys for value in key],
         )
         return {
-            PromiseKey(ticket, objective, cycle): FoldedPromise(
-                facts, _decoder.decode(state), retracted, None if answer is None else answer * MICROSECOND
-            )
-            for ticket, objective, cycle, facts, state, retracted, answer in cursor.fetchall()
+            PromiseKey(ticket, objective, cycle): PromiseLabel(objective, level, priority, stage, kept)
+            if stage == "pending" or started_at is not None
+            else None
+            for ticket, objective, cycle, level, priority, stage, kept, started_at in cursor.fetchall()
         }
 
-    def _save(self, cursor: Cursor, rows: dict[PromiseKey, FoldedPromise]) -> None:
-        columns = (
-            "facts", "service_level", "priority", "stage", "kept", "customer", "policy_version", "searched",
-            "open_until", "at_risk_at", "started_at", "retracted", "answer", "state",
+    def _save(
+        self, cursor: Cursor, changes: Mapping[PromiseKey, PromiseChange], labels: Mapping[PromiseKey, PromiseLabel]
+    ) -> None:
+        replaced = (
+            "service_level", "priority", "stage", "kept", "customer", "policy_version", "searched", "open_until",
+            "at_risk_at", "started_at", "state",
         )  # fmt: skip
+        columns = ("ticket", "objective", "cycle", "facts", "retracted", "answer", *replaced)
         cursor.executemany(
-            f"INSERT INTO {self._table} VALUES (?, ?, ?{', ?' * len(columns)}) "
+            f"INSERT INTO {self._table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "
             "ON CONFLICT (ticket, objective, cycle) DO UPDATE SET "
-            + ", ".join(f"{name} = excluded.{name}" for name in columns),
-            [(*key, *_list_values(key, row)) for key, row in rows.items()],
+            f"facts = {self._table}.facts + excluded.facts, retracted = {self._table}.retracted + excluded.retracted, "
+            f"answer = coalesce(excluded.answer, {self._table}.answer), "
+            + ", ".join(f"{name} = excluded.{name}" for name in replaced),
+            [(*key, *_list_values(key.ticket, change, labels[key])) for key, change in changes.items()],
         )
 
     # ---- sums
@@ -319,7 +326,8 @@ class Promises:
     ) -> list[PromiseRow]:
         """
         Return the open promises by deadline, pending ones last. With a limit, at least the first so many of each
-        version, objective, level and priority, which have the same support hours.
+        version, objective, level and priority, which have the same support hours, and all that are paused: what is left
+        of them does not follow from their deadline.
         """
         where, values = _select_wanted(wanted, now)
         within = "policy_version, objective, service_level, priority ORDER BY open_until, ticket, objective, cycle"
@@ -328,7 +336,9 @@ class Promises:
         order = "ORDER BY open_until, ticket, objective, cycle"
         if limit is None:
             return self._select(cursor, self._table, f"{rest}{order}", values)
-        return self._select(cursor, f"({ranked} {rest}) AS ranked", f"WHERE place <= ? {order}", (*values, limit))
+        return self._select(
+            cursor, f"({ranked} {rest}) AS ranked", f"WHERE place <= ? OR stage = 'paused' {order}", (*values, limit)
+        )
 
     def list_page(
         self, cursor: Cursor, wanted: PromiseFilter, now: datetime, limit: int, after: PageMark | None = None
@@ -374,27 +384,23 @@ class Promises:
 MAX_MARKS = 1_000  # parameters of one statement
 
 
-def _count_labels(rows: dict[PromiseKey, FoldedPromise]) -> Counter[PromiseLabel]:
-    return Counter(make_label(key.objective, row.state) for key, row in rows.items() if is_promised(row.state))
-
-
-def _list_values(key: PromiseKey, row: FoldedPromise) -> tuple[Any, ...]:
+def _list_values(ticket: str, change: PromiseChange, label: PromiseLabel) -> tuple[Any, ...]:
     """Return the columns of a row beside its key."""
-    state, label = row.state, make_label(key.objective, row.state)
+    state = change.state
     return (
-        row.facts,
+        change.facts,
+        change.retracted,
+        None if change.answer is None else change.answer // MICROSECOND,
         label.service_level,
         label.priority,
         label.stage,
         label.kept,
         state.customer or "",
         state.policy_version or "",
-        _write_searched(key.ticket, state),
+        _write_searched(ticket, state),
         get_open_until(state),
         _get_at_risk_at(state),
         to_microseconds(state.started_at) if state.started_at and is_promised(state) else None,
-        row.retracted,
-        None if row.answer is None else row.answer // MICROSECOND,
         _encoder.encode(state).decode(),
     )
 
