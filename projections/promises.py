@@ -64,14 +64,15 @@ class PromiseLabel(NamedTuple):
 
 class PromiseFilter(NamedTuple):
     """
-    Which promises: those of an objective, of the level and priority they are judged by, of a customer, and in one of
-    STATES at `now`; and those whose ticket or customer has the words of `search` in it. None is any.
+    Which promises: those of an objective, of the level and priority they are judged by, of a customer and a team, and
+    in one of STATES at `now`; and those whose ticket, customer or title has the words of `search` in it. None is any.
     """
 
     objective: str | None = None
     service_level: str | None = None
     priority: str | None = None
     customer: str | None = None
+    team: str | None = None
     state: str | None = None
     search: str | None = None
 
@@ -83,6 +84,7 @@ class PromiseFilter(NamedTuple):
             "service_level": label.service_level,
             "priority": label.priority,
             "customer": state.customer or "",
+            "team": state.team or "",
         }
         return (
             all(getattr(self, name) in (None, value) for name, value in exact.items())
@@ -193,7 +195,7 @@ class Promises:
 
     name: ClassVar[str] = "promises"
     source: ClassVar[str] = "log"
-    layout: ClassVar[int] = 1
+    layout: ClassVar[int] = 2
 
     def __init__(self, suffix: str = "") -> None:
         self._table, self._counts = f"promises{suffix}", f"promise_counts{suffix}"
@@ -206,9 +208,9 @@ class Promises:
         cursor.execute(
             f"CREATE TABLE IF NOT EXISTS {self._table} (ticket TEXT, objective TEXT, cycle INTEGER, "
             "facts INTEGER NOT NULL, service_level TEXT NOT NULL, priority TEXT NOT NULL, stage TEXT NOT NULL, "
-            "kept TEXT NOT NULL, customer TEXT NOT NULL, policy_version TEXT NOT NULL, searched TEXT NOT NULL, "
-            "open_until BIGINT, at_risk_at BIGINT, started_at BIGINT, retracted INTEGER NOT NULL, answer BIGINT, "
-            "state TEXT NOT NULL, PRIMARY KEY (ticket, objective, cycle), "
+            "kept TEXT NOT NULL, customer TEXT NOT NULL, team TEXT NOT NULL, policy_version TEXT NOT NULL, "
+            "searched TEXT NOT NULL, open_until BIGINT, at_risk_at BIGINT, started_at BIGINT, "
+            "retracted INTEGER NOT NULL, answer BIGINT, state TEXT NOT NULL, PRIMARY KEY (ticket, objective, cycle), "
             "UNIQUE (open_until, ticket, objective, cycle), UNIQUE (at_risk_at, ticket, objective, cycle), "
             "UNIQUE (started_at, ticket, objective, cycle))"
         )
@@ -264,8 +266,8 @@ class Promises:
         self, cursor: Cursor, changes: Mapping[PromiseKey, PromiseChange], labels: Mapping[PromiseKey, PromiseLabel]
     ) -> None:
         replaced = (
-            "service_level", "priority", "stage", "kept", "customer", "policy_version", "searched", "open_until",
-            "at_risk_at", "started_at", "state",
+            "service_level", "priority", "stage", "kept", "customer", "team", "policy_version", "searched",
+            "open_until", "at_risk_at", "started_at", "state",
         )  # fmt: skip
         columns = ("ticket", "objective", "cycle", "facts", "retracted", "answer", *replaced)
         cursor.executemany(
@@ -396,6 +398,7 @@ def _list_values(ticket: str, change: PromiseChange, label: PromiseLabel) -> tup
         label.stage,
         label.kept,
         state.customer or "",
+        state.team or "",
         state.policy_version or "",
         _write_searched(ticket, state),
         get_open_until(state),
@@ -407,7 +410,7 @@ def _list_values(ticket: str, change: PromiseChange, label: PromiseLabel) -> tup
 
 def _write_searched(ticket: str, state: State) -> str:
     """Return the text that a search looks into."""
-    return "\n".join((ticket, state.customer or "")).casefold()
+    return "\n".join((ticket, state.customer or "", state.title or "")).casefold()
 
 
 def _select_wanted(wanted: PromiseFilter, now: datetime) -> tuple[str, list[Any]]:

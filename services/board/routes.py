@@ -431,7 +431,9 @@ def _show_policy(board: Board, request: Request, snapshot: BoardSnapshot) -> str
 # ---- what a request says
 
 
-FILTERS = {"level": "service_level"} | {name: name for name in ("objective", "priority", "customer", "state", "search")}
+FILTERS = {"level": "service_level"} | {
+    name: name for name in ("objective", "priority", "customer", "team", "state", "search")
+}
 """Parameters that choose promises, and what they are called in a PromiseFilter."""
 
 

@@ -50,8 +50,9 @@ def list_command(
     priority: Annotated[str | None, typer.Option(help="Of this priority.")] = None,
     objective: Annotated[str | None, typer.Option(help="Such as first_response.")] = None,
     customer: Annotated[str | None, typer.Option(help="Of this customer.")] = None,
+    team: Annotated[str | None, typer.Option(help="Of this team.")] = None,
     state: Annotated[str, typer.Option(help=f"Of {', '.join(OPEN_STATES)}.")] = "open",
-    search: Annotated[str | None, typer.Option(help="With this in ticket or customer.")] = None,
+    search: Annotated[str | None, typer.Option(help="With this in ticket, customer or title.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     as_of: AsOf = None,
     known_at: KnownAt = None,
@@ -62,7 +63,7 @@ def list_command(
     The open promises by support time left; those that are too late come first. At another time than now, the whole log
     is read. For example: sla list --priority critical --state breached
     """
-    wanted = PromiseFilter(objective, level, priority, customer, state, search)
+    wanted = PromiseFilter(objective, level, priority, customer, team, state, search)
     with open_for_question(data, as_of, known_at) as (store, point), refuse_wrong_usage():
         check_filter(wanted, store.read_versions(), OPEN_STATES)
         found = list_open_promises(store, point, wanted, limit)

@@ -31,7 +31,8 @@ CORNER_SHOP = Path(__file__).parents[2] / "docs" / "policies" / "corner-shop.yam
 KEYS = [
     "ticket_id", "service_level", "priority", "stage", "breached", "breached_at", "breaches", "started_at", "due_at",
     "target_seconds", "elapsed_seconds", "responded_at", "met", "overdue_seconds", "escalation_level",
-    "policy_version", "facts", "objective", "cycle", "fulfilled_at", "kept", "customer", "reason", "flags",
+    "policy_version", "facts", "objective", "cycle", "fulfilled_at", "kept", "customer", "title", "url", "team",
+    "assignee", "reason", "flags",
     "quarantined_at",
 ]  # fmt: skip
 TICKET_KEYS = [*(key for key in KEYS if key not in ("objective", "cycle")), "promises"]
@@ -389,6 +390,10 @@ def test_what_is_published_is_shown(engine: Engine) -> None:
         "fulfilled_at": "2026-11-20T16:30:00.500000Z",
         "kept": True,
         "customer": None,
+        "title": None,
+        "url": None,
+        "team": None,
+        "assignee": None,
         "reason": None,
         "flags": [],
         "quarantined_at": None,

@@ -237,7 +237,9 @@ FILTERS = [
     PromiseFilter(service_level="enterprise", priority="minor"),
     PromiseFilter(service_level="none"),
     PromiseFilter(customer="Acme_AB"),
+    PromiseFilter(team="night"),
     PromiseFilter(search="ACME_"),
+    PromiseFilter(search="printer"),
     PromiseFilter(search="pen-T"),
     PromiseFilter(search="%"),
     PromiseFilter(objective="resolution", state="broken", search="t-1"),
@@ -249,7 +251,11 @@ def test_a_filter_finds_the_promises_that_match_it_page_by_page_and_in_the_list_
 ) -> None:
     log, now = Log(tmp_path / "sla.db", ALL_OBJECTIVES), START + 6 * 24 * HOUR
     log.live_through(range(30))
-    log.take(now, opened("C-1", now - HOUR, customer="Acme_AB"), opened("C-2", now - HOUR, customer="AcmeXAB"))
+    log.take(
+        now,
+        opened("C-1", now - HOUR, customer="Acme_AB", team="night", title="The Printer"),
+        opened("C-2", now - HOUR, customer="AcmeXAB"),
+    )
     log.take(
         now,
         fact("paused", "C-1", now),
