@@ -140,6 +140,13 @@ def test_every_series_exists_at_zero_from_the_start(
         assert there[tuple(sorted(zip(labels, values, strict=True)))] == 0
 
 
+def test_the_page_names_each_figure_of_promises(live: Live) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    shown = {sample.name.removesuffix("_bucket") for sample in live.fresh if "objective" in sample.labels}
+    names = {name for name in shown if not name.endswith(("_sum", "_count"))}
+    assert len(names) == 9 and all(f"`{name}`" in page for name in names)
+
+
 def test_the_build_and_the_next_deadline_are_shown_too(live: Live) -> None:
     assert total(live.fresh, "sla_build_info") == 1
     assert any(sample.name == "sla_next_deadline_timestamp_seconds" for sample in live.fresh)

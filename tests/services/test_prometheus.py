@@ -41,6 +41,16 @@ def test_each_alert_fires_when_it_must() -> None:
     assert fired == quiet == {rule["alert"] for rule in alerts()}
 
 
+def test_the_page_names_the_rules_that_are_recorded() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    rules = [
+        rule for group in yaml.safe_load((RULES / "rules.yml").read_text("utf-8"))["groups"] for rule in group["rules"]
+    ]
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    named = set(re.findall(r"`(sla:[a-z0-9_:]+)`", page))
+    assert named <= recorded and {name for name in recorded if "ratio" in name} <= named
+
+
 def test_each_alert_says_how_bad_it_is_and_what_to_do() -> None:
     page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     for rule in alerts():
