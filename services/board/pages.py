@@ -17,6 +17,8 @@ from projections.promises import NO_LEVEL, Cell, PromiseFilter, make_label
 from services.board.charts import ChartMark, ChartSegment, draw_hours_chart, draw_timeline
 from services.board.service import BoardSnapshot, Line, News, Tally, find_windows_ahead
 from services.queries.explanation import TicketExplanation, list_details
+from services.queries.report import GROUPINGS, Json
+from services.queries.report_table import build_rows, list_columns
 from services.text.formats import format_share, format_span, format_wall_time
 from services.text.phrases import choose_wording, name_fact, name_promise, write_decision, write_news
 from sla.calendar import LEAP_YEAR, Rules, Segment, SupportHours, Week, get_zone
@@ -155,6 +157,60 @@ def render_ticket(
         length=format_span,
         url=build_ticket_url,
     )
+
+
+def render_report(
+    snapshot: BoardSnapshot, report: Json, given: Mapping[str, str | None], objectives: Sequence[str]
+) -> str:
+    """Return the page of a report; `given` is the time that was asked about, verbatim."""
+    asked = {name: report[name] for name in ("period", "by", "objective", "customer")} | dict(given)
+    today = snapshot.now.astimezone(get_zone(report["zone"])).date()
+    *rows, total = build_rows(report)
+
+    def list_choices(key: str, names: Iterable[str | None]) -> list[tuple[str, str, bool]]:
+        return [
+            (
+                "all" if name is None else name.replace("_", " "),
+                _build_report_url({**asked, key: name}),
+                name == asked[key],
+            )
+            for name in names
+        ]
+
+    return _render(
+        "report",
+        snapshot,
+        report["zone"],
+        asked=asked,
+        filters=[
+            ("Period", list_choices("period", _list_periods(today))),
+            *([("Objective", list_choices("objective", (None, *objectives)))] if len(objectives) > 1 else []),
+            ("By", [(name, _build_toggle_url(asked, name), name in report["by"]) for name in GROUPINGS]),
+        ],
+        csv=_build_report_url(asked, "/report.csv"),
+        columns=list_columns(report),
+        keys=len(report["by"]),
+        rows=[*zip(rows, report["rows"], strict=True)],
+        total=total,
+    )
+
+
+def _list_periods(today: date) -> list[str]:
+    """Return the periods that people ask for most: this month and the one before, this quarter, this year, all."""
+    before = today.replace(day=1) - timedelta(days=1)
+    quarter = f"{today.year}-Q{(today.month + 2) // 3}"
+    return [f"{today:%Y-%m}", f"{before:%Y-%m}", quarter, f"{today.year}", "all"]
+
+
+def _build_toggle_url(asked: Mapping[str, Any], name: str) -> str:
+    """Build the address of the same report with one grouping more, or without it."""
+    return _build_report_url({**asked, "by": [each for each in GROUPINGS if (each in asked["by"]) != (each == name)]})
+
+
+def _build_report_url(asked: Mapping[str, Any], page: str = "/report") -> str:
+    """Build the address of a report; without groupings too, as the page has some of its own accord."""
+    given = {name: value for name, value in asked.items() if value and name != "by"}
+    return f"{page}?" + urlencode({**given, "by": ",".join(asked["by"])}, safe=",")
 
 
 def render_policy(snapshot: BoardSnapshot, it: Policy, versions: Sequence[Version], year: int) -> str:

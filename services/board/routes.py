@@ -33,7 +33,8 @@ from services.board.service import Board, BoardSnapshot, Line, News, build_line
 from services.errors import TRANSIENT_ERRORS
 from services.queries.explanation import explain_ticket
 from services.queries.point_in_time import NothingKnownError, PointInTime
-from services.queries.report import build_report
+from services.queries.report import Json, build_report
+from services.queries.report_table import format_csv
 from services.queries.ticket_status import check_filter, list_open_then, read_ticket_status
 from services.runtime.http_limits import (
     GUESS_DELAY,
@@ -90,6 +91,8 @@ def build_app(board: Callable[[], Board | None], token: str | None) -> ASGIApp:
     routes = [
         Route("/", web.answer_page(_show_board)),
         Route("/ticket", web.answer_page(_show_ticket)),
+        Route("/report", web.answer_page(_show_report)),
+        Route("/report.csv", web.answer_csv(_answer_csv)),
         Route("/policy", web.answer_page(_show_policy)),
         Route("/events", web.stream_events),
         Route("/static/{name}", _serve_static),
@@ -159,7 +162,9 @@ class _Guard:
 
 def is_about_past(request: Request) -> bool:
     """Return whether the answer takes all of history, or much of it."""
-    return request.url.path.endswith("/report") or not {"as_of", "known_at"}.isdisjoint(request.query_params)
+    return request.url.path.endswith(("/report", "/report.csv")) or not {"as_of", "known_at"}.isdisjoint(
+        request.query_params
+    )
 
 
 def _parse_host(host: str) -> str:
@@ -203,6 +208,14 @@ class _Web:
 
         async def endpoint(request: Request) -> Response:
             return await self._answer(request, question, "text/html; charset=utf-8", str.encode)
+
+        return endpoint
+
+    def answer_csv(self, question: Callable[[Board, Request, BoardSnapshot], str]) -> Callable[[Request], Any]:
+        """Return the endpoint that answers a question with a sheet."""
+
+        async def endpoint(request: Request) -> Response:
+            return await self._answer(request, question, "text/csv; charset=utf-8", str.encode)
 
         return endpoint
 
@@ -372,10 +385,18 @@ def _answer_ticket(board: Board, request: Request, snapshot: BoardSnapshot) -> o
     return answer
 
 
-def _answer_report(board: Board, request: Request, snapshot: BoardSnapshot) -> object:
+def _answer_report(board: Board, request: Request, snapshot: BoardSnapshot) -> Json:
+    return _build_asked_report(board, request, snapshot)
+
+
+def _answer_csv(board: Board, request: Request, snapshot: BoardSnapshot) -> str:
+    return format_csv(_build_asked_report(board, request, snapshot))
+
+
+def _build_asked_report(board: Board, request: Request, snapshot: BoardSnapshot, default_by: str = "") -> Json:
     _check_names(request, "period", "by", "objective", "customer", "as_of", "known_at")
-    when, period = _parse_point_in_time(request, snapshot.now), request.query_params.get("period", "all")
-    by = [name for name in request.query_params.get("by", "").split(",") if name]
+    when, period = _parse_point_in_time(request, snapshot.now), request.query_params.get("period") or "all"
+    by = [name for name in request.query_params.get("by", default_by).split(",") if name]
     try:
         objective, customer = (request.query_params.get(name) or None for name in ("objective", "customer"))
         return build_report(board.store, when, period, by, objective, customer)
@@ -414,6 +435,13 @@ def _show_ticket(board: Board, request: Request, snapshot: BoardSnapshot) -> str
     given = {name: request.query_params.get(name, "") for name in ("as_of", "known_at")}
     lines = [build_line(status, when.at) for status in explained.status.promises]
     return pages.render_ticket(snapshot, explained, lines, given)
+
+
+def _show_report(board: Board, request: Request, snapshot: BoardSnapshot) -> str:
+    report = _build_asked_report(board, request, snapshot, default_by="objective,level,priority")
+    given = {name: request.query_params.get(name) for name in ("as_of", "known_at")}
+    objectives = dict.fromkeys(name for version in board.store.read_versions() for name in version.policy.objectives)
+    return pages.render_report(snapshot, report, given, [*objectives])
 
 
 def _show_policy(board: Board, request: Request, snapshot: BoardSnapshot) -> str:

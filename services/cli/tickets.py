@@ -1,12 +1,13 @@
 """Commands that ask about tickets: show, list, explain, report. The answers are those of services/queries."""
 
+import sys
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from projections.promises import OPEN_STATES, PromiseFilter
-from services.cli import report, ticket_status
+from services.cli import ticket_status
 from services.cli.explanation import print_explanation
 from services.cli.options import DEFAULT_DATA, As, AsOf, CommandFailedError, Data, KnownAt, Output, create_app
 from services.cli.resources import open_for_question
@@ -14,6 +15,7 @@ from services.cli.settings import refuse_wrong_usage
 from services.cli.terminal import print_json, print_pairs, print_table
 from services.queries.explanation import explain_ticket
 from services.queries.report import GROUPINGS, build_report
+from services.queries.report_table import build_rows, format_csv, list_columns
 from services.queries.ticket_status import check_filter, list_open_promises, read_ticket_status
 
 app = create_app()
@@ -114,6 +116,6 @@ def report_command(
     if output is ReportOutput.JSON:
         print_json(found)
     elif output is ReportOutput.CSV:
-        report.write_csv(found)
+        sys.stdout.write(format_csv(found))
     else:
-        print_table(report.list_columns(found), report.build_rows(found))
+        print_table(list_columns(found), build_rows(found))

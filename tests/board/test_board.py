@@ -349,7 +349,15 @@ def test_the_description_names_every_route_of_the_api(live: Live) -> None:
 # ---- pages
 
 
-PAGES = ("/", "/?level=enterprise&priority=serious", "/ticket?id=LATE", "/policy", "/nothing", "/ticket?id=NOBODY")
+PAGES = (
+    "/",
+    "/report",
+    "/?level=enterprise&priority=serious",
+    "/ticket?id=LATE",
+    "/policy",
+    "/nothing",
+    "/ticket?id=NOBODY",
+)
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/api/promises", "/api/nothing", *(f"/static/{name}" for name in STATIC)])

@@ -147,3 +147,36 @@ async def test_the_drawing_of_a_promise_marks_what_fulfilled_it(web: httpx.Async
     first, resolution = re.findall(r'<svg class="course".+?</svg>', page)
     assert re.findall(r'<text class="answer"[^>]*>([^<]+)', first) == ["responded"]
     assert re.findall(r'<text class="answer"[^>]*>([^<]+)', resolution) == ["closed"]
+
+
+async def test_the_report_has_the_late_resolution_as_the_api_does(web: httpx.AsyncClient) -> None:
+    page = await read_page(web, "/report")
+    rows = re.findall(
+        r'<tr data-kept="(\d+)" data-broken="(\d+)" data-objective="(\w+)" data-level="(\w+)" data-priority="(\w+)"',
+        page,
+    )
+    answer = (await web.get("/api/report?by=objective,level,priority")).json()
+    columns = ("kept", "broken", "objective", "service_level", "priority")
+    assert rows == [tuple(str(row[name]) for name in columns) for row in answer["rows"]]
+    assert ("1", "1", "resolution", "enterprise", "critical") in rows
+    assert "50.0 %" in page
+
+
+async def test_the_csv_of_a_report_keeps_what_was_asked(web: httpx.AsyncClient) -> None:
+    asked = "period=2026-11&objective=resolution&customer=Nordic+Bikes&by=level,priority"
+    page = await read_page(web, f"/report?{asked}")
+    (link,) = re.findall(r'href="(/report\.csv[^"]+)"', page)
+    assert link == f"/report.csv?{asked}"
+    assert 'href="/report?period=2026-11&objective=resolution&customer=Nordic+Bikes&by=level"' in page
+    answer = await web.get(link)
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    header, line = answer.text.splitlines()
+    assert (header[:37], line[:24]) == ("service_level,priority,promises,kept,", "enterprise,critical,1,0,1"[:24])
+
+
+@pytest.mark.parametrize("path", ["/report", "/report.csv"])
+async def test_a_report_refuses_what_it_does_not_know(web: httpx.AsyncClient, path: str) -> None:
+    for asked, hint in (("period=soon", "write 2026-10"), ("team=x", "there are period, by, objective, customer")):
+        answer = await web.get(f"{path}?{asked}")
+        assert answer.status_code == 400
+        assert hint in html.unescape(answer.text)

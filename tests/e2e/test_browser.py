@@ -328,7 +328,7 @@ async def test_it_can_be_read_from_five_metres_and_on_a_phone_and_moves_nothing_
     async with connected(live.nats_url) as nc:
         await publish(nc, opened("SIZE-" + "X" * 120, ago(hours=1), "minor"), opened("SIZE", ago(hours=1), "serious"))
         await announced(nc, live.store)
-    pages = ("/", "/ticket?id=SIZE", f"/ticket?id=SIZE-{'X' * 120}", "/policy", "/nothing")
+    pages = ("/", "/report", "/ticket?id=SIZE", f"/ticket?id=SIZE-{'X' * 120}", "/policy", "/nothing")
     async with look_at(browser, live.http_url) as page:
         size = "(e) => parseFloat(getComputedStyle(e).fontSize)"
         assert await page.locator(".tiles dd").first.evaluate(size) >= 72

@@ -14,10 +14,11 @@ from events.times import from_microseconds
 from projections.deadlines import Deadlines
 from projections.registry import PROJECTIONS
 from projections.runner import catch_up
-from services.cli import explanation, report, terminal
+from services.cli import explanation, terminal
 from services.queries.explanation import explain_ticket
 from services.queries.point_in_time import PointInTime
 from services.queries.report import build_report
+from services.queries.report_table import build_rows, list_columns
 from services.store.interface import Database
 from sla.engine import TICK_PREFIX, Engine, Message
 from sla.policy import Policy
@@ -94,7 +95,7 @@ def build_page() -> str:
 
         def print_report(when: PointInTime) -> str:
             found = build_report(store, when, "2026-Q2", ["level", "customer"])
-            return capture_stdout(lambda: terminal.print_table(report.list_columns(found), report.build_rows(found)))
+            return capture_stdout(lambda: terminal.print_table(list_columns(found), build_rows(found)))
 
         made = {
             "now": print_explanation(present),

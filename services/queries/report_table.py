@@ -1,7 +1,7 @@
-"""The table and the CSV of `sla report`. What is counted, queries know."""
+"""A report as a table and as CSV, for people and for sheets. What is counted, report.py knows."""
 
 import csv
-import sys
+import io
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -38,12 +38,14 @@ def _format_cell(name: str, value: Any) -> str:
     return format_span(timedelta(seconds=value)) if name.endswith("_seconds") else str(value)
 
 
-def write_csv(report: Json) -> None:
-    """Write a line for each group to stdout, or one for all if there are no groups; no totals beside their parts."""
-    writer = csv.DictWriter(sys.stdout, [*_list_groupings(report), *report["total"]], lineterminator="\n")
+def format_csv(report: Json) -> str:
+    """Return a line for each group, or one for all if there are no groups; no totals beside their parts."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [*_list_groupings(report), *report["total"]], lineterminator="\n")
     writer.writeheader()
     for row in report["rows"] if report["by"] else [report["total"]]:
         writer.writerow({name: _escape_formula(value) for name, value in row.items()})
+    return out.getvalue()
 
 
 def _escape_formula(value: Any) -> Any:
