@@ -246,8 +246,10 @@ def _list_passed(clock: Clock, now: datetime) -> list[str]:
 
 def _list_thresholds(clock: Clock) -> list[tuple[datetime, str]]:
     """Return the thresholds in the order in which they are reached, each with its instant."""
-    found = ((clock.phase.find_threshold(each), str(each)) for each in clock.phase.policy.warn_at)
-    return sorted(((at, text) for at, text in found if at is not None), key=itemgetter(0))
+    phase = clock.phase
+    shares = ((share, each) for each in phase.policy.warn_at if (share := each.find_share(phase.target)) is not None)
+    found = ((phase.find_threshold(each), str(each)) for _, each in sorted(shares, key=itemgetter(0)))
+    return [(at, text) for at, text in found if at is not None]
 
 
 def _build_state(found: Comparison) -> State:
