@@ -80,7 +80,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("run", "intake", "reports"),                                       "intake, clock, announcer, metrics"),
     (("run", "intake"),                                                  "SLA_NATS_URL is not set"),
     (("rebuild", "reports"),                                             "deadlines, promises, compliance, arrivals"),
-    (("watch", "--only", "broken"),                                      "breached, breach_retracted, fulfilled"),
+    (("watch", "--only", "broken"),                                      "breached, overdue, breach_retracted"),
     (("list", "--limit", "0"),                                           "--limit"),
     (("publish", "answered", "T-1"),                                     "opened, priority_changed, responded"),
     (("publish", "opened", "T-1", "--level", "foundation"),              "opened needs --priority"),
