@@ -214,6 +214,17 @@ def test_a_closing_that_fulfils_a_promise_is_no_answer_and_stops_nothing() -> No
     assert [step.cause for step in clocks["resolution"].steps] == ["opened"]
 
 
+def test_a_ticket_closed_as_it_was_opened_has_a_deadline_all_the_same() -> None:
+    found = explain_facts(
+        opened("foundation", "critical", "2025-11-03 09:00"),
+        closed("2025-11-03 09:00"),
+        policy=with_objectives("resolution"),
+        when="2025-11-03 20:00",
+    )
+    check(found, stockholm("2025-11-03 20:00"))
+    assert found.clocks[1].met
+
+
 def test_the_text_has_a_line_for_each_promise_and_names_that_of_each_decision(tmp_path: Path) -> None:
     engine = explain_page.LocalEngine(new_store(tmp_path / "sla.db"), with_objectives("resolution"))
     facts = opened("foundation", "critical", "2025-11-03 09:00"), responded("2025-11-03 10:00")
