@@ -198,8 +198,10 @@ class _History:
         """The ticket as it was when it was closed, and as if that had not been."""
         opening, changes, pauses, edited_at = self._given
         kept = [fact for fact in changes if fact.time <= closed_at]
-        last = [fact for fact in kept if fact.kind in ("closed", "reopened")][-1]
-        return _History(opening, [fact for fact in kept if fact is not last], pauses, edited_at)
+        reopened = [number for number, fact in enumerate(kept) if fact.kind == "reopened"]
+        since = max(reopened, default=-1)  # whoever closed it: two may, at one instant
+        open_still = [fact for number, fact in enumerate(kept) if number < since or fact.kind != "closed"]
+        return _History(opening, open_still, pauses, edited_at)
 
     def find_promise(self, answered_at: datetime | None) -> Promise:
         """Rules 4 and 14, walked forward from one change of hours, target or being open to the next."""
