@@ -230,7 +230,8 @@ class Promises:
             if key in changes or key not in before:
                 changes[key].facts += number
         cursor.executemany(
-            f"UPDATE {self._table} SET facts = facts + ? WHERE ticket = ? AND objective = ? AND cycle = ?",
+            f"UPDATE {self._table} SET facts = facts + more.column1 FROM (VALUES (?, ?, ?, ?)) AS more "
+            "WHERE ticket = more.column2 AND objective = more.column3 AND cycle = more.column4",
             [(number, *key) for key, number in facts.items() if key not in changes],
         )
         labels = {key: make_label(key.objective, change.state) for key, change in changes.items()}
