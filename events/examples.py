@@ -116,7 +116,9 @@ EXAMPLES: dict[str, Example] = {
         _make_ticket_example(DetailsChanged, "fact-15", "2026-11-25T16:00:00Z", assignee="Kim", team="chat"),
         _make_ticket_example(PriorityChanged, "fact-2", "2026-11-20T16:10:00Z", priority="critical"),
         _make_ticket_example(Responded, "fact-3", "2026-11-23T11:30:00.125381Z", by="agent", channel="email"),
-        _make_ticket_example(Escalated, "fact-4", "2026-11-23T11:05:00Z", reason="The customer called the CEO."),
+        _make_ticket_example(
+            Escalated, "fact-4", "2026-11-23T11:05:00Z", by="ticket", reason="The customer called the CEO."
+        ),
         _make_ticket_example(ServiceLevelChanged, "fact-5", "2026-11-24T09:00:00Z", service_level="professional"),
         _make_ticket_example(Closed, "fact-6", "2026-11-24T12:00:00Z", reason="Solved."),
         _make_ticket_example(Reopened, "fact-7", "2026-11-25T08:00:00Z", reason="It came back."),

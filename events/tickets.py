@@ -45,6 +45,7 @@ FreeText = Annotated[str, Field(description="Decides nothing; cut at 500 charact
 ExclusionReason = Annotated[str, Field(min_length=1, max_length=500)]
 Instant = Annotated[datetime, BeforeValidator(_parse_instant), WithJsonSchema(TIME_SCHEMA)]
 Responder = Literal["agent", "automation"]
+Escalator = Literal["ticket", "account_manager", "mailbox"]
 
 
 class _TicketEventData(BaseModel):
@@ -95,9 +96,10 @@ class Responded(_TicketEventData):
 
 
 class Escalated(_TicketEventData):
-    """Somebody asked for escalation."""
+    """Somebody asked for escalation: in the ticket, through the account manager, or by mail."""
 
     type: ClassVar[str] = "ticket.escalated"
+    by: Escalator | None = None
     reason: FreeText | None = None
 
 
@@ -158,7 +160,7 @@ class Corrected(_Labelled):
     service_level: str | None = None
     priority: str | None = None
     channel: Channel | None = None
-    by: Responder | None = None
+    by: Responder | Escalator | None = None
     reason: FreeText | None = None
     time: Instant | None = None
 

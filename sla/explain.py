@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from events.tickets import Excluded, Responded
+from events.tickets import Escalated, Excluded, Responded
 from sla.calendar import Segment
 from sla.judge import NEVER, ZERO, Cause, Clock, CycleKey, Fact, Facts, Phase, get_cause, judge
 from sla.log import Announced, AnnouncedEvent, BreachRetracted, Event, FactRecorded, StateUpdated
@@ -225,7 +225,7 @@ def _build_steps(clock: Clock, at: datetime, facts: Facts) -> Iterator[DeadlineS
 
 def _find_changes_at(time: datetime, changes: Sequence[Fact]) -> tuple[Fact, ...]:
     at_once = changes[bisect_left(changes, time, key=_get_time) : bisect_right(changes, time, key=_get_time)]
-    return tuple(fact for fact in at_once if not isinstance(fact.data, Responded))
+    return tuple(fact for fact in at_once if not isinstance(fact.data, Responded | Escalated))
 
 
 def _find_step_cause(phase: Phase, changes: Sequence[Fact]) -> Cause:

@@ -127,6 +127,7 @@ class Flag(StrEnum):
     ANSWERED_BEFORE_OPENING = "answered_before_opening"
     ANSWERED_WHILE_CLOSED = "answered_while_closed"
     REPLIED_WHILE_CLOSED = "replied_while_closed"
+    ESCALATION_NOT_OFFERED = "escalation_not_offered"
     LABEL_CUT = LABEL_CUT
     LABEL_CLEANED = LABEL_CLEANED
 
@@ -498,8 +499,8 @@ class Facts:
                 return (self.changes, self.answers) if by == "agent" else ()
             case CustomerReplied():
                 return (self.changes, self.replies)
-            case Escalated():
-                return (self.escalations,)
+            case Escalated(by=by):
+                return (self.escalations,) if by is None else (self.changes, self.escalations)
             case Excluded() | ExclusionRevoked():
                 return self.exclusions.find_lists(fact.data)
             case DetailsChanged() as data:
@@ -516,8 +517,10 @@ class Facts:
             case Excluded(reason=reason) | ExclusionRevoked(reason=reason):
                 self.exclusions.note(reason)
                 self.kept.forget_clocks(BEFORE_ALL, NEVER)
-            case Escalated():
+            case Escalated(by=by):
                 self.kept.forget_clocks(fact.time, NEVER)
+                if by is not None:
+                    self.kept.forget_phases(fact.time)
             case Opened() | Corrected() | DetailsChanged():
                 pass
             case _:
@@ -1308,6 +1311,8 @@ def _apply_change(labels: Labels, change: Fact, changes: Sequence[Fact], version
             return labels.add_flag(Flag.RESUMED_WITHOUT_PAUSE)
         case Resumed():
             return replace(labels, paused_by=None)
+        case Escalated(by=by) if not labels.service_level.offers_escalation(by):
+            return labels.add_flag(Flag.ESCALATION_NOT_OFFERED)
         case Opened() | Responded() | CustomerReplied() | Escalated() | Excluded() | ExclusionRevoked() | Corrected():
             return labels
         case DetailsChanged():

@@ -60,6 +60,15 @@ class Level:
     tell: tuple[str, ...]
     """Whom an escalation is announced to."""
 
+    def offers_escalation(self, by: str | None) -> bool:
+        """
+        Return whether who has this level may escalate so: in the ticket always, through the account manager if that is
+        whom an escalation is announced to, by mail if anybody else is. Policy section 9.
+        """
+        if by == "account_manager":
+            return by in self.tell
+        return by != "mailbox" or any(name != "account_manager" for name in self.tell)
+
 
 @dataclass(frozen=True, eq=False)
 class Policy:

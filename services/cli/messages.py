@@ -59,7 +59,10 @@ def publish_command(
     ticket: Annotated[str, typer.Argument(help="The id of the ticket.")],
     level: Annotated[str | None, typer.Option(help="The service level.")] = None,
     priority: Annotated[str | None, typer.Option(help="The priority.")] = None,
-    by: Annotated[str | None, typer.Option(help="Who responded: agent or automation.")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Who responded: agent, automation; how it was escalated: ticket, account_manager, mailbox."),
+    ] = None,
     reason: Annotated[str | None, typer.Option(help="Why.")] = None,
     channel: Annotated[str | None, typer.Option(help="How: email, portal, phone, …")] = None,
     customer: Annotated[str | None, typer.Option(help="Whose ticket it is.")] = None,

@@ -114,6 +114,7 @@ said = st.one_of(
     make_fact("customer_replied"),
     make_fact("customer_replied"),
     make_fact("escalated"),
+    make_fact("escalated", by=st.sampled_from(["account_manager", "mailbox"])),
     make_fact("details_changed", team=st.sampled_from(["web", "chat"])),
     make_fact("closed"),
     make_fact("reopened"),
@@ -155,7 +156,7 @@ KINDS: list[Callable[[Random], TicketData]] = [
     lambda chance: chance.choice((CustomerReplied(), Responded())),
     lambda chance: chance.choice((CustomerReplied(), Responded())),
     lambda chance: chance.choice((Paused(), Resumed())),
-    lambda _: Escalated(),
+    lambda chance: Escalated(by=chance.choice((None, "ticket", "account_manager", "mailbox"))),
 ]
 
 

@@ -1,6 +1,6 @@
 """An escalation moves no deadline, and raises the severity of a breach."""
 
-from tests.scenarios.scenario import WARNED, Scenario, escalated, opened, responded
+from tests.scenarios.scenario import WARNED, Scenario, escalated, levelled, opened, responded
 
 SCENARIOS = (
     Scenario(
@@ -36,6 +36,31 @@ SCENARIOS = (
         when="2025-11-03 12:00",
         then=("applied", "escalated"),
         also={"escalated": {"tell": ["account_manager", "support-escalation"], "reason": None}},
+    ),
+    Scenario(
+        "the account manager is asked where the level has none: accepted and flagged",
+        rule=10,
+        given=(
+            opened("foundation", "minor", "2025-11-03 10:00"),
+            escalated("2025-11-03 11:00", by="account_manager"),
+        ),
+        when="2025-11-03 12:00",
+        then=("applied", "escalated"),
+        also={"flags": ("escalation_not_offered",), "escalated": {"tell": ["support-escalation"]}},
+    ),
+    Scenario(
+        "what counts is the level at the time of the escalation",
+        rule=10,
+        given=(
+            opened("enterprise", "minor", "2025-11-03 10:00"),
+            escalated("2025-11-03 11:00", by="account_manager"),
+            escalated("2025-11-03 11:10", by="mailbox"),
+            levelled("foundation", "2025-11-03 11:30"),
+            escalated("2025-11-03 11:40", by="ticket"),
+        ),
+        when="2025-11-03 12:00",
+        then=("applied", "escalated", "escalated", "target_changed", "escalated"),
+        also={"flags": ()},
     ),
     Scenario(
         "an escalation does not answer, and each raises the severity of the breach by one step",

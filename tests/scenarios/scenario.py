@@ -206,8 +206,9 @@ def responded(time: str, by: str = "", **more: str) -> Fact:
     return build_fact("responded", {"by": by} if by else {}, time, **more)
 
 
-def escalated(time: str, reason: str = "", **more: str) -> Fact:
-    return build_fact("escalated", {"reason": reason} if reason else {}, time, **more)
+def escalated(time: str, reason: str = "", by: str = "", **more: str) -> Fact:
+    said = {"reason": reason, "by": by}
+    return build_fact("escalated", {name: text for name, text in said.items() if text}, time, **more)
 
 
 def levelled(service_level: str, time: str, **more: str) -> Fact:

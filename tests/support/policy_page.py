@@ -157,7 +157,8 @@ SENTENCES = (
              ("an escalation is told to whom the level says, and moves nothing",)),
     Sentence("Contact your account manager (Professional/Enterprise)",
              "The account manager is named too, in Professional and Enterprise. Telling them is for the subscriber.",
-             ("in Enterprise the account manager is told too",)),
+             ("in Enterprise the account manager is told too",
+              "the account manager is asked where the level has none: accepted and flagged")),
     Sentence("Email support-escalation@cention.io with your ticket number",
              "`support-escalation` is named in every level; what arrives there, the helpdesk publishes.",
              ("an escalation is told to whom the level says, and moves nothing",)),
@@ -192,6 +193,8 @@ ODD = (
      "have is none: kept and flagged"),
     ("a channel that the level does not have", "a channel that the level does not have: accepted and flagged, and the "
      "promise holds"),
+    ("an escalation that the level does not have", "the account manager is asked where the level has none: accepted "
+     "and flagged"),
     ("an unknown level, or in a correction", "a level the policy does not have is a dead letter, in a correction too"),
     ("a move to an unknown version", "a move to a version that nobody has published is a dead letter"),
     ("a second opening", "a second opening with a later date is ignored"),
