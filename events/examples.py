@@ -23,6 +23,7 @@ from events.tickets import (
     Escalated,
     Excluded,
     ExclusionRevoked,
+    FactWithdrawn,
     Opened,
     Paused,
     PolicyChanged,
@@ -134,6 +135,7 @@ EXAMPLES: dict[str, Example] = {
             time="2026-11-23T10:30:00Z",
             reason="The answer was given by telephone an hour earlier.",
         ),
+        _make_ticket_example(FactWithdrawn, "fact-16", "2026-11-25T17:00:00Z", withdraws="fact-14"),
         _make_ticket_example(CustomerReplied, "fact-14", "2026-11-25T15:00:00Z", channel="email"),
         _make_ticket_example(PolicyChanged, "fact-13", "2026-11-25T14:00:00Z", policy_version="2027-01"),
         _make_sla_example(

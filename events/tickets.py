@@ -165,6 +165,13 @@ class Corrected(_Labelled):
     time: Instant | None = None
 
 
+class FactWithdrawn(_TicketEventData):
+    """An earlier fact never happened: the id of that fact, of the same source."""
+
+    type: ClassVar[str] = "ticket.fact_withdrawn"
+    withdraws: Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+
+
 class CustomerReplied(_TicketEventData):
     """The customer wrote again: where the policy promises a next response, it starts to run."""
 
@@ -195,6 +202,7 @@ TicketData = (
     | PolicyChanged
     | CustomerReplied
     | DetailsChanged
+    | FactWithdrawn
 )
 
 TICKET_EVENT_TYPES: dict[str, type[TicketData]] = {data.type: data for data in get_args(TicketData)}

@@ -169,7 +169,7 @@ def _decide_unopened(judgement: Judgement, first: Promise) -> list[DecidedEvent]
     """Return what is to be decided about the first response of a ticket without an opening, or without one any more."""
     if Applied.KIND in first.counts and not _has_vanished(first):
         return _cancel_vanished(judgement, first)
-    state = replace(first.state, next_at=judgement.verdict.next_fact_at)
+    state = replace(first.state if first.counts else State(), next_at=judgement.verdict.next_fact_at)
     return [] if state == first.state else [StateUpdated(at=judgement.now, state=state)]
 
 
@@ -466,6 +466,8 @@ def _find_target_cause(found: Comparison) -> tuple[datetime, Cause, str]:
         cause = Cause.CORRECTED
     elif before.started_at != clock.started_at:
         set_by, cause = clock.opening, Cause.OPENING_REPLACED
+    elif set_by is clock.opening:  # what had moved it is withdrawn, or was something else
+        return judgement.now, Cause.CORRECTED, judgement.fact_id or set_by.id
     return set_by.time, cause, set_by.asserted_by
 
 
@@ -666,7 +668,7 @@ def _cancel_vanished(judgement: Judgement, promise: Promise) -> list[DecidedEven
     before = promise.state
     state = replace(
         before, stage="cancelled", reason=Cause.CORRECTED, breached_at=None, responded_at=None, met=None, overdue=None,
-        at_risk_at=None, next_at=None,
+        at_risk_at=None, next_at=None, since=None, used=ZERO, stopped=True,
     )  # fmt: skip
     common: dict[str, Any] = {
         "at": judgement.now, "objective": promise.objective, "cycle": promise.cycle, "state": state,

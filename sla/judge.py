@@ -40,6 +40,7 @@ from events.tickets import (
     Escalated,
     Excluded,
     ExclusionRevoked,
+    FactWithdrawn,
     Opened,
     Paused,
     PolicyChanged,
@@ -65,7 +66,7 @@ _FactKey = tuple[str, str]  # source and id of a fact
 class Fact(Struct, frozen=True):
     """
     Something that happened to a ticket: `time` is when it happened, `recorded_at` when the broker stored it.
-    `corrected_by` is the id of the fact that corrected it, None if nothing did.
+    `corrected_by` and `withdrawn_by` are the ids of the facts that corrected and withdrew it, None if nothing did.
     """
 
     source: str
@@ -75,6 +76,7 @@ class Fact(Struct, frozen=True):
     sequence: str | None
     recorded_at: datetime
     corrected_by: str | None = None
+    withdrawn_by: str | None = None
     flags: tuple[str, ...] = ()
 
     @property
@@ -121,6 +123,7 @@ class Flag(StrEnum):
     REVOKED_WITHOUT_EXCLUSION = "revoked_without_exclusion"
     REASON_NOT_IN_POLICY = "reason_not_in_policy"
     CORRECTS_NOTHING = "corrects_nothing"
+    WITHDRAWS_NOTHING = "withdraws_nothing"
     NOT_IN_VERSION = "not_in_version"
     MOVED_BY_CHANGE = "moved_by_change"
     NO_SUCH_OBJECTIVE = "no_such_objective"
@@ -163,7 +166,7 @@ def get_cause(data: TicketData) -> Cause:
             return Cause.EXCLUDED
         case ExclusionRevoked():
             return Cause.EXCLUSION_REVOKED
-        case Corrected():
+        case Corrected() | FactWithdrawn():
             return Cause.CORRECTED
         case _:
             assert_never(data)
@@ -188,7 +191,7 @@ def _get_rank(data: TicketData) -> int:
             return 3
         case PriorityChanged() | ServiceLevelChanged() | PolicyChanged() | Closed() | Reopened() | Paused() | Resumed():
             return 1
-        case Excluded() | ExclusionRevoked() | Corrected() | CustomerReplied() | DetailsChanged():
+        case Excluded() | ExclusionRevoked() | Corrected() | FactWithdrawn() | CustomerReplied() | DetailsChanged():
             return 1
         case _:
             assert_never(data)
@@ -410,8 +413,8 @@ class Verdict(Struct, frozen=True):
 class Facts:
     """
     The facts of a ticket, corrected, sorted by `get_fold_order`: `every` has all of them, the other lists those of a
-    kind. Timelines and clocks are kept from one judgement to the next, so that one more fact costs what changed since
-    it happened, not what the ticket has been through (docs/performance.md#one-ticket).
+    kind that are not withdrawn. Timelines and clocks are kept from one judgement to the next, so that one more fact
+    costs what changed since it happened, not what the ticket has been through (docs/performance.md#one-ticket).
     """
 
     every: list[Fact] = field(default_factory=list)
@@ -424,9 +427,12 @@ class Facts:
     flagged: dict[str, list[Fact]] = field(default_factory=dict, compare=False)  # by their flag
     escalations: list[Fact] = field(default_factory=list, compare=False)
     exclusions: "Exclusions" = field(default_factory=lambda: Exclusions(), compare=False)
-    _known: dict[_FactKey, Fact] = field(default_factory=dict, compare=False)  # without corrections
+    _told: dict[_FactKey, Fact] = field(default_factory=dict, compare=False)  # without corrections and withdrawals
+    _known: dict[_FactKey, Fact] = field(default_factory=dict, compare=False)  # the same, as they are in the lists
     _corrections: dict[_FactKey, "Corrections"] = field(default_factory=dict, compare=False)
-    _strays: int = field(default=0, compare=False)  # facts that are corrected and not known
+    _withdrawals: dict[_FactKey, Fact] = field(default_factory=dict, compare=False)  # the last one of each fact
+    _stray_corrections: set[_FactKey] = field(default_factory=set, compare=False)  # of facts that are not known
+    _stray_withdrawals: set[_FactKey] = field(default_factory=set, compare=False)
     kept: "Kept" = field(default_factory=lambda: Kept(), compare=False)
 
     def __len__(self) -> int:
@@ -438,39 +444,61 @@ class Facts:
     @property
     def has_stray_correction(self) -> bool:
         """Whether there is a correction of a fact that is not known."""
-        return self._strays > 0
+        return bool(self._stray_corrections)
+
+    @property
+    def has_stray_withdrawal(self) -> bool:
+        """Whether there is a withdrawal of a fact that is not known."""
+        return bool(self._stray_withdrawals)
 
     def add(self, fact: Fact) -> None:
-        """Add a fact, whenever it happened. A correction and the fact that it corrects come in any order."""
-        if isinstance(fact.data, Corrected):
-            for facts in (self.every, *self._list_flagged(fact)):
-                _insert_sorted(facts, fact)
-            key = (fact.source, fact.data.corrects)
-            if key not in self._corrections:
-                self._corrections[key] = Corrections(self._known.get(key))
-                self._strays += key not in self._known
-            self._corrections[key].add(fact)
-        else:
-            key = _make_fact_key(fact)
-            self._insert(fact)
-            if key in self._corrections:
-                self._corrections[key].correct(fact)
-                self._strays -= 1
-        if key in self._corrections and key in self._known:
-            self._remove(self._known[key])
-            self._insert(self._corrections[key].build())
+        """Add a fact, whenever it happened. One that corrects or withdraws another comes before that or after it."""
+        match fact.data:
+            case Corrected(corrects=id):
+                key = (fact.source, id)
+                if key not in self._corrections:
+                    self._corrections[key] = Corrections(self._told.get(key))
+                self._corrections[key].add(fact)
+                self._put(fact)
+            case FactWithdrawn(withdraws=id):
+                key = (fact.source, id)
+                self._withdrawals[key] = max(self._withdrawals.get(key, fact), fact, key=get_fold_order)
+                self._put(fact)
+            case _:
+                key = _make_fact_key(fact)
+                self._told[key] = fact
+                if key in self._corrections:
+                    self._corrections[key].correct(fact)
+        for strays, known in (
+            (self._stray_corrections, self._corrections),
+            (self._stray_withdrawals, self._withdrawals),
+        ):
+            (strays.add if key in known and key not in self._told else strays.discard)(key)
+        if key in self._told:
+            self._refresh(key)
+
+    def _refresh(self, key: _FactKey) -> None:
+        """Put a fact where it belongs, corrected or withdrawn as it is now."""
+        fact, withdrawal = self._told[key], self._withdrawals.get(key)
+        if withdrawal is not None:
+            fact = replace(fact, withdrawn_by=withdrawal.id)
+        elif key in self._corrections:
+            fact = self._corrections[key].build()
+        before = self._known.get(key)
+        if before is not None:
+            self._remove(before)
+        self._known[key] = fact
+        self._put(fact)
 
     def copy_with(self, fact: Fact) -> "Facts":
         """Return the same facts and one more; these stay as they are."""
         more = Facts()
         for each in self.every:
-            corrections = self._corrections[_make_fact_key(each)] if each.corrected_by is not None else None
-            more.add(each if corrections is None or corrections.original is None else corrections.original)
+            more.add(self._told.get(_make_fact_key(each), each))
         more.add(fact)
         return more
 
-    def _insert(self, fact: Fact) -> None:
-        self._known[_make_fact_key(fact)] = fact
+    def _put(self, fact: Fact) -> None:
         for facts in (self.every, *self._list_flagged(fact), *self._find_lists(fact)):
             _insert_sorted(facts, fact)
         self._note(fact)
@@ -481,10 +509,12 @@ class Facts:
         self._note(fact)
 
     def _list_flagged(self, fact: Fact) -> Sequence[list[Fact]]:
-        return [self.flagged.setdefault(flag, []) for flag in fact.flags]
+        return [] if fact.withdrawn_by is not None else [self.flagged.setdefault(flag, []) for flag in fact.flags]
 
     def _find_lists(self, fact: Fact) -> Sequence[list[Fact]]:
-        """Return the lists of its kind, beside `every`."""
+        """Return the lists of its kind, beside `every`; none if it was withdrawn."""
+        if fact.withdrawn_by is not None:
+            return ()
         match fact.data:
             case Opened():
                 return (self.openings,)
@@ -506,13 +536,15 @@ class Facts:
             case DetailsChanged() as data:
                 given = [name for name in Details.__struct_fields__ if getattr(data, name) is not None]
                 return [self.details.setdefault(name, []) for name in given]
-            case Corrected():
+            case Corrected() | FactWithdrawn():
                 return ()
             case _:
                 assert_never(fact.data)
 
     def _note(self, fact: Fact) -> None:
-        """Note what of that which is kept does not hold any more."""
+        """Note what of that which is kept does not hold any more; a fact that was withdrawn changes nothing."""
+        if fact.withdrawn_by is not None:
+            return
         match fact.data:
             case Excluded(reason=reason) | ExclusionRevoked(reason=reason):
                 self.exclusions.note(reason)
@@ -521,7 +553,7 @@ class Facts:
                 self.kept.forget_clocks(fact.time, NEVER)
                 if by is not None:
                     self.kept.forget_phases(fact.time)
-            case Opened() | Corrected() | DetailsChanged():
+            case Opened() | Corrected() | FactWithdrawn() | DetailsChanged():
                 pass
             case _:
                 self.kept.forget_phases(fact.time)
@@ -1000,6 +1032,8 @@ def _collect_flags(
     flags += tuple(Flag(name) for name, facts_of in sorted(facts.flagged.items()) if _count_until(facts_of, now))
     if facts.has_stray_correction:
         flags += (Flag.CORRECTS_NOTHING,)
+    if facts.has_stray_withdrawal:
+        flags += (Flag.WITHDRAWS_NOTHING,)
     return flags
 
 
@@ -1315,7 +1349,7 @@ def _apply_change(labels: Labels, change: Fact, changes: Sequence[Fact], version
             return labels.add_flag(Flag.ESCALATION_NOT_OFFERED)
         case Opened() | Responded() | CustomerReplied() | Escalated() | Excluded() | ExclusionRevoked() | Corrected():
             return labels
-        case DetailsChanged():
+        case DetailsChanged() | FactWithdrawn():
             return labels
         case _:
             assert_never(change.data)

@@ -10,7 +10,7 @@ from typing import Any, Self
 from msgspec.structs import replace
 
 from events.cloudevents import Trace
-from events.tickets import TICKET_EVENT_TYPES, TicketData, TicketEvent
+from events.tickets import TICKET_EVENT_TYPES, FactWithdrawn, TicketData, TicketEvent
 from sla.decisions import Judgement, Promise, decide
 from sla.judge import Clock, CycleKey, Fact, Facts, judge
 from sla.log import (
@@ -44,7 +44,8 @@ class TicketSla:
     `known_at` is the newest broker's time that it was judged at, `learned_at` that of its first fact, None without any.
     While it is `quarantined` nothing is decided (docs/architecture.md#decision-8).
     `judged` are the clocks of other objectives at the last judgement, `waiting` those of their promises that time alone
-    may change, and `size` is about how many bytes the ticket takes in memory.
+    may change, `announced_escalations` those that are not withdrawn, and `size` is about how many bytes the ticket
+    takes in memory.
     """
 
     id: str
@@ -142,6 +143,8 @@ class TicketSla:
             self.learned_at = self.learned_at or event.at
             data = _read_data(event.type, tuple(event.data.items()))
             self.facts.add(Fact(event.source, event.id, event.time, data, event.sequence, event.at, flags=event.flags))
+            if isinstance(data, FactWithdrawn):
+                self.announced_escalations.discard((event.source, data.withdraws))
             if event.trace is not None:
                 self.traces[event.id] = event.trace
             texts = (event.source, event.id, event.sequence, *event.data.values())

@@ -68,6 +68,8 @@ def _build_fact_row(entry: FactEntry, zone: str) -> tuple[str, ...]:
 def _describe_odd(entry: FactEntry, zone: str) -> Iterator[str]:
     if entry.out_of_order:
         yield "out of order"
+    if entry.fact.withdrawn_by is not None:
+        yield f"withdrawn by {make_printable(entry.fact.withdrawn_by)}"
     if entry.fact.corrected_by is not None:
         was = f"{_join_values(entry.original.data)} {format_wall_time(entry.original.time, zone)}"
         yield f"corrected by {make_printable(entry.fact.corrected_by)}, was {was}"

@@ -47,6 +47,7 @@ DATA_OPTIONS = {
     "team": "--team",
     "assignee": "--assignee",
     "corrects": "--corrects",
+    "withdraws": "--withdraws",
     "time": "--time",
     "policy_version": "--policy-version",
 }
@@ -71,6 +72,7 @@ def publish_command(
     team: Annotated[str | None, typer.Option(help="The team that has it.")] = None,
     assignee: Annotated[str | None, typer.Option(help="Who has it.")] = None,
     corrects: Annotated[str | None, typer.Option(help="The id of the fact that is replaced.")] = None,
+    withdraws: Annotated[str | None, typer.Option(help="The id of the fact that never happened.")] = None,
     right_time: Annotated[str | None, typer.Option("--time", help="When the corrected fact happened.")] = None,
     policy_version: Annotated[str | None, typer.Option(help="The version the ticket moves to.")] = None,
     at: Annotated[str | None, typer.Option(help="When it happened, with offset; now, if not given.")] = None,
@@ -87,7 +89,7 @@ def publish_command(
             event,
             ticket,
             given
-            | {"channel": channel, "customer": customer, "corrects": corrects}
+            | {"channel": channel, "customer": customer, "corrects": corrects, "withdraws": withdraws}
             | {"title": title, "url": url, "team": team, "assignee": assignee}
             | {"time": right_time, "policy_version": policy_version},
             source=source,

@@ -93,6 +93,7 @@ def _encode_fact(entry: FactEntry) -> Json:
         "out_of_order": entry.out_of_order,
         "data": list_details(fact),
         "corrected_by": fact.corrected_by,
+        "withdrawn_by": fact.withdrawn_by,
         "told": None if fact.corrected_by is None else {"time": original.time, "data": original.data},
     }
 

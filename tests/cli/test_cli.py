@@ -89,6 +89,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("publish", "excluded", "T-1", "--reason", "too busy"),             "terms_violation, unauthorized_modification"),
     (("publish", "exclusion_revoked", "T-1", "--reason", "too busy"),    "'too busy' is not in policy"),
     (("publish", "excluded", "T-1"),                                     "excluded needs --reason"),
+    (("publish", "fact_withdrawn", "T-1"),                               "fact_withdrawn needs --withdraws"),
     (("publish", "responded", "T-1", "--level", "foundation"),           "it takes --by, --channel"),
     (("publish", "responded", "T-1", "--by", "robot"),                   "'agent' or 'automation'"),
     (("publish", "responded", "T-1", "--at", "2026-12-30T15:45:10"),     "has no offset"),

@@ -161,6 +161,11 @@ BAD = [
         "a corrected id of 257 characters",
         structured(type="ticket.corrected", data={"corrects": "x" * 257}),
     ),
+    Bad(
+        "invalid_data",
+        "a withdrawn id of 257 characters",
+        structured(type="ticket.fact_withdrawn", data={"withdraws": "x" * 257}),
+    ),
     Bad("invalid_data", "a subject with a space in front", structured(subject=" T-1001")),
     Bad("invalid_data", "a subject with a space behind", structured(subject="T-1001 ")),
     Bad("invalid_data", "a subject with a line break", structured(subject="T-1001\n")),

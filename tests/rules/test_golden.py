@@ -98,7 +98,7 @@ def encode_ticket(ticket: TicketSla) -> bytes:
 
 def _describe_fact(fact: Fact) -> dict[str, Any]:
     told = asdict(fact) | {"data": fact.data.model_dump(exclude_defaults=True)}
-    return {name: value for name, value in told.items() if name != "corrected_by" or value is not None}
+    return {name: value for name, value in told.items() if not name.endswith("_by") or value is not None}
 
 
 @each_topic

@@ -35,6 +35,7 @@ from tests.scenarios.scenario import (
     responded,
     resumed,
     stockholm,
+    withdrawn,
 )
 from tests.scenarios.scenario import build_fact as fact
 from tests.scenarios.scenario import excluded as excluded_for
@@ -136,6 +137,23 @@ def test_late_news_takes_a_cycle_away_and_withdraws_its_breach() -> None:
     ]  # fmt: skip
     gone = get_state(world, "next_response", 2)
     assert (gone.stage, gone.reason, gone.breached_at, gone.next_at) == ("cancelled", "corrected", None, None)
+
+
+def test_an_out_of_office_reply_that_is_withdrawn_starts_no_next_response() -> None:
+    world = play(
+        with_objectives("next_response"),
+        [
+            opened("foundation", "serious", "2025-11-03 09:00"),
+            responded("2025-11-03 09:30"),
+            customer_replied("2025-11-03 10:00", id="away"),
+            withdrawn("away", "2025-11-04 17:00"),
+        ],
+    )
+    assert list_announced(world, "next_response") == [
+        ("applied", 1), ("breached", 1), ("breach_retracted", 1), ("cancelled", 1),
+    ]  # fmt: skip
+    gone = get_state(world, "next_response", 1)
+    assert (gone.stage, gone.reason, gone.breached_at, gone.stopped) == ("cancelled", "corrected", None, True)
 
 
 def test_a_reply_at_the_instant_of_an_answer_was_before_it() -> None:

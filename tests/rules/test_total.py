@@ -18,6 +18,7 @@ from events.tickets import (
     Escalated,
     Excluded,
     ExclusionRevoked,
+    FactWithdrawn,
     Opened,
     Paused,
     PolicyChanged,
@@ -123,6 +124,7 @@ said = st.one_of(
     make_fact("excluded", reason=reasons),
     make_fact("exclusion_revoked", reason=reasons),
     make_fact("policy_changed", policy_version=st.sampled_from(["1", "2", "3"])),
+    make_fact("fact_withdrawn", withdraws=ids),
     st.tuples(st.just("corrected"), corrections),
     st.tuples(st.just("corrected"), corrections),
 )
@@ -151,6 +153,7 @@ KINDS: list[Callable[[Random], TicketData]] = [
     lambda chance: ExclusionRevoked(reason=chance.choice(REASONS)),
     lambda chance: Corrected(corrects=f"f{chance.randrange(70)}", priority=chance.choice(PRIORITIES)),
     lambda chance: Corrected(corrects=f"f{chance.randrange(70)}", reason=chance.choice(REASONS)),
+    lambda chance: FactWithdrawn(withdraws=f"f{chance.randrange(70)}"),
     lambda chance: chance.choice((Closed(), Reopened())),
     lambda chance: chance.choice((Closed(), Reopened())),
     lambda chance: chance.choice((CustomerReplied(), Responded())),
@@ -196,7 +199,7 @@ def check_kept(world: World, instants: Sequence[datetime]) -> None:
 
 def list_outcomes(world: World) -> dict[tuple[str, int], State]:
     """The promises whose clock has started, as it turned out."""
-    return {key: get_outcome(state) for key, state in world.states.items() if state.reason != "corrected"}
+    return {key: state for key, each in world.states.items() if (state := get_outcome(each)) != State()}
 
 
 @pytest.mark.parametrize("seed", range(1000 if ALL_EXAMPLES else 60))

@@ -28,6 +28,7 @@ from tests.scenarios import (
     ticks,
     versions,
     warnings,
+    withdrawals,
 )
 from tests.scenarios.scenario import Scenario
 
@@ -66,6 +67,7 @@ RULES = (
     Rule(14, "Excluded", exclusions.SCENARIOS),
     Rule(14, "Paused and resumed", pauses.SCENARIOS),
     Rule(14, "Corrected", corrections.SCENARIOS),
+    Rule(14, "Withdrawn", withdrawals.SCENARIOS),
     Rule(14, "Channels", channels.SCENARIOS),
     Rule(15, "Answer and close with one button", closing_answers.SCENARIOS),
     Rule(16, "Kept", kept.SCENARIOS),

@@ -36,14 +36,14 @@ class Fact:
 
     def message(self, ticket: str) -> tuple[str, dict[str, str], bytes]:
         """Subject, headers and body. Every id has the ticket in front, so that scenarios can share one bus."""
-        corrects = {"corrects": f"{ticket}/{self.data['corrects']}"} if "corrects" in self.data else {}
+        other = {name: f"{ticket}/{self.data[name]}" for name in ("corrects", "withdraws") if name in self.data}
         return build_ticket_message(
             f"ticket.{self.kind}",
             ticket,
             source=self.source,
             event_id=f"{ticket}/{self.id}",
             time=self.time,
-            data={**self.data, **corrects},
+            data={**self.data, **other},
             sequence=self.sequence,
         )
 
@@ -244,6 +244,10 @@ def corrected(corrects: str, at: str, *, source: str = "/helpdesk", arrives: str
     if "time" in right:
         right["time"] = stockholm(right["time"]).isoformat()
     return build_fact("corrected", {"corrects": corrects} | right, at, source=source, arrives=arrives)
+
+
+def withdrawn(withdraws: str, at: str, **more: str) -> Fact:
+    return build_fact("fact_withdrawn", {"withdraws": withdraws}, at, **more)
 
 
 def moved(version: str, time: str, **more: str) -> Fact:

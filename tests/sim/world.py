@@ -91,6 +91,7 @@ KINDS = {  # how often each happens, once a ticket is opened
     "paused": 1,
     "resumed": 1,
     "corrected": 2,
+    "fact_withdrawn": 2,
     "policy_changed": 1,
 }
 LEVELS, PRIORITIES = ("foundation", "professional", "enterprise"), ("critical", "serious", "minor")
@@ -564,6 +565,8 @@ class World:
             data = {"policy_version": rng.choice((POLICY.version, make_edited_policy().version))}
         elif kind == "corrected":
             data = self._correction(ticket)
+        elif kind == "fact_withdrawn":
+            data = {"withdraws": rng.choice([str(fact.id) for fact in self.facts[ticket]] or ["f0"])}
         elif kind == "responded" and rng.random() < 0.2:
             data = {"by": "automation"}
         sequence = rng.choice((None, None, None, "1", "10", "9"))

@@ -68,6 +68,8 @@ BANNED = {
 
 # Names with such a word that others rely on, or that are stored: they stay.
 KEPT = {
+    "FactWithdrawn": "ticket.fact_withdrawn: of a fact; a breach is retracted",
+    "Fact.withdrawn_by": "of a fact, by that event",
     "Level.tell": "a key of the policy file: whom an escalation concerns",
     "SlaEscalated.tell": "a member of the data of sla.escalated: whom an escalation concerns",
     "EscalationRaised.tell": "stored, and published as it is",

@@ -48,6 +48,7 @@ kinds_of_data = st.one_of(
     st.tuples(st.sampled_from(["closed", "reopened"]), st.just({})),
     st.tuples(st.sampled_from(["excluded", "exclusion_revoked"]), st.fixed_dictionaries({"reason": reasons})),
     st.tuples(st.just("corrected"), corrections),
+    st.tuples(st.just("fact_withdrawn"), st.fixed_dictionaries({"withdraws": ids})),
     st.tuples(st.just("details_changed"), st.sampled_from([{"team": "web"}, {"team": "chat", "customer": "Acme"}])),
     st.tuples(st.just("policy_changed"), st.sampled_from([{"policy_version": v} for v in ("2026-01", "edited")])),
 )

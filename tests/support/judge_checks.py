@@ -105,7 +105,12 @@ def check_ids(events: list[Event]) -> None:
 
 
 def get_outcome(state: State) -> State:
-    """The state apart from what depends on when the engine was told: which warnings were sent."""
+    """
+    The state apart from what depends on when the engine was told: which warnings were sent, and whether a clock that
+    never started was ever announced.
+    """
+    if (state.stage, state.reason) == ("cancelled", "corrected"):
+        return State()
     return replace_fields(state, warned=(), next_at=None)
 
 
@@ -114,6 +119,7 @@ def replace_fields(state: State, **changes: object) -> State:
 
 
 def read_truth(state: State) -> Truth:
+    state = get_outcome(state)
     said = {name: getattr(state, name) for name in Truth.__dataclass_fields__}
     if state.opening_id is not None:
         said["opening_id"] = state.opening_id.rpartition("/")[2]

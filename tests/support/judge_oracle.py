@@ -51,7 +51,8 @@ def find_truth(told: Sequence[Fact], now: datetime, pauses: bool = False, edited
     policy says that the budget waits between paused and resumed. From `edited_at` on the version `edited` is in force,
     whose targets are doubled.
     """
-    known = {(fact.source, fact.id): fact for fact in told}
+    withdrawn = {(fact.source, fact.data["withdraws"]) for fact in told if fact.kind == "fact_withdrawn"}
+    known = {key: fact for fact in told if (key := (fact.source, fact.id)) not in withdrawn or fact.kind in ABOUT_FACTS}
     facts = [fact for fact in _correct_facts(list(known.values())) if fact.time <= now]
     openings = _sort_facts(facts, "opened")
     if not openings:
@@ -97,6 +98,7 @@ def find_truth(told: Sequence[Fact], now: datetime, pauses: bool = False, edited
     )
 
 
+ABOUT_FACTS = ("corrected", "fact_withdrawn")  # which nothing corrects or withdraws
 CHANGES = (
     "priority_changed", "service_level_changed", "closed", "reopened", "paused", "resumed", "policy_changed",
 )  # fmt: skip

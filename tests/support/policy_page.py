@@ -187,6 +187,10 @@ ODD = (
      "the exclusion holds"),
     ("a correction of an unknown fact", "a correction of a fact that nobody has told: kept and flagged"),
     ("a correction by another source", "whoever did not tell a fact does not correct it"),
+    ("a withdrawal of an unknown fact", "a withdrawal of a fact that nobody has told: kept and flagged"),
+    ("a withdrawal by another source", "whoever did not tell a fact does not withdraw it"),
+    ("a withdrawal of a correction or withdrawal", "neither a correction nor a withdrawal is withdrawn: kept and "
+     "flagged"),
     ("a correction to a time that cannot be", "a corrected time that no fact can have is a dead letter"),
     ("a reason outside the list", "a reason that the policy does not have is a dead letter"),
     ("a correction to a reason outside the list", "an exclusion that is corrected to a reason that the policy does not "
