@@ -200,9 +200,10 @@ def _get_rank(data: TicketData) -> int:
 class Labels(Struct, frozen=True):
     """
     What the facts say of a ticket, whatever its clocks are judged by. `policy` is the version that it was pinned to or
-    moved to, and has its level and priority; `left` are those it was in before, the last one first. `closed_by` and
-    `paused_by` are the facts that closed and paused it, None while it is neither. Nobody waits for an answer after
-    `answers_until`, None while somebody does. `flags` are those of changes that make no sense.
+    moved to, and has its level and priority; `left` are those it was in before, the last one first. `closed_by` is the
+    fact that closed it, None while it is not; `paused_by` are those that paused it, the first one for each reason.
+    Nobody waits for an answer after `answers_until`, None while somebody does. `flags` are those of changes that make
+    no sense.
     """
 
     policy: Policy
@@ -210,7 +211,7 @@ class Labels(Struct, frozen=True):
     priority: str
     left: tuple[Policy, ...] = ()
     closed_by: Fact | None = None
-    paused_by: Fact | None = None
+    paused_by: tuple[Fact, ...] = ()
     answers_until: datetime | None = None
     flags: tuple[Flag, ...] = ()
 
@@ -344,7 +345,7 @@ class Clock:
     @property
     def paused(self) -> bool:
         """Whether the ticket is paused and its policy lets this clock pause."""
-        return self.labels.paused_by is not None and self.phase.policy.objectives[self.timeline.objective].pauses
+        return bool(self.labels.paused_by) and self.phase.policy.objectives[self.timeline.objective].pauses
 
     @property
     def running(self) -> bool:
@@ -687,15 +688,15 @@ class Exclusions:
 
     def find_in_effect(self, policy: Policy) -> Fact | None:
         """Return the last exclusion in effect: the policy has its reason, which has not been revoked since."""
-        return next((fact for fact in reversed(self._in_effect) if policy.can_exclude(_get_reason(fact))), None)
+        return next((fact for fact in reversed(self._in_effect) if policy.can_exclude(_get_reason(fact) or "")), None)
 
     def are_in(self, policy: Policy) -> bool:
         """Return whether the policy has all the reasons."""
         return not policy.exclusions or self.by_reason.keys() <= set(policy.exclusions)
 
 
-def _get_reason(fact: Fact) -> str:
-    return fact.data.reason if isinstance(fact.data, Excluded | ExclusionRevoked) else ""
+def _get_reason(fact: Fact) -> str | None:
+    return fact.data.reason if isinstance(fact.data, Excluded | ExclusionRevoked | Paused) else None
 
 
 class Cycle(NamedTuple):
@@ -1279,7 +1280,7 @@ class Timeline:
 
 
 def _is_running(labels: Labels, rule: Objective) -> bool:
-    return labels.closed_by is None and not (rule.pauses and labels.paused_by is not None)
+    return labels.closed_by is None and not (rule.pauses and labels.paused_by)
 
 
 def _get_names(labels: Labels) -> tuple[object, ...]:
@@ -1337,14 +1338,15 @@ def _apply_change(labels: Labels, change: Fact, changes: Sequence[Fact], version
             return labels.add_flag(Flag.REOPENED_WITHOUT_CLOSE)
         case Reopened():
             return replace(labels, closed_by=None, answers_until=None)
-        case Paused() if labels.paused_by is not None:
+        case Paused(reason=reason) if reason in map(_get_reason, labels.paused_by):
             return labels
         case Paused():
-            return replace(labels, paused_by=change)
-        case Resumed() if labels.paused_by is None:
-            return labels.add_flag(Flag.RESUMED_WITHOUT_PAUSE)
-        case Resumed():
-            return replace(labels, paused_by=None)
+            return replace(labels, paused_by=(*labels.paused_by, change))
+        case Resumed(reason=reason):
+            left = tuple(each for each in labels.paused_by if reason is not None and _get_reason(each) != reason)
+            if left == labels.paused_by:
+                return labels.add_flag(Flag.RESUMED_WITHOUT_PAUSE)
+            return replace(labels, paused_by=left)
         case Escalated(by=by) if not labels.service_level.offers_escalation(by):
             return labels.add_flag(Flag.ESCALATION_NOT_OFFERED)
         case Opened() | Responded() | CustomerReplied() | Escalated() | Excluded() | ExclusionRevoked() | Corrected():

@@ -235,8 +235,8 @@ def paused(time: str, reason: str = "", **more: str) -> Fact:
     return build_fact("paused", {"reason": reason} if reason else {}, time, **more)
 
 
-def resumed(time: str, **more: str) -> Fact:
-    return build_fact("resumed", {}, time, **more)
+def resumed(time: str, reason: str = "", **more: str) -> Fact:
+    return build_fact("resumed", {"reason": reason} if reason else {}, time, **more)
 
 
 def corrected(corrects: str, at: str, *, source: str = "/helpdesk", arrives: str = "", **right: str) -> Fact:

@@ -561,6 +561,8 @@ class World:
             data = {"service_level": rng.choice(LEVELS)}
         elif kind in ("excluded", "exclusion_revoked"):
             data = {"reason": rng.choice(("third_party", "basic_training"))}
+        elif kind in ("paused", "resumed") and rng.random() < 0.5:
+            data = {"reason": rng.choice(("waits for the customer", "waits for a supplier"))}
         elif kind == "policy_changed":
             data = {"policy_version": rng.choice((POLICY.version, make_edited_policy().version))}
         elif kind == "corrected":

@@ -45,6 +45,7 @@ kinds_of_data = st.one_of(
     st.tuples(st.just("responded"), st.sampled_from([{}, {}, {"by": "agent"}, {"by": "automation"}])),
     st.tuples(st.just("escalated"), st.sampled_from([{}, *({"by": by} for by in ("ticket", "account_manager"))])),
     st.tuples(st.sampled_from(["closed", "reopened", "paused", "resumed"]), st.just({})),
+    st.tuples(st.sampled_from(["paused", "resumed"]), st.fixed_dictionaries({"reason": reasons})),
     st.tuples(st.sampled_from(["closed", "reopened"]), st.just({})),
     st.tuples(st.sampled_from(["excluded", "exclusion_revoked"]), st.fixed_dictionaries({"reason": reasons})),
     st.tuples(st.just("corrected"), corrections),

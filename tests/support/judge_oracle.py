@@ -155,7 +155,8 @@ class Promise:
     runs: bool
 
 
-Labels = tuple[str, str, str | None, bool, int]  # level, priority, why it is closed, does it wait, times the target
+# level, priority, why it is closed, why it waits, times the target
+Labels = tuple[str, str, str | None, frozenset[str | None], int]
 
 
 class _History:
@@ -164,7 +165,7 @@ class _History:
     def __init__(self, opening: Fact, changes: Sequence[Fact], pauses: bool, edited_at: datetime | None) -> None:
         self._given = (opening, changes, pauses, edited_at)
         times = 2 if edited_at is not None and opening.time >= edited_at else 1  # rule 13: in force at the opening
-        self.now: Labels = (opening.data["service_level"], opening.data["priority"], None, False, times)
+        self.now: Labels = (opening.data["service_level"], opening.data["priority"], None, frozenset(), times)
         self._from: dict[datetime, Labels] = {opening.time: self.now}
         for change in changes:
             level, priority, closed, waits, times = self.now
@@ -176,8 +177,10 @@ class _History:
                 closed = closed or change.data.get("reason", "closed")
             elif change.kind == "reopened":
                 closed = None
-            elif change.kind in ("paused", "resumed"):
-                waits = pauses and change.kind == "paused"
+            elif change.kind == "paused" and pauses:
+                waits |= {change.data.get("reason")}
+            elif change.kind == "resumed":
+                waits = waits - {change.data["reason"]} if "reason" in change.data else frozenset()
             elif change.kind == "policy_changed":
                 times = 2 if change.data["policy_version"] == "edited" else 1
             self.now = (level, priority, closed, waits, times)
