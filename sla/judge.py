@@ -857,19 +857,32 @@ def _find_response_cycles(
 ) -> Iterator[tuple[Fact, Fact | None]]:
     """
     Find what starts and what stops a clock that waits for a response, after those that are kept: it starts with the
-    opening, or with each reply of the customer after the first response. One that has not stopped is the last.
+    opening, with each reply of the customer after an answer, or with each answer. One that has not stopped is the last.
     """
-    if objective.starts == "opened":
-        yield first.opening, first.response
-        return
-    stop = kept[-1].stop if kept else first.response
-    while stop is not None and (objective.repeats or stop is first.response):
-        after = bisect_right(facts.replies, stop.time, key=_get_time)  # what came before waited with the one before
-        if after >= len(facts.replies) or facts.replies[after].time > now:
+    stop, has_cycle = kept[-1].stop if kept else first.response, bool(kept)
+    if not has_cycle and "opened" in objective.starts:
+        yield first.opening, stop
+        has_cycle = True
+    while stop is not None and (objective.repeats or not has_cycle):
+        start, since = _find_start(objective, stop, facts, first.opening)
+        if start is None or start.time > now:
             return
-        start = facts.replies[after]
-        stop = _find_response(objective.name, start, start.time, facts, first.timeline, now)
+        stop, has_cycle = _find_response(objective.name, start, since, facts, first.timeline, now), True
         yield start, stop
+
+
+def _find_start(objective: Objective, answer: Fact, facts: Facts, opening: Fact) -> tuple[Fact | None, datetime]:
+    """
+    Return what starts a clock once this answer has stopped the one before, None if nothing does, and from when on an
+    answer stops it. Answers of one instant are one, and one from before the opening is given with it.
+    """
+    if "responded" in objective.starts:
+        start = max(answer, opening, key=_get_time)
+        return start, start.time + timedelta.resolution
+    after = bisect_right(facts.replies, answer.time, key=_get_time)  # what came before waited with the one before
+    if "customer_replied" not in objective.starts or after == len(facts.replies):
+        return None, NEVER
+    return facts.replies[after], facts.replies[after].time
 
 
 def _find_resolution_cycles(

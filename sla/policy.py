@@ -33,13 +33,14 @@ RESOLVED_FORMAT = 1
 
 class Objective(NamedTuple):
     """
-    A clock of a ticket, as data. It starts with the opening, or with each reply of the customer to an answer; it stops
-    with the first response after that, or when the ticket is closed. `pauses`: time between paused and resumed is left
-    out. `repeats`: what starts it starts it again once it has stopped; a reopening does, if closing stops it.
+    A clock of a ticket, as data. It starts with any of `starts`: the opening, a reply of the customer to an answer, or
+    an answer, the one that stopped the clock before too. It stops with the first response after that, or when the
+    ticket is closed. `pauses`: time between paused and resumed is left out. `repeats`: what starts it starts it again
+    once it has stopped; a reopening does, if closing stops it.
     """
 
     name: str
-    starts: str
+    starts: tuple[str, ...]
     stops: str
     pauses: bool
     repeats: bool
@@ -203,11 +204,11 @@ class Policy:
 def _build_objectives(resolved: ResolvedJson) -> dict[str, Objective]:
     """Return the objectives by name. The first response is one of them, whether the file names it or not."""
     rules_of: dict[str, Any] = {
-        FIRST_RESPONSE: {"starts": "opened", "stops": "responded", "pauses": False, "repeats": False}
+        FIRST_RESPONSE: {"starts": ["opened"], "stops": "responded", "pauses": False, "repeats": False}
     }
     for name, rules in resolved.items():
         rules_of[name] = rules_of.get(name, {}) | rules
-    return {name: Objective(name, **rules) for name, rules in rules_of.items()}
+    return {name: Objective(name, **rules | {"starts": tuple(rules["starts"])}) for name, rules in rules_of.items()}
 
 
 def build_calendars(resolved: ResolvedJson) -> dict[str, SupportHours]:

@@ -57,7 +57,7 @@ OPTIONAL = (
     *("objectives", "exclusions"),
 )
 PLAIN_YAML = "a policy is plain YAML: indented with spaces, every bracket and quote closed, without anchors and tags"
-STARTS, STOPS = ("opened", "customer_replied"), ("responded", "closed")
+STARTS, STOPS = ("opened", "customer_replied", "responded"), ("responded", "closed")
 
 _TOKEN = re.compile(r"[a-z0-9_-]{1,32}")
 _VERSION = re.compile(r"[A-Za-z0-9._-]{1,32}")
@@ -562,16 +562,31 @@ class _PolicyFile:
                 objectives[name] = {"pauses": self._parse_value(fields.get("pauses"), f"{what}: pauses", _parse_flag)}
                 continue
             fields = self._read_fields(rules, what, ("starts", "stops"), ("pauses", "repeats"))
-            starts = self._parse_value(fields.get("starts"), f"{what}: starts", _make_choice_parser(*STARTS))
+            starts = self._read_starts(fields.get("starts"), f"{what}: starts")
             stops = self._parse_value(fields.get("stops"), f"{what}: stops", _make_choice_parser(*STOPS))
-            if (starts, stops) == ("customer_replied", "closed"):
-                self._reject(rules, f"{what}: starts customer_replied, stops closed: a reply waits for a response")
             flags = {
                 flag: bool(flag in fields and self._parse_value(fields[flag], f"{what}: {flag}", _parse_flag))
                 for flag in ("pauses", "repeats")
             }
+            if stops == "closed" and {*starts} - {"opened"}:
+                self._reject(rules, f"{what}: stops closed: a reply or an answer waits for a response; write responded")
+            if len(starts) > 1 and not flags["repeats"]:
+                self._reject(rules, f"{what}: starts is {starts}, which takes several cycles; add repeats: true")
             objectives[name] = {"starts": starts, "stops": stops, **flags}
         return objectives
+
+    def _read_starts(self, node: yaml.Node | None, what: str) -> list[str]:
+        """Return what starts a clock: one word, or a list of them."""
+        items = self._read_items(node, what) if isinstance(node, yaml.SequenceNode) else [node]
+        found = [self._parse_value(item, what, _make_choice_parser(*STARTS)) for item in items]
+        starts = [start for start in found if start is not None]
+        if node is not None and (not items or len(starts) > len(set(starts))):
+            self._reject(node, f"{what} is {starts}; give each of them once, and at least one")
+        if node is not None and {"customer_replied", "responded"} <= set(starts):
+            self._reject(
+                node, f"{what}: an answer starts the clock before the customer replies; leave one of the two out"
+            )
+        return starts
 
     def _read_exclusions(self, node: yaml.Node) -> list[str]:
         reasons = self._parse_values(node, "exclusions", _parse_token)

@@ -79,7 +79,7 @@ class Scenario:
     `given` in the order of arrival; `then` the kinds announced until `when`. In `also` a kind has what its last message
     says (all of them, if it is a tuple), `inbox` the outcomes, any other name a field of the state; instants as text.
     It is the shipped policy's, or with `pauses` the one that differs from it in letting the clock pause, or with
-    `words` the one of tests/support/words.py.
+    `words` or `updates` that of tests/support/words.py or updates.py.
     """
 
     name: str
@@ -90,10 +90,11 @@ class Scenario:
     when: str = "2025-12-15 12:00"
     pauses: bool = False
     words: bool = False
+    updates: bool = False
 
     @property
     def is_shipped(self) -> bool:
-        return not self.pauses and not self.words
+        return not (self.pauses or self.words or self.updates)
 
     def __post_init__(self) -> None:
         """Facts without an id are numbered: responded-1, responded-2 …"""

@@ -64,7 +64,8 @@ def check_heard(ticket: TicketSla, versions: Versions, events: Iterable[Event], 
         if isinstance(event, Ending):
             heard[event.objective, event.cycle] = event
     verdict = judge(ticket.facts, versions, now)
-    clocks = {("first_response", 1): verdict.clock, **verdict.others} if verdict.clock else {}
+    promised = {key: clock for key, clock in verdict.others.items() if clock.phase.promised}
+    clocks = {("first_response", 1): verdict.clock, **promised} if verdict.clock else {}
     for key, clock in clocks.items():
         _check_promise(heard[key], (ticket.first if key[0] == "first_response" else ticket.others[key]).state, clock)
 
@@ -85,7 +86,7 @@ def _check_promise(last: Ending, state: State, clock: Clock) -> None:
             assert (last.state.due_at, last.state.target) == (state.due_at, state.target)
 
 
-ANSWERED = ("first_response", "next_response", "twin", "update")
+ANSWERED = ("first_response", "next_response", "twin", "update", "each_response")
 
 
 def check_causes(event: Event, ticket: TicketSla) -> None:

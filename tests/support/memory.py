@@ -19,7 +19,7 @@ from sla.ticket import TicketSla
 from sla.versions import AFTER_ALL, Version, Versions, make_next_version
 from sla.versions import BEFORE_ALL as START_OF_ALL
 from tests.scenarios.scenario import Announced, Edited, Fact, Given, Scenario, Tick
-from tests.support import words
+from tests.support import updates, words
 
 ZERO = timedelta(0)
 SHIPPED = Path(__file__).parents[2] / "sla" / "policies" / "cention-support.yaml"
@@ -51,6 +51,8 @@ def get_policy(scenario: Scenario) -> Policy:
     """The policy under which a scenario begins."""
     if scenario.words:
         return words.POLICY
+    if scenario.updates:
+        return updates.POLICY
     return make_pausing_policy() if scenario.pauses else POLICY
 
 

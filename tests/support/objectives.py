@@ -7,12 +7,14 @@ from sla.versions import AFTER_ALL, BEFORE_ALL, Version, Versions
 from tests.support.memory import POLICY
 
 RULES: dict[str, dict[str, Any]] = {
-    "next_response": {"starts": "customer_replied", "stops": "responded", "pauses": False, "repeats": True},
-    "resolution": {"starts": "opened", "stops": "closed", "pauses": True, "repeats": False},
-    "each_resolution": {"starts": "opened", "stops": "closed", "pauses": False, "repeats": True},
-    "twin": {"starts": "opened", "stops": "responded", "pauses": False, "repeats": False},
+    "next_response": {"starts": ("customer_replied",), "stops": "responded", "pauses": False, "repeats": True},
+    "resolution": {"starts": ("opened",), "stops": "closed", "pauses": True, "repeats": False},
+    "each_resolution": {"starts": ("opened",), "stops": "closed", "pauses": False, "repeats": True},
+    "twin": {"starts": ("opened",), "stops": "responded", "pauses": False, "repeats": False},
+    "update": {"starts": ("responded",), "stops": "responded", "pauses": True, "repeats": True},
+    "each_response": {"starts": ("opened", "customer_replied"), "stops": "responded", "pauses": False, "repeats": True},
 }
-TIMES = {"next_response": 1, "resolution": 4, "each_resolution": 4, "twin": 1}  # the targets of the first response
+TIMES = {name: 4 if "resolution" in name else 1 for name in RULES}  # the targets of the first response
 
 
 def with_objectives(*names: str) -> Policy:

@@ -274,6 +274,7 @@ def _rules() -> Iterator[str]:
             anchor = f'<a id="s{SCENARIOS.index(scenario) + 1}"></a>'
             policy = " *(a policy that pauses)*" if scenario.pauses else ""
             policy = " *(a policy with more words)*" if scenario.words else policy
+            policy = " *(a policy with updates)*" if scenario.updates else policy
             yield f"| {anchor}{scenario.name}{policy} | {given} | {then} |\n"
 
 
