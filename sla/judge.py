@@ -874,12 +874,14 @@ def _find_response_cycles(
 def _find_start(objective: Objective, answer: Fact, facts: Facts, opening: Fact) -> tuple[Fact | None, datetime]:
     """
     Return what starts a clock once this answer has stopped the one before, None if nothing does, and from when on an
-    answer stops it. Answers of one instant are one, and one from before the opening is given with it.
+    answer stops it. Answers of one instant are one, and one from before the opening is given with it; where the opening
+    starts a clock, replies from before it wait with that.
     """
     if "responded" in objective.starts:
         start = max(answer, opening, key=_get_time)
         return start, start.time + timedelta.resolution
-    after = bisect_right(facts.replies, answer.time, key=_get_time)  # what came before waited with the one before
+    until = max(answer, opening, key=_get_time) if "opened" in objective.starts else answer
+    after = bisect_right(facts.replies, until.time, key=_get_time)  # what came before waited with the one before
     if "customer_replied" not in objective.starts or after == len(facts.replies):
         return None, NEVER
     return facts.replies[after], facts.replies[after].time

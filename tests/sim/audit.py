@@ -108,7 +108,9 @@ def _decode(stored: Stored) -> dict:
 def _check_breaches(world: World, accepted: dict[str, list[Fact]]) -> Iterator[Problem]:
     """What was announced, less what was withdrawn, is what the oracle says; so is the state of each ticket."""
     standing: dict[str, tuple[str, str]] = {}
-    for event in map(_decode, world.read_announcements()):
+    places = {entry.event.id: place for place, entry in enumerate(_read_entries(world)) if hasattr(entry.event, "id")}
+    heard = map(_decode, world.read_announcements())  # one whose id a stranger had used may have come later
+    for event in sorted(heard, key=lambda event: places.get(event["id"], 0)) if world.forged else heard:
         data = event["data"]
         if event["type"] == "sla.breached":
             if any(ticket == data["ticket_id"] for ticket, _ in standing.values()):
