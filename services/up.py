@@ -31,6 +31,7 @@ from services.store.sqlite import FileLock, SqliteFile
 
 log = structlog.get_logger()
 
+PART_COMMAND = (sys.executable, "-m", "services.part")
 RESTART_BACKOFF = (0.2, 2.0)  # seconds before a part that died starts again: the first time, and at most
 MAX_RESTARTS = 8  # in a row, with which it does not come to work; a message that kills takes two of them
 
@@ -113,7 +114,7 @@ class Part:
     async def _start(self) -> asyncio.subprocess.Process:
         pipe, orders = subprocess.PIPE, self._orders
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services.part"),
+            *PART_COMMAND,
             stdin=pipe,
             stdout=pipe,
             pass_fds=[fd for fd in (orders.listener, orders.reports) if fd is not None],

@@ -258,14 +258,21 @@ HASTY = {
 
 
 def hasty(folder: Path, edit: str) -> Path:
-    """The command `sla` of an engine that was edited."""
+    """The command `sla` of an engine that was edited, in all of its processes."""
     command = folder / "hasty-sla"
     imports = (
+        "import sys",
+        "from services import part, up",
         "from services.bus import embedded_server",
         "from services.cli.main import main",
         "from services.store import sqlite",
     )
-    lines = [f"#!{sys.executable}", *imports, dedent(edit), "main()", ""]
+    ends = (
+        "if sys.argv[1:] == ['part']: sys.exit(part.main())",
+        "up.PART_COMMAND = (sys.executable, __file__, 'part')",
+        "main()",
+    )
+    lines = [f"#!{sys.executable}", *imports, dedent(edit), *ends, ""]
     command.write_text("\n".join(lines))
     command.chmod(0o755)
     return command
