@@ -147,7 +147,7 @@ class SlaEscalated(_ClockData):
 
 
 class SlaCancelled(_ClockData):
-    """The clock ended without a response."""
+    """The clock ended without what was promised."""
 
     type: ClassVar[str] = "sla.cancelled"
     reason: str
