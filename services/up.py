@@ -266,8 +266,9 @@ async def _end_demo(playing: asyncio.Task[None] | None) -> bool:
     """End the demo, if there is one. Return False if it had failed."""
     if playing is None:
         return True
-    playing.cancel()
-    await asyncio.wait([playing])
+    while not playing.done():  # nats-py may lose a cancellation that comes with an answer
+        playing.cancel()
+        await asyncio.wait([playing], timeout=1.0)
     if playing.cancelled() or (error := playing.exception()) is None:
         return True
     log.error("demo failed", error=repr(error), exc_info=error)

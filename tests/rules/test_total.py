@@ -202,7 +202,7 @@ def list_outcomes(world: World) -> dict[tuple[str, int], State]:
     return {key: state for key, each in world.states.items() if (state := get_outcome(each)) != State()}
 
 
-@pytest.mark.parametrize("seed", range(1000 if ALL_EXAMPLES else 60))
+@pytest.mark.parametrize("seed", [*range(200 if ALL_EXAMPLES else 60), 328])
 def test_what_is_kept_changes_no_verdict(seed: int) -> None:
     """Long histories, of one or of all kinds of facts; now goes on, and is another for a question in between."""
     chance = Random(seed)
@@ -247,7 +247,7 @@ def test_a_cycle_that_is_the_last_one_again_has_the_labels_of_what_was_corrected
     assert clock.priority == "high"
 
 
-@examples(300)
+@examples(200)
 @given(facts_of_a_ticket(), st.lists(times, max_size=4), st.data(), st.booleans())
 def test_no_history_stops_the_engine_while_versions_are_published(
     facts: list[Fact], ticks: list[datetime], data: st.DataObject, looks_ahead: bool
@@ -265,7 +265,7 @@ def test_no_history_stops_the_engine_while_versions_are_published(
     play([*published, every], Versions.only(FIRST), looks_ahead)
 
 
-@examples(300)
+@examples(200)
 @given(facts_of_a_ticket(), st.randoms(use_true_random=False), st.lists(times, min_size=2, max_size=2))
 def test_the_order_of_arrival_does_not_matter_across_versions(
     facts: list[Fact], chance: Random, effects: list[datetime]

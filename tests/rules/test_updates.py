@@ -19,7 +19,7 @@ kinds = st.sampled_from(["responded", "responded", "customer_replied", "closed",
 
 
 @pytest.mark.parametrize("objective", ["update", "each_response"])
-@examples(400)
+@examples(200)
 @given(st.dictionaries(st.integers(1, 40), kinds, max_size=9), st.data())
 def test_the_cycles_are_those_of_the_oracle(objective: str, told: dict[int, str], data: st.DataObject) -> None:
     """Whatever the order of arrival."""
