@@ -20,6 +20,7 @@ from tests.support.planted import BUGS
 
 KINDS = ("lost", "doubled", "false", "early", "stuck", "differs")
 ENOUGH = 1_000  # seeds within which a planted bug must show
+TELLING = (446, 91, 99, 41)  # seeds that are sound, and catch what others catch late; tried first
 FEW = 100  # seeds after which every fault point must have been reached
 SILENT = logging.CRITICAL
 
@@ -79,7 +80,7 @@ def try_planted_bugs(names: Iterable[str]) -> int:
     for name in names:
         with multiprocessing.get_context("fork").Pool(os.cpu_count(), BUGS[name]) as pool:
             tried, caught = 0, None
-            for found in pool.imap(run, range(ENOUGH), chunksize=2):
+            for found in pool.imap(run, dict.fromkeys((*TELLING, *range(ENOUGH))), chunksize=2):
                 tried += 1
                 if found.problems:
                     caught = found

@@ -220,6 +220,8 @@ class SimProcess:
     def kill(self) -> None:
         self.dead = True
         self.task.cancel()
+        if Intake.name in self.names:
+            self.world.note_attempts()
 
 
 class World:
@@ -248,6 +250,7 @@ class World:
         self.store = SqliteStore(path)
         self._old_stores: list[SqliteStore] = []
         self.copy: bytes | None = None  # of the store, as it was
+        self.interrupted: Counter[int] = Counter()  # how often a message was processed alone when an intake was killed
         self.foreign: set[int] = set()  # sequences of what strangers put on SLA
         self.forged: set[str] = set()  # ids of decisions that a stranger used before they were made
         within = timedelta(days=6) * self.rng.random()
@@ -263,6 +266,12 @@ class World:
     def jump(self, by: timedelta) -> None:
         """The clocks on the walls go forward; nobody slept."""
         self._offset += by // MICROSECOND
+
+    def note_attempts(self) -> None:
+        """Note which messages were processed alone at this moment."""
+        with self.store.read_view() as cursor:
+            cursor.execute("SELECT name FROM positions WHERE name LIKE 'intake tries %'")
+            self.interrupted.update(int(name.rpartition(" ")[2]) for (name,) in cursor.fetchall())
 
     # ---- what can go wrong in a process
 
