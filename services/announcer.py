@@ -124,6 +124,8 @@ class Announcer(Service):
         if now - self._checked_at >= LEADER_CHECK_INTERVAL:
             ensure_leader(self._lock)
             self._checked_at = now
+            if self._store.read_checkpoint(ANNOUNCER_CHECKPOINT) != self._saved[0]:
+                self._saved = (-1, -1)  # a leader before, which was paused meanwhile, has saved its own
         if self._build_checkpoint(position) != self._saved and now - self._saved_at >= SAVE_INTERVAL:
             self._save_checkpoint(position)
             self._saved_at = now

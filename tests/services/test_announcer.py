@@ -28,6 +28,7 @@ from services.maintenance.announced import AnnouncementCheck
 from services.runtime.settings import Settings
 from services.runtime.supervisor import Supervisor
 from services.store.interface import Database
+from services.store.schema import ANNOUNCER_CHECKPOINT
 from services.store.sqlite import FileLock, SqliteFile
 from sla.engine import Engine, Message
 from sla.log import Announced
@@ -283,6 +284,16 @@ async def test_a_stream_that_was_made_anew_begins_with_what_follows(place: Place
     await place.announce()
     assert await place.read_announced() == identify(place.read_decided()[before:])
     assert await place.verify() == []
+
+
+async def test_the_checkpoint_of_a_leader_that_was_paused_for_long_is_put_right(place: Place) -> None:
+    """It was read before another one led, and is written when that one has announced all: seed 446 of `make sim`."""
+    place.decide(3)
+    async with place.announcing():
+        await until("all is announced", place.is_announced)
+        place.log.store.save_checkpoints({ANNOUNCER_CHECKPOINT: 0})
+        await until("the checkpoint is at the end of the log again", place.is_announced)
+    assert len(await stored(place.nc)) == len({each.event["id"] for each in await stored(place.nc)})
 
 
 async def test_verify_finds_what_is_missing_doubled_foreign_and_out_of_order(place: Place) -> None:
