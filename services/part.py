@@ -52,7 +52,10 @@ async def run_part(orders: Orders) -> int:
 
 def main() -> int:
     """Read the orders and run. Return the exit code."""
-    orders: Orders = pickle.load(sys.stdin.buffer)
+    try:
+        orders: Orders = pickle.load(sys.stdin.buffer)
+    except EOFError:  # the parent was ended before it could give any
+        return 0
     if orders.part == FRONT:
         os.nice(FRONT_NICENESS)
     configure(orders.settings)

@@ -481,7 +481,7 @@ def _is_promised_again(found: Comparison) -> bool:
 def decide_warning(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
     new = [each for each in _list_thresholds(found.clock) if each[1] in state.warned and each[1] not in found.warned]
     judgement, phase = found.judgement, found.clock.phase
-    if not new or judgement.learned_at - new[-1][0] > judgement.historic_after:
+    if not new or _is_historic(judgement, new[-1][0]):
         return ()
     (time, text), number = new[-1], found.promise.get_next_number(WarningRaised)
     cause, cause_id = Cause.THRESHOLD_REACHED, phase.set_by.asserted_by
@@ -539,8 +539,9 @@ def decide_overdue(found: Comparison, state: State) -> Sequence[AnnouncedEvent]:
     )
 
 
-def _is_historic(judgement: Judgement, broken_at: datetime) -> bool:
-    return judgement.learned_at - broken_at > judgement.historic_after
+def _is_historic(judgement: Judgement, instant: datetime) -> bool:
+    """Return whether it was long before the engine learned of the ticket."""
+    return judgement.learned_at - instant > judgement.historic_after
 
 
 def _find_detection(judgement: Judgement, broken_at: datetime, delay: timedelta) -> Detection:
@@ -587,7 +588,7 @@ def _find_fulfilment_detection(found: Comparison, fulfilled_at: datetime) -> Det
     """Return the detection of the breach in effect; without one, `historic` if it was fulfilled before an import."""
     judgement, broken_at = found.judgement, found.clock.broken_at
     if broken_at is None:
-        return "historic" if judgement.learned_at - fulfilled_at > judgement.historic_after else "live"
+        return "historic" if _is_historic(judgement, fulfilled_at) else "live"
     if found.breach_stays and found.promise.breach is not None:
         return found.promise.breach.detection
     return _find_detection(judgement, broken_at, _measure_delay(found.clock, broken_at, judgement.now))

@@ -428,7 +428,7 @@ class Facts:
     flagged: dict[str, list[Fact]] = field(default_factory=dict, compare=False)  # by their flag
     escalations: list[Fact] = field(default_factory=list, compare=False)
     exclusions: "Exclusions" = field(default_factory=lambda: Exclusions(), compare=False)
-    _told: dict[_FactKey, Fact] = field(default_factory=dict, compare=False)  # without corrections and withdrawals
+    _recorded: dict[_FactKey, Fact] = field(default_factory=dict, compare=False)  # without corrections and withdrawals
     _known: dict[_FactKey, Fact] = field(default_factory=dict, compare=False)  # the same, as they are in the lists
     _corrections: dict[_FactKey, "Corrections"] = field(default_factory=dict, compare=False)
     _withdrawals: dict[_FactKey, Fact] = field(default_factory=dict, compare=False)  # the last one of each fact
@@ -458,7 +458,7 @@ class Facts:
             case Corrected(corrects=id):
                 key = (fact.source, id)
                 if key not in self._corrections:
-                    self._corrections[key] = Corrections(self._told.get(key))
+                    self._corrections[key] = Corrections(self._recorded.get(key))
                 self._corrections[key].add(fact)
                 self._put(fact)
             case FactWithdrawn(withdraws=id):
@@ -467,20 +467,20 @@ class Facts:
                 self._put(fact)
             case _:
                 key = _make_fact_key(fact)
-                self._told[key] = fact
+                self._recorded[key] = fact
                 if key in self._corrections:
                     self._corrections[key].correct(fact)
         for strays, known in (
             (self._stray_corrections, self._corrections),
             (self._stray_withdrawals, self._withdrawals),
         ):
-            (strays.add if key in known and key not in self._told else strays.discard)(key)
-        if key in self._told:
+            (strays.add if key in known and key not in self._recorded else strays.discard)(key)
+        if key in self._recorded:
             self._refresh(key)
 
     def _refresh(self, key: _FactKey) -> None:
         """Put a fact where it belongs, corrected or withdrawn as it is now."""
-        fact, withdrawal = self._told[key], self._withdrawals.get(key)
+        fact, withdrawal = self._recorded[key], self._withdrawals.get(key)
         if withdrawal is not None:
             fact = replace(fact, withdrawn_by=withdrawal.id)
         elif key in self._corrections:
@@ -495,7 +495,7 @@ class Facts:
         """Return the same facts and one more; these stay as they are."""
         more = Facts()
         for each in self.every:
-            more.add(self._told.get(_make_fact_key(each), each))
+            more.add(self._recorded.get(_make_fact_key(each), each))
         more.add(fact)
         return more
 

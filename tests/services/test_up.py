@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from services.bus.connection import strip_credentials
 from services.bus.embedded_server import EmbeddedNats
 from services.errors import FatalError
-from services.up import MAX_RESTARTS, provision_embedded
+from services.up import MAX_RESTARTS, PART_COMMAND, provision_embedded
 from tests.support.bus import (
     ENDS_WITHIN,
     PATIENCE,
@@ -289,6 +290,11 @@ async def test_a_part_that_dies_again_and_again_ends_it_with_1(tmp_path: Path, m
     with up(tmp_path) as engine:
         async with connected(engine.nats_url) as nc, subscribed(nc) as sla:
             await sla.first("T-1", "applied")
+
+
+def test_a_part_whose_parent_ends_before_it_gives_orders_ends_in_peace() -> None:
+    done = subprocess.run(PART_COMMAND, input=b"", capture_output=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 async def test_its_parts_end_with_it_even_if_it_is_killed(tmp_path: Path) -> None:
